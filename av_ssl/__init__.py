@@ -1,0 +1,15 @@
+"""Self-supervised audio-visual speech models as a plug-in for stock fairseq: what `--user-dir` names.
+
+Importing it costs next to nothing: neither torch nor fairseq is imported, so that `av_ssl.media` and the
+`av-ssl` command run where these are not installed.  fairseq itself imports `av_ssl.tasks` and
+`av_ssl.models`.
+"""
+
+from __future__ import annotations
+
+from av_ssl_fairseq_hook import install as _install_fairseq_hook
+
+__version__ = "0.1.0"
+
+# A process that was started without the .pth file can import fairseq from here on.
+_install_fairseq_hook()

@@ -1,0 +1,90 @@
+"""Masked latent feature regression (AV2vec, arXiv 2212.02782; the form of the loss is data2vec's)."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from torch import Tensor
+
+
+def regression_loss(prediction: Tensor, target: Tensor, beta: float = 0.0, scale: float | None = None) -> Tensor:
+    """Sum over frames of the scaled squared (or smooth-L1) distance.
+
+    ``scale * sum_t ||p_t - y_t||^2``, and for ``beta > 0`` smooth-L1 in place of the square.
+
+    Args:
+        prediction, target: float32 ``[S, C]``.
+        beta: where smooth-L1 turns from square to line; 0 is the plain square.
+        scale: None for ``1 / sqrt(C)``.
+
+    >>> import torch
+    >>> round(regression_loss(torch.ones(3, 4), torch.zeros(3, 4)).item(), 3)
+    6.0
+    """
+    if beta > 0:
+        loss = F.smooth_l1_loss(prediction, target, reduction="sum", beta=beta)
+    else:
+        loss = F.mse_loss(prediction, target, reduction="sum")
+    return loss * (1 / math.sqrt(prediction.size(-1)) if scale is None else scale)
+
+
+@dataclass
+class AV2vecCriterionConfig(FairseqDataclass):
+    """Weights of the terms; each term is a mean over its own frames."""
+
+    lambda_reg: float = field(default=1.0, metadata={"help": "weight of the regression [ours]"})
+    loss_beta: float = field(default=0.0, metadata={"help": "smooth-L1 threshold; 0: squared error [data2vec]"})
+    loss_scale: Optional[float] = field(default=None, metadata={"help": "null: 1/sqrt(C) [data2vec]"})
+    features_pen_weight: float = field(
+        default=10.0, metadata={"help": "weight of the mean squared front-end feature (AV-HuBERT)"}
+    )
+
+
+@register_criterion("av2vec", dataclass=AV2vecCriterionConfig)
+class AV2vecCriterion(FairseqCriterion):
+    """``lambda_reg * regression / |S| + features_pen_weight * features_pen``, S the frames of the loss.
+
+    Both are multiplied by |S| and |S| is the sample size, so that fairseq's division by the sample size of all workers
+    and micro-batches gives the mean over all their frames.
+    """
+
+    def __init__(self, cfg: AV2vecCriterionConfig, task: Any) -> None:
+        super().__init__(task)
+        self.cfg = cfg
+
+    def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
+        output = model(**sample["net_input"])
+        frames = output["prediction"].size(0)
+        regression = regression_loss(
+            output["prediction"], output["target"], self.cfg.loss_beta, self.cfg.loss_scale
+        )
+        penalty = output["features_pen"] * frames
+        loss = self.cfg.lambda_reg * regression + self.cfg.features_pen_weight * penalty
+        logging_output = {
+            "loss": loss.detach(),
+            "loss_regression": regression.detach(),
+            "features_pen": penalty.detach(),
+            "target_var": output["target_var"] * frames,
+            "pred_var": output["pred_var"] * frames,
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": frames,
+        }
+        return loss, frames, logging_output
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+        """Frame-weighted means over workers and micro-batches."""
+        frames = sum(log.get("sample_size", 0) for log in logging_outputs)
+        for key in ("loss", "loss_regression", "features_pen", "target_var", "pred_var"):
+            total = sum(log.get(key, 0) for log in logging_outputs)
+            metrics.log_scalar(key, torch.as_tensor(total / max(frames, 1)).item(), frames, round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True

@@ -1,0 +1,169 @@
+"""From samples to a batch: lengths are brought together, arrays copied once into what goes to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from av_ssl.data.labels import FRAME_RATE
+
+PADDING_GREY = 107
+"""Grey level of padded pictures: zero, as AV-HuBERT pads, after normalising by its mean of 0.421."""
+PLACEHOLDER_TOKEN = 4
+"""The first id behind fairseq's specials: `src_tokens` carries lengths to fairseq-generate, not symbols."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip, T frames in each stream that was loaded."""
+
+    index: int
+    """In the data set."""
+    utt_id: str
+    audio: NDArray[np.float32] | None
+    """`[T, 104]`."""
+    audio_clean: NDArray[np.float32] | None
+    """`[T, 104]`, without the noise that `audio` may have."""
+    video: NDArray[np.uint8] | None
+    """`[T, H, W]`; a view that may be memory-mapped or have negative strides."""
+    labels: Sequence[Tensor]
+    """int64 `[L]`: the transcript, or one sequence for each set of frame labels."""
+
+    @property
+    def frames(self) -> int:
+        """T; that of the video where both streams are there."""
+        stream = self.audio if self.video is None else self.video
+        assert stream is not None
+        return len(stream)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a batch takes of its clips: from frame `starts[b]` on `lengths[b]` frames, in T = `frames`."""
+
+    starts: list[int]
+    lengths: list[int]
+    frames: int
+
+    @classmethod
+    def fit(
+        cls,
+        lengths: Sequence[int],
+        max_frames: int | None,
+        pad: bool,
+        random_crop: bool,
+        rng: np.random.Generator,
+    ) -> Extent:
+        """Pad to the longest clip, or cut to the shortest; no batch is longer than `max_frames`.
+
+        Clips that are too long lose their end, or with `random_crop` a random share of start and end; all
+        streams and labels of a clip are cut alike.
+        """
+        frames = max(lengths) if pad else min(lengths)
+        if max_frames is not None:
+            frames = min(frames, max_frames)
+        excess = [max(0, length - frames) for length in lengths]
+        starts = [int(rng.integers(0, spare + 1)) if random_crop else 0 for spare in excess]
+        return cls(starts, [min(length, frames) for length in lengths], frames)
+
+
+def collate_streams(samples: Sequence[Sample], extent: Extent) -> dict[str, Any]:
+    """`net_input` without masks and tokens.
+
+    Returns:
+        `source`: `audio` (and `audio_clean`, where samples have it) float32 `[B, 104, T]`, `video` uint8
+        `[B, 1, T, H, W]`, None for a stream that was not loaded; `padding_mask` bool `[B, T]`; `frame_index`
+        int64 `[F]`, flat indices b*T+t of the real frames.
+    """
+    source = {
+        "audio": _collate_audio([sample.audio for sample in samples], extent),
+        "video": _collate_video([sample.video for sample in samples], extent),
+    }
+    clean = _collate_audio([sample.audio_clean for sample in samples], extent)
+    if clean is not None:
+        source["audio_clean"] = clean
+    real = np.arange(extent.frames) < np.asarray(extent.lengths)[:, None]
+    return {
+        "source": source,
+        "padding_mask": torch.from_numpy(~real),
+        "frame_index": torch.from_numpy(np.flatnonzero(real)),
+    }
+
+
+def _collate_audio(streams: Sequence[NDArray[np.float32] | None], extent: Extent) -> Tensor | None:
+    first = streams[0]
+    if first is None:
+        return None
+    batch = np.zeros((len(streams), first.shape[1], extent.frames), np.float32)
+    for row, stream, start, length in zip(batch, streams, extent.starts, extent.lengths, strict=True):
+        assert stream is not None
+        row[:, :length] = stream[start : start + length].T
+    return torch.from_numpy(batch)
+
+
+def _collate_video(streams: Sequence[NDArray[np.uint8] | None], extent: Extent) -> Tensor | None:
+    first = streams[0]
+    if first is None:
+        return None
+    batch = np.empty((len(streams), 1, extent.frames, *first.shape[1:]), np.uint8)
+    for row, stream, start, length in zip(batch, streams, extent.starts, extent.lengths, strict=True):
+        assert stream is not None
+        row[0, :length] = stream[start : start + length]
+        row[0, length:] = PADDING_GREY
+    return torch.from_numpy(batch)
+
+
+def collate_text(
+    samples: Sequence[Sample], net_input: dict[str, Any], pad: int, eos: int | None
+) -> dict[str, Any]:
+    """Add to `net_input` what fairseq's criterions and fairseq-generate read, and return the targets.
+
+    Args:
+        pad: the dictionary's index of padding.
+        eos: that of the end of a sequence, where the labels end with it: then `prev_output_tokens` is made,
+            the target with its end moved to the front.
+
+    Returns:
+        `target` int64 `[B, L]`, padded on the right, and `ntokens`.  No `target_lengths`: fairseq's `ctc` criterion
+        would take them for lengths without eos.
+    """
+    targets = [sample.labels[0] for sample in samples]
+    padding_mask = net_input["padding_mask"]
+    net_input["src_tokens"] = torch.full(padding_mask.shape, PLACEHOLDER_TOKEN).masked_fill_(
+        padding_mask, pad
+    )
+    net_input["src_lengths"] = (~padding_mask).sum(1)
+    if eos is not None:
+        end = torch.tensor([eos])
+        net_input["prev_output_tokens"] = pad_right(
+            [torch.cat([end, target[:-1]]) for target in targets], pad
+        )
+    lengths = torch.tensor([len(target) for target in targets])
+    return {"target": pad_right(targets, pad), "ntokens": int(lengths.sum())}
+
+
+def collate_frame_labels(
+    labels: Sequence[Tensor], extent: Extent, label_rate: float, pad: int, padded: bool
+) -> Tensor:
+    """Frame labels int64 `[B, T']` of the frames that the batch took, padded on the right.
+
+    Start and number are rounded to whole labels; where clips are cut to the shortest (not `padded`), T' is
+    what the clip with the fewest labels left has.
+    """
+    ratio = label_rate / FRAME_RATE
+    starts = [round(start * ratio) for start in extent.starts]
+    size = round(extent.frames * ratio)
+    if not padded:
+        size = min(size, *(max(0, len(row) - start) for row, start in zip(labels, starts, strict=True)))
+    return pad_right([row[start : start + size] for row, start in zip(labels, starts, strict=True)], pad)
+
+
+def pad_right(rows: Sequence[Tensor], pad: int) -> Tensor:
+    """`[B, longest]` of rows `[L]`."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad)

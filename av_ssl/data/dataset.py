@@ -1,0 +1,257 @@
+"""Clips as a fairseq data set."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import FairseqDataset
+from numpy.typing import NDArray
+from torch import Tensor
+
+from av_ssl.data.augment import CropAndFlip
+from av_ssl.data.bad_clips import BadClips
+from av_ssl.data.collate import Extent, Sample, collate_frame_labels, collate_streams, collate_text
+from av_ssl.data.features import audio_features
+from av_ssl.data.labels import FrameLabels, TextLabels
+from av_ssl.data.manifest import Clip
+from av_ssl.data.masking import StreamMasking
+from av_ssl.data.noise import NoiseMixer
+from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.errors import DataError, MediaError
+
+# Keep the draws for a clip apart from those for a batch that begins with the same number.
+CLIP, BATCH = 0, 1
+
+
+class AudioVisualDataset(FairseqDataset):
+    """Clips with audio, video or both, and their labels.
+
+    Random numbers depend on `seed`, on the epoch (in training) and on the clip or the clips of a batch, on
+    nothing else: a resumed run, any number of workers and any rank see the same, and evaluation adds the same
+    noise in every run.
+
+    Args:
+        clips: see `read_manifest`.
+        modalities: streams to load, of `audio` and `video`.
+        normalize: layer norm of each audio frame.
+        noise: added to the audio.
+        clean_audio: with `noise`, also give the audio without it (`audio_clean`), for a teacher.
+        crop: of the pictures.
+        labels: transcripts, or sets of frame labels; one entry a clip.
+        masking: draw masks for each batch; streams are dropped in training only.
+        max_frames: length to which clips of a batch are cut.
+        pad: pad clips to the longest of a batch; False cuts them to the shortest.
+        random_crop: cut at a random place instead of the end.
+        train: draw anew in every epoch.
+        bad_clips_file: where clips that cannot be read are written down.
+        shuffle: clips of equal length come in random order.
+
+    Raises DataError when a clip lacks a stream that is to be loaded, ValueError when arguments contradict
+    each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        clips: Sequence[Clip],
+        crop: CropAndFlip,
+        modalities: Sequence[str] = ("audio", "video"),
+        normalize: bool = True,
+        noise: NoiseMixer | None = None,
+        clean_audio: bool = False,
+        labels: TextLabels | list[FrameLabels] | None = None,
+        masking: StreamMasking | None = None,
+        max_frames: int | None = None,
+        pad: bool = True,
+        random_crop: bool = False,
+        seed: int = 1,
+        train: bool = True,
+        bad_clips_file: Path | None = None,
+        shuffle: bool = True,
+    ) -> None:
+        self.clips = list(clips)
+        self.modalities = tuple(modalities)
+        self.normalize = normalize
+        self.noise = noise
+        self.clean_audio = clean_audio and noise is not None
+        self.crop = crop
+        self.text = labels if isinstance(labels, TextLabels) else None
+        self.frame_labels = labels if isinstance(labels, list) else []
+        self.masking = masking
+        self.max_frames = max_frames
+        self.pad = pad
+        self.random_crop = random_crop
+        self.seed = seed
+        self.train = train
+        self.shuffle = shuffle
+        # fairseq keeps its workers over the epochs: they see a new epoch only through shared memory.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.bad_clips = BadClips(bad_clips_file, {clip.id for clip in self.clips})
+        self.sizes: NDArray[np.int64] = np.array([clip.frames for clip in self.clips], np.int64)
+        self._check()
+
+    def _check(self) -> None:
+        if not self.clips:
+            raise ValueError("there are no clips")
+        if not self.modalities or not {"audio", "video"}.issuperset(self.modalities):
+            raise ValueError(f"modalities are {self.modalities}; take audio, video or both")
+        for clip in self.clips:
+            for stream in self.modalities:
+                if getattr(clip, stream) is None:
+                    raise DataError(
+                        f"clip {clip.id} (line {clip.line} of its manifest) has no {stream}; "
+                        f"fill in the column, or leave {stream} out of modalities"
+                    )
+        for labels in [self.text] if self.text is not None else self.frame_labels:
+            if len(labels) != len(self.clips):
+                raise ValueError(
+                    f"{len(labels)} labels for {len(self.clips)} clips: select() those of the clips kept"
+                )
+        if self.text is not None and not self.pad:
+            raise ValueError(
+                "transcripts belong to whole clips, which pad_audio=false would cut; set pad_audio=true"
+            )
+        if self.text is not None and self.max_frames is not None and self.sizes.max() > self.max_frames:
+            raise ValueError(
+                f"transcripts belong to whole clips, which would be cut to {self.max_frames} frames, "
+                f"the longest has {self.sizes.max()}: raise max_trim_sample_size or lower max_sample_size"
+            )
+        if self.masking is not None and len(self.modalities) < 2:
+            raise ValueError("masks are drawn for audio and video: load both streams (modalities)")
+
+    # -- samples ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample | None:
+        """Read a clip; None where it cannot be read, which is written down.
+
+        Raises DataError when too many clips cannot be read, see `BadClips`.
+        """
+        clip = self.clips[index]
+        try:
+            return self._read(index, clip)
+        except MediaError as error:
+            self.bad_clips.record(clip, error)
+            return None
+
+    def _read(self, index: int, clip: Clip) -> Sample:
+        # By the id, not the position: a test set that is sharded or filtered gets the same noise.
+        rng = self._generator(CLIP, zlib.crc32(clip.id.encode()))
+        video = self._read_video(clip, rng) if "video" in self.modalities else None
+        audio, clean = None, None
+        if "audio" in self.modalities:
+            audio, clean = self._read_audio(clip, None if video is None else len(video), rng)
+        return Sample(index, clip.id, audio, clean, video, self._labels(index))
+
+    def _read_video(self, clip: Clip, rng: np.random.Generator) -> NDArray[np.uint8]:
+        assert clip.video is not None
+        frames = read_crops(clip.video)
+        try:
+            crop = self.crop.draw(frames.shape[1], frames.shape[2], rng)
+        except MediaError as error:
+            raise MediaError(f"{clip.video}: {error}") from error
+        return self.crop.apply(frames, crop)
+
+    def _read_audio(
+        self, clip: Clip, frames: int | None, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Filterbanks as the student hears them, and without noise where that is wanted."""
+        assert clip.audio is not None
+        clean = read_wave(clip.audio)
+        heard = clean if self.noise is None else self.noise.mix(clean, rng)
+        features = audio_features(heard, frames, self.normalize)
+        if not self.clean_audio:
+            return features, None
+        return features, features if heard is clean else audio_features(clean, frames, self.normalize)
+
+    def _labels(self, index: int) -> list[Tensor]:
+        if self.text is not None:
+            return [self.text[index]]
+        return [labels[index] for labels in self.frame_labels]
+
+    def _generator(self, kind: int, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch if self.train else 0, kind, *numbers))
+
+    # -- batches ---------------------------------------------------------------------------------------------
+
+    def collater(self, samples: Sequence[Sample | None]) -> dict[str, Any]:
+        """Make a batch of B clips and T frames.
+
+        Returns:
+            `id` int64 `[B]`, `utt_id`, `net_input` (see `collate_streams`, `collate_text`; `masks`, see
+            `MaskBatch`), `nsentences`, `ntokens` (target tokens, or real frames), and `target` int64 `[B, L]`,
+            or for frame labels `target_list` of int64 `[B, T']`.  Empty where no clip
+            could be read, which fairseq takes for the end of a rank's data.
+        """
+        readable = [sample for sample in samples if sample is not None]
+        if not readable:
+            return {}
+        ids = [sample.index for sample in readable]
+        rng = self._generator(BATCH, *ids)
+        extent = Extent.fit(
+            [sample.frames for sample in readable], self.max_frames, self.pad, self.random_crop, rng
+        )
+        net_input = collate_streams(readable, extent)
+        if self.masking is not None:
+            net_input["masks"] = self.masking.draw(extent.lengths, extent.frames, rng, training=self.train)
+        batch = {
+            "id": torch.tensor(ids),
+            "utt_id": [sample.utt_id for sample in readable],
+            "net_input": net_input,
+            "nsentences": len(readable),
+            "ntokens": sum(extent.lengths),
+        }
+        batch.update(self._targets(readable, extent, net_input))
+        return batch
+
+    def _targets(
+        self, samples: Sequence[Sample], extent: Extent, net_input: dict[str, Any]
+    ) -> dict[str, Any]:
+        if self.text is not None:
+            dictionary = self.text.dictionary
+            eos = dictionary.eos() if self.text.append_eos else None
+            return collate_text(samples, net_input, dictionary.pad(), eos)
+        if not self.frame_labels:
+            return {}
+        targets = []
+        for k, labels in enumerate(self.frame_labels):
+            rows = [sample.labels[k] for sample in samples]
+            targets.append(
+                collate_frame_labels(rows, extent, labels.label_rate, labels.dictionary.pad(), self.pad)
+            )
+        return {"target_list": targets}
+
+    # -- what fairseq asks for batching ----------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the random numbers of this epoch from now on, in running workers too."""
+        self._epoch.fill_(epoch)
+
+    def size(self, index: int) -> int:
+        """Video frames by the manifest."""
+        return int(self.sizes[index])
+
+    def num_tokens(self, index: int) -> int:
+        """Frames that count towards the budget of a batch (`max_tokens`)."""
+        return int(self.num_tokens_vec(np.array([index]))[0])
+
+    def num_tokens_vec(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`num_tokens` of several clips."""
+        sizes = self.sizes[indices]
+        return sizes if self.max_frames is None else np.minimum(sizes, self.max_frames)
+
+    def ordered_indices(self) -> NDArray[np.int64]:
+        """Longest clips first, equally long ones by chance (numpy's generator, which fairseq seeds)."""
+        ties = np.random.permutation(len(self)) if self.shuffle else np.arange(len(self))
+        return np.lexsort((ties, -self.sizes))

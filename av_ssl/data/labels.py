@@ -1,0 +1,197 @@
+"""Label files: one line a clip, transcripts or cluster ids."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from fairseq.data import Dictionary
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Self
+
+from av_ssl.data.manifest import Clip
+from av_ssl.data.text import TextEncoder, load_dictionary
+from av_ssl.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+FRAME_RATE = 25
+"""Video frames a second: the unit of a clip's length."""
+SAMPLED_LINES = 2000
+"""Lines searched for unknown symbols, evenly spread: a wrong dictionary shows in any of them."""
+TOLERATED_UNKNOWN = 0.1
+TOLERATED_SECONDS = 0.1
+
+
+class LabelFile:
+    """Lines of a label file, read when needed: a corpus has more labels than every worker should hold.
+
+    Raises DataError when the file is missing, is not UTF-8, or has not as many lines as there are clips.
+    """
+
+    def __init__(self, path: Path, clips: Sequence[Clip]) -> None:
+        self.path = path
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path}: labels cannot be read ({error.strerror}); make them for this split, "
+                "or check label_dir and labels"
+            ) from error
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise DataError(
+                f"{path}, line {line}: is not UTF-8; convert it, e.g. with iconv -t UTF-8"
+            ) from error
+        ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
+        if content and not content.endswith(b"\n"):
+            ends = np.append(ends, len(content))
+        if len(ends) != len(clips):
+            raise DataError(
+                f"{path} has {len(ends)} lines, {path.stem}.tsv lists {len(clips)} clips: line k of "
+                "the labels belongs to clip k of the manifest; make them again from the same manifest"
+            )
+        starts = np.append(0, ends[:-1]).astype(np.int64)
+        self.spans = np.stack([starts, ends], axis=1)
+
+    @cached_property
+    def symbol_counts(self) -> NDArray[np.int64]:
+        """Symbols on each line, `[lines]`."""
+        with self.path.open("rb") as file:
+            return np.array([len(line.split()) for line in file], np.int64)
+
+    def line(self, number: int) -> str:
+        """Line `number` from 0, without white space at its ends."""
+        start, end = self.spans[number]
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return file.read(end - start).decode("utf-8").strip()
+
+
+class Labels:
+    """Dictionary ids of clips, by line of the label file; sub-classes say how a line becomes ids."""
+
+    def __init__(self, path: Path, dictionary: Dictionary, clips: Sequence[Clip]) -> None:
+        self.file = LabelFile(path, clips)
+        self.dictionary = dictionary
+        self.lines: NDArray[np.int64] = np.arange(len(clips))
+
+    def encode(self, line: str) -> Tensor:
+        """Ids int64 `[L]` of a line."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.encode(self.file.line(self.lines[index]))
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """The labels of some clips, in this order."""
+        selected = object.__new__(type(self))
+        selected.__dict__.update(self.__dict__)
+        selected.lines = self.lines[np.asarray(indices, np.int64)]
+        return selected
+
+    def check_unknown(self) -> None:
+        """Raise DataError when more than 10 % of the labels are not in the dictionary, warn when any is."""
+        step = max(1, len(self) // SAMPLED_LINES)
+        ids = [self[index] for index in range(0, len(self), step)]
+        unknown = torch.cat(ids) == self.dictionary.unk() if ids else torch.zeros(0)
+        share = float(unknown.float().mean()) if len(unknown) else 0.0
+        if share == 0:
+            return
+        line = next(self.lines[k * step] for k, row in enumerate(ids) if (row == self.dictionary.unk()).any())
+        found = (
+            f"{self.file.path}: {share:.1%} of the labels looked at are not in the dictionary "
+            f"({len(self.dictionary)} symbols with specials); the first are on line {line + 1}"
+        )
+        if share > TOLERATED_UNKNOWN:
+            raise DataError(f"{found}; use the dictionary (and tokenizer) that these labels were made with")
+        logger.warning("%s; they count as <unk>", found)
+
+
+class TextLabels(Labels):
+    """Transcripts `{split}.wrd`, UTF-8.
+
+    With a tokenizer they are lower-cased and cut into pieces (AV-HuBERT, Shi et al., 2022); without one they
+    are space-separated symbols.
+
+    Args:
+        path: the label file.
+        encoder: dictionary and tokenizer.
+        clips: all clips of the manifest, in its order.
+        append_eos: end every sequence with `</s>`, as attention decoders need; None: if there is a tokenizer.
+
+    Raises DataError when lines and clips differ in number, or more than 10 % of the symbols are unknown.
+    """
+
+    def __init__(
+        self, path: Path, encoder: TextEncoder, clips: Sequence[Clip], append_eos: bool | None = None
+    ) -> None:
+        super().__init__(path, encoder.dictionary, clips)
+        self.encoder = encoder
+        self.append_eos = encoder.tokenizer is not None if append_eos is None else append_eos
+        self.check_unknown()
+
+    def encode(self, line: str) -> Tensor:
+        return self.encoder.ids(line, self.append_eos)
+
+
+class FrameLabels(Labels):
+    """Cluster ids `{split}.km`, `label_rate` of them a second (AV-HuBERT, Shi et al., 2022).
+
+    Ids go through the dictionary: its first line has index 4.
+
+    Raises DataError as `TextLabels` does.
+    """
+
+    def __init__(self, path: Path, dictionary: Dictionary, clips: Sequence[Clip], label_rate: float) -> None:
+        super().__init__(path, dictionary, clips)
+        if label_rate <= 0:
+            raise DataError(
+                f"label_rate is {label_rate}; frame labels need the number of labels a second, e.g. 25"
+            )
+        self.label_rate = label_rate
+        self.check_unknown()
+
+    @classmethod
+    def load(cls, path: Path, dictionary: Path, clips: Sequence[Clip], label_rate: float) -> Self:
+        """Read the label file and `dict.{label}.txt`."""
+        return cls(path, load_dictionary(dictionary), clips, label_rate)
+
+    def encode(self, line: str) -> Tensor:
+        return torch.tensor([self.dictionary.index(symbol) for symbol in line.split()], dtype=torch.int64)
+
+    def agrees(self, clips: Sequence[Clip]) -> NDArray[np.bool_]:
+        """Of each clip `[N]`, whether labels and video frames last equally long within 0.1 s."""
+        seconds = self.file.symbol_counts[self.lines] / self.label_rate
+        frames = np.array([clip.frames for clip in clips])
+        return np.abs(frames / FRAME_RATE - seconds) < TOLERATED_SECONDS
+
+
+def keep_agreeing(clips: Sequence[Clip], labels: Sequence[FrameLabels], indices: Sequence[int]) -> list[int]:
+    """Those of `indices` whose labels last as long as the clip, for every label set of all `clips`.
+
+    Raises DataError when that is less than half of them.
+    """
+    agree = np.all([one.agrees(clips) for one in labels], axis=0)
+    kept = [index for index in indices if agree[index]]
+    logger.info("kept %d of %d clips whose labels last as long as their video", len(kept), len(indices))
+    if 2 * len(kept) < len(indices):
+        files = ", ".join(f"{one.file.path} ({one.label_rate:g} labels/s)" for one in labels)
+        first = next(index for index in indices if not agree[index])
+        counts = ", ".join(str(one.file.symbol_counts[one.lines[first]]) for one in labels)
+        raise DataError(
+            f"labels and video differ by 0.1 s or more in {len(indices) - len(kept)} of {len(indices)} "
+            f"clips of {files}; {clips[first].id} has {clips[first].frames} frames at 25 Hz and {counts} "
+            "labels: check label_rate, or make the labels again from this manifest"
+        )
+    return kept

@@ -1,0 +1,101 @@
+"""Manifests: which clips a split has, and how long they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from av_ssl.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = "id, video path, audio path, number of video frames, number of audio samples"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One line of a manifest."""
+
+    id: str
+    video: Path | None
+    """Mouth crops at 25 Hz; None where the column is empty."""
+    audio: Path | None
+    """Waveform at 16 kHz; None where the column is empty."""
+    frames: int
+    """Video frames, for choosing, sorting and counting clips; a tensor has as many as the file holds."""
+    samples: int
+    line: int
+    """Line of the manifest, from 1; the root directory is line 1."""
+
+
+def read_manifest(path: Path) -> list[Clip]:
+    """Read `{split}.tsv`: the root directory, then one clip a line (AV-HuBERT, Shi et al., 2022; its data
+    format).
+
+    Columns are separated by tabs: id, video path, audio path, video frames, audio samples.  Relative paths of
+    both kinds are joined to the root.  The two numbers are the last two columns, whatever comes between.
+
+    Raises DataError naming file and line when the manifest is missing, empty or malformed.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8").rstrip().split("\n")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); a split needs a manifest of this name, "
+            "check the data folder"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t UTF-8"
+        ) from error
+    if len(lines) < 2:
+        raise DataError(
+            f"{path}: lists no clips; after the root directory on line 1 come lines of: {COLUMNS}"
+        )
+    root = Path(lines[0].strip())
+    return [_parse_line(path, number, line, root) for number, line in enumerate(lines[1:], start=2)]
+
+
+def _parse_line(path: Path, number: int, line: str, root: Path) -> Clip:
+    # Tabs at the end are dropped, as AV-HuBERT does; those at the start stand for empty columns.
+    items = line.rstrip().split("\t")
+    if len(items) < 5:
+        raise DataError(
+            f"{path}, line {number}: {len(items)} columns instead of 5; needed, tab-separated: {COLUMNS}"
+        )
+    try:
+        frames, samples = int(items[-2]), int(items[-1])
+    except ValueError:
+        raise DataError(
+            f"{path}, line {number}: lengths {items[-2]!r} and {items[-1]!r} are not whole numbers; "
+            "the last two columns are video frames and audio samples"
+        ) from None
+    video, audio = (root / item if item else None for item in items[1:3])
+    return Clip(items[0], video, audio, frames, samples, number)
+
+
+def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: int | None) -> list[int]:
+    """Indices of the clips that have `min_frames` to `max_frames` video frames, both included; None is no
+    bound.
+
+    Raises DataError when none is left.
+    """
+    low = 0 if min_frames is None else min_frames
+    short = sum(clip.frames < low for clip in clips)
+    kept = [
+        index
+        for index, clip in enumerate(clips)
+        if clip.frames >= low and (max_frames is None or clip.frames <= max_frames)
+    ]
+    logger.info(
+        "kept %d of %d clips; %d have fewer than %d frames, %d more than %s",
+        len(kept), len(clips), short, low, len(clips) - len(kept) - short, max_frames,
+    )  # fmt: skip
+    if not kept:
+        raise DataError(
+            f"none of {len(clips)} clips has {low} to {max_frames} video frames; "
+            "widen min_sample_size and max_sample_size, or mend the frame counts of the manifest"
+        )
+    return kept

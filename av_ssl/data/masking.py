@@ -1,0 +1,205 @@
+"""Which frames the student does not see, drawn in the data workers so that the training step never waits for
+the device.
+
+Spans are drawn as in wav2vec 2.0 and AV-HuBERT (fairseq's `compute_mask_indices`); what replaces masked
+frames is a matter of the model (`av_ssl.modules.masking`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BoolArray = NDArray[np.bool_]
+Stream = Literal["audio", "video"]
+LOSS_FRAMES = ("union", "surviving", "all")
+
+
+@dataclass(frozen=True)
+class SpanMask:
+    """How the spans of one stream are drawn.
+
+    The number of spans in n frames is `floor(probability * n / length + u)`, u uniform in [0, 1), at least
+    `min_spans`: since spans overlap, the masked share is below `probability`.  `equal_counts` un-masks random
+    frames of a batch until all clips have as many masked ones.  Probability 0 masks nothing.
+    """
+
+    probability: float
+    length: int
+    min_spans: int = 2
+    equal_counts: bool = True
+
+    def __post_init__(self) -> None:
+        if self.probability < 0 or self.length < 1:
+            raise ValueError(
+                f"mask probability {self.probability} and length {self.length}: the first must not be "
+                "negative, the second at least 1 frame"
+            )
+
+
+def draw_spans(lengths: Sequence[int], frames: int, spans: SpanMask, rng: np.random.Generator) -> BoolArray:
+    """Mask `[B, T]`, True on masked frames, never on padding.
+
+    Args:
+        lengths: real frames of each of the B clips.
+        frames: T.
+    """
+    mask = np.zeros((len(lengths), frames), bool)
+    if spans.probability <= 0:
+        return mask
+    chosen = [_masked_frames(length, spans, rng) for length in lengths]
+    fewest = min((len(masked) for masked in chosen), default=0)
+    for row, masked in zip(mask, chosen, strict=True):
+        if spans.equal_counts and len(masked) > fewest:
+            masked = rng.choice(masked, fewest, replace=False)
+        row[masked] = True
+    return mask
+
+
+def _masked_frames(frames: int, spans: SpanMask, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Masked frames of one clip, in order, each once."""
+    count = max(spans.min_spans, int(spans.probability * frames / spans.length + rng.random()))
+    starts = frames - spans.length
+    if starts <= count:  # too short for so many spans: let them run over the end
+        starts = count + 1
+    first = rng.choice(starts, count, replace=False)
+    masked = np.unique(first[:, None] + np.arange(spans.length))
+    return masked[masked < frames]
+
+
+class MaskBatch(TypedDict):
+    """What the data pipeline tells the model about a batch of B clips of T frames (padding included)."""
+
+    audio: Tensor
+    """bool `[B, T]`, True on masked audio frames."""
+    video: Tensor
+    """bool `[B, T]`, True on masked video frames."""
+    video_source: Tensor
+    """int64 `[B, T]`, the frame of the same clip that each frame shows when video is masked at the input."""
+    loss_index: Tensor
+    """int64 `[N]`, flat indices b*T+t of the frames in the loss."""
+    dropped: Stream | None
+    """The stream that is withheld from the whole batch."""
+
+
+@dataclass(frozen=True)
+class StreamMasking:
+    """Masks of both streams, modality dropout, and the frames that count.
+
+    Args:
+        audio, video: spans, drawn independently of each other.
+        modality_dropout: probability that a batch loses a stream (training only); `audio_dropout` that it is
+            the audio.
+        loss_on: `union`: frames masked in either stream; `surviving`: in a stream that was not dropped;
+            `all`: every real frame.
+        video_margin: frames by which video spans are widened on either side, because the 3-D convolution
+            carries their content into the features of neighbours.  Frames of the margin do not enter the loss
+            as masked video.
+        shared: one mask, drawn as `audio` says, serves both streams (AV-HuBERT's `masking_type: feature`).
+
+    Raises ValueError when a setting is out of range or would leave the loss without frames.
+    """
+
+    audio: SpanMask
+    video: SpanMask
+    modality_dropout: float
+    audio_dropout: float
+    loss_on: str = "union"
+    video_margin: int = 0
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if self.loss_on not in LOSS_FRAMES:
+            raise ValueError(f"loss_on is {self.loss_on!r}; it must be one of {', '.join(LOSS_FRAMES)}")
+        if self.shared and self.audio != self.video:
+            raise ValueError(
+                "one mask on fused features needs equal settings for both streams: set mask_prob_image and "
+                f"mask_length_image as for audio ({self.audio.probability}, {self.audio.length})"
+            )
+        if self.shared and self.video_margin:
+            raise ValueError(
+                "a margin around video spans has no meaning for one mask on fused features: set it to 0"
+            )
+        masked = [spans.probability > 0 for spans in (self.audio, self.video)]
+        needed = all(masked) if self.loss_on == "surviving" and self.modality_dropout > 0 else any(masked)
+        if self.loss_on != "all" and not needed:
+            raise ValueError(
+                f"loss_on={self.loss_on} with mask probabilities {self.audio.probability} (audio) and "
+                f"{self.video.probability} (video) leaves batches without a loss: raise them "
+                "or set loss_on=all"
+            )
+
+    def draw(
+        self, lengths: Sequence[int], frames: int, rng: np.random.Generator, training: bool = True
+    ) -> MaskBatch:
+        """Draw for B clips of `lengths` real frames in a batch of T = `frames`.
+
+        Streams are dropped only while `training`; masks are drawn for validation, too.
+        """
+        dropped = self._draw_dropped(rng) if training else None
+        real = np.arange(frames) < np.asarray(lengths)[:, None]
+        audio = draw_spans(lengths, frames, self.audio, rng)
+        video = audio if self.shared else draw_spans(lengths, frames, self.video, rng)
+        counted = self._counted(audio, video, real, dropped)
+        video = widen(video, self.video_margin) & real
+        return {
+            "audio": torch.from_numpy(audio),
+            "video": torch.from_numpy(video.copy()),
+            "video_source": torch.from_numpy(replacement_frames(video, rng)),
+            "loss_index": torch.from_numpy(np.flatnonzero(counted)),
+            "dropped": dropped,
+        }
+
+    def _draw_dropped(self, rng: np.random.Generator) -> Stream | None:
+        drops, which = rng.random(2)
+        if drops >= self.modality_dropout:
+            return None
+        return "audio" if which < self.audio_dropout else "video"
+
+    def _counted(
+        self, audio: BoolArray, video: BoolArray, real: BoolArray, dropped: Stream | None
+    ) -> BoolArray:
+        if self.loss_on == "all":
+            return real
+        if self.loss_on == "surviving" and dropped is not None:
+            return video if dropped == "audio" else audio
+        return audio | video
+
+
+def widen(mask: BoolArray, margin: int) -> BoolArray:
+    """`mask` `[B, T]` with `margin` more frames on either side of every span."""
+    wide = mask.copy()
+    for shift in range(1, margin + 1):
+        wide[:, :-shift] |= mask[:, shift:]
+        wide[:, shift:] |= mask[:, :-shift]
+    return wide
+
+
+def replacement_frames(mask: BoolArray, rng: np.random.Generator) -> NDArray[np.int64]:
+    """For each frame of `[B, T]` the one that takes its place: itself, or for a masked run frames from
+    elsewhere.
+
+    A run [s, s+l) is replaced by the frames from an offset drawn uniformly from [0, T) without [s-l, s+l), so
+    that it does not meet itself; from 0 where nothing is left; cut off at T-1 (AV-HuBERT's `selection_type:
+    same_seq`).
+    """
+    frames = mask.shape[1]
+    source = np.tile(np.arange(frames), (len(mask), 1))
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(edges == 1)
+    _, ends = np.nonzero(edges == -1)
+    for row, start, end in zip(rows, starts, ends, strict=True):
+        length = end - start
+        before = max(0, start - length)
+        choices = before + frames - end
+        offset = int(rng.integers(0, choices)) if choices else 0
+        if offset >= before and choices:
+            offset += end - before
+        source[row, start:end] = np.minimum(offset + np.arange(length), frames - 1)
+    return source

@@ -1,0 +1,131 @@
+"""Adding noise to speech at a given signal-to-noise ratio (robust AV-HuBERT, Shi et al., 2022)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from av_ssl.data.reading import read_wave
+from av_ssl.errors import DataError
+
+INT16 = np.iinfo(np.int16)
+Snr = float | tuple[int, int]
+
+
+def parse_snr(text: str | float) -> Snr:
+    """Signal-to-noise ratio in dB of a configuration: `"0"`, `"-2.5"`, or a range `"(-5,5)"`.
+
+    Raises DataError when it is neither, or when the range is not of whole numbers in order.
+    """
+    mend = "write a number, e.g. 0, or a pair of whole numbers, lowest first, e.g. (-5,5)"
+    try:
+        value = ast.literal_eval(str(text).strip())
+    except (SyntaxError, ValueError):
+        raise DataError(f"noise_snr is {text!r}; {mend}") from None
+    if type(value) in (int, float):
+        return float(value)
+    if (
+        isinstance(value, tuple | list)
+        and [type(bound) for bound in value] == [int, int]
+        and value[0] <= value[1]
+    ):
+        return value[0], value[1]
+    raise DataError(f"noise_snr is {text!r}; {mend}")
+
+
+def read_noise_list(path: Path) -> list[Path]:
+    """One noise file a line, relative paths from the folder of the list; raises DataError without any."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"{path}: the noise list of this split cannot be read ({error.strerror}); noise_wav is a "
+            "folder that has a {split}.tsv for every split that is loaded, validation included: make it, or "
+            "set noise_prob to 0"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8; convert it, e.g. with iconv -t UTF-8") from error
+    paths = [path.parent / line.strip() for line in lines if line.strip()]
+    if not paths:
+        raise DataError(f"{path}: lists no noise files; write one path a line")
+    return paths
+
+
+class NoiseMixer:
+    """Adds noise to a clip with a probability.
+
+    Args:
+        noises: noise files, or the file that lists them; which kinds of noise is a matter of the list alone.
+        probability: that a clip gets noise.
+        snr: dB; of a pair, a whole number between both (included) is drawn for each clip.
+        number: noise files averaged.
+        random_offset: start anywhere in the noise (training); False starts at its first sample, as the
+            published evaluation does.
+
+    Raises DataError when the list is missing or empty.
+    """
+
+    def __init__(
+        self,
+        noises: Path | Sequence[Path],
+        probability: float,
+        snr: Snr,
+        number: int = 1,
+        random_offset: bool = False,
+    ) -> None:
+        self.paths = read_noise_list(noises) if isinstance(noises, Path) else list(noises)
+        self.probability = probability
+        self.snr = snr
+        self.number = number
+        self.random_offset = random_offset
+
+    def mix(self, clean: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.int16]:
+        """`clean` `[N]` itself, or a noisy copy of it; raises MediaError when a noise file cannot be read."""
+        if rng.random() >= self.probability:
+            return clean
+        noise = self._draw_noise(len(clean), rng)
+        snr = (
+            self.snr if isinstance(self.snr, int | float) else int(rng.integers(self.snr[0], self.snr[1] + 1))
+        )
+        return add_noise(clean, noise, snr)
+
+    def _draw_noise(self, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        chosen = rng.integers(0, len(self.paths), self.number)
+        waves = [read_wave(self.paths[index]) for index in chosen]
+        shortest = min(len(wave) for wave in waves)
+        noise: NDArray[np.float32] = np.stack([wave[:shortest] for wave in waves]).mean(
+            axis=0, dtype=np.float32
+        )
+        if len(waves) > 1:
+            noise = np.floor(noise)
+        offset = 0
+        if self.random_offset:
+            # Noise that must be repeated anyway may start anywhere; longer noise is cut without wrapping
+            # round.
+            starts = len(noise) if len(noise) < samples else len(noise) - samples + 1
+            offset = int(rng.integers(0, starts))
+        if len(noise) < samples + offset:
+            noise = np.tile(noise, -(-(samples + offset) // len(noise)))
+        return noise[offset : offset + samples]
+
+
+def add_noise(clean: NDArray[np.int16], noise: NDArray[np.float32], snr: float) -> NDArray[np.int16]:
+    """Mix `[N]` and `[N]` at `snr` dB by the root mean squares of the whole clip.
+
+    A mix that leaves the range of int16 is scaled down as a whole; silent noise changes nothing.
+    """
+    speech = clean.astype(np.float32)
+    noise_rms = float(np.sqrt(np.mean(noise**2)))
+    if noise_rms == 0:
+        return clean
+    gain = float(np.sqrt(np.mean(speech**2))) / (10 ** (snr / 20) * noise_rms)
+    mixed = speech + np.float32(gain) * noise
+    excess = max(float(mixed.max()) / INT16.max, float(mixed.min()) / INT16.min)
+    if excess > 1:
+        mixed = mixed / np.float32(excess)
+    # float32 cannot hold a scaled peak exactly; without the clip it could wrap round.
+    return np.clip(mixed, INT16.min, INT16.max).astype(np.int16)

@@ -1,0 +1,137 @@
+"""Between transcripts and dictionary ids."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import torch
+from fairseq.data import Dictionary
+from torch import Tensor
+
+from av_ssl.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def load_dictionary(path: Path) -> Dictionary:
+    """Read a fairseq dictionary: a symbol and a count a line; ids 0 to 3 are `<s> <pad> </s> <unk>`.
+
+    Raises DataError when the file is missing, malformed or empty.
+    """
+    dictionary = Dictionary()
+    try:
+        dictionary.add_from_file(io.StringIO(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise DataError(
+            f"{path}: the dictionary cannot be read ({error.strerror}); write one line '<symbol> 1' for "
+            "each label, in the order of their ids, or check label_dir and labels"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t UTF-8"
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: {error}; needed are lines '<symbol> <count>', each symbol once") from error
+    if len(dictionary) == dictionary.nspecial:
+        raise DataError(f"{path}: holds no symbols; write one line '<symbol> 1' for each label")
+    return dictionary
+
+
+class TextEncoder:
+    """Dictionary and tokenizer; also the `bpe` with which fairseq joins pieces to words.
+
+    Args:
+        dictionary: symbols of the labels.
+        tokenizer: a serialised sentencepiece model; None for transcripts that are space-separated symbols
+            already.
+        origin: names the files in errors.
+
+    Raises DataError when the tokenizer makes pieces that the dictionary lacks.
+    """
+
+    def __init__(
+        self, dictionary: Dictionary, tokenizer: bytes | None = None, origin: str = "the data"
+    ) -> None:
+        self.dictionary = dictionary
+        self.origin = origin
+        self.tokenizer = tokenizer
+        self.processor = None
+        if tokenizer is not None:
+            self.processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)
+            self._check_pieces(self.processor)
+
+    @classmethod
+    def load(cls, dictionary: Path, tokenizer: Path | None) -> TextEncoder:
+        """Read both files; raises DataError naming the one that is missing, malformed or does not fit."""
+        symbols = load_dictionary(dictionary)
+        origin = str(dictionary) if tokenizer is None else f"{dictionary} and {tokenizer}"
+        try:
+            return cls(symbols, None if tokenizer is None else tokenizer.read_bytes(), origin)
+        except OSError as error:
+            raise DataError(f"{tokenizer}: the tokenizer cannot be read ({error.strerror})") from error
+        except RuntimeError as error:
+            raise DataError(f"{tokenizer}: is no sentencepiece model ({error})") from error
+        except DataError as error:
+            raise DataError(f"{origin} differ: {error}") from None
+
+    def _check_pieces(self, processor: Any) -> None:
+        for id in range(processor.get_piece_size()):
+            if processor.is_control(id) or processor.is_unknown(id) or processor.is_unused(id):
+                continue
+            piece = processor.id_to_piece(id)
+            if piece not in self.dictionary:
+                raise DataError(
+                    f"the dictionary lacks {piece!r}, piece {id} of the tokenizer; take both from the same "
+                    "preparation, or write the dictionary again from the tokenizer's pieces"
+                )
+
+    def encode(self, text: str) -> str:
+        """Pieces of a transcript joined by spaces; lower-cased when there is a tokenizer."""
+        if self.processor is None:
+            return text
+        return " ".join(self.processor.encode(text.lower(), out_type=str))
+
+    def decode(self, pieces: str) -> str:
+        """Words of pieces joined by spaces."""
+        if self.processor is None:
+            return pieces
+        return str(self.processor.decode_pieces(pieces.split()))
+
+    def ids(self, text: str, append_eos: bool) -> Tensor:
+        """Dictionary ids int64 `[L]` of a transcript."""
+        ids = [self.dictionary.index(symbol) for symbol in self.encode(text).split()]
+        return torch.tensor([*ids, self.dictionary.eos()] if append_eos else ids, dtype=torch.int64)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints: strings and a tensor, so that reading it runs no code."""
+        tokenizer = None
+        if self.tokenizer is not None:
+            tokenizer = torch.from_numpy(np.frombuffer(self.tokenizer, np.uint8).copy())
+        return {"symbols": list(self.dictionary.symbols), "tokenizer": tokenizer}
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Compare with what `state_dict` stored in a checkpoint; raises DataError where they differ."""
+        if "symbols" not in state:
+            logger.warning(
+                "the checkpoint holds no dictionary, so it cannot be compared with that of the data"
+            )
+            return
+        mend = "use the dictionary and the tokenizer that the model was trained with (label_dir, tokenizer)"
+        stored, own = state["symbols"], self.dictionary.symbols
+        if stored != own:
+            first = next((id for id, (a, b) in enumerate(zip(stored, own, strict=False)) if a != b), None)
+            where = "the shorter is the start of the longer" if first is None else (
+                f"id {first} is {stored[first]!r} in the checkpoint, {own[first]!r} in the data"
+            )  # fmt: skip
+            raise DataError(
+                f"the checkpoint has a dictionary of {len(stored)} symbols, the data one of {len(own)}; "
+                f"{where}; {mend}"
+            )
+        tokenizer = state.get("tokenizer")
+        if (None if tokenizer is None else tokenizer.cpu().numpy().tobytes()) != self.tokenizer:
+            raise DataError(f"the checkpoint was trained with another tokenizer; {mend}")

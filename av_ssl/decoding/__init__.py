@@ -1,0 +1,1 @@
+"""Decoders that ``fairseq-generate`` gets through the task's ``build_generator``."""

@@ -1,0 +1,112 @@
+"""CTC prefix beam search (Hannun et al., 2014, arXiv 1408.2873, without a language model)."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Prefix = tuple[int, ...]
+
+
+class CTCBeamSearch:
+    """Decodes CTC models in the place of fairseq's ``SequenceGenerator``.
+
+    Args:
+        dictionary: fairseq dictionary; its eos, pad and unk are never output.
+        beam: hypotheses kept; 1 is greedy search over paths.
+        blank: index of the blank symbol.
+        prune: symbols less likely than the frame's best by more than this (in nats) are not tried.
+    """
+
+    def __init__(self, dictionary: Any, beam: int = 20, blank: int = 0, prune: float = 12.0) -> None:
+        if beam < 1:
+            raise ValueError(f"beam is {beam}; it must be at least 1")
+        self.beam, self.blank, self.prune = beam, blank, prune
+        self.never = [dictionary.eos(), dictionary.pad(), dictionary.unk()]
+        self.eos = dictionary.eos()
+        self.symbols_to_strip_from_output = {self.eos, dictionary.bos()}
+
+    @torch.no_grad()
+    def generate(self, models: Sequence[Any], sample: dict[str, Any], **unused: Any) -> list[list[dict[str, Any]]]:
+        """Decode a batch; several models are averaged in probability.
+
+        Returns:
+            For each clip its hypotheses, best first, each with ``tokens`` int64 [L], ``score`` (log-probability, the
+            sum over all paths of its prefix), ``positional_scores`` [L] and ``alignment`` as fairseq-generate asks.
+        """
+        net_input = {key: value for key, value in sample["net_input"].items() if key != "prev_output_tokens"}
+        probabilities = [model.get_normalized_probs(model(**net_input), log_probs=False) for model in models]
+        log_probs = torch.stack(probabilities).mean(0).log().transpose(0, 1)
+        log_probs[..., self.never] = -math.inf
+        lengths = (~net_input["padding_mask"]).sum(1).tolist()
+        return [
+            [hypothesis(prefix, score) for prefix, score in self.search(clip[:length])]
+            for clip, length in zip(log_probs.cpu(), lengths, strict=True)
+        ]
+
+    def search(self, log_probs: Tensor) -> list[tuple[Prefix, float]]:
+        """Best prefixes of one clip, ``log_probs [T, V]``, with their log-probabilities, best first."""
+        if self.beam == 1:
+            return [greedy(log_probs, self.blank)]
+        # For each prefix the log-probability of the paths that end in blank, and of those that do not.
+        beam: dict[Prefix, tuple[float, float]] = {(): (0.0, -math.inf)}
+        for frame in log_probs:
+            likely = frame.isfinite() & (frame >= frame.max() - self.prune)
+            symbols = likely.nonzero().squeeze(1).tolist()
+            beam = self.extend(beam, {symbol: frame[symbol].item() for symbol in symbols})
+        ranked = sorted(beam.items(), key=lambda item: -log_add(*item[1]))
+        return [(prefix, log_add(*ends)) for prefix, ends in ranked]
+
+    def extend(
+        self, beam: dict[Prefix, tuple[float, float]], frame: dict[int, float]
+    ) -> dict[Prefix, tuple[float, float]]:
+        grown: dict[Prefix, list[float]] = defaultdict(lambda: [-math.inf, -math.inf])
+
+        def add(prefix: Prefix, end: int, score: float) -> None:
+            grown[prefix][end] = log_add(grown[prefix][end], score)
+
+        for prefix, (blank_end, symbol_end) in beam.items():
+            either = log_add(blank_end, symbol_end)
+            for symbol, score in frame.items():
+                if symbol == self.blank:
+                    add(prefix, 0, either + score)
+                elif prefix and prefix[-1] == symbol:
+                    add(prefix, 1, symbol_end + score)
+                    add((*prefix, symbol), 1, blank_end + score)
+                else:
+                    add((*prefix, symbol), 1, either + score)
+        possible = [item for item in grown.items() if max(item[1]) > -math.inf]
+        best = sorted(possible, key=lambda item: -log_add(*item[1]))[: self.beam]
+        return {prefix: (ends[0], ends[1]) for prefix, ends in best}
+
+
+def greedy(log_probs: Tensor, blank: int) -> tuple[Prefix, float]:
+    """The most likely path, repeats merged and blanks dropped, with that path's log-probability."""
+    scores, path = log_probs.max(dim=-1)
+    symbols = torch.unique_consecutive(path).tolist()
+    return tuple(symbol for symbol in symbols if symbol != blank), scores.sum().item()
+
+
+def log_add(a: float, b: float) -> float:
+    """``log(exp(a) + exp(b))``."""
+    if a == -math.inf:
+        return b
+    if b == -math.inf:
+        return a
+    high, low = (a, b) if a > b else (b, a)
+    return high + math.log1p(math.exp(low - high))
+
+
+def hypothesis(prefix: Prefix, score: float) -> dict[str, Any]:
+    return {
+        "tokens": torch.tensor(prefix, dtype=torch.long),
+        "score": score,
+        "attention": None,
+        "alignment": torch.empty(0),
+        "positional_scores": torch.full((len(prefix),), score / max(1, len(prefix))),
+    }

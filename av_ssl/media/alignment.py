@@ -1,0 +1,151 @@
+"""From mesh points to crops of constant place, size and turn.
+
+As in AV-HuBERT's preparation (Shi et al., 2022, appendix): points averaged over about half a second, a
+similarity transform of the points that speech does not move onto a mean face, and a crop centred on the mouth
+whose eyes would be 54 pixels apart at 96x96. The mean face is our own: the average mesh of six people, made
+symmetric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from av_ssl.media.face_mesh import Floats
+
+STABLE_POINTS = (33, 133, 362, 263, 2)  # corners of both eyes, base of the nose
+# x right, y down, from the middle between the eyes, in distances between the eyes' centres; order of
+# STABLE_POINTS.
+MEAN_FACE = np.array(
+    [[-0.722, -0.0125], [-0.278, 0.0125], [0.278, 0.0125], [0.722, -0.0125], [0.0, 0.758]], np.float64
+)
+LIPS = (
+    61,
+    146,
+    91,
+    181,
+    84,
+    17,
+    314,
+    405,
+    321,
+    375,
+    291,
+    409,
+    270,
+    269,
+    267,
+    0,
+    37,
+    39,
+    40,
+    185,
+)  # outer ring
+SMOOTHING = 13  # frames
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class CropShape:
+    """What a crop shows: distance of the eyes over the crop's side, and the middle of the crop.
+
+    `centre` is a place of the mean face; None means the middle of the lips, wherever they are.
+    """
+
+    eye_distance: float
+    centre: tuple[float, float] | None
+
+
+CROP_SHAPES = {
+    "mouth": CropShape(eye_distance=54 / 96, centre=None),
+    "face": CropShape(eye_distance=0.34, centre=(0.0, 0.5)),
+}
+
+
+def smooth(points: Floats, window: int = SMOOTHING) -> NDArray[np.float64]:
+    """Mean of `points` `[T, P, D]` over a centred window of an odd number of frames.
+
+    At both ends, where the window is not full, the straight line through its frames is taken: a mean of the
+    frames on one side would lag behind a moving head.
+    """
+    flat = points.reshape(len(points), -1).astype(np.float64)
+    half = window // 2
+    if len(flat) <= window:
+        return _line(flat).reshape(points.shape)
+    total = np.concatenate([np.zeros_like(flat[:1]), np.cumsum(flat, axis=0)])
+    means = (total[window:] - total[:-window]) / window
+    ends = _line(flat[:window])[:half], _line(flat[-window:])[-half:]
+    return np.concatenate([ends[0], means, ends[1]]).reshape(points.shape)
+
+
+def _line(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least-squares straight line through `values` `[T, D]` over time."""
+    time = np.arange(len(values)) - (len(values) - 1) / 2
+    slope = time @ values / max(float(time @ time), 1e-9)
+    return values.mean(0) + np.outer(time, slope)
+
+
+def crop_transforms(points: Floats, region: str, size: int) -> NDArray[np.float64]:
+    """Matrices `[T, 2, 3]` from picture to crop pixels, for mesh points `[T, 468, 2 or 3]` of every frame.
+
+    `region` is a key of CROP_SHAPES, `size` the crop's side in pixels.
+    """
+    shape = CROP_SHAPES[region]
+    steady = smooth(points[:, [*STABLE_POINTS, *LIPS], :2])
+    stable, lips = steady[:, : len(STABLE_POINTS)], steady[:, len(STABLE_POINTS) :].mean(1)
+    linear, shift = _similarity(stable, MEAN_FACE)
+    if shape.centre is None:
+        centre = np.einsum("tij,tj->ti", linear, lips) + shift
+    else:
+        centre = np.broadcast_to(np.array(shape.centre), shift.shape)
+    scale = shape.eye_distance * size
+    # Pixel centres lie at whole numbers, so the middle of the crop is at (size - 1) / 2.
+    offset = scale * (shift - centre) + (size - 1) / 2
+    return np.concatenate([scale * linear, offset[:, :, None]], axis=2)
+
+
+def _similarity(points: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
+    """Turn with scale `[T, 2, 2]` and shift `[T, 2]` that bring `points` `[T, P, 2]` nearest to `target`."""
+    mean, target_mean = points.mean(1), target.mean(0)
+    source, goal = points - mean[:, None], target - target_mean
+    power = np.maximum((source**2).sum((1, 2)), 1e-9)
+    cos = (source * goal).sum((1, 2)) / power
+    sin = (source[..., 0] * goal[:, 1] - source[..., 1] * goal[:, 0]).sum(1) / power
+    linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
+    return linear, target_mean - np.einsum("tij,tj->ti", linear, mean)
+
+
+def warp(picture: Picture, transform: NDArray[np.float64], size: int) -> Picture:
+    """Crop `[size, size]` (or `[size, size, 3]`) of `picture`; beyond its border the border is repeated.
+
+    A face much larger than the crop is shrunk by area first, or fine lines would turn into noise.
+    """
+    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
+    if scale < 0.5:
+        picture, transform = _shrink(picture, transform, size, scale)
+    flags, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
+    crop = cv2.warpAffine(picture, transform, (size, size), flags=flags, borderMode=border)
+    return np.asarray(crop, np.uint8)
+
+
+def _shrink(
+    picture: Picture, transform: NDArray[np.float64], size: int, scale: float
+) -> tuple[Picture, NDArray[np.float64]]:
+    """The part of `picture` that the crop shows, scaled down by `scale`, and the transform still to do."""
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
+    seen = cv2.transform(corners[None], cv2.invertAffineTransform(transform))[0]
+    limit = np.array(picture.shape[1::-1])
+    low = np.clip(np.floor(seen.min(0)) - 2, 0, limit - 1).astype(int)
+    high = np.clip(np.ceil(seen.max(0)) + 2, low + 1, limit).astype(int)
+    part = picture[low[1] : high[1], low[0] : high[0]]
+    small = np.maximum(np.round((high - low) * scale), 1).astype(int)
+    ratio = (high - low) / small
+    # A pixel x of the small picture is the pixel ratio * (x + 0.5) - 0.5 + low of the whole one.
+    linear = transform[:, :2] * ratio
+    offset = transform[:, 2] + transform[:, :2] @ (0.5 * ratio - 0.5 + low)
+    shrunk = cv2.resize(part, (int(small[0]), int(small[1])), interpolation=cv2.INTER_AREA)
+    return np.asarray(shrunk, np.uint8), np.column_stack([linear, offset])

@@ -1,0 +1,85 @@
+"""The videos and recordings below a folder, and the ids they get."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from av_ssl.errors import DataError
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".vob",
+        ".webm",
+        ".wmv",
+    ]
+)
+AUDIO_SUFFIXES = frozenset([".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"])
+
+
+def find_videos(root: Path, skip: Path | None = None) -> dict[str, Path]:
+    """Videos below `root` by id, sorted.
+
+    The id is the path relative to `root` without suffix, with "/" between folders.
+    Links are followed, hidden names and the folder `skip` are left out. Raises DataError when `root` is no
+    folder, when it holds no video, or when two videos have one id.
+    """
+    return _find(root, skip, VIDEO_SUFFIXES, "video")
+
+
+def find_audio(root: Path) -> dict[str, Path]:
+    """Recordings below `root` by id, sorted; raises DataError when there is none or two would get one id."""
+    return _find(root, None, AUDIO_SUFFIXES, "recording")
+
+
+def usable_name(name: str) -> bool:
+    """Whether an id can stand in a manifest: UTF-8, without tab and line break."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(name.splitlines()) == 1 and "\t" not in name
+
+
+def _find(root: Path, skip: Path | None, suffixes: frozenset[str], kind: str) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DataError(f"{root}: is not a folder; name the folder that holds the {kind}s")
+    found: dict[str, Path] = {}
+    for path in _files(root, skip):
+        if path.suffix.lower() not in suffixes:
+            continue
+        name = path.relative_to(root).with_suffix("").as_posix()
+        if name in found:
+            raise DataError(f"{path}: has the same id as {found[name].name}; rename or remove one of them")
+        found[name] = path
+    if not found:
+        raise DataError(f"{root}: holds no {kind} ({', '.join(sorted(suffixes))})")
+    return dict(sorted(found.items()))
+
+
+def _files(root: Path, skip: Path | None) -> Iterator[Path]:
+    skipped = os.path.realpath(skip) if skip else None
+    visited: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited or real == skipped:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(folder, name)

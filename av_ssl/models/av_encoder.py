@@ -1,0 +1,159 @@
+"""The fused audio-visual encoder that AV-HuBERT, AV2vec and DistillAV share, and that fine-tuning starts from.
+
+Two front-ends give C channels a frame each; [audio ; video] goes through a layer norm and a linear layer into a
+Transformer (Shi et al., 2022, section 3).  Tensor names are AV-HuBERT's, so weights move between all fused methods.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from fairseq.dataclass import ChoiceEnum
+from fairseq.models import BaseFairseqModel
+from fairseq.modules import GradMultiply
+from omegaconf import II
+from torch import Tensor, nn
+
+from av_ssl.modules.audio_frontend import AudioFrontend
+from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
+from av_ssl.modules.video_frontend import VideoFrontend
+
+FUSIONS = ChoiceEnum(["concat", "add"])
+RESNET_ACTIVATIONS = ChoiceEnum(["prelu", "relu"])
+
+Source = dict[str, Tensor | None]
+"""``audio`` float [B, 104, T] and ``video`` uint8 or float [B, 1, T, H, W]; either may be None."""
+
+
+@dataclass
+class AudioVisualEncoderConfig(TransformerConfig):
+    """The fused encoder; names and defaults are AV-HuBERT's unless the help says otherwise."""
+
+    audio_feat_dim: int = field(default=104, metadata={"help": "stacked filterbank channels: 4 frames of 26"})
+    modality_fuse: FUSIONS = field(  # type: ignore[valid-type]
+        default="concat", metadata={"help": "how the two streams meet"}
+    )
+    resnet_relu_type: RESNET_ACTIVATIONS = field(  # type: ignore[valid-type]
+        default="prelu", metadata={"help": "activation of the visual front-end"}
+    )
+    resnet_width: int = field(
+        default=64, metadata={"help": "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)"}
+    )
+    dropout_input: float = field(default=0.0, metadata={"help": "dropout of the fused features"})
+    feature_grad_mult: float = field(
+        default=1.0, metadata={"help": "scale of the gradient into the front-ends; 0 freezes them"}
+    )
+    image_mean: float = field(default=II("task.image_mean"), metadata={"help": "mean of the grey values (0..1)"})
+    image_std: float = field(default=II("task.image_std"), metadata={"help": "their standard deviation"})
+    compile: bool = field(
+        default=False, metadata={"help": "torch.compile the ResNet and the Transformer layers (torch >= 2.2)"}
+    )
+
+
+class Features(NamedTuple):
+    """Front-end outputs ``[B, T, C]``; None for a stream that was not given."""
+
+    audio: Tensor | None
+    video: Tensor | None
+
+
+class AudioVisualEncoder(BaseFairseqModel):
+    """Front-ends, fusion and Transformer, without any training objective."""
+
+    def __init__(self, cfg: AudioVisualEncoderConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        channels = cfg.encoder_embed_dim
+        self.feature_extractor_audio = AudioFrontend(cfg.audio_feat_dim, channels)
+        self.feature_extractor_video = VideoFrontend(
+            channels, cfg.resnet_width, str(cfg.resnet_relu_type), cfg.image_mean, cfg.image_std
+        )
+        self.concat = str(cfg.modality_fuse) == "concat"
+        fused = 2 * channels if self.concat else channels
+        self.layer_norm = nn.LayerNorm(fused)
+        self.post_extract_proj = nn.Linear(fused, channels) if self.concat else None
+        self.dropout_input = nn.Dropout(cfg.dropout_input)
+        self.encoder = TransformerEncoder(cfg)
+        if cfg.compile:
+            self.compile_parts()
+
+    def compile_parts(self) -> None:
+        """Compile what is called with few distinct shapes; in place, so that tensor names stay."""
+        self.feature_extractor_video.resnet.trunk.compile(dynamic=True)
+        for layer in self.encoder.layers:
+            layer.compile(dynamic=True)
+
+    # -- the four steps of a forward pass ------------------------------------------------------------------------
+
+    def front_ends(
+        self, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None = None, video_grad: bool = True
+    ) -> Features:
+        """Run the front-ends on what ``source`` holds; ``video_grad=False`` spares the visual backward pass."""
+        audio, video = source.get("audio"), source.get("video")
+        if audio is None and video is None:
+            raise ValueError("source has neither audio nor video")
+        return Features(
+            None if audio is None else self.scaled_gradient(lambda: self.feature_extractor_audio(audio)),
+            None
+            if video is None
+            else self.scaled_gradient(
+                lambda: self.feature_extractor_video(video, padding_mask, frame_index), video_grad
+            ),
+        )
+
+    def scaled_gradient(self, extract, wanted: bool = True) -> Tensor:  # type: ignore[no-untyped-def]
+        scale = self.cfg.feature_grad_mult
+        if scale <= 0 or not wanted:
+            with torch.no_grad():
+                return extract()
+        features = extract()
+        return features if scale == 1.0 or not features.requires_grad else GradMultiply.apply(features, scale)
+
+    def join(self, features: Features) -> Tensor:
+        """Concatenate (or add) the streams, zeros for an absent one -> ``[B, T, 2C]`` (or ``[B, T, C]``)."""
+        audio, video = features
+        present = audio if audio is not None else video
+        assert present is not None
+        audio = torch.zeros_like(present) if audio is None else audio
+        video = torch.zeros_like(present) if video is None else video
+        return torch.cat([audio, video], dim=-1) if self.concat else audio + video
+
+    def project(self, joined: Tensor) -> Tensor:
+        """Layer norm and linear layer into the encoder's channels: ``[B, T, C]``, no dropout."""
+        x = self.layer_norm(joined)
+        return x if self.post_extract_proj is None else self.post_extract_proj(x)
+
+    # -- what downstream code calls ------------------------------------------------------------------------------
+
+    def extract_features(
+        self,
+        source: Source,
+        padding_mask: Tensor | None = None,
+        frame_index: Tensor | None = None,
+        ret_conv: bool = False,
+        output_layer: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode a batch without masking.
+
+        Args:
+            source: see :data:`Source`; an absent stream counts as zeros after its front-end.
+            padding_mask: bool ``[B, T]``, True on padding.
+            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.video_frontend.VideoFrontend`.
+            ret_conv: return the fused features before the Transformer ("layer 0").
+            output_layer: 1-based; return that layer's residual stream, **without** the final layer norm.
+
+        Returns:
+            ``[B, T, C]`` and ``padding_mask``.
+        """
+        if output_layer is not None and not 1 <= output_layer <= len(self.encoder.layers):
+            raise ValueError(f"output_layer is {output_layer}; this model has layers 1 to {len(self.encoder.layers)}")
+        fused = self.project(self.join(self.front_ends(source, padding_mask, frame_index)))
+        if ret_conv:
+            return fused, padding_mask
+        fused = self.dropout_input(fused)
+        if output_layer is None:
+            return self.encoder(fused, padding_mask), padding_mask
+        return self.encoder.run(fused, padding_mask, last=output_layer)[0], padding_mask
+
+    extract_finetune = extract_features
+    """AV-HuBERT's name for it."""

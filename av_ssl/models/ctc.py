@@ -1,0 +1,66 @@
+"""Recognition with a linear CTC head on the pre-trained encoder."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq.models import BaseFairseqModel, register_model
+from torch import Tensor, nn
+
+from av_ssl.models.av_encoder import Source
+from av_ssl.models.pretrained import FineTunedEncoder, PretrainedEncoderConfig
+
+BLANK = 0
+"""Index of ``<s>``, which is the blank symbol (as fairseq's own ``ctc`` criterion assumes)."""
+
+
+@dataclass
+class CTCConfig(PretrainedEncoderConfig):
+    """No keys of its own."""
+
+
+class CTCEncoder(FineTunedEncoder):
+    """Encoder and projection to the dictionary. Tensors: ``w2v_model.*``, ``proj.*``."""
+
+    def __init__(self, cfg: CTCConfig, classes: int, load_weights: bool) -> None:
+        super().__init__(cfg, load_weights)
+        self.proj = nn.Linear(self.output_dim, classes)
+
+    def forward(  # type: ignore[override]
+        self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None
+    ) -> Tensor:
+        """Logits ``[B, T, V]``; padded frames can only be blank."""
+        logits = self.proj(self.encode(source, padding_mask, frame_index))
+        only_blank = torch.full_like(logits[0, 0], torch.finfo(logits.dtype).min)
+        only_blank[BLANK] = 0
+        return torch.where(padding_mask[..., None], only_blank, logits)
+
+
+@register_model("av_hubert_ctc", dataclass=CTCConfig)
+class CTCModel(BaseFairseqModel):
+    """Train with fairseq's ``ctc`` criterion; ``fairseq-generate`` decodes it by CTC beam search."""
+
+    def __init__(self, cfg: CTCConfig, classes: int, load_weights: bool) -> None:
+        super().__init__()
+        self.w2v_encoder = CTCEncoder(cfg, classes, load_weights)
+
+    @classmethod
+    def build_model(cls, cfg: CTCConfig, task: Any) -> "CTCModel":
+        return cls(cfg, len(task.target_dictionary), load_weights=task.starts_from_pretrained)
+
+    def forward(
+        self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None, **unused: Any
+    ) -> dict[str, Tensor]:
+        """``encoder_out``: logits ``[T, B, V]``; ``padding_mask`` ``[B, T]``."""
+        logits = self.w2v_encoder(source, padding_mask, frame_index)
+        return {"encoder_out": logits.transpose(0, 1), "padding_mask": padding_mask}
+
+    def get_normalized_probs(
+        self, net_output: dict[str, Tensor], log_probs: bool, sample: dict[str, Any] | None = None
+    ) -> Tensor:
+        """(Log-)probabilities float32 ``[T, B, V]``."""
+        logits = net_output["encoder_out"].float()
+        return logits.log_softmax(-1) if log_probs else logits.softmax(-1)
+
+    def max_positions(self) -> None:
+        return None

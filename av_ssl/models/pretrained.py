@@ -1,0 +1,179 @@
+"""Fine-tuning models start from a pre-trained fused encoder: read its checkpoint, build it, freeze it for a while."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import FairseqEncoder
+from omegaconf import II, OmegaConf
+from torch import Tensor, nn
+
+from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig, Source
+
+logger = logging.getLogger(__name__)
+
+PRETRAINING_ONLY = ("mask_emb", "label_embs_concat", "final_proj.", "final_pred_proj.", "target_glu.", "_ema.")
+"""Names that start so belong to the pre-training objective; fine-tuning leaves them behind."""
+
+ENCODER_OVERRIDES = {
+    "dropout": "dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout",
+    "dropout_input": "dropout_input",
+    "encoder_layerdrop": "layerdrop",
+    "feature_grad_mult": "feature_grad_mult",
+    "compile": "compile",
+}
+"""Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint does not hold what is asked of it."""
+
+
+@dataclass
+class PretrainedEncoderConfig(FairseqDataclass):
+    """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's."""
+
+    w2v_path: str = field(default="", metadata={"help": "pre-trained checkpoint (fused encoder: av2vec, av_hubert)"})
+    no_pretrained_weights: bool = field(
+        default=False, metadata={"help": "take the checkpoint's configuration only and train from scratch"}
+    )
+    dropout_input: float = field(default=0.0, metadata={"help": "dropout of the encoder's fused features"})
+    final_dropout: float = field(default=0.0, metadata={"help": "dropout of the encoder's output"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout inside the encoder"})
+    attention_dropout: float = field(default=0.0, metadata={"help": "attention dropout inside the encoder"})
+    activation_dropout: float = field(default=0.0, metadata={"help": "feed-forward dropout inside the encoder"})
+    layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping an encoder layer"})
+    feature_grad_mult: float = field(default=0.0, metadata={"help": "gradient scale of the front-ends; 0: frozen"})
+    freeze_finetune_updates: int = field(
+        default=0, metadata={"help": "updates during which the encoder is frozen (and in eval mode)"}
+    )
+    frozen_train_mode: bool = field(
+        default=False,
+        metadata={"help": "keep a frozen encoder in train mode: dropout acts, batch-norm statistics drift (AV-HuBERT)"},
+    )
+    normalize: bool = field(default=II("task.normalize"), metadata={"help": "must be as in pre-training"})
+    compile: bool = field(default=False, metadata={"help": "torch.compile the encoder"})
+    w2v_args: Any = field(
+        default=None, metadata={"help": "the encoder's configuration, filled in from w2v_path; not for you to set"}
+    )
+
+
+@dataclass
+class PretrainedCheckpoint:
+    """A pre-training checkpoint: its configuration as plain dicts, and its tensors."""
+
+    model_cfg: dict[str, Any]
+    task_cfg: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def read_checkpoint(path: str | Path) -> PretrainedCheckpoint:
+    """Read a fairseq checkpoint on the CPU, without running code from it.
+
+    Raises:
+        CheckpointError: the file is missing, or is no fairseq checkpoint with a configuration.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"model.w2v_path={path}: there is no such file")
+    state = load_checkpoint_to_cpu(str(path))
+    if state.get("cfg") is None or "model" not in state:
+        raise CheckpointError(f"{path} is no fairseq checkpoint with a configuration (keys: {sorted(state)})")
+    cfg = state["cfg"]
+    cfg = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
+    return PretrainedCheckpoint(dict(cfg["model"]), dict(cfg["task"]), state["model"])
+
+
+def attach_encoder_config(cfg: Any) -> None:
+    """Fill ``cfg.w2v_args`` from ``cfg.w2v_path``, so that the fine-tuned checkpoint can be loaded without that file.
+
+    Raises:
+        CheckpointError: see :func:`read_checkpoint`; or ``normalize`` differs from pre-training.
+    """
+    if cfg.get("w2v_args") is not None:
+        return
+    if not cfg.get("w2v_path"):
+        raise CheckpointError("model.w2v_path is not set: name the pre-trained checkpoint to start from")
+    checkpoint = read_checkpoint(cfg.w2v_path)
+    pretrained_normalize = checkpoint.task_cfg.get("normalize")
+    if pretrained_normalize is not None and bool(pretrained_normalize) != bool(cfg.normalize):
+        raise CheckpointError(
+            f"task.normalize={cfg.normalize}, but {cfg.w2v_path} was pre-trained with normalize={pretrained_normalize}"
+        )
+    OmegaConf.set_struct(cfg, False)
+    cfg.w2v_args = {"model": plain_values(checkpoint.model_cfg), "task": plain_values(checkpoint.task_cfg)}
+    OmegaConf.set_struct(cfg, True)
+
+
+def plain_values(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what cannot stand in another configuration: unresolved interpolations."""
+    return {key: value for key, value in cfg.items() if not (isinstance(value, str) and value.startswith("${"))}
+
+
+def encoder_config(cfg: PretrainedEncoderConfig) -> AudioVisualEncoderConfig:
+    """The pre-trained encoder's configuration with the regularisation that fine-tuning asks for."""
+    args = cfg.w2v_args
+    stored = {**args.get("task", {}), **args["model"]}
+    encoder = AudioVisualEncoderConfig()
+    for known in dataclasses.fields(encoder):
+        if stored.get(known.name) is not None:
+            setattr(encoder, known.name, stored[known.name])
+    for target, source in ENCODER_OVERRIDES.items():
+        setattr(encoder, target, getattr(cfg, source))
+    return encoder
+
+
+def load_pretrained(encoder: AudioVisualEncoder, path: str, tensors: Mapping[str, Tensor]) -> None:
+    """Load a pre-training checkpoint's tensors into the encoder.
+
+    Raises:
+        CheckpointError: tensors are missing, left over or of another shape: the checkpoint is of another method.
+    """
+    wanted = {key: value for key, value in tensors.items() if not key.startswith(PRETRAINING_ONLY)}
+    own = nn.Module.state_dict(encoder)
+    missing, left_over = sorted(own.keys() - wanted.keys()), sorted(wanted.keys() - own.keys())
+    reshaped = [key for key in own.keys() & wanted.keys() if own[key].shape != wanted[key].shape]
+    if missing or left_over or reshaped:
+        raise CheckpointError(
+            f"{path} does not hold a fused audio-visual encoder (av_hubert, av2vec) of this configuration. "
+            f"Missing: {missing[:3]} ({len(missing)}); left over: {left_over[:3]} ({len(left_over)}); "
+            f"of another shape: {reshaped[:3]} ({len(reshaped)})"
+        )
+    nn.Module.load_state_dict(encoder, wanted)
+    logger.info("loaded %d tensors of %s; %d of pre-training only", len(wanted), path, len(tensors) - len(wanted))
+
+
+class FineTunedEncoder(FairseqEncoder):
+    """A pre-trained encoder under a recognition head. Tensors: ``w2v_model.*``."""
+
+    def __init__(self, cfg: PretrainedEncoderConfig, load_weights: bool) -> None:
+        super().__init__(dictionary=None)
+        self.cfg = cfg
+        self.w2v_model = AudioVisualEncoder(encoder_config(cfg))
+        if load_weights and not cfg.no_pretrained_weights:
+            load_pretrained(self.w2v_model, cfg.w2v_path, read_checkpoint(cfg.w2v_path).tensors)
+        self.final_dropout = nn.Dropout(cfg.final_dropout)
+        self.output_dim = self.w2v_model.cfg.encoder_embed_dim
+        self.updates = 0
+
+    def set_num_updates(self, num_updates: int) -> None:
+        self.updates = num_updates
+
+    @property
+    def frozen(self) -> bool:
+        return self.updates < self.cfg.freeze_finetune_updates
+
+    def encode(self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None) -> Tensor:
+        """Encode a batch: ``[B, T, C]``, without gradient while frozen."""
+        frozen = self.frozen
+        self.w2v_model.train(self.training and (not frozen or self.cfg.frozen_train_mode))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            x, _ = self.w2v_model.extract_features(source, padding_mask, frame_index)
+        return self.final_dropout(x)

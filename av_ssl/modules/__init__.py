@@ -1,0 +1,1 @@
+"""Building blocks of the models: front-ends, masking, Transformer encoder."""

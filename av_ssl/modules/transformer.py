@@ -1,0 +1,224 @@
+"""Transformer encoder with a convolutional positional embedding, under wav2vec 2.0's tensor names.
+
+It computes what fairseq 0.12.2's ``wav2vec2.TransformerEncoder`` computes (a test holds the two together), batch first,
+with attention by ``scaled_dot_product_attention`` and weights that can be copied before the first forward pass.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.utils import get_activation_fn, get_available_activation_fns
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+ACTIVATIONS = ChoiceEnum(get_available_activation_fns())
+
+
+@dataclass
+class TransformerConfig(FairseqDataclass):
+    """Size and regularisation of the Transformer encoder; the defaults are AV-HuBERT Base's."""
+
+    encoder_layers: int = field(default=12, metadata={"help": "number of Transformer layers"})
+    encoder_embed_dim: int = field(default=768, metadata={"help": "channels C of the encoder"})
+    encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "channels of the feed-forward blocks"})
+    encoder_attention_heads: int = field(default=12, metadata={"help": "attention heads"})
+    activation_fn: ACTIVATIONS = field(  # type: ignore[valid-type]
+        default="gelu", metadata={"help": "activation of the feed-forward blocks"}
+    )
+    dropout: float = field(default=0.1, metadata={"help": "dropout before the layers and after each block"})
+    attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights"})
+    activation_dropout: float = field(default=0.0, metadata={"help": "dropout inside the feed-forward blocks"})
+    encoder_layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping a layer"})
+    layer_norm_first: bool = field(default=False, metadata={"help": "layer norm before each block, not after it"})
+    conv_pos: int = field(default=128, metadata={"help": "kernel of the positional convolution, in frames"})
+    conv_pos_groups: int = field(default=16, metadata={"help": "groups of the positional convolution"})
+    checkpoint_activations: bool = field(
+        default=False, metadata={"help": "recompute layers in the backward pass: less memory, more time"}
+    )
+
+
+class WeightNormConv1d(nn.Module):
+    """Grouped 1-D convolution whose kernel is normalised over all but its time axis (weight norm, dim 2).
+
+    ``torch.nn.utils.weight_norm`` computes the same and is deprecated; its successor renames the tensors
+    ``weight_g`` and ``weight_v``, which published checkpoints hold.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.padding = kernel_size // 2
+        weight = torch.randn(channels, channels // groups, kernel_size) * math.sqrt(4 / (kernel_size * channels))
+        self.weight_g = nn.Parameter(weight.norm(dim=(0, 1), keepdim=True))
+        self.weight_v = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.weight_v.float().norm(dim=(0, 1), keepdim=True).to(self.weight_v.dtype)
+        weight = self.weight_v * (self.weight_g / norm)
+        return F.conv1d(x, weight, self.bias, padding=self.padding, groups=self.groups)
+
+
+class PositionalConvolution(nn.Sequential):
+    """Relative positions by a wide convolution (Baevski et al., 2020, section 2); the tensors are those of item 0."""
+
+    def __init__(self, channels: int, kernel_size: int, groups: int) -> None:
+        super().__init__(WeightNormConv1d(channels, kernel_size, groups))
+        self.surplus = 1 - kernel_size % 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, C]`` -> ``[B, T, C]``."""
+        y = self[0](x.transpose(1, 2))
+        if self.surplus:
+            y = y[..., : -self.surplus]
+        return F.gelu(y).transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, batch first."""
+
+    def __init__(self, channels: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"encoder_embed_dim {channels} is not a multiple of encoder_attention_heads {heads}")
+        self.heads = heads
+        self.dropout = dropout
+        self.k_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.q_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        """``x [B, T, C]``, ``attend`` bool ``[B, 1, 1, T]``, True on frames that may be looked at."""
+        batch, frames, channels = x.shape
+        q, k, v = (
+            projection(x).view(batch, frames, self.heads, -1).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        dropout = self.dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
+        return self.out_proj(x.transpose(1, 2).reshape(batch, frames, channels))
+
+
+class TransformerLayer(nn.Module):
+    """One encoder layer, normalised before (``norm_first``) or after its two blocks."""
+
+    def __init__(
+        self,
+        channels: int,
+        ffn_channels: int,
+        heads: int,
+        dropout: float,
+        attention_dropout: float,
+        activation_dropout: float,
+        activation: str,
+        norm_first: bool,
+    ) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(channels, heads, attention_dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(channels)
+        self.fc1 = nn.Linear(channels, ffn_channels)
+        self.fc2 = nn.Linear(ffn_channels, channels)
+        self.final_layer_norm = nn.LayerNorm(channels)
+        self.dropout, self.activation_dropout = nn.Dropout(dropout), nn.Dropout(activation_dropout)
+        self.activation = get_activation_fn(activation)
+        self.norm_first = norm_first
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation_dropout(self.activation(self.fc1(x))))
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the layer's output and its feed-forward block's output before dropout and residual, both [B, T, C]."""
+        if self.norm_first:
+            x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), attend))
+            ffn = self.feed_forward(self.final_layer_norm(x))
+            return x + self.dropout(ffn), ffn
+        x = self.self_attn_layer_norm(x + self.dropout(self.self_attn(x, attend)))
+        ffn = self.feed_forward(x)
+        return self.final_layer_norm(x + self.dropout(ffn)), ffn
+
+
+class LayerOutput(NamedTuple):
+    """What one layer leaves: the residual stream after it, and its feed-forward output, both ``[B, T, C]``."""
+
+    residual: Tensor
+    ffn: Tensor
+
+
+class TransformerEncoder(nn.Module):
+    """Positional convolution, Transformer layers, and (for ``layer_norm_first``) a final layer norm."""
+
+    def __init__(self, cfg: TransformerConfig) -> None:
+        super().__init__()
+        channels = cfg.encoder_embed_dim
+        self.pos_conv = PositionalConvolution(channels, cfg.conv_pos, cfg.conv_pos_groups)
+        self.layers = nn.ModuleList(make_layer(cfg) for _ in range(cfg.encoder_layers))
+        self.layer_norm = nn.LayerNorm(channels)
+        self.norm_first = cfg.layer_norm_first
+        self.layerdrop = cfg.encoder_layerdrop
+        self.checkpoint_activations = cfg.checkpoint_activations
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.layers.apply(init_linear)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """``[B, T, C]`` -> ``[B, T, C]``, the final layer norm included."""
+        x, _ = self.run(x, padding_mask)
+        return self.layer_norm(x) if self.norm_first else x
+
+    def run(
+        self, x: Tensor, padding_mask: Tensor | None = None, first: int | None = None, last: int | None = None
+    ) -> tuple[Tensor, list[LayerOutput]]:
+        """Run the layers up to ``last`` (1-based; None: all), without the final layer norm.
+
+        Args:
+            x: fused features ``[B, T, C]``.
+            padding_mask: bool ``[B, T]``, True on padding.
+            first: collect the outputs of layers ``first`` (1-based) to ``last``; None: collect none.
+
+        Returns:
+            The residual stream ``[B, T, C]`` and the collected outputs (those of layers skipped by layer drop are
+            missing, so collect in eval mode).
+        """
+        attend = None
+        if padding_mask is not None:
+            x = x.masked_fill(padding_mask[..., None], 0)
+            attend = ~padding_mask[:, None, None, :]
+        x = x + self.pos_conv(x)
+        if not self.norm_first:
+            x = self.layer_norm(x)
+        x = self.dropout(x)
+        outputs: list[LayerOutput] = []
+        for number, layer in enumerate(self.layers[:last], 1):
+            if self.training and self.layerdrop > 0 and torch.rand(()).item() < self.layerdrop:
+                continue
+            if self.checkpoint_activations and self.training:
+                x, ffn = checkpoint(layer, x, attend, use_reentrant=False)
+            else:
+                x, ffn = layer(x, attend)
+            if first is not None and number >= first:
+                outputs.append(LayerOutput(x, ffn))
+        return x, outputs
+
+
+def make_layer(cfg: TransformerConfig) -> TransformerLayer:
+    return TransformerLayer(
+        channels=cfg.encoder_embed_dim,
+        ffn_channels=cfg.encoder_ffn_embed_dim,
+        heads=cfg.encoder_attention_heads,
+        dropout=cfg.dropout,
+        attention_dropout=cfg.attention_dropout,
+        activation_dropout=cfg.activation_dropout,
+        activation=str(cfg.activation_fn),
+        norm_first=cfg.layer_norm_first,
+    )
+
+
+def init_linear(module: nn.Module) -> None:
+    """BERT's initialisation, as wav2vec 2.0 uses it: N(0, 0.02), biases zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,102 @@
+"""Exponential moving average of a student's module: the momentum teacher of self-distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def annealed_decay(update: int, start: float, end: float, anneal_updates: int) -> float:
+    """Decay after ``update`` updates: linear from ``start`` to ``end`` over ``anneal_updates``, then constant.
+
+    As data2vec (Baevski et al., 2022, section 3.2).
+
+    >>> [round(annealed_decay(n, 0.999, 0.9999, 30000), 6) for n in (0, 10000, 30000, 50000)]
+    [0.999, 0.9993, 0.9999, 0.9999]
+    """
+    if update >= anneal_updates:
+        return end
+    return end - (end - start) * (1 - update / anneal_updates)
+
+
+class EMATeacher:
+    """A module whose weights follow a student's: average <- decay * average + (1 - decay) * student.
+
+    It is not an ``nn.Module`` on purpose: optimiser, distributed wrapper and ``model.half()`` must not see it.  The
+    averages stay in float32 whatever the student's dtype; the module that computes the targets has the student's.
+    fairseq's ``EMAModule`` is not used: it deep-copies, and moves once a micro-batch under gradient accumulation.
+
+    Args:
+        student: the module that is followed; it has all of the teacher's names.
+        build: makes a module of the teacher's shape; its weights are replaced by the student's.
+        copied: names that start with one of these are copied from the student, not averaged.
+    """
+
+    def __init__(self, student: nn.Module, build: Callable[[], nn.Module], copied: tuple[str, ...] = ()) -> None:
+        reference = next(student.parameters())
+        with torch.random.fork_rng(devices=[]):  # its random initialisation is thrown away
+            self.module = build().to(reference.device, reference.dtype)
+        self.module.requires_grad_(False).eval()
+        self.copied = copied
+        self.updates = 0
+        followed = tensors(student)
+        self.average = {
+            name: followed[name].detach().clone().float()
+            for name, _ in self.module.named_parameters()
+            if not name.startswith(copied)
+        }
+        self.refresh(followed)
+
+    @torch.no_grad()
+    def step(self, student: nn.Module, decay: float, updates: int) -> None:
+        """Move towards the student once for each new update; calls that bring no new update change nothing.
+
+        fairseq announces the number of finished updates at the start of every micro-batch, so with gradient
+        accumulation the same number comes several times.
+        """
+        if updates <= self.updates:
+            return
+        self.updates = updates
+        self.follow_device(next(student.parameters()))
+        followed = tensors(student)
+        students = [followed[name].float() for name in self.average]
+        torch._foreach_lerp_(list(self.average.values()), students, 1.0 - decay)
+        self.refresh(followed)
+
+    @torch.no_grad()
+    def refresh(self, followed: Mapping[str, Tensor]) -> None:
+        """Write averages, and what is only copied (buffers too), into the module that computes the targets."""
+        own = tensors(self.module)
+        torch._foreach_copy_(list(own.values()), [self.average.get(name, followed[name]) for name in own])
+
+    def follow_device(self, reference: Tensor) -> None:
+        """Move to where the student is (a checkpoint is read before the model is moved)."""
+        self.module.to(reference.device, reference.dtype)
+        self.average = {name: tensor.to(reference.device) for name, tensor in self.average.items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The float32 averages and ``updates``, for the student's checkpoint."""
+        return {**self.average, "updates": torch.tensor(self.updates)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], student: nn.Module) -> None:
+        """Restore what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: a tensor is missing or has another shape (the checkpoint's teacher is another one).
+        """
+        for name, tensor in self.average.items():
+            if name not in state or state[name].shape != tensor.shape:
+                raise ValueError(
+                    f"the checkpoint's teacher lacks {name} of shape {tuple(tensor.shape)}: was it trained with "
+                    "another ema_scope or model size?"
+                )
+            tensor.copy_(state[name])
+        self.updates = int(state["updates"])
+        self.refresh(tensors(student))
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}

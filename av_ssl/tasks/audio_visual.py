@@ -1,0 +1,145 @@
+"""What pre-training and recognition share: the data configuration and how a split becomes a dataset."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.tasks import FairseqTask
+from omegaconf import II, MISSING, OmegaConf
+
+from av_ssl.data.augment import CropAndFlip
+from av_ssl.data.dataset import AudioVisualDataset
+from av_ssl.data.manifest import Clip, keep_by_length, read_manifest
+from av_ssl.data.noise import NoiseMixer, parse_snr
+
+logger = logging.getLogger(__name__)
+
+STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
+FRAME_RATE = 25
+"""Video frames, and stacked filterbank frames, a second."""
+
+
+@dataclass
+class AudioVisualTaskConfig(FairseqDataclass):
+    """Keys of the data pipeline; those that AV-HuBERT has keep its names."""
+
+    data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv"})
+    label_dir: Optional[str] = field(default=None, metadata={"help": "folder with labels and dictionaries; null: data"})
+    modalities: ChoiceEnum(list(STREAMS)) = field(  # type: ignore[valid-type]
+        default="av", metadata={"help": "streams to load: audio, video, or both (av)"}
+    )
+    normalize: bool = field(default=True, metadata={"help": "layer norm of each stacked filterbank frame"})
+    max_sample_size: Optional[int] = field(default=500, metadata={"help": "leave out longer clips, in video frames"})
+    min_sample_size: Optional[int] = field(default=5, metadata={"help": "leave out shorter clips, in video frames"})
+    max_trim_sample_size: Optional[int] = field(
+        default=II("task.max_sample_size"), metadata={"help": "cut clips of a batch to so many frames"}
+    )
+    pad_audio: bool = field(default=True, metadata={"help": "pad to the longest clip of a batch; false: cut to the shortest"})
+    random_crop: bool = field(default=False, metadata={"help": "cut at a random place instead of the start"})
+    image_aug: bool = field(default=True, metadata={"help": "random crop and flip of training pictures"})
+    image_crop_size: int = field(default=88, metadata={"help": "side of the picture that the model sees, in pixels"})
+    image_mean: float = field(default=0.421, metadata={"help": "mean of the grey values on the scale 0..1"})
+    image_std: float = field(default=0.165, metadata={"help": "their standard deviation"})
+    noise_wav: Optional[str] = field(default=None, metadata={"help": "folder with {split}.tsv noise lists"})
+    noise_prob: float = field(default=0.0, metadata={"help": "probability of noise, a clip"})
+    noise_snr: str = field(default="0", metadata={"help": "signal-to-noise ratio in dB: a number, or (low,high)"})
+    noise_num: int = field(default=1, metadata={"help": "noise files averaged"})
+    seed: int = field(default=II("common.seed"), metadata={"help": "of crops, noise, masks"})
+    bad_clips_dir: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder for bad_clips.{split}.tsv, the clips that cannot be read; null: that of checkpoints"},
+    )
+    frames_per_update: int = field(
+        default=0,
+        metadata={
+            "help": "frames of an update over all GPUs: sets optimization.update_freq for however many there are; "
+            "0: leave update_freq alone"
+        },
+    )
+
+
+class AudioVisualTask(FairseqTask):
+    """Reads manifests; sub-classes say which labels and masks a sample has."""
+
+    cfg: AudioVisualTaskConfig
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        root = root_config(cfg)
+        self.bad_clips_dir = Path(cfg.bad_clips_dir or root.checkpoint.save_dir) if root is not None else None
+        if root is not None:
+            keep_effective_batch(root, cfg.frames_per_update)
+
+    @property
+    def source_dictionary(self) -> None:
+        return None
+
+    def max_positions(self) -> None:
+        return None
+
+    def filter_indices_by_size(
+        self, indices: Any, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
+    ) -> Any:
+        """Clips were chosen by length when the manifest was read; a batch is bounded by the frame budget alone."""
+        return indices
+
+    def read_split(self, split: str, cfg: Any) -> tuple[list[Clip], list[int]]:
+        """All clips of a split's manifest and the indices of those of allowed length."""
+        clips = read_manifest(Path(cfg.data) / f"{split}.tsv")
+        return clips, keep_by_length(clips, cfg.min_sample_size, cfg.max_sample_size)
+
+    def make_dataset(self, split: str, clips: list[Clip], cfg: Any, train: bool, **parts: Any) -> AudioVisualDataset:
+        """Build the dataset of the clips given; ``parts`` are labels and masks of the sub-class."""
+        return AudioVisualDataset(
+            clips=clips,
+            modalities=STREAMS[str(cfg.modalities)],
+            normalize=cfg.normalize,
+            noise=self.make_noise(split, cfg, train),
+            crop=CropAndFlip(cfg.image_crop_size, random=cfg.image_aug and train),
+            max_frames=cfg.max_trim_sample_size,
+            pad=cfg.pad_audio,
+            random_crop=cfg.random_crop,
+            seed=cfg.seed,
+            train=train,
+            bad_clips_file=self.bad_clips_dir and self.bad_clips_dir / f"bad_clips.{split}.tsv",
+            **parts,
+        )
+
+    def make_noise(self, split: str, cfg: Any, train: bool) -> NoiseMixer | None:
+        if not cfg.noise_wav or cfg.noise_prob <= 0 or "audio" not in STREAMS[str(cfg.modalities)]:
+            return None
+        return NoiseMixer(
+            Path(cfg.noise_wav) / f"{split}.tsv",
+            probability=cfg.noise_prob,
+            snr=parse_snr(cfg.noise_snr),
+            number=cfg.noise_num,
+            random_offset=train,
+        )
+
+
+def is_training_split(task: FairseqTask, split: str) -> bool:
+    """Whether a split is trained on: named ``train``, or in ``dataset.train_subset``."""
+    return split == "train" or split.startswith("train")
+
+
+def root_config(cfg: Any) -> Any:
+    """The whole configuration that a task's section belongs to; None where fairseq's commands did not make one."""
+    root = cfg._get_parent() if OmegaConf.is_config(cfg) else None
+    return root if root is not None and {"dataset", "optimization", "checkpoint"} <= set(root) else None
+
+
+def keep_effective_batch(root: Any, frames_per_update: int) -> None:
+    """Set ``optimization.update_freq`` so that an update sees ``frames_per_update`` frames on any number of GPUs."""
+    budget, gpus = root.dataset.max_tokens, root.distributed_training.distributed_world_size
+    if not budget:
+        return
+    if frames_per_update > 0:
+        root.optimization.update_freq = [max(1, round(frames_per_update / (budget * gpus)))]
+    accumulate = root.optimization.update_freq[0]
+    frames = budget * gpus * accumulate
+    logger.info(
+        "effective batch: up to %d frames (%.0f s) an update = %d a GPU x %d GPUs x %d micro-batches",
+        frames, frames / FRAME_RATE, budget, gpus, accumulate,
+    )  # fmt: skip

@@ -1,0 +1,193 @@
+"""What stock fairseq 0.12.2 and hydra 1.0.7 trip over, and what mends it, each only where it is needed.
+
+| needed on      | what breaks                                                      | mend                 |
+|----------------|------------------------------------------------------------------|----------------------|
+| Python >= 3.11 | both nest dataclass instances as defaults, which must hash now   | hashing_dataclass    |
+| Python >= 3.12 | hydra scans for plug-ins with `find_module`, which finders lost  | mend_plugin_scan     |
+| Python >= 3.13 | antlr4 4.8, hydra's parser, imports `typing.io`, which is gone   | restore_typing_io    |
+| Python >= 3.10 | hydra prints a job's traceback with an argument that was renamed | mend_error_report    |
+| torch >= 2.6   | `torch.load` refuses what checkpoints hold beside tensors        | checkpoints.py       |
+| all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
+
+Left alone, as nothing here reaches them: `np.int` and `np.float`, which numpy 1.24 removed, in
+`compute_mask_indices(no_overlap=True)` and in the dynamic CRF layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import logging
+import pkgutil
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from av_ssl_fairseq_hook import Finder, is_mended
+
+DATACLASS = dataclasses.dataclass
+DEFAULTS_MUST_HASH = sys.version_info >= (3, 11)
+
+
+@functools.wraps(DATACLASS)
+def hashing_dataclass(cls: type | None = None, /, **options: Any) -> Any:
+    """`dataclasses.dataclass`, but a class of fairseq or hydra gets a hash of its values.
+
+    `default_factory`, the usual answer, is none here: fairseq reads the default instances off the fields.
+    """
+    if cls is None:
+        return functools.partial(hashing_dataclass, **options)
+    if is_mended(cls.__module__) and "__hash__" not in vars(cls) and options.get("eq", True):
+        options = {"unsafe_hash": True, **options}
+    return DATACLASS(cls, **options)
+
+
+hashing_dataclass.__kwdefaults__ = DATACLASS.__kwdefaults__  # type: ignore[attr-defined]  # torch reads kw_only there
+
+
+@contextlib.contextmanager
+def _dataclass_for(module_name: str) -> Iterator[None]:
+    """Give modules of fairseq and hydra the hashing decorator, and what they import in turn the stock one."""
+    before = dataclasses.dataclass
+    mended = DEFAULTS_MUST_HASH and is_mended(module_name)
+    dataclasses.dataclass = hashing_dataclass if mended else DATACLASS
+    Finder.executing += mended
+    try:
+        yield
+    finally:
+        Finder.executing -= mended
+        dataclasses.dataclass = before
+
+
+class _MendingLoader:
+    """Stands in for a module's loader until the module is executed, as `importlib.util.LazyLoader` does."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._loader
+        _mend(module, BEFORE)
+        with _dataclass_for(module.__name__):
+            self._loader.exec_module(module)
+        _mend(module, AFTER)
+
+
+@functools.cache
+def _hydra_is_stock() -> bool:
+    """Whether hydra is the 1.0 that fairseq 0.12.2 asks for; a later one is left as it is."""
+    try:
+        return importlib.metadata.version("hydra-core").startswith("1.0.")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def wrap(spec: ModuleSpec) -> ModuleSpec:
+    """Have a module mended when it is executed; built-in modules and namespaces have nothing to mend."""
+    if spec.name.partition(".")[0] == "hydra" and not _hydra_is_stock():
+        return spec
+    if hasattr(spec.loader, "exec_module") and not isinstance(spec.loader, type):
+        spec.loader = _MendingLoader(spec.loader)  # type: ignore[assignment]
+    return spec
+
+
+def mend_imported() -> None:
+    """Mend the modules that were imported before the finder was there (possible on Python 3.10 only)."""
+    for name in AFTER.keys() & sys.modules.keys():
+        _mend(sys.modules[name], AFTER)
+
+
+def restore_typing_io(_: ModuleType) -> None:
+    """Bring back `typing.io` with the one name that antlr4 4.8 takes from it."""
+    module = ModuleType("typing.io")
+    module.TextIO = typing.TextIO  # type: ignore[attr-defined]
+    sys.modules.setdefault("typing.io", module)
+
+
+def silence_tensorboardx(module: ModuleType) -> None:
+    """Drop one line from the log: fairseq takes torch's own TensorBoard writer before tensorboardX."""
+    logging.getLogger(module.__name__).addFilter(lambda record: "tensorboardX" not in record.getMessage())
+
+
+class _Importer:
+    """The two methods of a finder and a loader that hydra's scan for plug-ins calls."""
+
+    def find_module(self, _: str) -> _Importer:
+        return self
+
+    def load_module(self, name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+
+def mend_plugin_scan(module: ModuleType) -> None:
+    """Give `hydra.core.plugins` a `pkgutil` that hands it importers with `find_module`."""
+
+    def walk_packages(*args: Any, **kwargs: Any) -> Iterator[tuple[_Importer, str, bool]]:
+        for info in pkgutil.walk_packages(*args, **kwargs):
+            yield _Importer(), info.name, info.ispkg
+
+    module.pkgutil = types.SimpleNamespace(walk_packages=walk_packages)  # type: ignore[attr-defined]
+
+
+def mend_error_report(module: ModuleType) -> None:
+    """Let `hydra._internal.utils` end a failed job with that job's traceback, not one of its own."""
+    stock: Callable[[Callable[[], Any]], Any] = module.run_and_report
+
+    def run_and_report(job: Callable[[], Any]) -> Any:
+        def run() -> Any:
+            try:
+                return job()
+            except module.CompactHydraException:
+                raise  # a mistake in the configuration, which hydra itself reports well
+            except Exception:
+                if module._is_env_set("HYDRA_FULL_ERROR"):
+                    raise
+                traceback.print_exc()
+                sys.exit(1)
+
+        return stock(run)
+
+    module.run_and_report = run_and_report  # type: ignore[attr-defined]
+
+
+def allow_checkpoint_classes(_: ModuleType) -> None:
+    """Let `torch.load` read the classes that checkpoints of fairseq hold besides tensors."""
+    from av_ssl_fairseq_hook import checkpoints
+
+    checkpoints.allow_classes()
+
+
+Mend = Callable[[ModuleType], None]
+# Module to (least Python version, mend), run before or after the module's own code.
+BEFORE: dict[str, tuple[tuple[int, int], Mend]] = {
+    "hydra": ((3, 13), restore_typing_io),
+    "fairseq.tasks.text_to_speech": ((3, 10), silence_tensorboardx),
+}
+AFTER: dict[str, tuple[tuple[int, int], Mend]] = {
+    "hydra._internal.utils": ((3, 10), mend_error_report),
+    "hydra.core.plugins": ((3, 12), mend_plugin_scan),
+    "fairseq": ((3, 10), allow_checkpoint_classes),
+}
+
+
+def _mend(module: ModuleType, table: dict[str, tuple[tuple[int, int], Mend]]) -> None:
+    """Run the mend that the table holds for a module, if this Python needs it."""
+    if module.__name__ in table:
+        least_python, mend = table[module.__name__]
+        if sys.version_info >= least_python:
+            mend(module)

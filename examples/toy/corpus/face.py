@@ -1,0 +1,198 @@
+"""One speaker's face, drawn frame by frame.
+
+The face at rest is pulled into shape by two smooth displacements, one for everything above the mouth's seam
+and one for everything below, so that the lips can part. Both carry the head's motion too: each pixel of a
+frame is looked up once in the picture of the face at rest. The inside of the mouth is painted into the gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from corpus import warp
+from corpus.camera import CameraNoise
+from corpus.interior import Interior, box_around
+from corpus.look import LOWER_INNER, LOWER_OUTER, UPPER_INNER, UPPER_OUTER, Look
+from corpus.mouth import Lips, Mouth
+from corpus.photographs import CANVAS, EYE_DISTANCE, LEFT_EYE, RIGHT_EYE
+from corpus.visemes import DIMENSIONS, Viseme
+
+Floats = NDArray[np.floating]
+
+NODE_STEP = 4  # pixels between the places of a frame where the displacement is worked out
+
+# Points of the 468-point face mesh.
+_STILL = [1, 2, 98, 327, 33, 133, 362, 263, 50, 280, 234, 454, 10]  # nose, eyes, cheek bones, sides, brow
+_CHEEKS = {205: -1.0, 425: 1.0, 36: -1.0, 266: 1.0}  # the way they go when the mouth widens
+_JAW = {152: 0.9, 176: 0.8, 400: 0.8, 149: 0.65, 378: 0.65, 136: 0.35, 365: 0.35, 172: 0.22, 397: 0.22}
+_JAW |= {58: 0.1, 288: 0.1, 18: 0.95, 200: 0.95}  # share of the jaw's drop
+_CHEEK_SHIFT = 0.06 * EYE_DISTANCE
+_NECK_SHARE = 0.3  # of the jaw's drop
+_TEETH_MARGIN = 0.25  # share of the lip that is left out at its inner edge, where the photograph shows teeth
+_SEAM_SOFTNESS = 0.12 * EYE_DISTANCE  # how gently upper and lower face join outside the mouth
+_SEAM_SHADOW = 0.45
+
+
+@dataclass(frozen=True)
+class LipTruth:
+    """Where the lips are, in pixels: `centre` of the outer ring `[T, 2]`, inner `gap` and `width` `[T]`."""
+
+    centre: NDArray[np.float64]
+    gap: NDArray[np.float64]
+    width: NDArray[np.float64]
+
+
+class TalkingFace:
+    """Draws one speaker in square frames of `size` pixels (a multiple of 4)."""
+
+    def __init__(self, look: Look, size: int) -> None:
+        self._look, self._size = look, size
+        self._mouth = Mouth(look)
+        self._interior = Interior(look, self._mouth)
+        points = look.landmarks.astype(np.float64)
+        upper = points[UPPER_INNER] + _TEETH_MARGIN * (points[UPPER_OUTER] - points[UPPER_INNER])
+        lower = points[LOWER_INNER] + _TEETH_MARGIN * (points[LOWER_OUTER] - points[LOWER_INNER])
+        shared = np.vstack(
+            [points[_STILL], _border(), points[list(_CHEEKS)], points[list(_JAW)], _neck(points[152])]
+        )
+        self._shared = shared
+        self._at_rest = np.stack(
+            [
+                np.vstack([points[UPPER_OUTER], upper, shared]),
+                np.vstack([points[LOWER_OUTER], lower, shared]),
+            ]
+        )
+        self._eyes = float(points[[RIGHT_EYE, LEFT_EYE], 1].min())
+        self._pixels = _grid(np.arange(size))
+        self._nodes = _grid(np.arange(0, size, NODE_STEP) + (NODE_STEP - 1) / 2)
+
+    def render(
+        self, track: Floats, head: NDArray[np.float32], light: Floats, rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        """Frames uint8 RGB `[T, S, S, 3]` from a viseme track `[T, 7]`, head `[T, 2, 3]` and light `[T]`."""
+        lips = self._mouth.lips(np.asarray(track, np.float64))
+        points = self._control_points(lips, track)
+        fields = warp.fit(points, self._at_rest - points)
+        frames = np.empty((len(track), self._size, self._size, 3), np.uint8)
+        noise = CameraNoise(self._size, rng)
+        for t, stand in enumerate(track):
+            to_canvas = cv2.invertAffineTransform(head[t])
+            canvas = _transform(self._pixels, to_canvas)
+            back = self._displacement(points[t], fields[t], to_canvas, canvas, lips, t)
+            picture = cv2.remap(
+                self._look.picture, canvas + back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+            self._interior.paint(picture, canvas, head[t], lips, t, Viseme(*stand))
+            _shade_seam(picture, lips, t, head[t])
+            frames[t] = cv2.addWeighted(picture, light[t], noise(), 1, 0, dtype=cv2.CV_8U)
+        return frames
+
+    def lip_truth(self, track: Floats, head: NDArray[np.float32]) -> LipTruth:
+        """Where `render` puts the lips."""
+        lips = self._mouth.lips(np.asarray(track, np.float64))
+        ring = np.concatenate([lips.upper_outer, lips.lower_outer], axis=1).mean(1)
+        centre = np.einsum("tij,tj->ti", head[:, :, :2], ring) + head[:, :, 2]
+        scale = np.linalg.norm(head[:, 0, :2], axis=1)
+        return LipTruth(centre, lips.gap * scale, lips.width * scale)
+
+    def _control_points(self, lips: Lips, track: Floats) -> NDArray[np.float64]:
+        """Where the points `_at_rest` go, for the upper and the lower face: `[T, 2, N, 2]`."""
+        shared = np.tile(self._shared, (len(track), 1, 1))
+        cheeks = len(_STILL) + len(_border())
+        jaw = cheeks + len(_CHEEKS)
+        neck = jaw + len(_JAW)
+        widening = track[:, DIMENSIONS.index("width")] - 1
+        shared[:, cheeks:jaw, 0] += _CHEEK_SHIFT * np.outer(widening, list(_CHEEKS.values()))
+        shared[:, jaw:neck, 1] += np.outer(lips.jaw_drop, list(_JAW.values()))
+        shared[:, neck:, 1] += _NECK_SHARE * lips.jaw_drop[:, None]
+        upper = np.concatenate([lips.upper_outer, lips.upper_inner, shared], axis=1)
+        lower = np.concatenate([lips.lower_outer, lips.lower_inner, shared], axis=1)
+        return np.stack([upper, lower], axis=1)
+
+    def _displacement(
+        self,
+        points: NDArray[np.float64],
+        fields: NDArray[np.float32],
+        to_canvas: NDArray[np.float32],
+        canvas: NDArray[np.float32],
+        lips: Lips,
+        frame: int,
+    ) -> NDArray[np.float32]:
+        """From each pixel's place on the canvas to where its colour is in the face at rest: `[S, S, 2]`."""
+        first, last, below = self._below_seam(canvas, lips, frame)
+        nodes = _transform(self._nodes, to_canvas)
+        # Either field is worked out only where it is used, and one node beyond, which interpolation needs.
+        # Above the eyes nothing moves.
+        eyes = int(np.searchsorted(nodes[:, :, 1].max(1), self._eyes))
+        upper_nodes = slice(eyes, last // NODE_STEP + 2)
+        lower_nodes = slice(max(0, first // NODE_STEP - 1), len(nodes))
+        upper, lower = (
+            self._finely(nodes, rows, points[part], fields[part])
+            for part, rows in enumerate((upper_nodes, lower_nodes))
+        )
+        upper[first:last] += (lower[first:last] - upper[first:last]) * below[..., None]
+        upper[last:] = lower[last:]
+        return upper
+
+    def _finely(
+        self, nodes: NDArray[np.float32], rows: slice, points: NDArray[np.float64], field: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """One displacement `[S, S, 2]`, right between the given rows of nodes."""
+        coarse = np.zeros_like(nodes)
+        places = nodes[rows]
+        coarse[rows] = warp.evaluate(field, points, places.reshape(-1, 2)).reshape(places.shape)
+        fine = cv2.resize(coarse, (self._size, self._size), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(fine, np.float32)
+
+    def _below_seam(
+        self, canvas: NDArray[np.float32], lips: Lips, frame: int
+    ) -> tuple[int, int, NDArray[np.float32]]:
+        """Rows `first` to `last` that the seam crosses, and how far below it their pixels are: 0 to 1."""
+        seam = (lips.upper_inner[frame] + lips.lower_inner[frame]) / 2
+        ends = canvas[:, [0, -1], 1]
+        first = int(np.searchsorted(ends.max(1), seam[:, 1].min() - _SEAM_SOFTNESS))
+        last = int(np.searchsorted(ends.min(1), seam[:, 1].max() + _SEAM_SOFTNESS))
+        x, y = canvas[first:last, :, 0], canvas[first:last, :, 1]
+        distance = y - np.interp(x, seam[:, 0], seam[:, 1]).astype(np.float32)
+        sharp = (distance / 0.7 + 0.5).clip(0, 1)
+        soft = (distance / _SEAM_SOFTNESS + 0.5).clip(0, 1)
+        reach = lips.width[frame] / 2
+        outside = ((np.abs(x - self._mouth.middle[0]) - reach) / (0.1 * EYE_DISTANCE)).clip(0, 1)
+        return first, last, sharp + (soft - sharp) * outside.astype(np.float32)
+
+
+def _grid(axis: NDArray[np.floating] | NDArray[np.int_]) -> NDArray[np.float32]:
+    """Places (x, y) of a square grid, `[n, n, 2]`."""
+    return np.stack(np.meshgrid(axis, axis), -1).astype(np.float32)
+
+
+def _transform(places: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.transform(places, matrix.astype(np.float32)))
+
+
+def _border() -> NDArray[np.float64]:
+    """Corners and edge middles of the canvas, which never move."""
+    steps = (0.0, CANVAS / 2, CANVAS - 1.0)
+    return np.array([(x, y) for x in steps for y in steps if (x, y) != (steps[1], steps[1])])
+
+
+def _neck(chin: NDArray[np.float64]) -> NDArray[np.float64]:
+    return chin + EYE_DISTANCE * np.array([[-0.5, 0.35], [0.0, 0.35], [0.5, 0.35]])
+
+
+def _shade_seam(picture: NDArray[np.uint8], lips: Lips, frame: int, to_frame: NDArray[np.float32]) -> None:
+    """Darken the line where shut lips meet, in place."""
+    strength = _SEAM_SHADOW * float(np.clip(1 - lips.gap[frame] / 6, 0, 1))
+    if strength == 0:
+        return
+    seam = (lips.upper_inner[frame] + lips.lower_inner[frame]) / 2 @ to_frame[:, :2].T + to_frame[:, 2]
+    here = box_around(seam, 3)
+    line = np.zeros(picture[here].shape[:2], np.uint8)
+    places = np.round((seam - (here[1].start, here[0].start)) * 8).astype(np.int32)
+    cv2.polylines(line, [places], False, 255, 1, cv2.LINE_AA, shift=3)
+    shadow = cv2.GaussianBlur(line, (5, 5), 0.8).astype(np.float32)[..., None] / 255
+    picture[here] = picture[here] * (1 - strength * shadow)

@@ -1,0 +1,197 @@
+"""Phones with times -> how the mouth stands in every frame.
+
+Each phone asks for a viseme; neighbours blend in proportion to their dominance (after Cohen & Massaro, 1993),
+so that lips close fully for a short /b/ while a /k/ takes the shape of the vowels around it.
+
+`difficulty` is how far the mouth may stray from what was said. At 0 every phone has its textbook shape, and
+lip-reading is easier than listening, which no real corpus shows; at 1 the words can hardly be read. It
+scales, all at once: how much each phone is under-articulated, its shift in time, the blur of neighbours, a
+smaller movement of the whole clip, and slow movements that mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpus.speech import Timed
+
+Floats = NDArray[np.float64]
+
+RATE = 200  # Hz, of the track before it is sampled at frames
+SMOOTHING = 0.035  # s, standard deviation of the blending window
+LEAD = 0.02  # s by which the lips are ahead of the sound
+
+
+class Viseme(NamedTuple):
+    """A stand of the mouth; the defaults are a mouth at rest."""
+
+    jaw: float = 0.0  # 0 shut, 1 wide open
+    lift: float = 0.0  # of the upper lip
+    width: float = 1.0  # of the mouth over its width at rest
+    thickness: float = 1.0  # of the lips over that at rest
+    teeth: float = 0.0  # 0 hidden, 1 shown
+    tongue: float = 0.0  # 0 down, 1 at the upper teeth
+    tuck: float = 0.0  # of the lower lip under the upper teeth
+
+
+DIMENSIONS = Viseme._fields
+REST = np.array(Viseme())
+LOWEST = np.array(Viseme(jaw=-0.2, lift=-0.2, width=0.45, thickness=0.4))
+HIGHEST = np.array(Viseme(jaw=1.2, lift=0.6, width=1.3, thickness=1.6, teeth=1.0, tongue=1.0, tuck=1.0))
+
+VISEMES: dict[str, Viseme] = {
+    "rest": Viseme(),
+    "pbm": Viseme(width=0.98, thickness=0.62),
+    "fv": Viseme(jaw=0.30, lift=0.35, thickness=0.9, teeth=1.0, tuck=1.0),
+    "th": Viseme(jaw=0.24, lift=0.06, width=1.02, thickness=0.95, teeth=0.7, tongue=1.0),
+    "tdn": Viseme(jaw=0.20, lift=0.08, width=1.04, thickness=0.95, teeth=1.0, tongue=0.45),
+    "l": Viseme(jaw=0.30, lift=0.08, width=1.02, thickness=0.95, teeth=0.7, tongue=0.8),
+    "sz": Viseme(jaw=0.12, lift=0.12, width=1.14, thickness=0.9, teeth=1.0),
+    "sh": Viseme(jaw=0.22, lift=0.18, width=0.74, thickness=1.2, teeth=1.0),
+    "kg": Viseme(jaw=0.30, lift=0.05, width=1.04, thickness=0.95, teeth=0.4),
+    "r": Viseme(jaw=0.22, lift=0.10, width=0.78, thickness=1.15, teeth=0.5, tongue=0.2),
+    "w": Viseme(jaw=0.10, lift=0.06, width=0.52, thickness=1.25),
+    "ee": Viseme(jaw=0.24, lift=0.14, width=1.22, thickness=0.85, teeth=1.0),
+    "ih": Viseme(jaw=0.32, lift=0.10, width=1.08, thickness=0.95, teeth=0.8),
+    "eh": Viseme(jaw=0.52, lift=0.12, width=1.10, thickness=0.92, teeth=0.7, tongue=0.1),
+    "ah": Viseme(jaw=0.95, lift=0.12, width=1.02, thickness=0.95, teeth=0.4, tongue=0.1),
+    "uh": Viseme(jaw=0.62, lift=0.10, thickness=0.95, teeth=0.5, tongue=0.1),
+    "oh": Viseme(jaw=0.55, lift=0.12, width=0.70, thickness=1.15),
+    "oo": Viseme(jaw=0.22, lift=0.10, width=0.55, thickness=1.25),
+}
+
+# How much a viseme imposes itself on its neighbours; 1 where nothing is said.
+DOMINANCE: dict[str, float] = {
+    "pbm": 3.0,
+    "fv": 2.5,
+    "w": 2.2,
+    "sh": 1.8,
+    "th": 1.6,
+    "oo": 1.6,
+    "oh": 1.5,
+    "ah": 1.3,
+    "ee": 1.3,
+    "rest": 0.8,
+    "tdn": 0.7,
+    "kg": 0.4,
+}
+
+_PHONES_OF: dict[tuple[str, ...], str] = {
+    ("pbm",): "p b m",
+    ("fv",): "f v",
+    ("th",): "T D",
+    ("tdn",): "t d n",
+    ("l",): "l",
+    ("sz",): "s z",
+    ("sh",): "S Z tS dZ",
+    ("kg",): "k g N",
+    ("r",): "r 3 3:",
+    ("w",): "w",
+    ("ee",): "i: i j",
+    ("ih",): "I I2",
+    ("eh",): "E e",
+    ("ah",): "a aa A A: 0",
+    ("uh",): "@ a# V",
+    ("oh",): "O O: O2",
+    ("oo",): "U u u:",
+    ("rest",): "_ _:",
+    ("eh", "ee"): "eI",
+    ("ah", "ee"): "aI aI2",
+    ("oh", "ee"): "OI",
+    ("ah", "oo"): "aU",
+    ("oh", "oo"): "oU",
+    ("uh", "oo"): "@U",
+    ("ee", "uh"): "i@",
+    ("eh", "uh"): "e@",
+    ("oo", "uh"): "U@",
+    ("oh", "r"): "O@ o@",
+    ("ah", "r"): "A@",
+    ("ee", "r"): "i@3",
+    ("ih", "uh"): "I@",
+    (): "h ? ;",  # the mouth already stands as the next phone wants it
+}
+
+PHONE_VISEMES: dict[str, tuple[str, ...]] = {
+    phone: visemes for visemes, phones in _PHONES_OF.items() for phone in phones.split()
+}
+_MODIFIERS = "#[]^;-"  # espeak-ng's marks of dental, retroflex, palatal, ... variants of a phone
+
+
+def visemes_of(phone: str) -> tuple[str, ...]:
+    """The visemes that a phone of espeak-ng passes through; none for phones that the lips do not show.
+
+    Raises `ValueError` for a phone that is not in the table.
+    """
+    plain = phone
+    while plain not in PHONE_VISEMES:
+        if not plain or plain[-1] not in _MODIFIERS:
+            raise ValueError(f"espeak-ng's phone {phone!r} has no viseme: add it to _PHONES_OF in {__file__}")
+        plain = plain[:-1]
+    return PHONE_VISEMES[plain]
+
+
+def viseme_track(
+    phones: Sequence[Timed], frames: int, frame_rate: float, rng: np.random.Generator, difficulty: float
+) -> Floats:
+    """How the mouth stands at the middle of every frame: `[frames, 7]`, columns `DIMENSIONS`."""
+    instants = round(frames / frame_rate * RATE) + 1
+    targets, weights = _targets(phones, instants, rng, difficulty)
+    track = _blend(targets, weights, SMOOTHING + 0.02 * difficulty)
+    track = REST + (track - REST) * rng.uniform(1 - 0.5 * difficulty, 1)
+    restlessness = np.array(Viseme(0.05, 0.04, 0.05, 0.06, 0.15, 0.08, 0.0))
+    track += difficulty * restlessness * _slow_noise(instants, rng)
+    middles = (np.arange(frames) + 0.5) / frame_rate
+    times = np.arange(instants) / RATE
+    sampled = np.stack([np.interp(middles, times, column) for column in track.T], axis=1)
+    clipped: Floats = np.clip(sampled, LOWEST, HIGHEST)
+    return clipped
+
+
+def _targets(
+    phones: Sequence[Timed], instants: int, rng: np.random.Generator, difficulty: float
+) -> tuple[Floats, Floats]:
+    """What each instant asks for `[instants, 7]` and how strongly `[instants]`, before blending."""
+    targets, weights = np.tile(REST, (instants, 1)), np.full(instants, DOMINANCE["rest"])
+    for phone in phones:
+        visemes = visemes_of(phone.label)
+        shift = rng.normal(0, 0.02 * difficulty) - LEAD
+        edges = np.linspace(phone.start, phone.end, len(visemes) + 1) + shift
+        for name, begin, end in zip(visemes, edges[:-1], edges[1:], strict=True):
+            first, last = max(0, round(begin * RATE)), max(0, round(end * RATE))
+            here = slice(first, max(last, first + 1))
+            targets[here] = _articulate(np.array(VISEMES[name]), rng, difficulty)
+            weights[here] = DOMINANCE.get(name, 1.0)
+    return targets, weights
+
+
+def _articulate(target: Floats, rng: np.random.Generator, difficulty: float) -> Floats:
+    """A careless version of a viseme `[7]`: nearer to rest, and a little off."""
+    carelessness = min(0.9, abs(rng.normal(0, 0.35 * difficulty)))
+    spread = np.array(Viseme(1, 1, 1, 1, 2, 1, 0))
+    error = rng.normal(0, 0.06 * difficulty, REST.size) * spread
+    return np.asarray(target + (REST - target) * carelessness + error)
+
+
+def _blend(targets: Floats, weights: Floats, deviation: float) -> Floats:
+    """Weighted moving average with a Gaussian window of `deviation` seconds."""
+    reach = int(3 * deviation * RATE)
+    window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (deviation * RATE)) ** 2)
+
+    def average(x: Floats) -> Floats:
+        averaged: Floats = np.convolve(np.pad(x, reach, mode="edge"), window, "valid")
+        return averaged
+
+    weighted = np.stack([average(column * weights) for column in targets.T], axis=1)
+    return np.asarray(weighted / average(weights)[:, None])
+
+
+def _slow_noise(instants: int, rng: np.random.Generator) -> Floats:
+    """Noise of unit variance and about 2 Hz, `[instants, 7]`."""
+    window = np.hanning(RATE // 2 + 1)
+    window /= np.sqrt((window**2).sum())
+    white = rng.normal(size=(REST.size, instants + len(window) - 1))
+    return np.stack([np.convolve(row, window, "valid") for row in white], axis=1)

@@ -1,0 +1,94 @@
+"""fairseq's own commands run on this Python, torch and numpy: they train, resume, validate and generate."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+HYDRA_TRAIN = ("fairseq-hydra-train", "--config-dir", "conf", "--config-name", "toy")
+
+
+def passed(result: subprocess.CompletedProcess[str]) -> str:
+    """The output of a command that must succeed."""
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output[-4000:]
+    return output
+
+
+def epochs(output: str) -> list[int]:
+    """The epochs that a training run reports as finished."""
+    return [int(epoch) for epoch in re.findall(r'\{"epoch": (\d+), "train_loss"', output)]
+
+
+def test_hydra_train_and_resume_with_a_plug_in(plugin: Path, fairseq_command: Run, tmp_path: Path) -> None:
+    overrides = (
+        f"common.user_dir={plugin}",
+        f"task.data={tmp_path}",
+        f"checkpoint.save_dir={tmp_path}/saved",
+    )
+    output = passed(fairseq_command(*HYDRA_TRAIN, *overrides))
+    assert epochs(output) == [1, 2]
+    assert "tensorboardX" not in output
+    losses = [json.loads(line)["valid_loss"] for line in re.findall(r'\{"epoch".*"valid_loss".*\}', output)]
+    assert float(losses[1]) < float(losses[0])
+    resumed = passed(fairseq_command(*HYDRA_TRAIN, *overrides, "optimization.max_epoch=3"))
+    assert epochs(resumed) == [3]
+
+
+def test_a_failing_job_shows_its_own_error(plugin: Path, fairseq_command: Run, tmp_path: Path) -> None:
+    result = fairseq_command(
+        *HYDRA_TRAIN, f"common.user_dir={plugin}", f"task.data={tmp_path}", "+model.fail=true"
+    )
+    assert result.returncode == 1
+    assert "RuntimeError: the toy model was told to fail" in result.stderr
+    assert "print_exception" not in result.stderr
+
+
+def write_parallel_text(folder: Path) -> None:
+    """A language pair in which the target is the source turned round."""
+    words = ["a", "b", "c", "d", "e", "f"]
+    for split, count in (("train", 60), ("valid", 6), ("test", 6)):
+        lines = [[words[(i * k + k) % 6] for k in range(1, 5)] for i in range(count)]
+        (folder / f"{split}.xx").write_text("".join(" ".join(line) + "\n" for line in lines))
+        (folder / f"{split}.yy").write_text("".join(" ".join(line[::-1]) + "\n" for line in lines))
+
+
+@pytest.mark.slow
+def test_argparse_commands_without_a_plug_in(fairseq_command: Run, tmp_path: Path) -> None:
+    write_parallel_text(tmp_path)
+    prefixes = [f"--{split}pref={tmp_path}/{split}" for split in ("train", "valid", "test")]
+    passed(fairseq_command("fairseq-preprocess", "-s", "xx", "-t", "yy", *prefixes, "--destdir", "bin"))
+    train = ("fairseq-train", "bin", "--arch", "transformer_tiny", "--optimizer", "adam", "--lr", "0.005")
+    train += ("--batch-size", "20", "--num-workers", "1", "--cpu", "--save-dir", "saved")
+    train += ("--no-progress-bar", "--log-format", "json")
+    assert epochs(passed(fairseq_command(*train, "--max-epoch", "1"))) == [1]
+    assert epochs(passed(fairseq_command(*train, "--max-epoch", "2"))) == [2]
+    checkpoint = ("--path", "saved/checkpoint_last.pt", "--cpu", "--batch-size", "6")
+    validated = passed(fairseq_command("fairseq-validate", "bin", "--task", "translation", *checkpoint))
+    assert re.search(r"valid on 'valid' subset \| loss [0-9.]+", validated)
+    generated = passed(fairseq_command("fairseq-generate", "bin", *checkpoint, "--scoring", "wer"))
+    assert re.search(r"Generate test with beam=5: WER: [0-9.]+", generated)
+
+
+@pytest.mark.skipif(
+    not (SITE_PACKAGES / "av_ssl_fairseq_hook.pth").exists(),
+    reason="av_ssl is not installed into this Python",
+)
+def test_the_installed_command_finds_the_hook_by_itself(plugin: Path, tmp_path: Path) -> None:
+    command = shutil.which("fairseq-hydra-train", path=str(Path(sys.executable).parent))
+    assert command is not None
+    overrides = (f"common.user_dir={plugin}", f"task.data={tmp_path}")
+    result = subprocess.run(
+        [command, *HYDRA_TRAIN[1:], *overrides], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert epochs(passed(result)) == [1, 2]

@@ -1,0 +1,46 @@
+"""Small clips on disk, as preprocessing leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+
+from av_ssl.data.manifest import Clip
+
+WriteClip = Callable[..., Clip]
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """Losslessly, so that tests can compare pictures: `[T, H, W]` uint8."""
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"FFV1"), 25, frames.shape[:0:-1]
+    )
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
+    writer.release()
+
+
+@pytest.fixture
+def write_clip(tmp_path: Path) -> WriteClip:
+    """Writes a clip of `frames` random pictures (`video`: suffix) and of `samples` of noise."""
+
+    def write(
+        name: str, frames: int = 10, samples: int | None = None, video: str = ".avi", seed: int = 0
+    ) -> Clip:
+        rng = np.random.default_rng(seed)
+        pictures = rng.integers(0, 256, (frames, 96, 96), np.uint8)
+        wave = rng.integers(-3000, 3000, frames * 640 if samples is None else samples).astype(np.int16)
+        video_path, audio_path = tmp_path / f"{name}{video}", tmp_path / f"{name}.wav"
+        if video == ".npy":
+            np.save(video_path, pictures)
+        else:
+            write_video(video_path, pictures)
+        soundfile.write(audio_path, wave, 16000, subtype="PCM_16")
+        return Clip(name, video_path, audio_path, frames, len(wave), 2)
+
+    return write

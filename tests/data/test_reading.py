@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.errors import MediaError
+
+
+def test_wave_keeps_its_integers(tmp_path: Path) -> None:
+    wave = np.array([0, 1, -1, 32767, -32768], np.int16)
+    soundfile.write(tmp_path / "é: 1.wav", wave, 16000, subtype="PCM_16")
+    read = read_wave(tmp_path / "é: 1.wav")
+    assert read.dtype == np.int16
+    np.testing.assert_array_equal(read, wave)
+
+
+@pytest.mark.parametrize(
+    ("wave", "rate", "message"),
+    [
+        (np.ones(800, np.int16), 8000, r"8000 Hz and 1 channel.*ffmpeg"),
+        (np.ones((800, 2), np.int16), 16000, "16000 Hz and 2 channel"),
+        (np.ones(0, np.int16), 16000, "holds no samples"),
+    ],
+)
+def test_unusable_waves_are_refused(tmp_path: Path, wave: np.ndarray, rate: int, message: str) -> None:
+    soundfile.write(tmp_path / "a.wav", wave, rate, subtype="PCM_16")
+    with pytest.raises(MediaError, match=message):
+        read_wave(tmp_path / "a.wav")
+
+
+def test_missing_and_broken_waves(tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"RIFF no wave")
+    for name in ("missing.wav", "broken.wav"):
+        with pytest.raises(MediaError, match=f"{name}: cannot be read as audio"):
+            read_wave(tmp_path / name)
+
+
+def test_video_and_array_of_the_same_pictures_are_equal(write_clip) -> None:
+    video, array = write_clip("a"), write_clip("b", video=".npy")
+    frames = read_crops(video.video)
+    assert frames.shape == (10, 96, 96)
+    assert frames.dtype == np.uint8
+    np.testing.assert_array_equal(frames, read_crops(array.video))
+
+
+def test_arrays_are_memory_mapped(write_clip) -> None:
+    assert isinstance(read_crops(write_clip("a", video=".npy").video), np.memmap)
+
+
+def test_missing_and_broken_videos(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(MediaError, match=r"broken\.mp4: cannot be opened as video \(no decoder"):
+        read_crops(tmp_path / "broken.mp4")
+    with pytest.raises(MediaError, match=r"missing\.mp4: cannot be opened as video \(there is no such file"):
+        read_crops(tmp_path / "missing.mp4")
+    with pytest.raises(MediaError, match=r"missing\.npy: cannot be read as an array"):
+        read_crops(tmp_path / "missing.npy")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 96, 96), np.float32), "is float32 of shape"),
+        (np.zeros((96, 96), np.uint8), r"is uint8 of shape \(96, 96\)"),
+        (np.zeros((0, 96, 96), np.uint8), "holds no video frames"),
+    ],
+)
+def test_unusable_arrays_are_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(MediaError, match=message):
+        read_crops(tmp_path / "a.npy")
+
+
+def test_pickled_arrays_are_not_unpickled(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(MediaError, match="cannot be read as an array"):
+        read_crops(tmp_path / "a.npy")
+
+
+def test_real_clip(shared_data: Path) -> None:
+    assert read_crops(shared_data / "grid" / "bbaf2n.mpg").shape == (75, 288, 360)

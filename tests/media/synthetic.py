@@ -1,0 +1,94 @@
+"""Small videos made on the spot: faces from the photograph that scikit-image carries, tones, noise."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from skimage import data
+
+RATE = 16000
+
+
+def face() -> np.ndarray:
+    """Photograph of one face, RGB `[208, 208, 3]`."""
+    return np.ascontiguousarray(data.astronaut()[20:228, 120:328])
+
+
+def moving_face(frames: int = 12, shift: float = 2.0) -> np.ndarray:
+    """The photograph moving to the right by `shift` pixels a frame, `[T, 208, 208, 3]`."""
+    pictures = []
+    for frame in range(frames):
+        matrix = np.array([[1, 0, shift * frame], [0, 1, 0]], np.float32)
+        pictures.append(cv2.warpAffine(face(), matrix, (208, 208), borderMode=cv2.BORDER_REPLICATE))
+    return np.stack(pictures)
+
+
+def noise_pictures(frames: int = 8) -> np.ndarray:
+    """Pictures without a face, `[T, 96, 96, 3]`."""
+    return np.random.default_rng(0).integers(0, 255, (frames, 96, 96, 3), np.uint8)
+
+
+def tone(seconds: float, rate: int = RATE, hertz: float = 440.0, channels: int = 1) -> np.ndarray:
+    """Sine `[channels, N]` float32."""
+    wave = 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+    return np.repeat(wave[None], channels, 0).astype(np.float32)
+
+
+def write_clip(
+    path: Path,
+    pictures: np.ndarray | None,
+    sound: np.ndarray | None,
+    fps: float = 25,
+    rate: int = RATE,
+    times: np.ndarray | None = None,
+) -> Path:
+    """Video of RGB `pictures` and `sound` `[channels, N]` in -1..1; `times` (s) makes the rate variable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        video = audio = None
+        if pictures is not None:
+            frame_rate = Fraction(fps).limit_denominator(1001)
+            video = container.add_stream(
+                "libx264", rate=frame_rate, options={"crf": "12", "preset": "veryfast"}
+            )
+            video.height, video.width = pictures.shape[1:3]
+            video.pix_fmt = "yuv420p"
+            if times is not None:
+                video.codec_context.time_base = Fraction(1, 1000)
+        if sound is not None:
+            codec = "aac" if path.suffix == ".mp4" else "pcm_s16le"
+            audio = container.add_stream(codec, rate=rate, layout="mono" if len(sound) == 1 else "stereo")
+        if video is not None:
+            for index, picture in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                if times is not None:
+                    frame.pts, frame.time_base = round(times[index] * 1000), Fraction(1, 1000)
+                container.mux(video.encode(frame))
+            container.mux(video.encode())
+        if audio is not None:
+            _mux_sound(container, audio, sound, rate)
+    return path
+
+
+def _mux_sound(container, stream, sound: np.ndarray, rate: int) -> None:
+    layout = "mono" if len(sound) == 1 else "stereo"
+    size = stream.codec_context.frame_size or 1024
+    for start in range(0, sound.shape[1], size):
+        block = np.ascontiguousarray(sound[:, start : start + size])
+        if stream.codec_context.format.name == "s16":
+            packed = np.round(block * 32767).astype(np.int16).T.reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(packed), format="s16", layout=layout)
+        else:
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
+        frame.sample_rate, frame.pts = rate, start
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def talking_head(path: Path, frames: int = 12, shift: float = 2.0) -> Path:
+    """A clip that crops well: a moving face with a tone."""
+    return write_clip(path, moving_face(frames, shift), tone(frames / 25))

@@ -1,0 +1,87 @@
+"""Crops of constant place, size and turn."""
+
+import cv2
+import numpy as np
+import pytest
+
+from av_ssl.media.alignment import LIPS, MEAN_FACE, STABLE_POINTS, crop_transforms, smooth, warp
+from av_ssl.media.face_mesh import FaceMesh
+from tests.media.synthetic import face
+
+
+def mesh_of_mean_face(scale, angle, shift, frames=3):
+    """Mesh points `[T, 468, 2]` of the mean face, turned by `angle` radians; lips 1.1 eye distances down."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = np.zeros((468, 2))
+    points[list(STABLE_POINTS)] = MEAN_FACE
+    points[list(LIPS)] = [0.0, 1.1]
+    return np.repeat((points @ turn.T * scale + shift)[None], frames, 0).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [96, 48])
+@pytest.mark.parametrize("angle", [0.0, 0.4, -1.2])
+def test_eyes_are_54_of_96_pixels_apart_and_the_mouth_is_in_the_middle(angle, size):
+    points = mesh_of_mean_face(80.0, angle, [150, 120])
+    transform = crop_transforms(points, "mouth", size)[1]
+    placed = points[1] @ transform[:, :2].T + transform[:, 2]
+    right, left = placed[[33, 133]].mean(0), placed[[263, 362]].mean(0)
+    np.testing.assert_allclose(left - right, [54 * size / 96, 0], atol=1e-3)
+    np.testing.assert_allclose(placed[list(LIPS)].mean(0), (size - 1) / 2, atol=1e-3)
+
+
+def test_the_face_region_shows_forehead_and_chin():
+    picture = face()
+    points = FaceMesh().find(picture)[None]
+    transform = crop_transforms(points, "face", 96)[0]
+    placed = points[0, :, :2] @ transform[:, :2].T + transform[:, 2]
+    assert placed.min() > 0
+    assert placed.max() < 96
+    assert np.ptp(placed[:, 1]) > 70
+
+
+def test_a_photograph_is_cropped_around_its_mouth():
+    points = FaceMesh().find(face())[None].repeat(2, 0)
+    crop = warp(face(), crop_transforms(points, "mouth", 96)[0], 96)
+    assert crop.shape == (96, 96, 3)
+    # The lips are the reddest part of the face.
+    redness = crop[..., 0].astype(float) - crop[..., 1]
+    rows, columns = np.nonzero(redness > np.quantile(redness[20:76, 16:80], 0.97))
+    near = (abs(rows - 48) < 28) & (abs(columns - 48) < 32)
+    assert abs(np.median(rows[near]) - 48) < 9
+    assert abs(np.median(columns[near]) - 48) < 9
+
+
+@pytest.mark.parametrize("frames", [1, 2, 13, 14, 30])
+def test_smoothing_does_not_lag_behind_a_moving_head(frames):
+    points = 3 * np.arange(frames, dtype=np.float32)[:, None, None] + np.array([[1.0, 2.0]], np.float32)
+    np.testing.assert_allclose(smooth(points), points, atol=1e-6)
+
+
+def test_smoothing_averages_13_frames():
+    jump = np.zeros((31, 1, 1), np.float32)
+    jump[15] = 13
+    np.testing.assert_allclose(smooth(jump)[8:23, 0, 0], [0, *[1] * 13, 0], atol=1e-9)
+    noisy = np.random.default_rng(0).normal(0, 1, (500, 1, 1)).astype(np.float32)
+    assert smooth(noisy)[20:-20].std() == pytest.approx(1 / np.sqrt(13), rel=0.2)
+
+
+def test_a_large_face_is_shrunk_without_aliasing_or_shift():
+    fine = np.zeros((800, 800), np.uint8)
+    fine[:, ::2] = 255  # stripes finer than a pixel of the crop
+    fine[400:, :] = 0
+    transform = np.array([[0.1, 0, 47.5 - 0.1 * 399.5], [0, 0.1, 47.5 - 0.1 * 399.5]])
+    crop = warp(fine, transform, 96).astype(float)
+    assert abs(crop[10:40, 10:86].mean() - 127.5) < 2
+    assert crop[10:40, 10:86].std() < 3
+    assert crop[56:].max() == 0
+    # The edge lies exactly in the middle of the crop.
+    assert crop[:, 48].sum() / crop[20, 48] == pytest.approx(48, abs=0.6)
+
+
+def test_shrinking_agrees_with_blurring_first():
+    picture = np.random.default_rng(0).integers(0, 255, (400, 400), np.uint8)
+    picture = cv2.GaussianBlur(picture, (0, 0), 8)
+    turn = cv2.getRotationMatrix2D((200, 200), 20, 0.24)
+    turn[:, 2] += 47.5 - 200
+    direct = cv2.warpAffine(picture, turn, (96, 96), borderMode=cv2.BORDER_REPLICATE).astype(float)
+    assert np.abs(warp(picture, turn, 96) - direct)[8:-8, 8:-8].max() <= 4

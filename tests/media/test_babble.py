@@ -1,0 +1,76 @@
+"""Voices mixed into babble."""
+
+import numpy as np
+import pytest
+
+from av_ssl.errors import DataError
+from av_ssl.media.audio import write_audio
+from av_ssl.media.babble import Speakers, mix_babble, part_of_each_split, split_speakers
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Ten speakers with two clips each; speaker k speaks a constant k + 1."""
+    lines = [str(tmp_path)]
+    for speaker in range(10):
+        for clip in range(2):
+            write_audio(tmp_path / f"audio/s{speaker}/{clip}.wav", np.full(1600, speaker + 1, np.int16))
+            lines.append(f"train/s{speaker}/{clip}\tvideo/x.mp4\taudio/s{speaker}/{clip}.wav\t2\t1600")
+    path = tmp_path / "train.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_speakers_are_folders_and_shared_by_no_two_lists(manifest):
+    speakers = Speakers.of_manifest(manifest)
+    assert {name: len(files) for name, files in speakers.files.items()} == {f"s{k}": 2 for k in range(10)}
+    parts, shared = split_speakers(speakers, seed=0)
+    assert not shared
+    assert [len(parts[split].files) for split in ("train", "valid", "test")] == [8, 1, 1]
+    assert len({name for part in parts.values() for name in part.files}) == 10
+
+
+def test_babble_has_the_length_and_is_seeded(manifest):
+    speakers = Speakers.of_manifest(manifest)
+    babble = mix_babble(speakers, 6, 5000, (0, 1))
+    assert babble.dtype == np.int16
+    assert babble.shape == (5000,)
+    np.testing.assert_array_equal(babble, mix_babble(speakers, 6, 5000, (0, 1)))
+    # Every voice is brought to the same loudness, so constants sum to it.
+    assert abs(babble.mean() - 1000) < 2
+
+
+def test_few_speakers(manifest):
+    everyone = Speakers.of_manifest(manifest)
+    two = Speakers(dict(list(everyone.files.items())[:2]))
+    parts, shared = split_speakers(two, seed=0)
+    assert shared
+    assert parts["test"].files == two.files
+    assert mix_babble(two, 6, 100, (0,)).shape == (100,)
+
+
+def test_silence_is_mixed_as_silence(tmp_path):
+    write_audio(tmp_path / "a.wav", np.zeros(100, np.int16))
+    write_audio(tmp_path / "b.wav", np.zeros(0, np.int16))
+    babble = mix_babble(Speakers({"a": [tmp_path / "a.wav"], "b": [tmp_path / "b.wav"]}), 2, 300, (0,))
+    assert not babble.any()
+
+
+def test_clips_in_one_folder_are_speakers_of_their_own(tmp_path):
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na\tv\ta.wav\t1\t640\nb\tv\tb.wav\t1\t640\n")
+    assert len(Speakers.of_manifest(tmp_path / "train.tsv").files) == 2
+
+
+def test_broken_lists_are_named(tmp_path):
+    with pytest.raises(DataError, match="run av-ssl manifest"):
+        Speakers.of_manifest(tmp_path / "train.tsv")
+    (tmp_path / "train.tsv").write_text("/\na\tb\n")
+    with pytest.raises(DataError, match="line 2"):
+        Speakers.of_manifest(tmp_path / "train.tsv")
+
+
+def test_shares():
+    parts = part_of_each_split([str(k) for k in range(50)], seed=1)
+    assert [len(parts[split]) for split in ("train", "valid", "test")] == [40, 5, 5]
+    with pytest.raises(DataError, match="at least 3"):
+        part_of_each_split(["a", "b"], seed=0)

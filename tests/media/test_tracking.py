@@ -1,0 +1,122 @@
+"""Faces over time, and which of them speaks."""
+
+import cv2
+import numpy as np
+import pytest
+
+from av_ssl.media.face_mesh import FaceMesh
+from av_ssl.media.speaker import choose_speaker, mouth_follows_sound
+from av_ssl.media.tracking import FaceTracker, Track
+from tests.media.synthetic import face, moving_face
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return FaceMesh()
+
+
+def track_all(mesh, pictures, stride=1):
+    tracker = FaceTracker(mesh, stride)
+    for picture in pictures:
+        tracker.update(picture)
+    return tracker
+
+
+def test_one_moving_face_is_one_track(mesh):
+    tracker = track_all(mesh, moving_face(10, shift=3.0))
+    assert [len(track) for track in tracker.tracks] == [10]
+    nose = tracker.tracks[0].interpolated(10)[:, 1, 0]
+    assert nose[-1] - nose[0] == pytest.approx(27, abs=2)
+
+
+def test_two_faces_are_two_tracks(mesh):
+    pictures = moving_face(6)
+    tracker = track_all(mesh, np.concatenate([pictures, pictures[::-1]], axis=2))
+    assert sorted(len(track) for track in tracker.tracks) == [6, 6]
+
+
+def test_a_hidden_face_goes_on_as_the_same_track_and_is_interpolated(mesh):
+    pictures = moving_face(12, shift=2.0)
+    pictures[4:7] = 0
+    tracker = track_all(mesh, pictures)
+    assert len(tracker.tracks) == 1
+    assert tracker.tracks[0].frames == [0, 1, 2, 3, 7, 8, 9, 10, 11]
+    nose = tracker.tracks[0].interpolated(12)[:, 1, 0]
+    np.testing.assert_allclose(np.diff(nose[3:8]), (nose[7] - nose[3]) / 4, rtol=1e-3)
+
+
+def test_a_stride_is_filled_by_interpolation(mesh):
+    pictures = moving_face(9, shift=2.0)
+    every, third = track_all(mesh, pictures), track_all(mesh, pictures, stride=3)
+    assert third.tracks[0].frames == [0, 3, 6]
+    difference = every.tracks[0].interpolated(9)[:7] - third.tracks[0].interpolated(9)[:7]
+    assert np.abs(difference[..., :2]).mean() < 0.7
+    with pytest.raises(ValueError, match="stride"):
+        FaceTracker(mesh, 0)
+
+
+def test_a_small_face_in_a_large_picture_is_found_in_tiles(mesh):
+    picture = np.zeros((480, 854, 3), np.uint8)
+    picture[200:304, 600:704] = cv2.resize(face(), (104, 104), interpolation=cv2.INTER_AREA)
+    assert mesh.detect(picture) == []
+    tracker = track_all(mesh, [picture])
+    assert len(tracker.tracks) == 1
+    assert np.linalg.norm(tracker.tracks[0].centre - [653, 252]) < 12
+
+
+def test_no_face_no_track(mesh):
+    tracker = track_all(mesh, np.zeros((3, 64, 64, 3), np.uint8))
+    assert tracker.tracks == []
+    assert tracker.frames == 3
+
+
+def test_ends_are_copied():
+    track = Track()
+    for frame, value in ((2, 10.0), (4, 20.0)):
+        track.add(frame, np.full((468, 3), value, np.float32))
+    np.testing.assert_allclose(track.interpolated(7)[:, 0, 0], [10, 10, 10, 15, 20, 20, 20])
+
+
+def talking(opening, width=50.0):
+    """A track whose lips are `opening` `[T]` eye distances apart."""
+    track = Track()
+    for frame, gap in enumerate(opening):
+        points = np.zeros((468, 3), np.float32)
+        points[33], points[263] = (0, 0, 0), (width, 0, 0)
+        points[14, 1] = gap * width
+        track.add(frame, points)
+    return track
+
+
+@pytest.fixture(scope="module")
+def sound():
+    """Log energy `[100]` of ten syllables."""
+    return (3 + np.sin(np.arange(100) * 0.6)).astype(np.float32)
+
+
+def test_the_mouth_that_follows_the_sound_wins(sound):
+    rng = np.random.default_rng(0)
+    speaker = talking(0.1 + 0.05 * (sound - 3) + rng.normal(0, 0.01, 100), width=40)
+    listener = talking(0.02 + 0.002 * rng.normal(0, 1, 100), width=80)
+    chewer = talking(0.1 + 0.05 * np.sin(np.arange(100) * 0.9), width=80)
+    assert choose_speaker([listener, speaker, chewer], sound) is speaker
+    assert mouth_follows_sound(speaker, sound) > 5 * mouth_follows_sound(listener, sound)
+
+
+def test_lips_that_lead_the_sound_count_too(sound):
+    speaker = talking(0.1 + 0.05 * (np.roll(sound, -3) - 3))
+    assert mouth_follows_sound(speaker, sound) == pytest.approx(
+        mouth_follows_sound(talking(0.1 + 0.05 * (sound - 3)), sound), rel=0.1
+    )
+
+
+def test_the_longest_track_comes_first(sound):
+    short = talking(0.1 + 0.05 * (sound[:70] - 3))
+    long = talking(np.full(100, 0.02))
+    assert choose_speaker([short, long], sound) is long
+
+
+def test_silence_gives_the_larger_face():
+    small, large = talking(np.full(50, 0.1), width=40), talking(np.full(50, 0.1), width=80)
+    assert choose_speaker([small, large], np.zeros(50, np.float32)) is large
+    assert choose_speaker([], np.zeros(50, np.float32)) is None

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from av_ssl.modules.video_frontend import VideoFrontend, real_frames, temporal_context
+
+
+@pytest.fixture
+def frontend():
+    torch.manual_seed(0)
+    return VideoFrontend(output_dim=12, width=4).eval()
+
+
+def test_context_convolution_equals_3d_convolution():
+    torch.manual_seed(0)
+    video, weight = torch.randn(2, 7, 16, 16), torch.randn(3, 1, 5, 7, 7)
+    expected = F.conv3d(video[:, None], weight, stride=(1, 2, 2), padding=(2, 3, 3))  # [B, 3, T, h, w]
+    context = temporal_context(video, torch.arange(14), None)
+    ours = F.conv2d(context, weight.squeeze(1), stride=2, padding=3)
+    np.testing.assert_allclose(ours, expected.transpose(1, 2).flatten(0, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_padding_changes_nothing(frontend, training):
+    """Not even the batch-norm statistics of training."""
+    frontend.train(training)
+    video = torch.randint(0, 256, (2, 1, 9, 24, 24), dtype=torch.uint8)
+    padding = torch.zeros(2, 9, dtype=torch.bool)
+    padding[1, 6:] = True
+    longer = torch.cat([video, torch.randint(0, 256, (2, 1, 4, 24, 24), dtype=torch.uint8)], dim=2)
+    longer_padding = F.pad(padding, (0, 4), value=True)
+    with torch.no_grad():
+        short, long = frontend(video, padding), frontend(longer, longer_padding)
+    np.testing.assert_allclose(long[:, :9], short, atol=1e-5)
+    assert short[padding].abs().max() == 0
+    assert long[longer_padding].abs().max() == 0
+
+
+def test_bytes_are_normalised(frontend):
+    video = torch.randint(0, 256, (1, 1, 5, 24, 24), dtype=torch.uint8)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            frontend(video), frontend((video / 255.0 - 0.421) / 0.165), atol=1e-5
+        )
+
+
+def test_given_frame_index_equals_found_one(frontend):
+    video = torch.randn(2, 1, 6, 24, 24)
+    padding = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
+    index = real_frames(padding, 2, 6, video.device)
+    assert index.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    with torch.no_grad():
+        assert torch.equal(frontend(video, padding, index), frontend(video, padding))
+
+
+def test_unknown_activation():
+    with pytest.raises(ValueError, match="resnet_relu_type"):
+        VideoFrontend(8, 4, "swish")

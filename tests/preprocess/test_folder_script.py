@@ -1,0 +1,96 @@
+"""preprocess/folder.sh from videos to lists, with names that break careless scripts."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.media.synthetic import talking_head
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPT = REPOSITORY / "preprocess" / "folder.sh"
+NAMES = ["plain", "with space", 'it\'s "q"', "-dash", "semi;colon $HOME *[a]"]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A PATH on which `av-ssl` is this checkout."""
+    command = tmp_path / "bin" / "av-ssl"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m av_ssl.cli "$@"\n')
+    command.chmod(0o755)
+    return {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+@pytest.mark.slow
+def test_from_videos_to_everything(tmp_path, environment):
+    source = tmp_path / "-in 'put\""
+    for index, name in enumerate(NAMES):
+        talking_head(source / name / f"{name}.mkv", frames=6, shift=0.5 * index)
+        (source / name / f"{name}.txt").write_text(f"Text:  WORD{index} OF {index}\n")
+    words = ["--workers", "2", "--labelled", "2", "--vocab-size", "50", "--seed", "3", "--size", "48"]
+    command = ["bash", str(SCRIPT), source.name, "-out put", *words]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    out = tmp_path / "-out put"
+    rows = [
+        row
+        for split in ("train", "valid", "test")
+        for row in (out / f"{split}.tsv").read_text().splitlines()[1:]
+    ]
+    assert {row.split("\t")[0] for row in rows} == {f"{name}/{name}" for name in NAMES}
+    for row in rows:
+        assert (out / row.split("\t")[1]).is_file()
+        assert (out / row.split("\t")[2]).is_file()
+    expected = [
+        "train.wrd",
+        "valid.wrd",
+        "test.wrd",
+        "spm.model",
+        "dict.wrd.txt",
+        "report.json",
+        "noise/valid.tsv",
+    ]
+    for name in [*expected, "contact_sheet.png", "labelled_2/train.wrd", "labelled_2/spm.model"]:
+        assert (out / name).is_file(), name
+    # Once more: nothing is cropped again, everything stays as it is.
+    before = {path: path.stat().st_mtime_ns for path in (out / "video").rglob("*.mp4")}
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "video").rglob("*.mp4")}
+
+
+def test_without_transcripts_no_vocabulary(tmp_path, environment):
+    for index in range(3):
+        talking_head(tmp_path / "in" / f"{index}.mkv", frames=6)
+    command = ["bash", str(SCRIPT), "in", "out", "--workers", "1"]
+    done = subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "no vocabulary is made" in done.stdout
+    assert not (tmp_path / "out" / "spm.model").exists()
+    assert (tmp_path / "out" / "noise" / "train.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["in"], ["in", "out", "more"], ["in", "out", "--sped", "1"], ["in", "out", "--seed"]]
+)
+def test_wrong_arguments_end_with_2(words, environment):
+    done = subprocess.run(["bash", str(SCRIPT), *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "folder.sh:" in done.stderr
+
+
+def test_help(environment):
+    done = subprocess.run(["bash", str(SCRIPT), "--help"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_an_error_of_a_step_ends_the_script(tmp_path, environment):
+    (tmp_path / "in").mkdir()
+    command = ["bash", str(SCRIPT), "in", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "holds no video" in done.stderr
+    assert not (tmp_path / "out" / "train.tsv").exists()

@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch import nn
+
+from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
+from av_ssl.targets.ema import EMATeacher, annealed_decay
+
+CFG = TransformerConfig(
+    encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16, encoder_attention_heads=2, layer_norm_first=True
+)
+
+
+@pytest.fixture
+def student():
+    torch.manual_seed(0)
+    return TransformerEncoder(CFG)
+
+
+def teacher_of(student, copied=("pos_conv.",)) -> EMATeacher:
+    return EMATeacher(student, lambda: TransformerEncoder(CFG), copied)
+
+
+def shift(module: nn.Module, amount: float) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += amount
+
+
+@pytest.mark.parametrize(("update", "decay"), [(0, 0.999), (10_000, 0.9993), (20_000, 0.9996), (30_000, 0.9999), (99_999, 0.9999)])
+def test_schedule(update, decay):
+    assert annealed_decay(update, 0.999, 0.9999, 30_000) == pytest.approx(decay, abs=1e-9)
+
+
+def test_fresh_teacher_is_a_copy_and_leaves_the_generator_alone(student):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    teacher = teacher_of(student)
+    assert torch.equal(torch.rand(3), expected)
+    for name, tensor in teacher.module.state_dict().items():
+        assert torch.equal(tensor, student.state_dict()[name]), name
+    assert not teacher.module.training
+    assert not any(parameter.requires_grad for parameter in teacher.module.parameters())
+
+
+def test_zero_decay_gives_the_student(student):
+    teacher = teacher_of(student)
+    shift(student, 1.0)
+    teacher.step(student, decay=0.0, updates=1)
+    for name, tensor in teacher.module.state_dict().items():
+        assert torch.allclose(tensor, student.state_dict()[name]), name
+
+
+def test_average_and_copied_parts(student):
+    teacher = teacher_of(student)
+    before = student.layers[0].fc1.weight.detach().clone()
+    shift(student, 1.0)
+    teacher.step(student, decay=0.9, updates=1)
+    assert torch.allclose(teacher.module.layers[0].fc1.weight, before + 0.1)
+    assert torch.equal(teacher.module.pos_conv[0].weight_v, student.pos_conv[0].weight_v)
+
+
+def test_one_step_an_update(student):
+    teacher = teacher_of(student)
+    before = student.layers[0].fc1.weight.detach().clone()
+    shift(student, 1.0)
+    for _ in range(4):  # micro-batches of one update
+        teacher.step(student, decay=0.9, updates=1)
+    assert torch.allclose(teacher.module.layers[0].fc1.weight, before + 0.1)
+
+
+def test_half_precision_student_keeps_float_averages(student):
+    student.to(torch.bfloat16)
+    teacher = teacher_of(student)
+    before = student.layers[0].fc1.weight.detach().float()
+    shift(student, 0.5)
+    for update in range(1, 11):  # each step is below bfloat16's resolution of numbers near 1
+        teacher.step(student, decay=0.9999, updates=update)
+    average = teacher.average["layers.0.fc1.weight"]
+    assert average.dtype == torch.float32
+    moved = (average - before).mean().item()
+    assert moved == pytest.approx(0.5 * (1 - 0.9999**10), rel=0.02)
+    assert teacher.module.layers[0].fc1.weight.dtype == torch.bfloat16
+
+
+def test_state_round_trip(student):
+    teacher = teacher_of(student)
+    shift(student, 1.0)
+    teacher.step(student, 0.9, 7)
+    state = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    other = teacher_of(student)
+    other.load_state_dict(state, student)
+    assert other.updates == 7
+    assert torch.equal(other.module.layers[0].fc1.weight, teacher.module.layers[0].fc1.weight)
+
+
+def test_state_of_another_scope_is_refused(student):
+    state = teacher_of(student).state_dict()
+    with pytest.raises(ValueError, match="ema_scope"):
+        teacher_of(student, copied=()).load_state_dict(state, student)

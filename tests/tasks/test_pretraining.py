@@ -1,0 +1,78 @@
+"""Pre-training by the stock commands: resuming, accumulation, two processes, bfloat16."""
+
+import sys
+
+import pytest
+import torch
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+
+from .conftest import REPOSITORY, pretrain, stock
+
+
+def tensors(checkpoint) -> dict[str, torch.Tensor]:
+    return load_checkpoint_to_cpu(str(checkpoint))["model"]
+
+
+def assert_equal(first, second):
+    first, second = tensors(first), tensors(second)
+    assert first.keys() == second.keys()
+    assert any(name.startswith("_ema.") for name in first)
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.mark.slow
+def test_resumed_run_equals_uninterrupted_one(data, tmp_path):
+    """Bit for bit: weights, teacher, batch-norm statistics; in the middle of an epoch and across one, with
+    accumulation, layer drop, dropout and two workers."""
+    options = ["optimization.update_freq=[2]", "dataset.num_workers=2", "model.encoder_layerdrop=0.2"]
+    pretrain(data, tmp_path / "whole", 5, *options)
+    pretrain(data, tmp_path / "parts", 2, *options)
+    output = pretrain(data, tmp_path / "parts", 5, *options)
+    assert "Loaded checkpoint" in output
+    assert_equal(tmp_path / "whole/checkpoint_last.pt", tmp_path / "parts/checkpoint_last.pt")
+
+
+@pytest.mark.slow
+def test_two_processes(data, tmp_path):
+    output = pretrain(
+        data, tmp_path, 3, "distributed_training.distributed_world_size=2", "+task.frames_per_update=600",
+        "distributed_training.distributed_backend=gloo", "distributed_training.ddp_backend=legacy_ddp",
+        prefix=(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"),
+    )  # fmt: skip
+    assert "effective batch: up to 600 frames (24 s) an update = 150 a GPU x 2 GPUs x 2 micro-batches" in output
+    assert '"num_updates": "3"' in output
+    assert any(name.startswith("_ema.") for name in tensors(tmp_path / "checkpoint_last.pt"))
+
+
+@pytest.mark.slow
+def test_bfloat16(data, tmp_path):
+    output = pretrain(data, tmp_path, 2, "common.bf16=true")
+    assert '"num_updates": "2"' in output
+    state = tensors(tmp_path / "checkpoint_last.pt")
+    assert state["_ema.layers.0.fc1.weight"].dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_noise_and_validation(data, tmp_path):
+    output = pretrain(
+        data, tmp_path, 2, f"+task.noise_wav={data / 'noise'}", "+task.noise_prob=0.5", "+task.noise_snr='(-5,5)'",
+        "dataset.disable_validation=false", "dataset.validate_interval_updates=2",
+    )  # fmt: skip
+    assert "valid_loss_regression" in output
+
+
+def test_validate_command(data, pretrained):
+    output = stock(
+        "fairseq-validate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_pretraining", "--path", pretrained,
+        "--valid-subset", "valid", "--max-tokens", "200", "--cpu", "--image-crop-size", "22", "--log-format", "simple",
+    )  # fmt: skip
+    assert "loss_regression" in output
+
+
+def test_missing_manifest_is_named(tmp_path):
+    from .conftest import TINY_ENCODER, train
+
+    output = train("pretrain", tmp_path, f"task.data={tmp_path}", *TINY_ENCODER, expect=1)
+    assert str(tmp_path / "valid.tsv") in output
+    assert "DataError" in output

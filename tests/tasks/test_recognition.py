@@ -1,0 +1,96 @@
+"""Fine-tuning and decoding by the stock commands."""
+
+import re
+import shutil
+
+import pytest
+
+from .conftest import REPOSITORY, train
+
+DECODER = [
+    "+model.decoder_layers=1", "+model.decoder_embed_dim=16", "+model.decoder_ffn_embed_dim=16",
+    "+model.decoder_attention_heads=2", "+model.share_decoder_input_output_embed=true",
+    "+model.decoder_normalize_before=true",
+]  # fmt: skip
+SEQ2SEQ = [
+    "model._name=av_hubert_seq2seq", *DECODER, "criterion._name=label_smoothed_cross_entropy",
+    "+criterion.label_smoothing=0.1", "~criterion.zero_infinity", "~criterion.post_process",
+]  # fmt: skip
+
+
+def finetune(data, checkpoint, save, updates, *overrides, modalities="av", expect=0):
+    return train(
+        "finetune", save, f"task.data={data}", f"model.w2v_path={checkpoint}", f"optimization.max_update={updates}",
+        f"task.modalities={modalities}", *overrides, expect=expect,
+    )  # fmt: skip
+
+
+def generate(data, checkpoint, *options, expect=0):
+    from .conftest import stock
+
+    return stock(
+        "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_recognition", "--path", checkpoint,
+        "--gen-subset", "test", "--scoring", "wer", "--max-tokens", "400", "--cpu", *options, expect=expect,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ctc(data, pretrained, tmp_path_factory):
+    save = tmp_path_factory.mktemp("ctc")
+    finetune(data, pretrained, save, 2)
+    return save / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="module")
+def seq2seq(data, pretrained, tmp_path_factory):
+    save = tmp_path_factory.mktemp("seq2seq")
+    output = finetune(data, pretrained, save, 4, *SEQ2SEQ, "model.freeze_finetune_updates=2", modalities="video")
+    assert "loaded" in output
+    assert "of pre-training only" in output
+    return save / "checkpoint_last.pt"
+
+
+def assert_decoded(output):
+    assert re.search(r"Generate test with beam=\d+: WER: \d", output), output[-2000:]
+    assert len(re.findall(r"^D-\d+\t", output, re.MULTILINE)) == 4
+    reference = re.search(r"^T-0\t(.*)$", output, re.MULTILINE)[1]
+    assert re.fullmatch(r"[a-z]+( [a-z]+){2}", reference)  # words, not pieces
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modalities", ["audio", "video", "av"])
+def test_ctc_decodes_every_combination(data, ctc, modalities):
+    assert_decoded(generate(data, ctc, "--modalities", modalities, "--beam", "4"))
+
+
+@pytest.mark.slow
+def test_seq2seq_decodes_in_noise(data, seq2seq):
+    noise = ["--noise-wav", data / "noise", "--noise-prob", "1", "--noise-snr", "-5"]
+    assert_decoded(generate(data, seq2seq, "--modalities", "av", "--beam", "3", "--max-len-b", "12", *noise))
+
+
+@pytest.mark.slow
+def test_decoding_needs_no_pretrained_checkpoint(data, ctc, tmp_path):
+    """The encoder's configuration travels in the fine-tuned file; w2v_path may be gone."""
+    moved = tmp_path / "moved.pt"
+    shutil.copy(ctc, moved)
+    assert_decoded(generate(data, moved, "--modalities", "audio", "--beam", "1"))
+
+
+@pytest.mark.slow
+def test_another_tokenizer_is_refused(data, ctc, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    lines = (other / "dict.wrd.txt").read_text().splitlines()
+    (other / "dict.wrd.txt").write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
+    output = generate(other, ctc, expect=1)
+    assert "DataError" in output
+    assert "dict.wrd.txt" in output
+
+
+@pytest.mark.slow
+def test_frozen_from_scratch_and_missing_checkpoint(data, pretrained, tmp_path):
+    output = finetune(data, tmp_path / "none.pt", tmp_path, 1, expect=1)
+    assert "there is no such file" in output
+    output = finetune(data, pretrained, tmp_path / "scratch", 1, "+model.no_pretrained_weights=true")
+    assert "loaded" not in output.replace("Loaded", "")
