@@ -76,7 +76,7 @@ setup(
     extras_require={
         "fairseq": ["fairseq==0.12.2", "hydra-core==1.0.7", "omegaconf==2.0.6"],
         "preprocess": ["av>=12"],
-        "toy": ["av>=12", "espeakng-loader>=0.2.4", "matplotlib>=3.8", "scikit-image>=0.22", "scipy>=1.11"],
+        "toy": ["av>=12", "espeakng-loader>=0.2.4", "matplotlib>=3.8", "scikit-image>=0.22"],
         "dev": ["mypy", "pytest>=8", "pytest-xdist>=3.5", "python_speech_features==0.6", "ruff"],
     },
     zip_safe=False,

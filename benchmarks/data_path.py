@@ -2,8 +2,8 @@
 
     python benchmarks/data_path.py --workers 1 4 --device cpu
 
-Clips are made by the script (random walks over blurred noise, about as hard to decode as mouth crops) and lie in
-the page cache afterwards, so the numbers are those of the processor, not of a disk.
+Clips are made by the script (random walks over blurred noise, about as hard to decode as mouth crops) and lie
+in the page cache afterwards, so the numbers are those of the processor, not of a disk.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.data.labels import FRAME_RATE
+from av_ssl.data.labels import FRAME_RATE, FrameLabels
 
 PADDING_GREY = 107
 """Grey level of padded pictures: zero, as AV-HuBERT pads, after normalising by its mean of 0.421."""
@@ -130,8 +130,8 @@ def collate_text(
             the target with its end moved to the front.
 
     Returns:
-        `target` int64 `[B, L]`, padded on the right, and `ntokens`.  No `target_lengths`: fairseq's `ctc` criterion
-        would take them for lengths without eos.
+        `target` int64 `[B, L]`, padded on the right, and `ntokens`.  No `target_lengths`: fairseq's `ctc`
+        criterion would take them for lengths without eos.
     """
     targets = [sample.labels[0] for sample in samples]
     padding_mask = net_input["padding_mask"]
@@ -162,6 +162,17 @@ def collate_frame_labels(
     if not padded:
         size = min(size, *(max(0, len(row) - start) for row, start in zip(labels, starts, strict=True)))
     return pad_right([row[start : start + size] for row, start in zip(labels, starts, strict=True)], pad)
+
+
+def collate_label_sets(
+    samples: Sequence[Sample], sets: Sequence[FrameLabels], extent: Extent, padded: bool
+) -> list[Tensor]:
+    """One `collate_frame_labels` for each set of frame labels that samples have."""
+    targets = []
+    for k, labels in enumerate(sets):
+        rows = [sample.labels[k] for sample in samples]
+        targets.append(collate_frame_labels(rows, extent, labels.label_rate, labels.dictionary.pad(), padded))
+    return targets
 
 
 def pad_right(rows: Sequence[Tensor], pad: int) -> Tensor:

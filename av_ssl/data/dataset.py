@@ -15,7 +15,7 @@ from torch import Tensor
 
 from av_ssl.data.augment import CropAndFlip
 from av_ssl.data.bad_clips import BadClips
-from av_ssl.data.collate import Extent, Sample, collate_frame_labels, collate_streams, collate_text
+from av_ssl.data.collate import Extent, Sample, collate_label_sets, collate_streams, collate_text
 from av_ssl.data.features import audio_features
 from av_ssl.data.labels import FrameLabels, TextLabels
 from av_ssl.data.manifest import Clip
@@ -113,9 +113,7 @@ class AudioVisualDataset(FairseqDataset):
                     f"{len(labels)} labels for {len(self.clips)} clips: select() those of the clips kept"
                 )
         if self.text is not None and not self.pad:
-            raise ValueError(
-                "transcripts belong to whole clips, which pad_audio=false would cut; set pad_audio=true"
-            )
+            raise ValueError("transcripts belong to whole clips; cut none of them: set pad_audio=true")
         if self.text is not None and self.max_frames is not None and self.sizes.max() > self.max_frames:
             raise ValueError(
                 f"transcripts belong to whole clips, which would be cut to {self.max_frames} frames, "
@@ -167,9 +165,9 @@ class AudioVisualDataset(FairseqDataset):
         clean = read_wave(clip.audio)
         heard = clean if self.noise is None else self.noise.mix(clean, rng)
         features = audio_features(heard, frames, self.normalize)
-        if not self.clean_audio:
-            return features, None
-        return features, features if heard is clean else audio_features(clean, frames, self.normalize)
+        if heard is clean or not self.clean_audio:
+            return features, features if self.clean_audio else None
+        return features, audio_features(clean, frames, self.normalize)
 
     def _labels(self, index: int) -> list[Tensor]:
         if self.text is not None:
@@ -186,9 +184,9 @@ class AudioVisualDataset(FairseqDataset):
 
         Returns:
             `id` int64 `[B]`, `utt_id`, `net_input` (see `collate_streams`, `collate_text`; `masks`, see
-            `MaskBatch`), `nsentences`, `ntokens` (target tokens, or real frames), and `target` int64 `[B, L]`,
-            or for frame labels `target_list` of int64 `[B, T']`.  Empty where no clip
-            could be read, which fairseq takes for the end of a rank's data.
+            `MaskBatch`), `nsentences`, `ntokens` (target tokens, or real frames), and `target` int64
+            `[B, L]`, or for frame labels `target_list` of int64 `[B, T']`.  Empty where no clip could be
+            read, which fairseq takes for the end of a rank's data.
         """
         readable = [sample for sample in samples if sample is not None]
         if not readable:
@@ -220,13 +218,7 @@ class AudioVisualDataset(FairseqDataset):
             return collate_text(samples, net_input, dictionary.pad(), eos)
         if not self.frame_labels:
             return {}
-        targets = []
-        for k, labels in enumerate(self.frame_labels):
-            rows = [sample.labels[k] for sample in samples]
-            targets.append(
-                collate_frame_labels(rows, extent, labels.label_rate, labels.dictionary.pad(), self.pad)
-            )
-        return {"target_list": targets}
+        return {"target_list": collate_label_sets(samples, self.frame_labels, extent, self.pad)}
 
     # -- what fairseq asks for batching ----------------------------------------------------------------------
 

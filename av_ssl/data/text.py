@@ -122,16 +122,18 @@ class TextEncoder:
             )
             return
         mend = "use the dictionary and the tokenizer that the model was trained with (label_dir, tokenizer)"
-        stored, own = state["symbols"], self.dictionary.symbols
+        stored, own = list(state["symbols"]), self.dictionary.symbols
         if stored != own:
-            first = next((id for id, (a, b) in enumerate(zip(stored, own, strict=False)) if a != b), None)
-            where = "the shorter is the start of the longer" if first is None else (
-                f"id {first} is {stored[first]!r} in the checkpoint, {own[first]!r} in the data"
-            )  # fmt: skip
             raise DataError(
-                f"the checkpoint has a dictionary of {len(stored)} symbols, the data one of {len(own)}; "
-                f"{where}; {mend}"
+                f"{self.origin}: the checkpoint has another dictionary, {_compare(stored, own)}; {mend}"
             )
         tokenizer = state.get("tokenizer")
         if (None if tokenizer is None else tokenizer.cpu().numpy().tobytes()) != self.tokenizer:
-            raise DataError(f"the checkpoint was trained with another tokenizer; {mend}")
+            raise DataError(f"{self.origin}: the checkpoint was trained with another tokenizer; {mend}")
+
+
+def _compare(stored: list[str], own: list[str]) -> str:
+    if len(stored) != len(own):
+        return f"of {len(stored)} symbols instead of {len(own)}"
+    first = next(id for id, (a, b) in enumerate(zip(stored, own, strict=True)) if a != b)
+    return f"where id {first} is {stored[first]!r}, not {own[first]!r}"
