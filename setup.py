@@ -38,6 +38,9 @@ OF_FAIRSEQ = [
     "typing-extensions",
 ]
 
+PYAV = "av>=14,<19"
+SCIKIT_IMAGE = "scikit-image>=0.22"
+
 
 class InstallIntoSitePackages(Distribution().get_command_class("install_data")):
     """Puts data_files, which is the .pth file alone, beside the packages, where Python looks for it."""
@@ -75,9 +78,17 @@ setup(
     install_requires=[*CORE, *OF_FAIRSEQ],
     extras_require={
         "fairseq": ["fairseq==0.12.2", "hydra-core==1.0.7", "omegaconf==2.0.6"],
-        "preprocess": ["av>=12"],
-        "toy": ["av>=12", "espeakng-loader>=0.2.4", "matplotlib>=3.8", "scikit-image>=0.22"],
-        "dev": ["mypy", "pytest>=8", "pytest-xdist>=3.5", "python_speech_features==0.6", "ruff"],
+        "preprocess": [PYAV],
+        "toy": [PYAV, "espeakng-loader>=0.2.4", "matplotlib>=3.8", SCIKIT_IMAGE],
+        "dev": [
+            PYAV,
+            SCIKIT_IMAGE,
+            "mypy",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "python_speech_features==0.6",
+            "ruff",
+        ],
     },
     zip_safe=False,
 )

@@ -2,11 +2,13 @@
 
     python benchmarks/training_step.py [--device cuda] [--size base] [--frames 1000] [--steps 3]
 
-Prints a markdown table: real frames a second, peak memory, and the share of the machine's own matrix-product peak
-(measured in the same run) that the useful multiply-adds of the step reach.
+Prints a markdown table: real frames a second, peak memory, and the share of the machine's own matrix-product
+peak (measured in the same run) that the useful multiply-adds of the step reach.  Each row is measured in a
+process of its own, so that its peak memory holds nothing of the rows before it.
 """
 
 import argparse
+import multiprocessing
 import platform
 import resource
 import time
@@ -25,8 +27,9 @@ from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig
 from av_ssl.models.av2vec import AV2vecConfig, AV2vecModel
 
 SIZES = {
-    "tiny": {"encoder_layers": 2, "encoder_embed_dim": 64, "encoder_ffn_embed_dim": 128, "encoder_attention_heads": 4,
-             "resnet_width": 8, "average_top_k_layers": 2, "conv_pos": 16, "conv_pos_groups": 4},
+    "tiny": {"encoder_layers": 2, "encoder_embed_dim": 64, "encoder_ffn_embed_dim": 128,
+             "encoder_attention_heads": 4, "resnet_width": 8, "average_top_k_layers": 2,
+             "conv_pos": 16, "conv_pos_groups": 4},
     "base": {},
     "large": {"encoder_layers": 24, "encoder_embed_dim": 1024, "encoder_ffn_embed_dim": 4096,
               "encoder_attention_heads": 16},
@@ -40,8 +43,7 @@ class Variant:
     name: str
     model: dict[str, Any] = field(default_factory=dict)
     change_batch: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-    attention: SDPBackend | None = None
-    dtype: torch.dtype | None = None
+    fused_attention: bool = True
 
 
 def convolve_padding(batch: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +69,7 @@ VARIANTS = [
     Variant("ResNet twice (input masking, clean pass for the teacher)", model={"masking_type": "input"}),
     Variant("teacher has front-ends of its own (ema_scope full)", model={"ema_scope": "full"}),
     Variant("float video from the host", change_batch=float_video),
-    Variant("attention without fused kernels", attention=SDPBackend.MATH),
+    Variant("attention without fused kernels", fused_attention=False),
     Variant("video dropped from this step", change_batch=drop_video),
     Variant("activations recomputed", model={"checkpoint_activations": True}),
 ]
@@ -103,15 +105,17 @@ def to_device(value: Any, device: torch.device) -> Any:
 
 
 def forward_multiply_adds(cfg: Any, frames: int) -> float:
-    """Multiply-adds of one student pass over real frames (convolutions and linear layers), from the layers' sizes."""
-    width, channels, ffn, layers = cfg.resnet_width, cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim, cfg.encoder_layers
+    """Multiply-adds of a student pass over real frames (convolutions, linear layers), from layer sizes."""
+    width, channels = cfg.resnet_width, cfg.encoder_embed_dim
+    ffn, layers = cfg.encoder_ffn_embed_dim, cfg.encoder_layers
     stem = width * 5 * 49 * 44 * 44
     trunk = 0.0
     maps, channels_in = 22, width
     for stage in range(4):
         out = width << stage
         maps = maps if stage == 0 else -(-maps // 2)
-        trunk += maps * maps * 9 * out * (channels_in + 3 * out) + (stage > 0) * maps * maps * channels_in * out
+        shortcut = channels_in * out if stage else 0
+        trunk += maps * maps * (9 * out * (channels_in + 3 * out) + shortcut)
         channels_in = out
     positions = channels * (channels // cfg.conv_pos_groups) * cfg.conv_pos
     encoder = layers * (4 * channels * channels + 2 * channels * ffn) + positions
@@ -144,16 +148,19 @@ def synchronize(device: torch.device) -> None:
 
 
 @contextmanager
-def attention(backend: SDPBackend | None) -> Iterator[None]:
-    if backend is None:
+def attention(fused: bool) -> Iterator[None]:
+    if fused:
         yield
     else:
-        with sdpa_kernel(backend):
+        with sdpa_kernel(SDPBackend.MATH):
             yield
 
 
 def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> tuple[float, float, float]:
-    """Seconds a step, peak memory in GB (of the device; of the process on a CPU), useful multiply-adds a step."""
+    """Seconds a step, peak memory in GB (of the device; of the process on a CPU), its useful multiply-adds.
+
+    To be called once in a process, whose ``ru_maxrss`` never falls.
+    """
     device = torch.device(args.device)
     torch.manual_seed(0)
     overrides = {"image_mean": 0.421, "image_std": 0.165, **SIZES[args.size], **variant.model}
@@ -172,7 +179,7 @@ def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> t
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with attention(variant.attention):
+    with attention(variant.fused_attention):
         seconds = median_time(step, device, args.steps)
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device) / 1e9
@@ -181,33 +188,49 @@ def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> t
     return seconds, memory, 3 * forward_multiply_adds(cfg, sum(lengths))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--frames", type=int, default=1000, help="real frames of the batch, about")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default="float32")
     parser.add_argument("--compile", action="store_true", help="add a row with model.compile=true")
-    args = parser.parse_args()
-    args.dtype = args.dtype if isinstance(args.dtype, torch.dtype) else getattr(torch, args.dtype)
+    return parser.parse_args()
+
+
+def print_heading(args: argparse.Namespace, lengths: list[int], peak: float) -> None:
+    device = torch.device(args.device)
+    processor = platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor
+    padded = max(lengths) * len(lengths)
+    print(
+        f"AV2vec {args.size}, {str(args.dtype)[6:]}, {len(lengths)} clips, "
+        f"{sum(lengths)} real of {padded} frames; "
+        f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"matrix-product peak {2 * peak / 1e9:.0f} GFLOP/s\n"
+    )
+    print("| step | frames/s | against shipped | peak memory, GB | share of matrix peak |")
+    print("|---|---|---|---|---|")
+
+
+def main() -> None:
+    args = parse_arguments()
     lengths = clip_lengths(args.frames, np.random.default_rng(1))
     variants = [*VARIANTS, Variant("torch.compile", model={"compile": True})] if args.compile else VARIANTS
-    device = torch.device(args.device)
-    peak = matrix_peak(device, args.dtype)
-    padded = max(lengths) * len(lengths)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    print(f"AV2vec {args.size}, {str(args.dtype)[6:]}, {len(lengths)} clips, {sum(lengths)} real of {padded} frames; "
-          f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-          f"matrix-product peak {2 * peak / 1e9:.0f} GFLOP/s\n")  # fmt: skip
-    print("| step | frames/s | against shipped | peak memory, GB | share of matrix peak |\n|---|---|---|---|---|")
-    shipped = None
-    for variant in variants:
-        seconds, memory, useful = measure(variant, args, lengths)
-        speed = sum(lengths) / seconds
-        shipped = shipped or speed
-        share = f"{useful / seconds / peak:.0%}"
-        print(f"| {variant.name} | {speed:.0f} | {speed / shipped:.2f} x | {memory:.1f} | {share} |", flush=True)
+    # The matrix product, too, runs in a worker: Linux hands this process's own peak memory down to the next.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        peak = pool.apply(matrix_peak, (torch.device(args.device), args.dtype))
+        print_heading(args, lengths, peak)
+        shipped = None
+        for variant in variants:
+            seconds, memory, useful = pool.apply(measure, (variant, args, lengths))
+            speed = sum(lengths) / seconds
+            shipped = shipped or speed
+            cells = (variant.name, f"{speed:.0f}", f"{speed / shipped:.2f} x", f"{memory:.1f}")
+            print("|", " | ".join((*cells, f"{useful / seconds / peak:.0%}")), "|", flush=True)
 
 
 if __name__ == "__main__":

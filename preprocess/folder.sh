@@ -16,6 +16,7 @@ Usage: preprocess/folder.sh IN OUT [options]
   --size N         side of the mouth crops in pixels (default: 96)
   --stride N       find landmarks on every N-th frame (default: 1)
   --vocab-size N   sentencepiece pieces (default: 1000)
+  --vocab-type T   unigram: pieces of words (default); word: whole words, for a closed vocabulary
   --valid F        share of validation clips where no folder decides (default: 0.05)
   --test F         share of test clips where no folder decides (default: 0.05)
   --seed N         of the random choices (default: 0)
@@ -32,11 +33,12 @@ crop=() manifest=() vocabulary=() noise=() folders=()
 while (($#)); do
     case $1 in
         -h | --help) usage; exit 0 ;;
-        --workers | --size | --stride | --vocab-size | --valid | --test | --seed | --labelled)
+        --workers | --size | --stride | --vocab-size | --vocab-type | --valid | --test | --seed | --labelled)
             (($# > 1)) || fail "$1 needs a value"
             case $1 in
                 --workers | --size | --stride) crop+=("$1" "$2") ;;
                 --vocab-size) vocabulary+=(--size "$2") ;;
+                --vocab-type) vocabulary+=(--type "$2") ;;
                 --seed) manifest+=("$1" "$2") noise+=("$1" "$2") ;;
                 *) manifest+=("$1" "$2") ;;
             esac

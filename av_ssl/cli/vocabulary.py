@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=positive, default=1000, help="pieces, the four special ones included (default: 1000)"
     )
+    parser.add_argument(
+        "--type",
+        choices=("unigram", "word"),
+        default="unigram",
+        help="pieces of words, or every word of the text whatever --size says, for a closed vocabulary "
+        "such as GRID's (default: unigram)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.out / 'train.wrd'}: does not exist; give every training clip a transcript "
             "(ID.txt beside ID.mp4), or run av-ssl manifest with --labelled N"
         )
-    model = train_tokenizer(source / "train.wrd", args.size)
+    model = train_tokenizer(source / "train.wrd", args.size, args.type)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [processor.id_to_piece(index) for index in range(processor.get_piece_size())]
     scores = [processor.get_score(index) for index in range(len(pieces))]
@@ -50,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
         write_atomically(folder / PIECES, table.encode())
         write_atomically(folder / DICTIONARY, dictionary.encode())
     print(f"{args.out / MODEL}: {len(pieces)} pieces from {source / 'train.wrd'}")
-    if len(pieces) < args.size:
+    if args.type == "unigram" and len(pieces) < args.size:
         print(f"  {args.size} were asked for, but the text supports no more than {len(pieces)}")
     return 0
 
 
-def train_tokenizer(path: Path, size: int) -> bytes:
-    """Serialised unigram model of at most `size` pieces; the text has one transcript a line.
+def train_tokenizer(path: Path, size: int, kind: str = "unigram") -> bytes:
+    """Serialised unigram model of at most `size` pieces, or model of all words; a transcript a line.
 
     The same text gives the same bytes. Raises DataError when the text has no words or more different
     characters than `size` leaves room for.
@@ -69,7 +76,8 @@ def train_tokenizer(path: Path, size: int) -> bytes:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_writer=model,
-            model_type="unigram",
+            model_type=kind,
+            use_all_vocab=kind == "word",
             vocab_size=size,
             character_coverage=1.0,
             bos_id=0,

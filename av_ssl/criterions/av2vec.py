@@ -12,7 +12,9 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 
-def regression_loss(prediction: Tensor, target: Tensor, beta: float = 0.0, scale: float | None = None) -> Tensor:
+def regression_loss(
+    prediction: Tensor, target: Tensor, beta: float = 0.0, scale: float | None = None
+) -> Tensor:
     """Sum over frames of the scaled squared (or smooth-L1) distance.
 
     ``scale * sum_t ||p_t - y_t||^2``, and for ``beta > 0`` smooth-L1 in place of the square.
@@ -38,7 +40,9 @@ class AV2vecCriterionConfig(FairseqDataclass):
     """Weights of the terms; each term is a mean over its own frames."""
 
     lambda_reg: float = field(default=1.0, metadata={"help": "weight of the regression [ours]"})
-    loss_beta: float = field(default=0.0, metadata={"help": "smooth-L1 threshold; 0: squared error [data2vec]"})
+    loss_beta: float = field(
+        default=0.0, metadata={"help": "smooth-L1 threshold; 0: squared error [data2vec]"}
+    )
     loss_scale: Optional[float] = field(default=None, metadata={"help": "null: 1/sqrt(C) [data2vec]"})
     features_pen_weight: float = field(
         default=10.0, metadata={"help": "weight of the mean squared front-end feature (AV-HuBERT)"}
@@ -49,15 +53,17 @@ class AV2vecCriterionConfig(FairseqDataclass):
 class AV2vecCriterion(FairseqCriterion):
     """``lambda_reg * regression / |S| + features_pen_weight * features_pen``, S the frames of the loss.
 
-    Both are multiplied by |S| and |S| is the sample size, so that fairseq's division by the sample size of all workers
-    and micro-batches gives the mean over all their frames.
+    Both are multiplied by |S| and |S| is the sample size, so that fairseq's division by the sample size of
+    all workers and micro-batches gives the mean over all their frames.
     """
 
     def __init__(self, cfg: AV2vecCriterionConfig, task: Any) -> None:
         super().__init__(task)
         self.cfg = cfg
 
-    def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
+    def forward(
+        self, model: Any, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
         output = model(**sample["net_input"])
         frames = output["prediction"].size(0)
         regression = regression_loss(

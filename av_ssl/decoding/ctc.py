@@ -32,12 +32,15 @@ class CTCBeamSearch:
         self.symbols_to_strip_from_output = {self.eos, dictionary.bos()}
 
     @torch.no_grad()
-    def generate(self, models: Sequence[Any], sample: dict[str, Any], **unused: Any) -> list[list[dict[str, Any]]]:
+    def generate(
+        self, models: Sequence[Any], sample: dict[str, Any], **unused: Any
+    ) -> list[list[dict[str, Any]]]:
         """Decode a batch; several models are averaged in probability.
 
         Returns:
-            For each clip its hypotheses, best first, each with ``tokens`` int64 [L], ``score`` (log-probability, the
-            sum over all paths of its prefix), ``positional_scores`` [L] and ``alignment`` as fairseq-generate asks.
+            For each clip its hypotheses, best first, each with ``tokens`` int64 [L], ``score``
+            (log-probability, the sum over all paths of its prefix), ``positional_scores`` [L] and
+            ``alignment`` as fairseq-generate asks.
         """
         net_input = {key: value for key, value in sample["net_input"].items() if key != "prev_output_tokens"}
         probabilities = [model.get_normalized_probs(model(**net_input), log_probs=False) for model in models]

@@ -1,15 +1,15 @@
 """AV2vec: multimodal self-distillation (Zhang et al., ICASSP 2023, arXiv 2212.02782).
 
-A student sees masked (and, if wanted, noisy) audio and video, one of them at times not at all; it regresses, on the
-masked frames, what a momentum teacher makes of the clean, unmasked clip.  Only the paper's abstract was available when
-this was written: what it does not say (masking, targets, schedules) is a reconstruction from its successors, and the
-help of each option names its origin.
+A student sees masked (and, if wanted, noisy) audio and video, one of them at times not at all; it regresses,
+on the masked frames, what a momentum teacher makes of the clean, unmasked clip.  Only the paper's abstract
+was available when this was written: what it does not say (masking, targets, schedules) is a reconstruction
+from its successors, and the help of each option names its origin.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fairseq.dataclass import ChoiceEnum
@@ -30,45 +30,66 @@ TEACHER_PREFIX = "_ema."
 
 @dataclass
 class AV2vecConfig(AudioVisualEncoderConfig):
-    """AV2vec Base. Keys that AV-HuBERT has keep its names; ``[reconstructed]`` marks what the paper's abstract leaves open."""
+    """AV2vec Base, under AV-HuBERT's keys; ``[reconstructed]``: what the paper's abstract leaves open."""
 
-    layer_norm_first: bool = field(default=True, metadata={"help": "layer norm before each block (AV-HuBERT's recipes)"})
-    encoder_layerdrop: float = field(default=0.05, metadata={"help": "probability of skipping a layer (AV-HuBERT's recipes)"})
-    dropout_input: float = field(default=0.1, metadata={"help": "dropout of the fused features (AV-HuBERT's recipes)"})
+    layer_norm_first: bool = field(
+        default=True, metadata={"help": "layer norm before each block (AV-HuBERT's recipes)"}
+    )
+    encoder_layerdrop: float = field(
+        default=0.05, metadata={"help": "probability of skipping a layer (AV-HuBERT's recipes)"}
+    )
+    dropout_input: float = field(
+        default=0.1, metadata={"help": "dropout of the fused features (AV-HuBERT's recipes)"}
+    )
     feature_grad_mult: float = field(
         default=0.1, metadata={"help": "scale of the gradient into the front-ends (AV-HuBERT's recipes)"}
     )
     masking_type: ChoiceEnum(["stream_feature", "input", "feature"]) = field(  # type: ignore[valid-type]
         default="stream_feature",
         metadata={
-            "help": "what is masked: each stream's features before fusion, the input itself, or the fused features "
-            "[reconstructed]"
+            "help": "what is masked: each stream's features before fusion, the input itself, or the fused "
+            "features [reconstructed]"
         },
     )
-    mask_prob_audio: float = field(default=0.8, metadata={"help": "masked spans x length / frames [reconstructed]"})
-    mask_length_audio: int = field(default=10, metadata={"help": "frames of a masked audio span [reconstructed]"})
-    mask_prob_image: float = field(default=0.3, metadata={"help": "masked spans x length / frames [reconstructed]"})
-    mask_length_image: int = field(default=5, metadata={"help": "frames of a masked video span [reconstructed]"})
+    mask_prob_audio: float = field(
+        default=0.8, metadata={"help": "masked spans x length / frames [reconstructed]"}
+    )
+    mask_length_audio: int = field(
+        default=10, metadata={"help": "frames of a masked audio span [reconstructed]"}
+    )
+    mask_prob_image: float = field(
+        default=0.3, metadata={"help": "masked spans x length / frames [reconstructed]"}
+    )
+    mask_length_image: int = field(
+        default=5, metadata={"help": "frames of a masked video span [reconstructed]"}
+    )
     mask_margin: int = field(
         default=0,
         metadata={
-            "help": "widen video masks by so many frames a side, which the loss leaves out: the 3-D convolution shows "
-            "the two outermost frames of a masked span to its neighbours [ours]"
+            "help": "widen video masks by so many frames a side, which the loss leaves out: the 3-D "
+            "convolution shows the two outermost frames of a masked span to its neighbours [ours]"
         },
     )
     modality_dropout: float = field(
-        default=0.5, metadata={"help": "probability that the student loses one stream of a batch [reconstructed]"}
+        default=0.5,
+        metadata={"help": "probability that the student loses one stream of a batch [reconstructed]"},
     )
     audio_dropout: float = field(default=0.5, metadata={"help": "that it is the audio [reconstructed]"})
     loss_on: ChoiceEnum(["union", "surviving", "all"]) = field(  # type: ignore[valid-type]
         default="union",
-        metadata={"help": "frames in the loss: masked in either stream, in the streams kept, or all [reconstructed]"},
+        metadata={
+            "help": "frames in the loss: masked in either stream, in the streams kept, or all [reconstructed]"
+        },
     )
-    average_top_k_layers: int = field(default=8, metadata={"help": "teacher layers in the target [reconstructed]"})
+    average_top_k_layers: int = field(
+        default=8, metadata={"help": "teacher layers in the target [reconstructed]"}
+    )
     target_type: ChoiceEnum(["ffn", "residual"]) = field(  # type: ignore[valid-type]
         default="ffn", metadata={"help": "feed-forward output or residual stream of the layers [data2vec]"}
     )
-    instance_norm_target_layer: bool = field(default=True, metadata={"help": "normalise each layer over time"})
+    instance_norm_target_layer: bool = field(
+        default=True, metadata={"help": "normalise each layer over time"}
+    )
     layer_norm_targets: bool = field(default=False, metadata={"help": "layer norm of the averaged target"})
     teacher_modalities: ChoiceEnum(["av", "a", "v"]) = field(  # type: ignore[valid-type]
         default="av", metadata={"help": "streams that the teacher sees; av is the paper's"}
@@ -76,26 +97,31 @@ class AV2vecConfig(AudioVisualEncoderConfig):
     ema_scope: ChoiceEnum(["layers", "transformer", "full"]) = field(  # type: ignore[valid-type]
         default="layers",
         metadata={
-            "help": "what is averaged: Transformer layers (positional convolution copied), all of the Transformer, or "
-            "the whole model, front-ends included [reconstructed]"
+            "help": "what is averaged: Transformer layers (positional convolution copied), all of the "
+            "Transformer, or the whole model, front-ends included [reconstructed]"
         },
     )
     ema_decay: float = field(default=0.999, metadata={"help": "decay at the start [data2vec]"})
     ema_end_decay: float = field(default=0.9999, metadata={"help": "decay at the end [data2vec]"})
-    ema_anneal_end_step: int = field(default=30000, metadata={"help": "updates until ema_end_decay [data2vec]"})
+    ema_anneal_end_step: int = field(
+        default=30000, metadata={"help": "updates until ema_end_decay [data2vec]"}
+    )
     min_target_var: float = field(
-        default=0.1, metadata={"help": "stop if the targets' standard deviation over frames falls below [data2vec]"}
+        default=0.1,
+        metadata={"help": "stop if the targets' standard deviation over frames falls below [data2vec]"},
     )
     min_pred_var: float = field(default=0.01, metadata={"help": "the same for predictions [data2vec]"})
-    var_check_start: int = field(default=5000, metadata={"help": "updates before these two are looked at [data2vec]"})
+    var_check_start: int = field(
+        default=5000, metadata={"help": "updates before these two are looked at [data2vec]"}
+    )
 
 
 @register_model("av2vec", dataclass=AV2vecConfig)
 class AV2vecModel(AudioVisualEncoder):
     """Student, regression head and momentum teacher.
 
-    The tensors of the student are the fused encoder's; ``final_pred_proj``, ``mask_emb``, ``mask_emb_video`` and the
-    teacher (``_ema.*``) serve pre-training alone.
+    The tensors of the student are the fused encoder's; ``final_pred_proj``, ``mask_emb``, ``mask_emb_video``
+    and the teacher (``_ema.*``) serve pre-training alone.
     """
 
     def __init__(self, cfg: AV2vecConfig) -> None:
@@ -103,7 +129,8 @@ class AV2vecModel(AudioVisualEncoder):
         self.cfg: AV2vecConfig = cfg
         if not 1 <= cfg.average_top_k_layers <= cfg.encoder_layers:
             raise ValueError(
-                f"average_top_k_layers is {cfg.average_top_k_layers}; the encoder has {cfg.encoder_layers} layers"
+                f"average_top_k_layers is {cfg.average_top_k_layers}; "
+                f"the encoder has {cfg.encoder_layers} layers"
             )
         channels = cfg.encoder_embed_dim
         masking = str(cfg.masking_type)
@@ -132,7 +159,7 @@ class AV2vecModel(AudioVisualEncoder):
             shared=str(cfg.masking_type) == "feature",
         )
 
-    # -- teacher -------------------------------------------------------------------------------------------------
+    # -- teacher ---------------------------------------------------------------------------------------------
 
     def make_teacher(self) -> EMATeacher:
         scope = str(self.cfg.ema_scope)
@@ -147,7 +174,7 @@ class AV2vecModel(AudioVisualEncoder):
         return self if str(self.cfg.ema_scope) == "full" else self.encoder
 
     def set_num_updates(self, num_updates: int) -> None:
-        """fairseq announces the number of finished updates before every micro-batch: move the teacher once for each."""
+        """Move the teacher once an update; fairseq announces their number before every micro-batch."""
         self.updates = num_updates
         if self.teacher is not None and self.training:
             cfg = self.cfg
@@ -155,7 +182,9 @@ class AV2vecModel(AudioVisualEncoder):
             self.teacher.step(self.followed, decay, num_updates)
 
     @torch.no_grad()
-    def targets(self, clean: Features, source: Source, padding_mask: Tensor | None, frame_index: Tensor) -> Tensor:
+    def targets(
+        self, clean: Features, source: Source, padding_mask: Tensor | None, frame_index: Tensor
+    ) -> Tensor:
         """What the teacher makes of the clean, unmasked clip: float32 ``[B, T, C]``."""
         if self.teacher is None:
             self.teacher = self.make_teacher()
@@ -169,7 +198,8 @@ class AV2vecModel(AudioVisualEncoder):
         seen = str(self.cfg.teacher_modalities)
         features = Features(clean.audio if "a" in seen else None, clean.video if "v" in seen else None)
         first = self.cfg.encoder_layers - self.cfg.average_top_k_layers + 1
-        _, outputs = module.run(fusion.project(fusion.join(features)), padding_mask, first=first)
+        encoder = cast(TransformerEncoder, module)
+        _, outputs = encoder.run(fusion.project(fusion.join(features)), padding_mask, first=first)
         kind = str(self.cfg.target_type)
         return averaged_targets(
             [getattr(output, kind) for output in outputs],
@@ -178,7 +208,7 @@ class AV2vecModel(AudioVisualEncoder):
             self.cfg.layer_norm_targets,
         )
 
-    # -- student -------------------------------------------------------------------------------------------------
+    # -- student ---------------------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -191,15 +221,16 @@ class AV2vecModel(AudioVisualEncoder):
         """Predict the teacher's targets on the frames that count.
 
         Args:
-            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` as the student hears and sees them before
-                masking; ``audio_clean`` is what the teacher hears where noise was added.
+            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` as the student hears and sees them
+                before masking; ``audio_clean`` is what the teacher hears where noise was added.
             padding_mask: bool ``[B, T]``.
             masks: see :class:`av_ssl.data.masking.StreamMasking`.
             frame_index: int64 ``[F]``, flat indices of real frames.
 
         Returns:
-            ``prediction`` and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``features_pen`` (mean square
-            of the student's features), ``target_var`` and ``pred_var`` (standard deviations over frames).
+            ``prediction`` and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``features_pen``
+            (mean square of the student's features), ``target_var`` and ``pred_var`` (standard deviations over
+            frames).
         """
         student, clean = self.student_and_clean_features(source, padding_mask, masks, frame_index)
         target = self.targets(clean, source, padding_mask, frame_index)
@@ -225,7 +256,7 @@ class AV2vecModel(AudioVisualEncoder):
     def student_and_clean_features(
         self, source: Source, padding_mask: Tensor, masks: dict[str, Any], frame_index: Tensor
     ) -> tuple[Features, Features]:
-        """Front-end outputs for the student (masked) and the teacher (clean), the visual ResNet run once if possible."""
+        """Front-end outputs for student (masked) and teacher (clean); the ResNet runs once if possible."""
         masking = str(self.cfg.masking_type)
         noisy = source.get("audio_clean") is not None
         if masking == "input":
@@ -238,7 +269,8 @@ class AV2vecModel(AudioVisualEncoder):
             with torch.no_grad():
                 clean = student._replace(audio=self.feature_extractor_audio(source["audio_clean"]))
         if masking == "stream_feature":
-            assert student.audio is not None and student.video is not None
+            assert student.audio is not None
+            assert student.video is not None
             student = Features(
                 replace_frames(student.audio, masks["audio"], self.mask_emb),
                 replace_frames(student.video, masks["video"], self.mask_emb_video),
@@ -247,13 +279,14 @@ class AV2vecModel(AudioVisualEncoder):
 
     def masked_input(self, source: Source, masks: dict[str, Any]) -> Source:
         audio, video = source["audio"], source["video"]
-        assert audio is not None and video is not None
+        assert audio is not None
+        assert video is not None
         masked = replace_frames(audio.transpose(1, 2), masks["audio"], self.mask_emb.to(audio.dtype))
         return {"audio": masked.transpose(1, 2), "video": take_frames(video, masks["video_source"])}
 
     @torch.no_grad()
     def clean_features(self, source: Source, padding_mask: Tensor, frame_index: Tensor) -> Features:
-        """A second front-end pass on unmasked input; batch norm must not count these frames, so in eval mode."""
+        """A second front-end pass, on unmasked input; in eval mode: batch norm must not count its frames."""
         resnet = self.feature_extractor_video.resnet
         training = resnet.training
         resnet.eval()
@@ -263,7 +296,7 @@ class AV2vecModel(AudioVisualEncoder):
             resnet.train(training)
 
     def check_collapse(self, output: dict[str, Tensor]) -> None:
-        """Stop when targets or predictions have become constant. Every 100 updates: reading a value waits for the GPU."""
+        """Stop when targets or predictions are constant; every 100 updates, as a look waits for the GPU."""
         if not self.training or self.updates <= self.cfg.var_check_start or self.updates % 100:
             return
         for key, least in (("target_var", self.cfg.min_target_var), ("pred_var", self.cfg.min_pred_var)):
@@ -275,7 +308,7 @@ class AV2vecModel(AudioVisualEncoder):
                     "ema_end_decay, or set teacher_modalities=a."
                 )
 
-    # -- checkpoints ---------------------------------------------------------------------------------------------
+    # -- checkpoints -----------------------------------------------------------------------------------------
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The student's tensors and, under ``_ema.``, the teacher's averages."""
@@ -288,7 +321,7 @@ class AV2vecModel(AudioVisualEncoder):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
-        """Load the student and, if the checkpoint holds one, its teacher; without, the teacher restarts as a copy."""
+        """Load the student and the checkpoint's teacher; if it has none, the teacher restarts as a copy."""
         student = {key: value for key, value in state_dict.items() if not key.startswith(TEACHER_PREFIX)}
         teacher = {key[len(TEACHER_PREFIX) :]: state_dict[key] for key in state_dict if key not in student}
         result = super().load_state_dict(student, strict, model_cfg, args)
@@ -307,7 +340,7 @@ class AV2vecModel(AudioVisualEncoder):
 
 
 def drop_stream(features: Features, dropped: str | None) -> Features:
-    """Zero the stream that modality dropout took; its parameters keep a (zero) gradient path where they had one."""
+    """Zero the stream that modality dropout took; parameters that had a gradient path keep a (zero) one."""
     if dropped is None:
         return features
     stream = getattr(features, dropped)

@@ -1,7 +1,8 @@
-"""The fused audio-visual encoder that AV-HuBERT, AV2vec and DistillAV share, and that fine-tuning starts from.
+"""The fused audio-visual encoder of AV-HuBERT, AV2vec and DistillAV, from which fine-tuning starts.
 
-Two front-ends give C channels a frame each; [audio ; video] goes through a layer norm and a linear layer into a
-Transformer (Shi et al., 2022, section 3).  Tensor names are AV-HuBERT's, so weights move between all fused methods.
+Two front-ends give C channels a frame each; [audio ; video] goes through a layer norm and a linear layer into
+a Transformer (Shi et al., 2022, section 3).  Tensor names are AV-HuBERT's, so weights move between all fused
+methods.
 """
 
 from dataclasses import dataclass, field
@@ -37,13 +38,16 @@ class AudioVisualEncoderConfig(TransformerConfig):
         default="prelu", metadata={"help": "activation of the visual front-end"}
     )
     resnet_width: int = field(
-        default=64, metadata={"help": "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)"}
+        default=64,
+        metadata={"help": "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)"},
     )
     dropout_input: float = field(default=0.0, metadata={"help": "dropout of the fused features"})
     feature_grad_mult: float = field(
         default=1.0, metadata={"help": "scale of the gradient into the front-ends; 0 freezes them"}
     )
-    image_mean: float = field(default=II("task.image_mean"), metadata={"help": "mean of the grey values (0..1)"})
+    image_mean: float = field(
+        default=II("task.image_mean"), metadata={"help": "mean of the grey values (0..1)"}
+    )
     image_std: float = field(default=II("task.image_std"), metadata={"help": "their standard deviation"})
     compile: bool = field(
         default=False, metadata={"help": "torch.compile the ResNet and the Transformer layers (torch >= 2.2)"}
@@ -83,12 +87,16 @@ class AudioVisualEncoder(BaseFairseqModel):
         for layer in self.encoder.layers:
             layer.compile(dynamic=True)
 
-    # -- the four steps of a forward pass ------------------------------------------------------------------------
+    # -- the four steps of a forward pass --------------------------------------------------------------------
 
     def front_ends(
-        self, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None = None, video_grad: bool = True
+        self,
+        source: Source,
+        padding_mask: Tensor | None,
+        frame_index: Tensor | None = None,
+        video_grad: bool = True,
     ) -> Features:
-        """Run the front-ends on what ``source`` holds; ``video_grad=False`` spares the visual backward pass."""
+        """Run the front-ends on what ``source`` has; ``video_grad=False`` saves the visual backward pass."""
         audio, video = source.get("audio"), source.get("video")
         if audio is None and video is None:
             raise ValueError("source has neither audio nor video")
@@ -123,7 +131,7 @@ class AudioVisualEncoder(BaseFairseqModel):
         x = self.layer_norm(joined)
         return x if self.post_extract_proj is None else self.post_extract_proj(x)
 
-    # -- what downstream code calls ------------------------------------------------------------------------------
+    # -- what downstream code calls --------------------------------------------------------------------------
 
     def extract_features(
         self,
@@ -146,7 +154,9 @@ class AudioVisualEncoder(BaseFairseqModel):
             ``[B, T, C]`` and ``padding_mask``.
         """
         if output_layer is not None and not 1 <= output_layer <= len(self.encoder.layers):
-            raise ValueError(f"output_layer is {output_layer}; this model has layers 1 to {len(self.encoder.layers)}")
+            raise ValueError(
+                f"output_layer is {output_layer}; this model has layers 1 to {len(self.encoder.layers)}"
+            )
         fused = self.project(self.join(self.front_ends(source, padding_mask, frame_index)))
         if ret_conv:
             return fused, padding_mask

@@ -26,9 +26,7 @@ class CTCEncoder(FineTunedEncoder):
         super().__init__(cfg, load_weights)
         self.proj = nn.Linear(self.output_dim, classes)
 
-    def forward(  # type: ignore[override]
-        self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None) -> Tensor:
         """Logits ``[B, T, V]``; padded frames can only be blank."""
         logits = self.proj(self.encode(source, padding_mask, frame_index))
         only_blank = torch.full_like(logits[0, 0], torch.finfo(logits.dtype).min)

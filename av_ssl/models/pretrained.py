@@ -1,4 +1,4 @@
-"""Fine-tuning models start from a pre-trained fused encoder: read its checkpoint, build it, freeze it for a while."""
+"""The pre-trained encoder of fine-tuning models: read its checkpoint, build it, freeze it for a while."""
 
 import dataclasses
 import logging
@@ -18,7 +18,14 @@ from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfi
 
 logger = logging.getLogger(__name__)
 
-PRETRAINING_ONLY = ("mask_emb", "label_embs_concat", "final_proj.", "final_pred_proj.", "target_glu.", "_ema.")
+PRETRAINING_ONLY = (
+    "mask_emb",
+    "label_embs_concat",
+    "final_proj.",
+    "final_pred_proj.",
+    "target_glu.",
+    "_ema.",
+)
 """Names that start so belong to the pre-training objective; fine-tuning leaves them behind."""
 
 ENCODER_OVERRIDES = {
@@ -41,7 +48,9 @@ class CheckpointError(ValueError):
 class PretrainedEncoderConfig(FairseqDataclass):
     """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's."""
 
-    w2v_path: str = field(default="", metadata={"help": "pre-trained checkpoint (fused encoder: av2vec, av_hubert)"})
+    w2v_path: str = field(
+        default="", metadata={"help": "pre-trained checkpoint (fused encoder: av2vec, av_hubert)"}
+    )
     no_pretrained_weights: bool = field(
         default=False, metadata={"help": "take the checkpoint's configuration only and train from scratch"}
     )
@@ -49,20 +58,28 @@ class PretrainedEncoderConfig(FairseqDataclass):
     final_dropout: float = field(default=0.0, metadata={"help": "dropout of the encoder's output"})
     dropout: float = field(default=0.0, metadata={"help": "dropout inside the encoder"})
     attention_dropout: float = field(default=0.0, metadata={"help": "attention dropout inside the encoder"})
-    activation_dropout: float = field(default=0.0, metadata={"help": "feed-forward dropout inside the encoder"})
+    activation_dropout: float = field(
+        default=0.0, metadata={"help": "feed-forward dropout inside the encoder"}
+    )
     layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping an encoder layer"})
-    feature_grad_mult: float = field(default=0.0, metadata={"help": "gradient scale of the front-ends; 0: frozen"})
+    feature_grad_mult: float = field(
+        default=0.0, metadata={"help": "gradient scale of the front-ends; 0: frozen"}
+    )
     freeze_finetune_updates: int = field(
         default=0, metadata={"help": "updates during which the encoder is frozen (and in eval mode)"}
     )
     frozen_train_mode: bool = field(
         default=False,
-        metadata={"help": "keep a frozen encoder in train mode: dropout acts, batch-norm statistics drift (AV-HuBERT)"},
+        metadata={
+            "help": "keep a frozen encoder in train mode: dropout acts, batch-norm statistics drift "
+            "(AV-HuBERT)"
+        },
     )
     normalize: bool = field(default=II("task.normalize"), metadata={"help": "must be as in pre-training"})
     compile: bool = field(default=False, metadata={"help": "torch.compile the encoder"})
     w2v_args: Any = field(
-        default=None, metadata={"help": "the encoder's configuration, filled in from w2v_path; not for you to set"}
+        default=None,
+        metadata={"help": "the encoder's configuration, filled in from w2v_path; not for you to set"},
     )
 
 
@@ -83,7 +100,10 @@ def read_checkpoint(path: str | Path) -> PretrainedCheckpoint:
     """
     if not Path(path).is_file():
         raise CheckpointError(f"model.w2v_path={path}: there is no such file")
-    state = load_checkpoint_to_cpu(str(path))
+    try:
+        state = load_checkpoint_to_cpu(str(path))
+    except KeyError as error:  # fairseq takes any file for an old checkpoint of its own
+        raise CheckpointError(f"{path} is no fairseq checkpoint: it lacks {error}") from error
     if state.get("cfg") is None or "model" not in state:
         raise CheckpointError(f"{path} is no fairseq checkpoint with a configuration (keys: {sorted(state)})")
     cfg = state["cfg"]
@@ -92,7 +112,7 @@ def read_checkpoint(path: str | Path) -> PretrainedCheckpoint:
 
 
 def attach_encoder_config(cfg: Any) -> None:
-    """Fill ``cfg.w2v_args`` from ``cfg.w2v_path``, so that the fine-tuned checkpoint can be loaded without that file.
+    """Fill ``cfg.w2v_args`` from ``cfg.w2v_path``, so that the fine-tuned checkpoint loads without that file.
 
     Raises:
         CheckpointError: see :func:`read_checkpoint`; or ``normalize`` differs from pre-training.
@@ -105,7 +125,8 @@ def attach_encoder_config(cfg: Any) -> None:
     pretrained_normalize = checkpoint.task_cfg.get("normalize")
     if pretrained_normalize is not None and bool(pretrained_normalize) != bool(cfg.normalize):
         raise CheckpointError(
-            f"task.normalize={cfg.normalize}, but {cfg.w2v_path} was pre-trained with normalize={pretrained_normalize}"
+            f"task.normalize={cfg.normalize}, but {cfg.w2v_path} was pre-trained with "
+            f"normalize={pretrained_normalize}"
         )
     OmegaConf.set_struct(cfg, False)
     cfg.w2v_args = {"model": plain_values(checkpoint.model_cfg), "task": plain_values(checkpoint.task_cfg)}
@@ -114,7 +135,9 @@ def attach_encoder_config(cfg: Any) -> None:
 
 def plain_values(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """Drop what cannot stand in another configuration: unresolved interpolations."""
-    return {key: value for key, value in cfg.items() if not (isinstance(value, str) and value.startswith("${"))}
+    return {
+        key: value for key, value in cfg.items() if not (isinstance(value, str) and value.startswith("${"))
+    }
 
 
 def encoder_config(cfg: PretrainedEncoderConfig) -> AudioVisualEncoderConfig:
@@ -134,7 +157,8 @@ def load_pretrained(encoder: AudioVisualEncoder, path: str, tensors: Mapping[str
     """Load a pre-training checkpoint's tensors into the encoder.
 
     Raises:
-        CheckpointError: tensors are missing, left over or of another shape: the checkpoint is of another method.
+        CheckpointError: tensors are missing, left over or of another shape: the checkpoint is of another
+            method.
     """
     wanted = {key: value for key, value in tensors.items() if not key.startswith(PRETRAINING_ONLY)}
     own = nn.Module.state_dict(encoder)
@@ -147,7 +171,9 @@ def load_pretrained(encoder: AudioVisualEncoder, path: str, tensors: Mapping[str
             f"of another shape: {reshaped[:3]} ({len(reshaped)})"
         )
     nn.Module.load_state_dict(encoder, wanted)
-    logger.info("loaded %d tensors of %s; %d of pre-training only", len(wanted), path, len(tensors) - len(wanted))
+    logger.info(
+        "loaded %d tensors of %s; %d of pre-training only", len(wanted), path, len(tensors) - len(wanted)
+    )
 
 
 class FineTunedEncoder(FairseqEncoder):

@@ -20,9 +20,13 @@ class Seq2SeqConfig(PretrainedEncoderConfig):
     decoder_embed_dim: int = field(default=768, metadata={"help": "channels of the decoder"})
     decoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "channels of its feed-forward blocks"})
     decoder_layers: int = field(default=6, metadata={"help": "decoder layers"})
-    decoder_layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping a decoder layer"})
+    decoder_layerdrop: float = field(
+        default=0.0, metadata={"help": "probability of skipping a decoder layer"}
+    )
     decoder_attention_heads: int = field(default=4, metadata={"help": "attention heads"})
-    decoder_learned_pos: bool = field(default=False, metadata={"help": "learned instead of sinusoidal positions"})
+    decoder_learned_pos: bool = field(
+        default=False, metadata={"help": "learned instead of sinusoidal positions"}
+    )
     decoder_normalize_before: bool = field(default=False, metadata={"help": "layer norm before each block"})
     no_token_positional_embeddings: bool = field(default=False, metadata={"help": "no positions"})
     decoder_dropout: float = field(default=0.0, metadata={"help": "dropout of the decoder"})
@@ -30,23 +34,29 @@ class Seq2SeqConfig(PretrainedEncoderConfig):
     decoder_activation_dropout: float = field(default=0.0, metadata={"help": "its feed-forward dropout"})
     max_target_positions: int = field(default=2048, metadata={"help": "longest output, in tokens"})
     share_decoder_input_output_embed: bool = field(default=False, metadata={"help": "tie the two embeddings"})
-    no_scale_embedding: bool = field(default=True, metadata={"help": "do not scale embeddings by sqrt(channels)"})
+    no_scale_embedding: bool = field(
+        default=True, metadata={"help": "do not scale embeddings by sqrt(channels)"}
+    )
 
 
 class Seq2SeqEncoder(FineTunedEncoder):
-    """The pre-trained encoder in the shape that fairseq's decoder and beam search ask for. Tensors: ``w2v_model.*``."""
+    """The pre-trained encoder as fairseq's decoder and beam search ask for it. Tensors: ``w2v_model.*``."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None, **unused: Any
     ) -> dict[str, list[Tensor]]:
-        """Encode: ``encoder_out`` [T, B, C] and ``encoder_padding_mask`` [B, T], each in a list as fairseq has it."""
+        """``encoder_out`` [T, B, C] and ``encoder_padding_mask`` [B, T], each in a list as fairseq has it."""
         x = self.encode(source, padding_mask, frame_index)
         return {"encoder_out": [x.transpose(0, 1)], "encoder_padding_mask": [padding_mask]}
 
-    def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
+    def reorder_encoder_out(
+        self, encoder_out: dict[str, list[Tensor]], new_order: Tensor
+    ) -> dict[str, list[Tensor]]:
         return {
             "encoder_out": [x.index_select(1, new_order) for x in encoder_out["encoder_out"]],
-            "encoder_padding_mask": [x.index_select(0, new_order) for x in encoder_out["encoder_padding_mask"]],
+            "encoder_padding_mask": [
+                x.index_select(0, new_order) for x in encoder_out["encoder_padding_mask"]
+            ],
         }
 
     def max_positions(self) -> None:
@@ -54,7 +64,7 @@ class Seq2SeqEncoder(FineTunedEncoder):
 
 
 class Seq2SeqDecoder(TransformerDecoderBase):
-    """fairseq's decoder with AV-HuBERT's tensor names: no version tensor, no second copy of a tied embedding."""
+    """fairseq's decoder with AV-HuBERT's tensor names: no version tensor, a tied embedding stored once."""
 
     def __init__(self, cfg: Seq2SeqConfig, dictionary: Dictionary, encoder_dim: int) -> None:
         embed = nn.Embedding(len(dictionary), cfg.decoder_embed_dim, dictionary.pad())
@@ -65,11 +75,15 @@ class Seq2SeqDecoder(TransformerDecoderBase):
 
     def build_output_projection(self, cfg: Any, dictionary: Dictionary, embed_tokens: nn.Embedding) -> None:
         if not self.share_input_output_embed:
-            self.embed_out = nn.Parameter(embed_tokens.weight.new_empty(len(dictionary), self.output_embed_dim))
+            self.embed_out = nn.Parameter(
+                embed_tokens.weight.new_empty(len(dictionary), self.output_embed_dim)
+            )
             nn.init.normal_(self.embed_out, 0.0, self.output_embed_dim**-0.5)
 
     def output_layer(self, features: Tensor) -> Tensor:
-        return F.linear(features, self.embed_tokens.weight if self.share_input_output_embed else self.embed_out)
+        return F.linear(
+            features, self.embed_tokens.weight if self.share_input_output_embed else self.embed_out
+        )
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> dict[str, Any]:
         return state_dict
@@ -113,7 +127,7 @@ class Seq2SeqModel(FairseqEncoderDecoderModel):
         decoder = Seq2SeqDecoder(cfg, task.target_dictionary, encoder.output_dim)
         return cls(encoder, decoder)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         source: Source,
         padding_mask: Tensor,

@@ -1,4 +1,4 @@
-"""What takes the place of masked frames. Which frames are masked is drawn by the data pipeline (``av_ssl.data``)."""
+"""What takes the place of masked frames. Which they are is drawn by the data pipeline (``av_ssl.data``)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def take_frames(video: Tensor, source_frame: Tensor) -> Tensor:
 
     Args:
         video: ``[B, 1, T, H, W]``.
-        source_frame: int64 ``[B, T]``, for each frame the frame of the same clip to take (itself where unmasked).
+        source_frame: int64 ``[B, T]``, for each frame the frame of its clip to take (itself where unmasked).
     """
     batch, _, frames, height, width = video.shape
     rows = source_frame + torch.arange(batch, device=video.device)[:, None] * frames

@@ -1,7 +1,8 @@
 """Transformer encoder with a convolutional positional embedding, under wav2vec 2.0's tensor names.
 
-It computes what fairseq 0.12.2's ``wav2vec2.TransformerEncoder`` computes (a test holds the two together), batch first,
-with attention by ``scaled_dot_product_attention`` and weights that can be copied before the first forward pass.
+It computes what fairseq 0.12.2's ``wav2vec2.TransformerEncoder`` computes (a test holds the two together),
+batch first, with attention by ``scaled_dot_product_attention`` and weights that can be copied before the
+first forward pass.
 """
 
 import math
@@ -31,9 +32,13 @@ class TransformerConfig(FairseqDataclass):
     )
     dropout: float = field(default=0.1, metadata={"help": "dropout before the layers and after each block"})
     attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights"})
-    activation_dropout: float = field(default=0.0, metadata={"help": "dropout inside the feed-forward blocks"})
+    activation_dropout: float = field(
+        default=0.0, metadata={"help": "dropout inside the feed-forward blocks"}
+    )
     encoder_layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping a layer"})
-    layer_norm_first: bool = field(default=False, metadata={"help": "layer norm before each block, not after it"})
+    layer_norm_first: bool = field(
+        default=False, metadata={"help": "layer norm before each block, not after it"}
+    )
     conv_pos: int = field(default=128, metadata={"help": "kernel of the positional convolution, in frames"})
     conv_pos_groups: int = field(default=16, metadata={"help": "groups of the positional convolution"})
     checkpoint_activations: bool = field(
@@ -52,7 +57,8 @@ class WeightNormConv1d(nn.Module):
         super().__init__()
         self.groups = groups
         self.padding = kernel_size // 2
-        weight = torch.randn(channels, channels // groups, kernel_size) * math.sqrt(4 / (kernel_size * channels))
+        std = math.sqrt(4 / (kernel_size * channels))
+        weight = torch.randn(channels, channels // groups, kernel_size) * std
         self.weight_g = nn.Parameter(weight.norm(dim=(0, 1), keepdim=True))
         self.weight_v = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -64,7 +70,7 @@ class WeightNormConv1d(nn.Module):
 
 
 class PositionalConvolution(nn.Sequential):
-    """Relative positions by a wide convolution (Baevski et al., 2020, section 2); the tensors are those of item 0."""
+    """Relative positions by a wide convolution (Baevski et al., 2020, section 2); item 0 has the tensors."""
 
     def __init__(self, channels: int, kernel_size: int, groups: int) -> None:
         super().__init__(WeightNormConv1d(channels, kernel_size, groups))
@@ -84,7 +90,9 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
         if channels % heads:
-            raise ValueError(f"encoder_embed_dim {channels} is not a multiple of encoder_attention_heads {heads}")
+            raise ValueError(
+                f"encoder_embed_dim {channels} is not a multiple of encoder_attention_heads {heads}"
+            )
         self.heads = heads
         self.dropout = dropout
         self.k_proj = nn.Linear(channels, channels)
@@ -132,7 +140,7 @@ class TransformerLayer(nn.Module):
         return self.fc2(self.activation_dropout(self.activation(self.fc1(x))))
 
     def forward(self, x: Tensor, attend: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the layer's output and its feed-forward block's output before dropout and residual, both [B, T, C]."""
+        """Return the layer's output and its feed-forward block's before dropout and residual: [B, T, C]."""
         if self.norm_first:
             x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), attend))
             ffn = self.feed_forward(self.final_layer_norm(x))
@@ -143,7 +151,7 @@ class TransformerLayer(nn.Module):
 
 
 class LayerOutput(NamedTuple):
-    """What one layer leaves: the residual stream after it, and its feed-forward output, both ``[B, T, C]``."""
+    """What one layer leaves: the residual stream after it and its feed-forward output, both ``[B, T, C]``."""
 
     residual: Tensor
     ffn: Tensor
@@ -180,8 +188,8 @@ class TransformerEncoder(nn.Module):
             first: collect the outputs of layers ``first`` (1-based) to ``last``; None: collect none.
 
         Returns:
-            The residual stream ``[B, T, C]`` and the collected outputs (those of layers skipped by layer drop are
-            missing, so collect in eval mode).
+            The residual stream ``[B, T, C]`` and the collected outputs (those of layers skipped by layer drop
+            are missing, so collect in eval mode).
         """
         attend = None
         if padding_mask is not None:

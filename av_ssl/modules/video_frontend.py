@@ -1,13 +1,14 @@
 """Visual front-end: a spatio-temporal convolution, a ResNet-18 a frame, and a linear projection.
 
-The architecture and its tensor names are AV-HuBERT's (Shi et al., 2022, section 3 and appendix A), so weights move
-freely.  Only the order of the work differs: frames that are padding are left out before the first convolution, which
-saves their cost and keeps batch-norm statistics independent of the padding.
+The architecture and its tensor names are AV-HuBERT's (Shi et al., 2022, section 3 and appendix A), so weights
+move freely.  Only the order of the work differs: frames that are padding are left out before the first
+convolution, which saves their cost and keeps batch-norm statistics independent of the padding.
 """
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNetTrunk(nn.Module):
-    """ResNet-18 without its stem: maps of ``width`` channels in, one vector of ``8 * width`` channels a frame out."""
+    """ResNet-18 without its stem: maps of ``width`` channels in, a vector of ``8 * width`` a frame out."""
 
     def __init__(self, width: int, activation: str) -> None:
         super().__init__()
@@ -75,7 +76,8 @@ class VisualResNet(nn.Module):
 
     def __init__(self, width: int = 64, activation: str = "prelu") -> None:
         super().__init__()
-        # The layers keep the classes' parameter names and shapes; the 3-D convolution runs as a 2-D one over 5 frames.
+        # The layers keep the classes' parameter names and shapes; the 3-D convolution runs as a 2-D one over
+        # 5 frames.
         self.frontend3D = nn.Sequential(
             nn.Conv3d(1, width, (KERNEL_FRAMES, 7, 7), (1, 2, 2), (2, 3, 3), bias=False),
             nn.BatchNorm2d(width),
@@ -85,10 +87,10 @@ class VisualResNet(nn.Module):
         self.trunk = ResNetTrunk(width, activation)
 
     def forward(self, video: Tensor, frame_index: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """``video [B, T, H, W]`` (normalised) and flat indices ``frame_index [F]`` (b*T+t) -> ``[F, 8 * width]``."""
+        """``video [B, T, H, W]`` (normalised), flat ``frame_index [F]`` (b*T+t) -> ``[F, 8 * width]``."""
         conv, *rest = self.frontend3D
         # conv is a Conv3d(1, width): its kernel over 5 frames of 1 channel is a 2-D kernel over 5 channels.
-        weight = conv.weight.squeeze(1).contiguous(memory_format=torch.channels_last)
+        weight = cast(Tensor, conv.weight).squeeze(1).contiguous(memory_format=torch.channels_last)
         x = temporal_context(video, frame_index, padding_mask)
         x = F.conv2d(x, weight, stride=2, padding=3)
         for layer in rest:
@@ -126,8 +128,8 @@ class VideoFrontend(nn.Module):
         Args:
             video: ``[B, 1, T, H, W]``, ``uint8`` grey values, or floats that are normalised already.
             padding_mask: bool ``[B, T]``, True on padding; None if there is none.
-            frame_index: int64 ``[F]``, flat indices b*T+t of the real frames. Given by the data pipeline so that no
-                device has to be waited for; found from ``padding_mask`` where absent.
+            frame_index: int64 ``[F]``, flat indices b*T+t of the real frames. Given by the data pipeline so
+                that no device has to be waited for; found from ``padding_mask`` where absent.
 
         Returns:
             ``[B, T, C]``.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def annealed_decay(update: int, start: float, end: float, anneal_updates: int) -> float:
-    """Decay after ``update`` updates: linear from ``start`` to ``end`` over ``anneal_updates``, then constant.
+    """Decay after ``update`` updates: linear from ``start`` to ``end`` in ``anneal_updates``, then constant.
 
     As data2vec (Baevski et al., 2022, section 3.2).
 
@@ -24,9 +24,10 @@ def annealed_decay(update: int, start: float, end: float, anneal_updates: int) -
 class EMATeacher:
     """A module whose weights follow a student's: average <- decay * average + (1 - decay) * student.
 
-    It is not an ``nn.Module`` on purpose: optimiser, distributed wrapper and ``model.half()`` must not see it.  The
-    averages stay in float32 whatever the student's dtype; the module that computes the targets has the student's.
-    fairseq's ``EMAModule`` is not used: it deep-copies, and moves once a micro-batch under gradient accumulation.
+    It is not an ``nn.Module`` on purpose: optimiser, distributed wrapper and ``model.half()`` must not see
+    it.  The averages stay in float32 whatever the student's dtype; the module that computes the targets has
+    the student's.  fairseq's ``EMAModule`` is not used: it deep-copies, and moves once a micro-batch under
+    gradient accumulation.
 
     Args:
         student: the module that is followed; it has all of the teacher's names.
@@ -34,7 +35,9 @@ class EMATeacher:
         copied: names that start with one of these are copied from the student, not averaged.
     """
 
-    def __init__(self, student: nn.Module, build: Callable[[], nn.Module], copied: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, student: nn.Module, build: Callable[[], nn.Module], copied: tuple[str, ...] = ()
+    ) -> None:
         reference = next(student.parameters())
         with torch.random.fork_rng(devices=[]):  # its random initialisation is thrown away
             self.module = build().to(reference.device, reference.dtype)
@@ -67,7 +70,7 @@ class EMATeacher:
 
     @torch.no_grad()
     def refresh(self, followed: Mapping[str, Tensor]) -> None:
-        """Write averages, and what is only copied (buffers too), into the module that computes the targets."""
+        """Write averages and what is only copied (buffers too) into the module that computes the targets."""
         own = tensors(self.module)
         torch._foreach_copy_(list(own.values()), [self.average.get(name, followed[name]) for name in own])
 
@@ -89,8 +92,8 @@ class EMATeacher:
         for name, tensor in self.average.items():
             if name not in state or state[name].shape != tensor.shape:
                 raise ValueError(
-                    f"the checkpoint's teacher lacks {name} of shape {tuple(tensor.shape)}: was it trained with "
-                    "another ema_scope or model size?"
+                    f"the checkpoint's teacher lacks {name} of shape {tuple(tensor.shape)}: "
+                    "was it trained with another ema_scope or model size?"
                 )
             tensor.copy_(state[name])
         self.updates = int(state["updates"])

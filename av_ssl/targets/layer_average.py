@@ -1,4 +1,4 @@
-"""Regression targets from the top layers of a teacher: normalise each over time, then average (data2vec, AV2vec)."""
+"""Targets from a teacher's top layers: normalise each over time, then average (data2vec, AV2vec)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 def instance_norm(x: Tensor, padding_mask: Tensor | None, eps: float = 1e-5) -> Tensor:
     """Normalise each clip and channel over its real frames, in float32.
 
-    Without padding this is ``F.instance_norm`` over time; statistics of padded frames would change a clip's targets
-    with the company it has in the batch.
+    Without padding this is ``F.instance_norm`` over time; statistics of padded frames would change a clip's
+    targets with the company it has in the batch.
 
     Args:
         x: ``[B, T, C]``.
@@ -31,7 +31,10 @@ def instance_norm(x: Tensor, padding_mask: Tensor | None, eps: float = 1e-5) -> 
 
 
 def averaged_targets(
-    layers: Sequence[Tensor], padding_mask: Tensor | None, normalize_layers: bool = True, normalize_sum: bool = False
+    layers: Sequence[Tensor],
+    padding_mask: Tensor | None,
+    normalize_layers: bool = True,
+    normalize_sum: bool = False,
 ) -> Tensor:
     """Mean of the layers, each instance-normalised first: float32 ``[B, T, C]``.
 

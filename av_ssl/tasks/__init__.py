@@ -1,4 +1,4 @@
-"""Tasks: pre-training and recognition. Importing this package registers tasks, models and criterions with fairseq."""
+"""Pre-training and recognition. Importing this package registers tasks, models, criterions with fairseq."""
 
 from av_ssl.compat import prepare
 

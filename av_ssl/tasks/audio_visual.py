@@ -26,36 +26,51 @@ class AudioVisualTaskConfig(FairseqDataclass):
     """Keys of the data pipeline; those that AV-HuBERT has keep its names."""
 
     data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv"})
-    label_dir: Optional[str] = field(default=None, metadata={"help": "folder with labels and dictionaries; null: data"})
+    label_dir: Optional[str] = field(
+        default=None, metadata={"help": "folder with labels and dictionaries; null: data"}
+    )
     modalities: ChoiceEnum(list(STREAMS)) = field(  # type: ignore[valid-type]
         default="av", metadata={"help": "streams to load: audio, video, or both (av)"}
     )
     normalize: bool = field(default=True, metadata={"help": "layer norm of each stacked filterbank frame"})
-    max_sample_size: Optional[int] = field(default=500, metadata={"help": "leave out longer clips, in video frames"})
-    min_sample_size: Optional[int] = field(default=5, metadata={"help": "leave out shorter clips, in video frames"})
+    max_sample_size: Optional[int] = field(
+        default=500, metadata={"help": "leave out longer clips, in video frames"}
+    )
+    min_sample_size: Optional[int] = field(
+        default=5, metadata={"help": "leave out shorter clips, in video frames"}
+    )
     max_trim_sample_size: Optional[int] = field(
         default=II("task.max_sample_size"), metadata={"help": "cut clips of a batch to so many frames"}
     )
-    pad_audio: bool = field(default=True, metadata={"help": "pad to the longest clip of a batch; false: cut to the shortest"})
+    pad_audio: bool = field(
+        default=True, metadata={"help": "pad to the longest clip of a batch; false: cut to the shortest"}
+    )
     random_crop: bool = field(default=False, metadata={"help": "cut at a random place instead of the start"})
     image_aug: bool = field(default=True, metadata={"help": "random crop and flip of training pictures"})
-    image_crop_size: int = field(default=88, metadata={"help": "side of the picture that the model sees, in pixels"})
+    image_crop_size: int = field(
+        default=88, metadata={"help": "side of the picture that the model sees, in pixels"}
+    )
     image_mean: float = field(default=0.421, metadata={"help": "mean of the grey values on the scale 0..1"})
     image_std: float = field(default=0.165, metadata={"help": "their standard deviation"})
     noise_wav: Optional[str] = field(default=None, metadata={"help": "folder with {split}.tsv noise lists"})
     noise_prob: float = field(default=0.0, metadata={"help": "probability of noise, a clip"})
-    noise_snr: str = field(default="0", metadata={"help": "signal-to-noise ratio in dB: a number, or (low,high)"})
+    noise_snr: str = field(
+        default="0", metadata={"help": "signal-to-noise ratio in dB: a number, or (low,high)"}
+    )
     noise_num: int = field(default=1, metadata={"help": "noise files averaged"})
     seed: int = field(default=II("common.seed"), metadata={"help": "of crops, noise, masks"})
     bad_clips_dir: Optional[str] = field(
         default=None,
-        metadata={"help": "folder for bad_clips.{split}.tsv, the clips that cannot be read; null: that of checkpoints"},
+        metadata={
+            "help": "folder for bad_clips.{split}.tsv, the clips that cannot be read; "
+            "null: that of checkpoints"
+        },
     )
     frames_per_update: int = field(
         default=0,
         metadata={
-            "help": "frames of an update over all GPUs: sets optimization.update_freq for however many there are; "
-            "0: leave update_freq alone"
+            "help": "frames of an update over all GPUs: sets optimization.update_freq for however many there "
+            "are; 0: leave update_freq alone"
         },
     )
 
@@ -82,7 +97,7 @@ class AudioVisualTask(FairseqTask):
     def filter_indices_by_size(
         self, indices: Any, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
     ) -> Any:
-        """Clips were chosen by length when the manifest was read; a batch is bounded by the frame budget alone."""
+        """Keep all: clips were chosen by length as the manifest was read; the frame budget bounds a batch."""
         return indices
 
     def read_split(self, split: str, cfg: Any) -> tuple[list[Clip], list[int]]:
@@ -90,7 +105,9 @@ class AudioVisualTask(FairseqTask):
         clips = read_manifest(Path(cfg.data) / f"{split}.tsv")
         return clips, keep_by_length(clips, cfg.min_sample_size, cfg.max_sample_size)
 
-    def make_dataset(self, split: str, clips: list[Clip], cfg: Any, train: bool, **parts: Any) -> AudioVisualDataset:
+    def make_dataset(
+        self, split: str, clips: list[Clip], cfg: Any, train: bool, **parts: Any
+    ) -> AudioVisualDataset:
         """Build the dataset of the clips given; ``parts`` are labels and masks of the sub-class."""
         return AudioVisualDataset(
             clips=clips,
@@ -125,13 +142,13 @@ def is_training_split(task: FairseqTask, split: str) -> bool:
 
 
 def root_config(cfg: Any) -> Any:
-    """The whole configuration that a task's section belongs to; None where fairseq's commands did not make one."""
+    """The whole configuration that a task's section is of; None where fairseq's commands did not make one."""
     root = cfg._get_parent() if OmegaConf.is_config(cfg) else None
     return root if root is not None and {"dataset", "optimization", "checkpoint"} <= set(root) else None
 
 
 def keep_effective_batch(root: Any, frames_per_update: int) -> None:
-    """Set ``optimization.update_freq`` so that an update sees ``frames_per_update`` frames on any number of GPUs."""
+    """Set ``optimization.update_freq``: ``frames_per_update`` frames an update on any number of GPUs."""
     budget, gpus = root.dataset.max_tokens, root.distributed_training.distributed_world_size
     if not budget:
         return

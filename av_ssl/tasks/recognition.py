@@ -24,9 +24,12 @@ FEATURE_KEYS = ("normalize", "image_crop_size", "image_mean", "image_std")
 class RecognitionConfig(AudioVisualTaskConfig):
     """Keys of the labels."""
 
-    labels: str = field(default="wrd", metadata={"help": "label files are {split}.LABELS, the dictionary dict.LABELS.txt"})
+    labels: str = field(
+        default="wrd", metadata={"help": "label files are {split}.LABELS, the dictionary dict.LABELS.txt"}
+    )
     tokenizer: Optional[str] = field(
-        default=None, metadata={"help": "sentencepiece model; null: {label_dir}/spm.model if there is one, else none"}
+        default=None,
+        metadata={"help": "sentencepiece model; null: {label_dir}/spm.model if there is one, else none"},
     )
 
 
@@ -34,8 +37,8 @@ class RecognitionConfig(AudioVisualTaskConfig):
 class RecognitionTask(AudioVisualTask):
     """Clips with transcripts, for ``av_hubert_seq2seq`` and ``av_hubert_ctc`` models.
 
-    The dictionary and the tokenizer are stored in the checkpoint (as plain strings and bytes in a tensor, no pickled
-    objects), and a checkpoint whose dictionary differs from the data's is refused.
+    The dictionary and the tokenizer are stored in the checkpoint (as plain strings and bytes in a tensor, no
+    pickled objects), and a checkpoint whose dictionary differs from the data's is refused.
     """
 
     cfg: RecognitionConfig
@@ -58,7 +61,7 @@ class RecognitionTask(AudioVisualTask):
         return self.text_encoder.dictionary
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """Build a recogniser; for training, its encoder's configuration and weights come from ``model.w2v_path``."""
+        """Build a recogniser; for training, its encoder (configuration, weights) is ``model.w2v_path``'s."""
         self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
             attach_encoder_config(cfg)
@@ -68,14 +71,16 @@ class RecognitionTask(AudioVisualTask):
         """Read ``{data}/{split}.tsv`` and its transcripts.
 
         Args:
-            task_cfg: configuration stored in a checkpoint that is being decoded; features are made as it says.
+            task_cfg: configuration stored in the checkpoint that is decoded; features are made as it says.
         """
         cfg = self.cfg
         for key in FEATURE_KEYS if task_cfg is not None else ():
             if key in task_cfg:
                 cfg[key] = task_cfg[key]
         clips, kept = self.read_split(split, cfg)
-        labels = TextLabels(Path(cfg.label_dir or cfg.data) / f"{split}.{cfg.labels}", self.text_encoder, clips)
+        labels = TextLabels(
+            Path(cfg.label_dir or cfg.data) / f"{split}.{cfg.labels}", self.text_encoder, clips
+        )
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],

@@ -71,3 +71,13 @@ def test_no_text(tmp_path, capsys):
     (tmp_path / "train.wrd").write_text("\n")
     assert main(["vocabulary", str(tmp_path)]) == 1
     assert "holds no words" in capsys.readouterr().err
+
+
+def test_whole_words_whatever_the_size(out):
+    assert main(["vocabulary", str(out), "--size", "8", "--type", "word"]) == 0
+    model = sentencepiece.SentencePieceProcessor(model_file=str(out / "spm.model"))
+    words = set((out / "train.wrd").read_text(encoding="utf-8").lower().split())
+    assert {model.id_to_piece(k) for k in range(4, model.get_piece_size())} == {
+        f"\u2581{word}" for word in words
+    }
+    assert model.encode("café lait", out_type=str) == ["\u2581café", "\u2581lait"]

@@ -35,7 +35,9 @@ def source(lengths: list[int], frames: int, size: int = 24, seed: int = 0) -> di
     """A batch's ``source``, ``padding_mask`` and ``frame_index``."""
     generator = torch.Generator().manual_seed(seed)
     audio = torch.randn(len(lengths), 104, frames, generator=generator)
-    video = torch.randint(0, 256, (len(lengths), 1, frames, size, size), dtype=torch.uint8, generator=generator)
+    video = torch.randint(
+        0, 256, (len(lengths), 1, frames, size, size), dtype=torch.uint8, generator=generator
+    )
     padding = torch.arange(frames) >= torch.tensor(lengths)[:, None]
     audio.transpose(1, 2)[padding] = 0
     return {
@@ -45,7 +47,9 @@ def source(lengths: list[int], frames: int, size: int = 24, seed: int = 0) -> di
     }
 
 
-def net_input(model: AV2vecModel, lengths: list[int], frames: int | None = None, seed: int = 0) -> dict[str, Any]:
+def net_input(
+    model: AV2vecModel, lengths: list[int], frames: int | None = None, seed: int = 0
+) -> dict[str, Any]:
     """What the data pipeline gives an AV2vec model."""
     frames = frames or max(lengths)
     masks = model.masking.draw(lengths, frames, np.random.default_rng(seed))

@@ -118,8 +118,13 @@ def test_frames_in_the_loss_do_not_depend_on_padding(model):
 def test_gradient_scale_of_the_front_ends():
     gradients = []
     for scale in (1.0, 0.1):
-        model = tiny_av2vec(feature_grad_mult=scale, dropout=0.0, attention_dropout=0.0, encoder_layerdrop=0.0,
-                            dropout_input=0.0).train()  # fmt: skip
+        model = tiny_av2vec(
+            feature_grad_mult=scale,
+            dropout=0.0,
+            attention_dropout=0.0,
+            encoder_layerdrop=0.0,
+            dropout_input=0.0,
+        ).train()
         model(**keep_both(net_input(model, LENGTHS)))["prediction"].square().sum().backward()
         gradients.append(model.feature_extractor_video.proj.weight.grad)
     np.testing.assert_allclose(gradients[1], 0.1 * gradients[0], rtol=1e-3, atol=1e-7)
@@ -147,7 +152,9 @@ def test_checkpoint_restores_the_teacher(model):
         loss_of(model, keep_both(net_input(model, LENGTHS, seed=update))).backward()
         optimizer.step()
     state = copy.deepcopy(model.state_dict())
-    resumed = tiny_av2vec(dropout=0.0, attention_dropout=0.0, dropout_input=0.0, encoder_layerdrop=0.0).train()
+    resumed = tiny_av2vec(
+        dropout=0.0, attention_dropout=0.0, dropout_input=0.0, encoder_layerdrop=0.0
+    ).train()
     resumed.set_num_updates(3)
     resumed.load_state_dict(state)
     batch = keep_both(net_input(model, LENGTHS, seed=7))

@@ -10,7 +10,12 @@ from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config
 
 from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
 
-SMALL = {"encoder_layers": 3, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 48, "encoder_attention_heads": 4}
+SMALL = {
+    "encoder_layers": 3,
+    "encoder_embed_dim": 32,
+    "encoder_ffn_embed_dim": 48,
+    "encoder_attention_heads": 4,
+}
 
 
 def encoder(**overrides) -> TransformerEncoder:

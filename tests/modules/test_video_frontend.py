@@ -40,9 +40,7 @@ def test_padding_changes_nothing(frontend, training):
 def test_bytes_are_normalised(frontend):
     video = torch.randint(0, 256, (1, 1, 5, 24, 24), dtype=torch.uint8)
     with torch.no_grad():
-        np.testing.assert_allclose(
-            frontend(video), frontend((video / 255.0 - 0.421) / 0.165), atol=1e-5
-        )
+        np.testing.assert_allclose(frontend(video), frontend((video / 255.0 - 0.421) / 0.165), atol=1e-5)
 
 
 def test_given_frame_index_equals_found_one(frontend):

@@ -1,4 +1,4 @@
-"""Every shipped YAML: composes as the stock command composes it, builds, says nothing that is the default anyway."""
+"""Every shipped YAML: composes as the stock command does it, builds, repeats nothing that is the default."""
 
 from __future__ import annotations
 
@@ -118,4 +118,6 @@ def plain(value):
     """Compare lists, tuples and their strings alike."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
-    return str(list(value)) if isinstance(value, (list, tuple)) else str(value).replace("(", "[").replace(")", "]")
+    if isinstance(value, (list, tuple)):
+        return str(list(value))
+    return str(value).replace("(", "[").replace(")", "]")

@@ -6,7 +6,11 @@ from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
 from av_ssl.targets.ema import EMATeacher, annealed_decay
 
 CFG = TransformerConfig(
-    encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16, encoder_attention_heads=2, layer_norm_first=True
+    encoder_layers=1,
+    encoder_embed_dim=16,
+    encoder_ffn_embed_dim=16,
+    encoder_attention_heads=2,
+    layer_norm_first=True,
 )
 
 
@@ -26,7 +30,9 @@ def shift(module: nn.Module, amount: float) -> None:
             parameter += amount
 
 
-@pytest.mark.parametrize(("update", "decay"), [(0, 0.999), (10_000, 0.9993), (20_000, 0.9996), (30_000, 0.9999), (99_999, 0.9999)])
+@pytest.mark.parametrize(
+    ("update", "decay"), [(0, 0.999), (10_000, 0.9993), (20_000, 0.9996), (30_000, 0.9999), (99_999, 0.9999)]
+)
 def test_schedule(update, decay):
     assert annealed_decay(update, 0.999, 0.9999, 30_000) == pytest.approx(decay, abs=1e-9)
 

@@ -25,7 +25,9 @@ def test_padding_changes_nothing(layers):
     padding = torch.zeros(2, 50, dtype=torch.bool)
     padding[:, 30:] = True
     padded = [F.pad(layer, (0, 0, 0, 20), value=9.0) for layer in layers]
-    np.testing.assert_allclose(averaged_targets(padded, padding)[:, :30], averaged_targets(layers, None), atol=1e-5)
+    np.testing.assert_allclose(
+        averaged_targets(padded, padding)[:, :30], averaged_targets(layers, None), atol=1e-5
+    )
 
 
 def test_statistics_are_float32():

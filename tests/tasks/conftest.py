@@ -19,7 +19,7 @@ TINY_ENCODER = [
     "model.encoder_attention_heads=2", "model.conv_pos=8", "model.conv_pos_groups=2", "model.resnet_width=4",
     "model.average_top_k_layers=2",
 ]  # fmt: skip
-# The schedule must not depend on the number of updates, or a resumed run would differ from an uninterrupted one.
+# The schedule must not depend on the number of updates: a resumed run would differ from an uninterrupted one.
 SCHEDULE = [
     "lr_scheduler.phase_ratio=null", "+lr_scheduler.warmup_steps=2", "+lr_scheduler.hold_steps=9",
     "+lr_scheduler.decay_steps=9",
@@ -49,8 +49,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, clips in (("train", 12), ("valid", 4), ("test", 4)):
         write_split(folder, split, clips, rng)
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(WORDS * 5), model_prefix=str(folder / "spm"), vocab_size=40, model_type="unigram",
-        hard_vocab_limit=False, bos_id=0, pad_id=1, eos_id=2, unk_id=3, minloglevel=2,
+        sentence_iterator=iter(WORDS * 5), model_prefix=str(folder / "spm"), vocab_size=40,
+        model_type="unigram", hard_vocab_limit=False, bos_id=0, pad_id=1, eos_id=2, unk_id=3, minloglevel=2,
     )  # fmt: skip
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
     pieces = [tokenizer.id_to_piece(i) for i in range(4, tokenizer.get_piece_size())]
@@ -77,16 +77,17 @@ def stock(*command: str | Path, expect: int = 0) -> str:
 def train(config: str, save: Path, *overrides: str, prefix: tuple[str, ...] = (), expect: int = 0) -> str:
     """``fairseq-hydra-train`` with a configuration of the toy demo, cut down."""
     return stock(
-        *prefix, "fairseq-hydra-train", "--config-dir", REPOSITORY / "examples/toy/conf", "--config-name", config,
-        f"common.user_dir={REPOSITORY / 'av_ssl'}", f"checkpoint.save_dir={save}", f"hydra.run.dir={save / 'hydra'}",
-        "task.image_crop_size=22", "dataset.max_tokens=150", "common.log_interval=1", *SCHEDULE, *overrides, expect=expect,
+        *prefix, "fairseq-hydra-train", "--config-dir", REPOSITORY / "examples/toy/conf",
+        "--config-name", config, f"common.user_dir={REPOSITORY / 'av_ssl'}", f"checkpoint.save_dir={save}",
+        f"hydra.run.dir={save / 'hydra'}", "task.image_crop_size=22", "dataset.max_tokens=150",
+        "common.log_interval=1", *SCHEDULE, *overrides, expect=expect,
     )  # fmt: skip
 
 
 def pretrain(data: Path, save: Path, updates: int, *overrides: str, prefix: tuple[str, ...] = ()) -> str:
     return train(
-        "pretrain", save, f"task.data={data}", f"optimization.max_update={updates}", *TINY_ENCODER, *overrides,
-        prefix=prefix,
+        "pretrain", save, f"task.data={data}", f"optimization.max_update={updates}",
+        *TINY_ENCODER, *overrides, prefix=prefix,
     )  # fmt: skip
 
 

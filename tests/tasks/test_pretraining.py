@@ -38,9 +38,11 @@ def test_two_processes(data, tmp_path):
     output = pretrain(
         data, tmp_path, 3, "distributed_training.distributed_world_size=2", "+task.frames_per_update=600",
         "distributed_training.distributed_backend=gloo", "distributed_training.ddp_backend=legacy_ddp",
-        prefix=(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"),
+        prefix=(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+                "--no-python"),
     )  # fmt: skip
-    assert "effective batch: up to 600 frames (24 s) an update = 150 a GPU x 2 GPUs x 2 micro-batches" in output
+    effective = "effective batch: up to 600 frames (24 s) an update = 150 a GPU x 2 GPUs x 2 micro-batches"
+    assert effective in output
     assert '"num_updates": "3"' in output
     assert any(name.startswith("_ema.") for name in tensors(tmp_path / "checkpoint_last.pt"))
 
@@ -56,16 +58,17 @@ def test_bfloat16(data, tmp_path):
 @pytest.mark.slow
 def test_noise_and_validation(data, tmp_path):
     output = pretrain(
-        data, tmp_path, 2, f"+task.noise_wav={data / 'noise'}", "+task.noise_prob=0.5", "+task.noise_snr='(-5,5)'",
-        "dataset.disable_validation=false", "dataset.validate_interval_updates=2",
+        data, tmp_path, 2, f"+task.noise_wav={data / 'noise'}", "+task.noise_prob=0.5",
+        "+task.noise_snr='(-5,5)'", "dataset.disable_validation=false", "dataset.validate_interval_updates=2",
     )  # fmt: skip
     assert "valid_loss_regression" in output
 
 
 def test_validate_command(data, pretrained):
     output = stock(
-        "fairseq-validate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_pretraining", "--path", pretrained,
-        "--valid-subset", "valid", "--max-tokens", "200", "--cpu", "--image-crop-size", "22", "--log-format", "simple",
+        "fairseq-validate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_pretraining",
+        "--path", pretrained, "--valid-subset", "valid", "--max-tokens", "200", "--cpu",
+        "--image-crop-size", "22", "--log-format", "simple",
     )  # fmt: skip
     assert "loss_regression" in output
 

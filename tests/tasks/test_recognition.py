@@ -20,8 +20,8 @@ SEQ2SEQ = [
 
 def finetune(data, checkpoint, save, updates, *overrides, modalities="av", expect=0):
     return train(
-        "finetune", save, f"task.data={data}", f"model.w2v_path={checkpoint}", f"optimization.max_update={updates}",
-        f"task.modalities={modalities}", *overrides, expect=expect,
+        "finetune", save, f"task.data={data}", f"model.w2v_path={checkpoint}",
+        f"optimization.max_update={updates}", f"task.modalities={modalities}", *overrides, expect=expect,
     )  # fmt: skip
 
 
@@ -29,8 +29,9 @@ def generate(data, checkpoint, *options, expect=0):
     from .conftest import stock
 
     return stock(
-        "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_recognition", "--path", checkpoint,
-        "--gen-subset", "test", "--scoring", "wer", "--max-tokens", "400", "--cpu", *options, expect=expect,
+        "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_recognition",
+        "--path", checkpoint, "--gen-subset", "test", "--scoring", "wer", "--max-tokens", "400", "--cpu",
+        *options, expect=expect,
     )  # fmt: skip
 
 
@@ -44,7 +45,9 @@ def ctc(data, pretrained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def seq2seq(data, pretrained, tmp_path_factory):
     save = tmp_path_factory.mktemp("seq2seq")
-    output = finetune(data, pretrained, save, 4, *SEQ2SEQ, "model.freeze_finetune_updates=2", modalities="video")
+    output = finetune(
+        data, pretrained, save, 4, *SEQ2SEQ, "model.freeze_finetune_updates=2", modalities="video"
+    )
     assert "loaded" in output
     assert "of pre-training only" in output
     return save / "checkpoint_last.pt"

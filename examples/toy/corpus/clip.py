@@ -22,6 +22,7 @@ from corpus.voices import SPLITS, Voice, draw_voice
 FRAME_RATE = 25  # Hz
 HELD_OUT_SHARE = 5  # one valid and one test speaker for so many training speakers
 
+SILENCE = (0.04, 0.16)  # s, before the first word and after the last
 _SPEAKER, _CLIP = 0, 1  # keep the random numbers of speakers and clips apart
 
 
@@ -102,7 +103,7 @@ class Studio:
         rng = self._generator(_CLIP, slot.split, slot.number)
         face, voice, photograph = self._speaker(slot.split, slot.speaker)
         utterance = self._synthesiser.say(sentence(rng), _vary(voice, rng), int(rng.integers(2**31)))
-        before, after = rng.uniform(0.2, 0.5, 2)
+        before, after = rng.uniform(*SILENCE, 2)
         wave, frames = _on_air(utterance, before, after, rng)
         words = tuple(word.later(before) for word in utterance.words)
         phones = tuple(phone.later(before) for phone in utterance.phones)
@@ -135,8 +136,9 @@ def _on_air(
 ) -> tuple[NDArray[np.int16], int]:
     """The utterance at some loudness, between seconds of silence, over a faint hiss; and how many frames."""
     start = round(before * utterance.rate)
-    seconds = (start + len(utterance.wave)) / utterance.rate + after
-    frames = int(np.ceil(seconds * FRAME_RATE))
+    # espeak-ng ends a sentence with a long pause of its own.
+    frames = int(np.ceil((before + utterance.words[-1].end + after) * FRAME_RATE))
     wave = 30.0 * rng.standard_normal(frames * utterance.rate // FRAME_RATE)
-    wave[start : start + len(utterance.wave)] += utterance.wave * rng.uniform(0.5, 1)
+    spoken = utterance.wave[: len(wave) - start]
+    wave[start : start + len(spoken)] += spoken * rng.uniform(0.5, 1)
     return np.clip(np.round(wave), -32768, 32767).astype(np.int16), frames
