@@ -1,8 +1,8 @@
 """The whole job on a corpus that is made on the spot: `make demo`, or `make demo-quick` to see the machinery.
 
 Makes talking faces, crops their mouths, pre-trains AV2vec on them without labels, fine-tunes recognisers for
-video, audio and both with few labels, once from AV2vec and once from scratch, and prints the word error rates,
-clean and in babble noise. What is finished is not done again; `--out` says where it lies.
+video, audio and both with few labels, once from AV2vec and once from scratch, and prints the word error
+rates, clean and in babble noise. What is finished is not done again; `--out` says where it lies.
 """
 
 import argparse
