@@ -130,8 +130,9 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
     return size**3 / seconds
 
 
-def median_time(run: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    run()
+def median_time(run: Callable[[], Any], device: torch.device, repeats: int, warmup: int = 1) -> float:
+    for _ in range(warmup):
+        run()
     times = []
     for _ in range(repeats):
         synchronize(device)
@@ -180,7 +181,7 @@ def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> t
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with attention(variant.fused_attention):
-        seconds = median_time(step, device, args.steps)
+        seconds = median_time(step, device, args.steps, args.warmup)
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device) / 1e9
     else:
@@ -196,6 +197,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--frames", type=int, default=1000, help="real frames of the batch, about")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=1, help="steps before these that do not count")
     parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default="float32")
     parser.add_argument("--compile", action="store_true", help="add a row with model.compile=true")
     return parser.parse_args()

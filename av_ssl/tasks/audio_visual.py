@@ -136,9 +136,9 @@ class AudioVisualTask(FairseqTask):
         )
 
 
-def is_training_split(task: FairseqTask, split: str) -> bool:
-    """Whether a split is trained on: named ``train``, or in ``dataset.train_subset``."""
-    return split == "train" or split.startswith("train")
+def is_training_split(split: str) -> bool:
+    """Whether a split is trained on, and so augmented anew in every epoch: its name begins with ``train``."""
+    return split.startswith("train")
 
 
 def root_config(cfg: Any) -> Any:

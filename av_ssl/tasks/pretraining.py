@@ -38,7 +38,7 @@ class PretrainingTask(AudioVisualTask):
             split,
             [clips[index] for index in kept],
             cfg,
-            train=is_training_split(self, split),
+            train=is_training_split(split),
             masking=self.masking,
             clean_audio=True,
         )

@@ -85,7 +85,7 @@ class RecognitionTask(AudioVisualTask):
             split,
             [clips[index] for index in kept],
             cfg,
-            train=is_training_split(self, split),
+            train=is_training_split(split),
             labels=labels.select(kept),
         )
 
