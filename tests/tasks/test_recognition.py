@@ -46,7 +46,7 @@ def ctc(data, pretrained, tmp_path_factory):
 def seq2seq(data, pretrained, tmp_path_factory):
     save = tmp_path_factory.mktemp("seq2seq")
     output = finetune(
-        data, pretrained, save, 4, *SEQ2SEQ, "model.freeze_finetune_updates=2", modalities="video"
+        data, pretrained, save, 4, *SEQ2SEQ, "+model.freeze_finetune_updates=2", modalities="video"
     )
     assert "loaded" in output
     assert "of pre-training only" in output
