@@ -5,6 +5,7 @@ a Transformer (Shi et al., 2022, section 3).  Tensor names are AV-HuBERT's, so w
 methods.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -100,16 +101,16 @@ class AudioVisualEncoder(BaseFairseqModel):
         audio, video = source.get("audio"), source.get("video")
         if audio is None and video is None:
             raise ValueError("source has neither audio nor video")
-        return Features(
-            None if audio is None else self.scaled_gradient(lambda: self.feature_extractor_audio(audio)),
-            None
-            if video is None
-            else self.scaled_gradient(
+        heard = seen = None
+        if audio is not None:
+            heard = self.scaled_gradient(lambda: self.feature_extractor_audio(audio))
+        if video is not None:
+            seen = self.scaled_gradient(
                 lambda: self.feature_extractor_video(video, padding_mask, frame_index), video_grad
-            ),
-        )
+            )
+        return Features(heard, seen)
 
-    def scaled_gradient(self, extract, wanted: bool = True) -> Tensor:  # type: ignore[no-untyped-def]
+    def scaled_gradient(self, extract: Callable[[], Tensor], wanted: bool = True) -> Tensor:
         scale = self.cfg.feature_grad_mult
         if scale <= 0 or not wanted:
             with torch.no_grad():
