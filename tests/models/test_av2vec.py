@@ -57,11 +57,16 @@ def test_target_does_not_depend_on_what_the_student_sees(model):
     other["masks"] = {**model.masking.draw(LENGTHS, 30, np.random.default_rng(9)), "dropped": "video"}
     index = batch["masks"]["loss_index"]
     other["masks"]["loss_index"] = index
-    model.cfg.dropout = 0.5
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
     torch.manual_seed(1)
     first = model(**batch)["target"]
     torch.manual_seed(2)
-    assert torch.equal(model(**other)["target"], first)
+    output = model(**other)
+    assert torch.equal(output["target"], first)
+    torch.manual_seed(3)
+    assert not torch.equal(model(**other)["prediction"], output["prediction"])  # dropout does act
 
 
 def test_no_gradient_reaches_the_teacher(model):
