@@ -1,6 +1,6 @@
 """Speed of a pre-training step of AV2vec, with each of its economies switched off in turn.
 
-    python benchmarks/training_step.py [--device cuda] [--size base] [--frames 1000] [--steps 3]
+    python benchmarks/training_step.py [--device cuda] [--size base] [--frames 1000] [--steps 3] [--json FILE]
 
 Prints a markdown table: real frames a second, peak memory, and the share of the machine's own matrix-product
 peak (measured in the same run) that the useful multiply-adds of the step reach.  Each row is measured in a
@@ -8,13 +8,15 @@ process of its own, so that its peak memory holds nothing of the rows before it.
 """
 
 import argparse
+import json
 import multiprocessing
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
 from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig
+from av_ssl.media.files import write_atomically
 from av_ssl.models.av2vec import AV2vecConfig, AV2vecModel
 
 SIZES = {
@@ -148,15 +151,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-@contextmanager
-def attention(fused: bool) -> Iterator[None]:
-    if fused:
-        yield
-    else:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-
-
 def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> tuple[float, float, float]:
     """Seconds a step, peak memory in GB (of the device; of the process on a CPU), its useful multiply-adds.
 
@@ -180,7 +174,7 @@ def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> t
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with attention(variant.fused_attention):
+    with nullcontext() if variant.fused_attention else sdpa_kernel(SDPBackend.MATH):
         seconds = median_time(step, device, args.steps, args.warmup)
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device) / 1e9
@@ -200,39 +194,55 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=1, help="steps before these that do not count")
     parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default="float32")
     parser.add_argument("--compile", action="store_true", help="add a row with model.compile=true")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write conditions and rows to FILE")
     return parser.parse_args()
 
 
-def print_heading(args: argparse.Namespace, lengths: list[int], peak: float) -> None:
+def conditions(args: argparse.Namespace, lengths: list[int], peak: float) -> dict[str, Any]:
+    """What the figures hold for."""
     device = torch.device(args.device)
     processor = platform.processor() or platform.machine()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor
-    padded = max(lengths) * len(lengths)
-    print(
-        f"AV2vec {args.size}, {str(args.dtype)[6:]}, {len(lengths)} clips, "
-        f"{sum(lengths)} real of {padded} frames; "
-        f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-        f"matrix-product peak {2 * peak / 1e9:.0f} GFLOP/s\n"
-    )
+    return {
+        "model": f"AV2vec {args.size}, {str(args.dtype)[6:]}",
+        "batch": f"{len(lengths)} clips, {sum(lengths)} real of {max(lengths) * len(lengths)} frames",
+        "machine": f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "matrix_peak_gflops": round(2 * peak / 1e9),
+        "steps": args.steps,
+    }
+
+
+def print_heading(of: dict[str, Any]) -> None:
+    peak = f"matrix-product peak {of['matrix_peak_gflops']} GFLOP/s"
+    print(f"{of['model']}, {of['batch']}; {of['machine']}; {peak}\n")
     print("| step | frames/s | against shipped | peak memory, GB | share of matrix peak |")
     print("|---|---|---|---|---|")
+
+
+def print_row(row: dict[str, Any], shipped: dict[str, Any]) -> None:
+    speed = row["frames_per_second"]
+    cells = (row["step"], f"{speed:.0f}", f"{speed / shipped['frames_per_second']:.2f} x")
+    cells += (f"{row['peak_memory_gb']:.1f}", f"{row['share_of_matrix_peak']:.0%}")
+    print("|", " | ".join(cells), "|", flush=True)
 
 
 def main() -> None:
     args = parse_arguments()
     lengths = clip_lengths(args.frames, np.random.default_rng(1))
     variants = [*VARIANTS, Variant("torch.compile", model={"compile": True})] if args.compile else VARIANTS
+    rows: list[dict[str, Any]] = []
     # The matrix product, too, runs in a worker: Linux hands this process's own peak memory down to the next.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         peak = pool.apply(matrix_peak, (torch.device(args.device), args.dtype))
-        print_heading(args, lengths, peak)
-        shipped = None
+        heading = conditions(args, lengths, peak)
+        print_heading(heading)
         for variant in variants:
             seconds, memory, useful = pool.apply(measure, (variant, args, lengths))
-            speed = sum(lengths) / seconds
-            shipped = shipped or speed
-            cells = (variant.name, f"{speed:.0f}", f"{speed / shipped:.2f} x", f"{memory:.1f}")
-            print("|", " | ".join((*cells, f"{useful / seconds / peak:.0%}")), "|", flush=True)
+            row = {"step": variant.name, "frames_per_second": sum(lengths) / seconds}
+            rows.append({**row, "peak_memory_gb": memory, "share_of_matrix_peak": useful / seconds / peak})
+            print_row(rows[-1], rows[0])
+            if args.json:  # after each row: an interrupted run keeps what it has
+                write_atomically(args.json, json.dumps({**heading, "rows": rows}, indent=1).encode() + b"\n")
 
 
 if __name__ == "__main__":

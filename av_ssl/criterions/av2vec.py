@@ -1,4 +1,5 @@
-"""Masked latent feature regression (AV2vec, arXiv 2212.02782; the form of the loss is data2vec's)."""
+"""Masked latent feature regression (AV2vec, arXiv 2212.02782; the form of the loss is data2vec's), and with
+cluster ids AV2vec-MLM's two losses."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,6 +11,13 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
+
+from av_ssl.criterions.masked_units import (
+    frame_counts,
+    masked_unit_log,
+    masked_unit_losses,
+    reduce_masked_unit_metrics,
+)
 
 
 def regression_loss(
@@ -40,6 +48,12 @@ class AV2vecCriterionConfig(FairseqDataclass):
     """Weights of the terms; each term is a mean over its own frames."""
 
     lambda_reg: float = field(default=1.0, metadata={"help": "weight of the regression [ours]"})
+    lambda_mlm: float = field(
+        default=1.0, metadata={"help": "weight of cluster ids on the frames of the loss [ours]"}
+    )
+    lambda_mlm_unmasked: float = field(
+        default=0.0, metadata={"help": "weight of cluster ids on the other frames [ours]"}
+    )
     loss_beta: float = field(
         default=0.0, metadata={"help": "smooth-L1 threshold; 0: squared error [data2vec]"}
     )
@@ -51,10 +65,11 @@ class AV2vecCriterionConfig(FairseqDataclass):
 
 @register_criterion("av2vec", dataclass=AV2vecCriterionConfig)
 class AV2vecCriterion(FairseqCriterion):
-    """``lambda_reg * regression / |S| + features_pen_weight * features_pen``, S the frames of the loss.
+    """``lambda_reg * R/|S| + lambda_mlm * M/|S| + lambda_mlm_unmasked * U/|rest| + features_pen_weight * pen``
 
-    Both are multiplied by |S| and |S| is the sample size, so that fairseq's division by the sample size of
-    all workers and micro-batches gives the mean over all their frames.
+    R is the summed regression loss, M and U the summed cross-entropies of a model with ``use_mlm``, S the
+    frames of the loss.  The sum is multiplied by |S|, and |S| is the sample size, so that fairseq's division
+    by the sample size of all workers and micro-batches gives the mean over all their frames.
     """
 
     def __init__(self, cfg: AV2vecCriterionConfig, task: Any) -> None:
@@ -64,32 +79,46 @@ class AV2vecCriterion(FairseqCriterion):
     def forward(
         self, model: Any, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[Tensor, int, dict[str, Any]]:
-        output = model(**sample["net_input"])
-        frames = output["prediction"].size(0)
-        regression = regression_loss(
-            output["prediction"], output["target"], self.cfg.loss_beta, self.cfg.loss_scale
-        )
+        output = model(target_list=sample.get("target_list", ()), **sample["net_input"])
+        frames = sample["net_input"]["masks"]["loss_index"].numel()
         penalty = output["features_pen"] * frames
-        loss = self.cfg.lambda_reg * regression + self.cfg.features_pen_weight * penalty
+        loss = self.cfg.features_pen_weight * penalty
         logging_output = {
-            "loss": loss.detach(),
-            "loss_regression": regression.detach(),
             "features_pen": penalty.detach(),
-            "target_var": output["target_var"] * frames,
-            "pred_var": output["pred_var"] * frames,
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
             "sample_size": frames,
         }
+        if "prediction" in output:
+            regression = regression_loss(
+                output["prediction"], output["target"], self.cfg.loss_beta, self.cfg.loss_scale
+            )
+            loss = loss + self.cfg.lambda_reg * regression
+            logging_output["loss_regression"] = regression.detach()
+            logging_output["target_var"] = output["target_var"] * frames
+            logging_output["pred_var"] = output["pred_var"] * frames
+        if "logit_m_list" in output:
+            loss = loss + self.masked_unit_loss(output, frames)
+            logging_output.update(masked_unit_log(output))
+        logging_output["loss"] = loss.detach()
         return loss, frames, logging_output
+
+    def masked_unit_loss(self, output: dict[str, Any], frames: int) -> Tensor:
+        """Both cross-entropies, each divided by its own number of frames, times ``frames``."""
+        losses, counts = masked_unit_losses(output), frame_counts(output)
+        weights = {"m": self.cfg.lambda_mlm, "u": self.cfg.lambda_mlm_unmasked}
+        means = [weights[part] * losses[part] / max(1, counts[part]) for part in losses]
+        return torch.stack(means).sum() * frames
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Frame-weighted means over workers and micro-batches."""
-        frames = sum(log.get("sample_size", 0) for log in logging_outputs)
+        """Frame-weighted means over workers and micro-batches; the cross-entropies alone in bits."""
+        frames = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
         for key in ("loss", "loss_regression", "features_pen", "target_var", "pred_var"):
-            total = sum(log.get(key, 0) for log in logging_outputs)
-            metrics.log_scalar(key, torch.as_tensor(total / max(frames, 1)).item(), frames, round=4)
+            if any(key in log for log in logging_outputs):
+                total = sum(log.get(key, 0) for log in logging_outputs)
+                metrics.log_scalar(key, torch.as_tensor(total / frames).item(), frames, round=4)
+        reduce_masked_unit_metrics(logging_outputs)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

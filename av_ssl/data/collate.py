@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.data.labels import FRAME_RATE, FrameLabels
+from av_ssl.data.labels import FrameLabels
 
 PADDING_GREY = 107
 """Grey level of padded pictures: zero, as AV-HuBERT pads, after normalising by its mean of 0.421."""
@@ -33,7 +33,7 @@ class Sample:
     video: NDArray[np.uint8] | None
     """`[T, H, W]`; a view that may be memory-mapped or have negative strides."""
     labels: Sequence[Tensor]
-    """int64 `[L]`: the transcript, or one sequence for each set of frame labels."""
+    """int64: the transcript `[L]`, or for each set of frame labels one `[T]`."""
 
     @property
     def frames(self) -> int:
@@ -41,6 +41,20 @@ class Sample:
         stream = self.audio if self.video is None else self.video
         assert stream is not None
         return len(stream)
+
+    def cut(self, labelled: int) -> Sample:
+        """Without the frames behind the last one that has a label: those at the end have none where the
+        labels' window does not fill (under 0.1 s; the data set holds no clip that lacks more)."""
+        frames = min(self.frames, labelled)
+        streams = {
+            name: None if stream is None else stream[:frames]
+            for name, stream in (
+                ("audio", self.audio),
+                ("audio_clean", self.audio_clean),
+                ("video", self.video),
+            )
+        }
+        return replace(self, **streams, labels=[ids[:frames] for ids in self.labels])
 
 
 @dataclass(frozen=True)
@@ -148,31 +162,22 @@ def collate_text(
     return {"target": pad_right(targets, pad), "ntokens": int(lengths.sum())}
 
 
-def collate_frame_labels(
-    labels: Sequence[Tensor], extent: Extent, label_rate: float, pad: int, padded: bool
-) -> Tensor:
-    """Frame labels int64 `[B, T']` of the frames that the batch took, padded on the right.
-
-    Start and number are rounded to whole labels; where clips are cut to the shortest (not `padded`), T' is
-    what the clip with the fewest labels left has.
-    """
-    ratio = label_rate / FRAME_RATE
-    starts = [round(start * ratio) for start in extent.starts]
-    size = round(extent.frames * ratio)
-    if not padded:
-        size = min(size, *(max(0, len(row) - start) for row, start in zip(labels, starts, strict=True)))
-    return pad_right([row[start : start + size] for row, start in zip(labels, starts, strict=True)], pad)
+def collate_frame_labels(labels: Sequence[Tensor], extent: Extent, pad: int) -> Tensor:
+    """Labels int64 `[B, T]` of the frames that the batch took, padded on the right."""
+    batch = torch.full((len(labels), extent.frames), pad, dtype=torch.int64)
+    for row, ids, start, length in zip(batch, labels, extent.starts, extent.lengths, strict=True):
+        row[:length] = ids[start : start + length]
+    return batch
 
 
 def collate_label_sets(
-    samples: Sequence[Sample], sets: Sequence[FrameLabels], extent: Extent, padded: bool
+    samples: Sequence[Sample], sets: Sequence[FrameLabels], extent: Extent
 ) -> list[Tensor]:
     """One `collate_frame_labels` for each set of frame labels that samples have."""
-    targets = []
-    for k, labels in enumerate(sets):
-        rows = [sample.labels[k] for sample in samples]
-        targets.append(collate_frame_labels(rows, extent, labels.label_rate, labels.dictionary.pad(), padded))
-    return targets
+    return [
+        collate_frame_labels([sample.labels[k] for sample in samples], extent, labels.dictionary.pad())
+        for k, labels in enumerate(sets)
+    ]
 
 
 def pad_right(rows: Sequence[Tensor], pad: int) -> Tensor:

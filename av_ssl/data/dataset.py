@@ -146,7 +146,8 @@ class AudioVisualDataset(FairseqDataset):
         audio, clean = None, None
         if "audio" in self.modalities:
             audio, clean = self._read_audio(clip, None if video is None else len(video), rng)
-        return Sample(index, clip.id, audio, clean, video, self._labels(index))
+        sample = Sample(index, clip.id, audio, clean, video, self._labels(index))
+        return sample.cut(min(map(len, sample.labels))) if self.frame_labels else sample
 
     def _read_video(self, clip: Clip, rng: np.random.Generator) -> NDArray[np.uint8]:
         assert clip.video is not None
@@ -185,7 +186,7 @@ class AudioVisualDataset(FairseqDataset):
         Returns:
             `id` int64 `[B]`, `utt_id`, `net_input` (see `collate_streams`, `collate_text`; `masks`, see
             `MaskBatch`), `nsentences`, `ntokens` (target tokens, or real frames), and `target` int64
-            `[B, L]`, or for frame labels `target_list` of int64 `[B, T']`.  Empty where no clip could be
+            `[B, L]`, or for frame labels `target_list` of int64 `[B, T]`.  Empty where no clip could be
             read, which fairseq takes for the end of a rank's data.
         """
         readable = [sample for sample in samples if sample is not None]
@@ -218,7 +219,7 @@ class AudioVisualDataset(FairseqDataset):
             return collate_text(samples, net_input, dictionary.pad(), eos)
         if not self.frame_labels:
             return {}
-        return {"target_list": collate_label_sets(samples, self.frame_labels, extent, self.pad)}
+        return {"target_list": collate_label_sets(samples, self.frame_labels, extent)}
 
     # -- what fairseq asks for batching ----------------------------------------------------------------------
 

@@ -148,7 +148,8 @@ class TextLabels(Labels):
 class FrameLabels(Labels):
     """Cluster ids `{split}.km`, `label_rate` of them a second (AV-HuBERT, Shi et al., 2022).
 
-    Ids go through the dictionary: its first line has index 4.
+    They are given one a video frame: frame t has label `floor(t * label_rate / 25)`.  Ids go through the
+    dictionary: its first line has index 4.
 
     Raises DataError as `TextLabels` does.
     """
@@ -168,7 +169,11 @@ class FrameLabels(Labels):
         return cls(path, load_dictionary(dictionary), clips, label_rate)
 
     def encode(self, line: str) -> Tensor:
-        return torch.tensor([self.dictionary.index(symbol) for symbol in line.split()], dtype=torch.int64)
+        """Ids int64 `[T]` of the frames that have a label."""
+        ids = torch.tensor([self.dictionary.index(symbol) for symbol in line.split()], dtype=torch.int64)
+        ratio = self.label_rate / FRAME_RATE
+        frames = torch.arange(int(len(ids) / ratio))
+        return ids[(frames * ratio).long()]
 
     def agrees(self, clips: Sequence[Clip]) -> NDArray[np.bool_]:
         """Of each clip `[N]`, whether labels and video frames last equally long within 0.1 s."""

@@ -19,6 +19,8 @@ from torch import Tensor
 BoolArray = NDArray[np.bool_]
 Stream = Literal["audio", "video"]
 LOSS_FRAMES = ("union", "surviving", "all")
+SPAN_LENGTHS = ("static", "uniform", "normal", "poisson")
+REPLACEMENTS = ("same_seq", "same_other_seq")
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,20 @@ class SpanMask:
     The number of spans in n frames is `floor(probability * n / length + u)`, u uniform in [0, 1), at least
     `min_spans`: since spans overlap, the masked share is below `probability`.  `equal_counts` un-masks random
     frames of a batch until all clips have as many masked ones.  Probability 0 masks nothing.
+
+    `selection` says how long each span is: `static` (`length`), `uniform` in [`other`, 2 `length`], `normal`
+    (mean `length`, standard deviation `other`, at least 1) or `poisson` (mean `length`).  With `overlap`
+    False spans keep `min_space` frames apart; those that find no room are left out.
     """
 
     probability: float
     length: int
     min_spans: int = 2
     equal_counts: bool = True
+    selection: str = "static"
+    other: float = 0.0
+    overlap: bool = True
+    min_space: int = 1
 
     def __post_init__(self) -> None:
         if self.probability < 0 or self.length < 1:
@@ -41,6 +51,20 @@ class SpanMask:
                 f"mask probability {self.probability} and length {self.length}: the first must not be "
                 "negative, the second at least 1 frame"
             )
+        if self.selection not in SPAN_LENGTHS:
+            raise ValueError(
+                f"mask_selection is {self.selection!r}; it must be one of {', '.join(SPAN_LENGTHS)}"
+            )
+
+    def draw_lengths(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Lengths of `count` spans, in frames."""
+        if self.selection == "uniform":
+            return rng.integers(int(self.other), 2 * self.length + 1, count)
+        if self.selection == "normal":
+            return np.maximum(1, np.rint(rng.normal(self.length, self.other, count))).astype(np.int64)
+        if self.selection == "poisson":
+            return rng.poisson(self.length, count)
+        return np.full(count, self.length)
 
 
 def draw_spans(lengths: Sequence[int], frames: int, spans: SpanMask, rng: np.random.Generator) -> BoolArray:
@@ -65,12 +89,36 @@ def draw_spans(lengths: Sequence[int], frames: int, spans: SpanMask, rng: np.ran
 def _masked_frames(frames: int, spans: SpanMask, rng: np.random.Generator) -> NDArray[np.int64]:
     """Masked frames of one clip, in order, each once."""
     count = max(spans.min_spans, int(spans.probability * frames / spans.length + rng.random()))
-    starts = frames - spans.length
+    lengths = spans.draw_lengths(count, rng)
+    if not spans.overlap:
+        return _separate_spans(frames, lengths, spans.min_space, rng)
+    starts = frames - int(lengths.min(initial=frames))
     if starts <= count:  # too short for so many spans: let them run over the end
         starts = count + 1
     first = rng.choice(starts, count, replace=False)
-    masked = np.unique(first[:, None] + np.arange(spans.length))
+    masked = np.unique(
+        np.concatenate(
+            [np.arange(start, start + length) for start, length in zip(first, lengths, strict=True)]
+        )
+    )
     return masked[masked < frames]
+
+
+def _separate_spans(
+    frames: int, lengths: NDArray[np.int64], min_space: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Masked frames of spans that do not meet: the longest first, each into a gap drawn by its room."""
+    masked = np.zeros(frames, bool)
+    gaps = [(0, frames)]
+    for length in sorted(map(int, lengths), reverse=True):
+        rooms = np.array([max(0, end - start - length + 1) for start, end in gaps])
+        if not rooms.sum():
+            continue
+        start, end = gaps.pop(int(rng.choice(len(gaps), p=rooms / rooms.sum())))
+        first = int(rng.integers(start, end - length + 1))
+        masked[first : first + length] = True
+        gaps += [(start, first - min_space), (first + length + min_space, end)]
+    return np.flatnonzero(masked)
 
 
 class MaskBatch(TypedDict):
@@ -81,9 +129,13 @@ class MaskBatch(TypedDict):
     video: Tensor
     """bool `[B, T]`, True on masked video frames."""
     video_source: Tensor
-    """int64 `[B, T]`, the frame of the same clip that each frame shows when video is masked at the input."""
+    """int64 `[B, T]`, the flat index b*T+t of the frame that each shows when video is masked at the input."""
+    zeroed: bool
+    """Whether input masking blanks frames instead: a batch of one clip (AV-HuBERT's rule)."""
     loss_index: Tensor
     """int64 `[N]`, flat indices b*T+t of the frames in the loss."""
+    rest_index: Tensor
+    """int64 `[M]`, flat indices of the other real frames."""
     dropped: Stream | None
     """The stream that is withheld from the whole batch."""
 
@@ -102,6 +154,8 @@ class StreamMasking:
             carries their content into the features of neighbours.  Frames of the margin do not enter the loss
             as masked video.
         shared: one mask, drawn as `audio` says, serves both streams (AV-HuBERT's `masking_type: feature`).
+        replacement: what masked video shows when masked at the input: frames from elsewhere in the clip
+            (`same_seq`), or the same frames of another clip of the batch (`same_other_seq`).
 
     Raises ValueError when a setting is out of range or would leave the loss without frames.
     """
@@ -113,8 +167,13 @@ class StreamMasking:
     loss_on: str = "union"
     video_margin: int = 0
     shared: bool = False
+    replacement: str = "same_seq"
 
     def __post_init__(self) -> None:
+        if self.replacement not in REPLACEMENTS:
+            raise ValueError(
+                f"selection_type is {self.replacement!r}; it must be one of {', '.join(REPLACEMENTS)}"
+            )
         if self.loss_on not in LOSS_FRAMES:
             raise ValueError(f"loss_on is {self.loss_on!r}; it must be one of {', '.join(LOSS_FRAMES)}")
         if self.shared and self.audio != self.video:
@@ -151,8 +210,10 @@ class StreamMasking:
         return {
             "audio": torch.from_numpy(audio),
             "video": torch.from_numpy(video.copy()),
-            "video_source": torch.from_numpy(replacement_frames(video, rng)),
+            "video_source": torch.from_numpy(self._draw_source(video, rng)),
+            "zeroed": len(lengths) == 1,
             "loss_index": torch.from_numpy(np.flatnonzero(counted)),
+            "rest_index": torch.from_numpy(np.flatnonzero(real & ~counted)),
             "dropped": dropped,
         }
 
@@ -161,6 +222,14 @@ class StreamMasking:
         if drops >= self.modality_dropout:
             return None
         return "audio" if which < self.audio_dropout else "video"
+
+    def _draw_source(self, video: BoolArray, rng: np.random.Generator) -> NDArray[np.int64]:
+        clips, frames = video.shape
+        if self.replacement == "same_seq":
+            return replacement_frames(video, rng) + np.arange(clips)[:, None] * frames
+        own = np.arange(clips * frames).reshape(video.shape)
+        shift = int(rng.integers(1, clips)) if clips > 1 else 0
+        return np.where(video, np.roll(own, -shift, axis=0), own)
 
     def _counted(
         self, audio: BoolArray, video: BoolArray, real: BoolArray, dropped: Stream | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from av_ssl.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 
 def load_dictionary(path: Path) -> Dictionary:
@@ -59,6 +56,9 @@ class TextEncoder:
     ) -> None:
         self.dictionary = dictionary
         self.origin = origin
+        self._set_tokenizer(tokenizer)
+
+    def _set_tokenizer(self, tokenizer: bytes | None) -> None:
         self.tokenizer = tokenizer
         self.processor = None
         if tokenizer is not None:
@@ -114,13 +114,20 @@ class TextEncoder:
             tokenizer = torch.from_numpy(np.frombuffer(self.tokenizer, np.uint8).copy())
         return {"symbols": list(self.dictionary.symbols), "tokenizer": tokenizer}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no symbols yet: decoding can take them from the checkpoint, see `adopt`."""
+        return len(self.dictionary) == self.dictionary.nspecial
+
+    def adopt(self, state: dict[str, Any]) -> None:
+        """Fill an empty encoder, whose dictionary others hold already, with what `state_dict` stored."""
+        for symbol in state["symbols"][self.dictionary.nspecial :]:
+            self.dictionary.add_symbol(symbol)
+        tokenizer = state["tokenizer"]
+        self._set_tokenizer(None if tokenizer is None else tokenizer.cpu().numpy().tobytes())
+
     def check_state(self, state: dict[str, Any]) -> None:
         """Compare with what `state_dict` stored in a checkpoint; raises DataError where they differ."""
-        if "symbols" not in state:
-            logger.warning(
-                "the checkpoint holds no dictionary, so it cannot be compared with that of the data"
-            )
-            return
         mend = "use the dictionary and the tokenizer that the model was trained with (label_dir, tokenizer)"
         stored, own = list(state["symbols"]), self.dictionary.symbols
         if stored != own:

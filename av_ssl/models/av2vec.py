@@ -1,13 +1,14 @@
 """AV2vec: multimodal self-distillation (Zhang et al., ICASSP 2023, arXiv 2212.02782).
 
 A student sees masked (and, if wanted, noisy) audio and video, one of them at times not at all; it regresses,
-on the masked frames, what a momentum teacher makes of the clean, unmasked clip.  Only the paper's abstract
+on the masked frames, what a momentum teacher makes of the clean, unmasked clip.  AV2vec-MLM (``use_mlm``)
+predicts cluster ids of these frames as well, as AV-HuBERT does.  Only the paper's abstract
 was available when this was written: what it does not say (masking, targets, schedules) is a reconstruction
 from its successors, and the help of each option names its origin.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,9 +17,15 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor, nn
 
-from av_ssl.data.masking import SpanMask, StreamMasking
-from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig, Features, Source
-from av_ssl.modules.masking import replace_frames, take_frames
+from av_ssl.data.masking import StreamMasking
+from av_ssl.models.av_encoder import AudioVisualEncoder, Features, Source
+from av_ssl.models.cluster_head import ClusterHead, ClusterHeadConfig, label_classes
+from av_ssl.models.masked_encoder import (
+    MASKINGS,
+    REPLACEMENTS,
+    MaskedAudioVisualEncoder,
+    MaskedEncoderConfig,
+)
 from av_ssl.modules.transformer import TransformerEncoder
 from av_ssl.targets.ema import EMATeacher, annealed_decay
 from av_ssl.targets.layer_average import averaged_targets
@@ -29,7 +36,7 @@ TEACHER_PREFIX = "_ema."
 
 
 @dataclass
-class AV2vecConfig(AudioVisualEncoderConfig):
+class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
     """AV2vec Base, under AV-HuBERT's keys; ``[reconstructed]``: what the paper's abstract leaves open."""
 
     layer_norm_first: bool = field(
@@ -44,18 +51,19 @@ class AV2vecConfig(AudioVisualEncoderConfig):
     feature_grad_mult: float = field(
         default=0.1, metadata={"help": "scale of the gradient into the front-ends (AV-HuBERT's recipes)"}
     )
-    masking_type: ChoiceEnum(["stream_feature", "input", "feature"]) = field(  # type: ignore[valid-type]
+    masking_type: MASKINGS = field(  # type: ignore[valid-type]
         default="stream_feature",
         metadata={
             "help": "what is masked: each stream's features before fusion, the input itself, or the fused "
             "features [reconstructed]"
         },
     )
+    selection_type: REPLACEMENTS = field(  # type: ignore[valid-type]
+        default="same_seq",
+        metadata={"help": "what masked video frames show under masking_type=input (AV-HuBERT's recipes)"},
+    )
     mask_prob_audio: float = field(
         default=0.8, metadata={"help": "masked spans x length / frames [reconstructed]"}
-    )
-    mask_length_audio: int = field(
-        default=10, metadata={"help": "frames of a masked audio span [reconstructed]"}
     )
     mask_prob_image: float = field(
         default=0.3, metadata={"help": "masked spans x length / frames [reconstructed]"}
@@ -75,6 +83,15 @@ class AV2vecConfig(AudioVisualEncoderConfig):
         metadata={"help": "probability that the student loses one stream of a batch [reconstructed]"},
     )
     audio_dropout: float = field(default=0.5, metadata={"help": "that it is the audio [reconstructed]"})
+    final_dim: int = field(
+        default=256,
+        metadata={"help": "channels in which output and classes are compared (AV-HuBERT's recipes)"},
+    )
+    use_regression: bool = field(default=True, metadata={"help": "regress the teacher's targets"})
+    use_mlm: bool = field(
+        default=False,
+        metadata={"help": "predict the cluster ids of task.labels, too (AV2vec-MLM)"},
+    )
     loss_on: ChoiceEnum(["union", "surviving", "all"]) = field(  # type: ignore[valid-type]
         default="union",
         metadata={
@@ -117,47 +134,42 @@ class AV2vecConfig(AudioVisualEncoderConfig):
 
 
 @register_model("av2vec", dataclass=AV2vecConfig)
-class AV2vecModel(AudioVisualEncoder):
-    """Student, regression head and momentum teacher.
+class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
+    """Student, regression head and momentum teacher; with ``use_mlm`` AV-HuBERT's cluster head.
 
-    The tensors of the student are the fused encoder's; ``final_pred_proj``, ``mask_emb``, ``mask_emb_video``
-    and the teacher (``_ema.*``) serve pre-training alone.
+    The tensors of the student are the fused encoder's; ``final_pred_proj``, the cluster head, ``mask_emb``,
+    ``mask_emb_video`` and the teacher (``_ema.*``) serve pre-training alone.
+
+    Args:
+        classes: dictionary size of each label set, for ``use_mlm``.
     """
 
-    def __init__(self, cfg: AV2vecConfig) -> None:
+    cfg: AV2vecConfig
+
+    def __init__(self, cfg: AV2vecConfig, classes: Sequence[int] = ()) -> None:
         super().__init__(cfg)
-        self.cfg: AV2vecConfig = cfg
         if not 1 <= cfg.average_top_k_layers <= cfg.encoder_layers:
             raise ValueError(
                 f"average_top_k_layers is {cfg.average_top_k_layers}; "
                 f"the encoder has {cfg.encoder_layers} layers"
             )
-        channels = cfg.encoder_embed_dim
-        masking = str(cfg.masking_type)
-        self.mask_emb = nn.Parameter(torch.rand(cfg.audio_feat_dim if masking == "input" else channels))
-        if masking == "stream_feature":
-            self.mask_emb_video = nn.Parameter(torch.rand(channels))
-        self.final_pred_proj = nn.Linear(channels, channels)
+        if not cfg.use_regression and not cfg.use_mlm:
+            raise ValueError("model.use_regression and model.use_mlm are both off: nothing is learned")
+        if cfg.use_mlm:
+            self.add_cluster_head(cfg, cfg.encoder_embed_dim, classes)
+        if cfg.use_regression:
+            self.final_pred_proj = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_embed_dim)
         self.teacher: EMATeacher | None = None
         self.updates = 0
 
     @classmethod
     def build_model(cls, cfg: AV2vecConfig, task: Any = None) -> "AV2vecModel":
-        return cls(cfg)
+        return cls(cfg, label_classes(task) if cfg.use_mlm else ())
 
     @property
     def masking(self) -> StreamMasking:
         """What the data pipeline draws for each batch."""
-        cfg = self.cfg
-        return StreamMasking(
-            audio=SpanMask(cfg.mask_prob_audio, cfg.mask_length_audio),
-            video=SpanMask(cfg.mask_prob_image, cfg.mask_length_image),
-            modality_dropout=cfg.modality_dropout,
-            audio_dropout=cfg.audio_dropout,
-            loss_on=str(cfg.loss_on),
-            video_margin=cfg.mask_margin,
-            shared=str(cfg.masking_type) == "feature",
-        )
+        return self.stream_masking(loss_on=str(self.cfg.loss_on), video_margin=self.cfg.mask_margin)
 
     # -- teacher ---------------------------------------------------------------------------------------------
 
@@ -216,9 +228,10 @@ class AV2vecModel(AudioVisualEncoder):
         padding_mask: Tensor,
         masks: dict[str, Any],
         frame_index: Tensor,
+        target_list: Sequence[Tensor] = (),
         **unused: Any,
-    ) -> dict[str, Tensor]:
-        """Predict the teacher's targets on the frames that count.
+    ) -> dict[str, Any]:
+        """Predict the teacher's targets on the frames that count, and cluster ids.
 
         Args:
             source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` as the student hears and sees them
@@ -226,67 +239,52 @@ class AV2vecModel(AudioVisualEncoder):
             padding_mask: bool ``[B, T]``.
             masks: see :class:`av_ssl.data.masking.StreamMasking`.
             frame_index: int64 ``[F]``, flat indices of real frames.
+            target_list: int64 ``[B, T]`` for each label set.
 
         Returns:
-            ``prediction`` and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``features_pen``
-            (mean square of the student's features), ``target_var`` and ``pred_var`` (standard deviations over
-            frames).
+            ``features_pen`` (mean square of the student's features). With ``use_regression``: ``prediction``
+            and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``target_var`` and ``pred_var``
+            (standard deviations over frames). With ``use_mlm``: ``logit_m_list`` and so on, see
+            :class:`~av_ssl.models.av_hubert.AVHubertModel`.
         """
-        student, clean = self.student_and_clean_features(source, padding_mask, masks, frame_index)
-        target = self.targets(clean, source, padding_mask, frame_index)
-        joined = self.join(drop_stream(student, masks["dropped"]))
-        features_pen = joined.flatten(0, 1)[frame_index].float().square().mean()
-        fused = self.dropout_input(self.project(joined))
-        if str(self.cfg.masking_type) == "feature":
-            fused = replace_frames(fused, masks["audio"], self.mask_emb)
-        x = self.encoder(fused, padding_mask)
-        index = masks["loss_index"]
+        student, seen = self.student_features(source, padding_mask, masks, frame_index)
+        target = None
+        if self.cfg.use_regression:
+            clean = self.clean_features(seen, source, padding_mask, frame_index)
+            target = self.targets(clean, source, padding_mask, frame_index)
+        x, penalty = self.encode_student(student, padding_mask, masks, frame_index)
+        output: dict[str, Any] = {"features_pen": penalty}
+        if target is not None:
+            output.update(self.regression(x, target, masks["loss_index"]))
+            self.check_collapse(output)
+        if self.cfg.use_mlm:
+            output.update(self.masked_units(x, target_list, masks))
+        return output
+
+    def regression(self, x: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
         prediction = self.final_pred_proj(x.flatten(0, 1)[index]).float()
         target = target.flatten(0, 1)[index]
-        output = {
+        return {
             "prediction": prediction,
             "target": target,
-            "features_pen": features_pen,
             "target_var": spread(target),
             "pred_var": spread(prediction.detach()),
         }
-        self.check_collapse(output)
-        return output
 
-    def student_and_clean_features(
-        self, source: Source, padding_mask: Tensor, masks: dict[str, Any], frame_index: Tensor
-    ) -> tuple[Features, Features]:
-        """Front-end outputs for student (masked) and teacher (clean); the ResNet runs once if possible."""
-        masking = str(self.cfg.masking_type)
-        noisy = source.get("audio_clean") is not None
-        if masking == "input":
-            student = self.front_ends(self.masked_input(source, masks), padding_mask, frame_index)
-            return student, self.clean_features(source, padding_mask, frame_index)
-        # A dropped video needs no backward pass through the ResNet.
-        student = self.front_ends(source, padding_mask, frame_index, video_grad=masks["dropped"] != "video")
-        clean = student
-        if noisy:
-            with torch.no_grad():
-                clean = student._replace(audio=self.feature_extractor_audio(source["audio_clean"]))
-        if masking == "stream_feature":
-            assert student.audio is not None
-            assert student.video is not None
-            student = Features(
-                replace_frames(student.audio, masks["audio"], self.mask_emb),
-                replace_frames(student.video, masks["video"], self.mask_emb_video),
-            )
-        return student, clean
-
-    def masked_input(self, source: Source, masks: dict[str, Any]) -> Source:
-        audio, video = source["audio"], source["video"]
-        assert audio is not None
-        assert video is not None
-        masked = replace_frames(audio.transpose(1, 2), masks["audio"], self.mask_emb.to(audio.dtype))
-        return {"audio": masked.transpose(1, 2), "video": take_frames(video, masks["video_source"])}
+    def clean_features(
+        self, seen: Features | None, source: Source, padding_mask: Tensor, frame_index: Tensor
+    ) -> Features:
+        """Front-end outputs of the clean clip, for the teacher: the student's own pass serves if it can."""
+        if seen is None:
+            return self.second_pass(source, padding_mask, frame_index)
+        if source.get("audio_clean") is None:
+            return seen
+        with torch.no_grad():
+            return seen._replace(audio=self.feature_extractor_audio(source["audio_clean"]))
 
     @torch.no_grad()
-    def clean_features(self, source: Source, padding_mask: Tensor, frame_index: Tensor) -> Features:
-        """A second front-end pass, on unmasked input; in eval mode: batch norm must not count its frames."""
+    def second_pass(self, source: Source, padding_mask: Tensor, frame_index: Tensor) -> Features:
+        """The front-ends on unmasked input; the ResNet in eval mode: batch norm must not count its frames."""
         resnet = self.feature_extractor_video.resnet
         training = resnet.training
         resnet.eval()
@@ -335,16 +333,10 @@ class AV2vecModel(AudioVisualEncoder):
 
     def remove_pretraining_modules(self) -> None:
         """Drop what only pre-training needs."""
-        del self.final_pred_proj
+        for name in ("final_pred_proj", "final_proj", "label_embs_concat", "target_glu"):
+            if hasattr(self, name):
+                delattr(self, name)
         self.teacher = None
-
-
-def drop_stream(features: Features, dropped: str | None) -> Features:
-    """Zero the stream that modality dropout took; parameters that had a gradient path keep a (zero) one."""
-    if dropped is None:
-        return features
-    stream = getattr(features, dropped)
-    return features._replace(**{dropped: stream * 0})
 
 
 def clean_source(source: Source) -> Source:

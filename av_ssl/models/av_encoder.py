@@ -42,6 +42,9 @@ class AudioVisualEncoderConfig(TransformerConfig):
         default=64,
         metadata={"help": "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)"},
     )
+    sub_encoder_layers: int = field(
+        default=0, metadata={"help": "Transformer layers of each stream's own, behind its front-end"}
+    )
     dropout_input: float = field(default=0.0, metadata={"help": "dropout of the fused features"})
     feature_grad_mult: float = field(
         default=1.0, metadata={"help": "scale of the gradient into the front-ends; 0 freezes them"}
@@ -73,6 +76,9 @@ class AudioVisualEncoder(BaseFairseqModel):
         self.feature_extractor_video = VideoFrontend(
             channels, cfg.resnet_width, str(cfg.resnet_relu_type), cfg.image_mean, cfg.image_std
         )
+        if cfg.sub_encoder_layers > 0:
+            for front_end in (self.feature_extractor_audio, self.feature_extractor_video):
+                front_end.encoder = TransformerEncoder(cfg, cfg.sub_encoder_layers)
         self.concat = str(cfg.modality_fuse) == "concat"
         fused = 2 * channels if self.concat else channels
         self.layer_norm = nn.LayerNorm(fused)

@@ -18,13 +18,25 @@ def replace_frames(x: Tensor, mask: Tensor, embedding: Tensor) -> Tensor:
 
 
 def take_frames(video: Tensor, source_frame: Tensor) -> Tensor:
-    """Put frames from elsewhere in the same clip in place of masked ones.
+    """Put frames from elsewhere in the batch in place of masked ones.
 
     Args:
         video: ``[B, 1, T, H, W]``.
-        source_frame: int64 ``[B, T]``, for each frame the frame of its clip to take (itself where unmasked).
+        source_frame: int64 ``[B, T]``, for each frame the flat index b*T+t of the frame to take (its own
+            where unmasked).
     """
     batch, _, frames, height, width = video.shape
-    rows = source_frame + torch.arange(batch, device=video.device)[:, None] * frames
     flat = video.reshape(batch * frames, height, width)
-    return flat[rows.flatten()].view(batch, 1, frames, height, width)
+    return flat[source_frame.flatten()].view(batch, 1, frames, height, width)
+
+
+def blank_frames(video: Tensor, mask: Tensor, mean: float) -> Tensor:
+    """Make masked frames grey, zero after normalising.
+
+    Args:
+        video: ``[B, 1, T, H, W]``, ``uint8``, or floats that are normalised already.
+        mask: bool ``[B, T]``.
+        mean: of the grey values on the scale 0..1.
+    """
+    grey = round(255 * mean) if video.dtype == torch.uint8 else 0
+    return video.masked_fill(mask[:, None, :, None, None], grey)

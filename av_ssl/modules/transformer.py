@@ -158,13 +158,17 @@ class LayerOutput(NamedTuple):
 
 
 class TransformerEncoder(nn.Module):
-    """Positional convolution, Transformer layers, and (for ``layer_norm_first``) a final layer norm."""
+    """Positional convolution, Transformer layers, and (for ``layer_norm_first``) a final layer norm.
 
-    def __init__(self, cfg: TransformerConfig) -> None:
+    Args:
+        layers: their number, where it is not ``encoder_layers``.
+    """
+
+    def __init__(self, cfg: TransformerConfig, layers: int | None = None) -> None:
         super().__init__()
         channels = cfg.encoder_embed_dim
         self.pos_conv = PositionalConvolution(channels, cfg.conv_pos, cfg.conv_pos_groups)
-        self.layers = nn.ModuleList(make_layer(cfg) for _ in range(cfg.encoder_layers))
+        self.layers = nn.ModuleList(make_layer(cfg) for _ in range(layers or cfg.encoder_layers))
         self.layer_norm = nn.LayerNorm(channels)
         self.norm_first = cfg.layer_norm_first
         self.layerdrop = cfg.encoder_layerdrop

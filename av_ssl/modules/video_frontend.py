@@ -101,6 +101,8 @@ class VisualResNet(nn.Module):
 class VideoFrontend(nn.Module):
     """Grey mouth crops at 25 Hz -> one feature vector a frame.
 
+    ``encoder``, ``[B, T, C]`` -> ``[B, T, C]``, comes behind the projection if it is set.
+
     Args:
         output_dim: channels C of the features.
         width, activation: see :class:`VisualResNet`.
@@ -119,6 +121,7 @@ class VideoFrontend(nn.Module):
         self.resnet = VisualResNet(width, activation)
         self.proj = nn.Linear(8 * width, output_dim)
         self.mean, self.std = mean, std
+        self.encoder: nn.Module | None = None
 
     def forward(
         self, video: Tensor, padding_mask: Tensor | None = None, frame_index: Tensor | None = None
@@ -139,7 +142,8 @@ class VideoFrontend(nn.Module):
             frame_index = real_frames(padding_mask, batch, frames, video.device)
         x = self.normalize(video).squeeze(1)
         x = self.proj(self.resnet(x, frame_index, padding_mask))
-        return x.new_zeros(batch * frames, x.size(-1)).index_copy(0, frame_index, x).view(batch, frames, -1)
+        x = x.new_zeros(batch * frames, x.size(-1)).index_copy(0, frame_index, x).view(batch, frames, -1)
+        return x if self.encoder is None else self.encoder(x)
 
     def normalize(self, video: Tensor) -> Tensor:
         dtype = self.proj.weight.dtype

@@ -6,4 +6,7 @@ prepare()
 
 from av_ssl import criterions  # noqa: E402, F401
 from av_ssl.models import av2vec, ctc, seq2seq  # noqa: E402, F401
-from av_ssl.tasks import pretraining, recognition  # noqa: E402, F401
+
+# Not under its own name, which is that of a task's module here.
+from av_ssl.models import av_hubert as av_hubert_model  # noqa: E402, F401
+from av_ssl.tasks import av_hubert, pretraining, recognition  # noqa: E402, F401

@@ -13,6 +13,7 @@ from av_ssl.data.augment import CropAndFlip
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.data.noise import NoiseMixer, parse_snr
+from av_ssl.tasks.data_wait import DataWaitMeter
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class AudioVisualTask(FairseqTask):
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
+        self.data_wait = DataWaitMeter()
         root = root_config(cfg)
         self.bad_clips_dir = Path(cfg.bad_clips_dir or root.checkpoint.save_dir) if root is not None else None
         if root is not None:
@@ -99,6 +101,15 @@ class AudioVisualTask(FairseqTask):
     ) -> Any:
         """Keep all: clips were chosen by length as the manifest was read; the frame budget bounds a batch."""
         return indices
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> Any:
+        """fairseq's iterator over epochs; that of a training split is watched by ``data_wait``."""
+        epochs = super().get_batch_iterator(dataset, *args, **options)
+        return self.data_wait.watch(epochs) if dataset.train else epochs
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        super().optimizer_step(optimizer, model, update_num)
+        self.data_wait.end_update()
 
     def read_split(self, split: str, cfg: Any) -> tuple[list[Clip], list[int]]:
         """All clips of a split's manifest and the indices of those of allowed length."""

@@ -1,29 +1,58 @@
 """Self-supervised pre-training on audio-visual clips."""
 
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, List
 
+from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
+from av_ssl.data.labels import FrameLabels, keep_agreeing
+from av_ssl.data.manifest import Clip
+from av_ssl.data.stored_text import dictionary_of, symbols_of
+from av_ssl.data.text import load_dictionary
+from av_ssl.errors import DataError
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class PretrainingConfig(AudioVisualTaskConfig):
-    """No keys of its own."""
+    """Keys of cluster labels, for the methods that predict them."""
+
+    labels: List[str] = field(
+        default_factory=list,
+        metadata={"help": "label sets: files {split}.LABEL with dictionaries dict.LABEL.txt; empty: none"},
+    )
+    label_rate: float = field(default=25.0, metadata={"help": "labels a second"})
 
 
 @register_task("av_pretraining", dataclass=PretrainingConfig)
 class PretrainingTask(AudioVisualTask):
-    """Clips without labels; the model says which masks the data workers draw (its ``masking``)."""
+    """Clips, with cluster ids or without; the model says which masks the data workers draw (its ``masking``).
+
+    The symbols of each label set's dictionary are stored in the checkpoint, which then loads without files.
+    """
+
+    cfg: PretrainingConfig
 
     def __init__(self, cfg: PretrainingConfig) -> None:
         super().__init__(cfg)
+        self.label_dir = Path(cfg.label_dir or cfg.data)
         self.masking: Any = None
 
     @property
     def target_dictionary(self) -> None:
         return None
+
+    @cached_property
+    def dictionaries(self) -> list[Dictionary]:
+        """One for each label set; DataError names a file that is missing or malformed."""
+        return [load_dictionary(self.label_dir / f"dict.{label}.txt") for label in self.cfg.labels]
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         model = super().build_model(cfg, from_checkpoint)
@@ -31,9 +60,12 @@ class PretrainingTask(AudioVisualTask):
         return model
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
-        """Read ``{data}/{split}.tsv``; the model must have been built (fairseq's commands do)."""
+        """Read ``{data}/{split}.tsv`` and labels; the model must have been built (fairseq's commands do)."""
         cfg = task_cfg or self.cfg
         clips, kept = self.read_split(split, cfg)
+        labels = self.read_labels(split, clips)
+        if labels:
+            kept = keep_agreeing(clips, labels, kept)
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
@@ -41,4 +73,34 @@ class PretrainingTask(AudioVisualTask):
             train=is_training_split(split),
             masking=self.masking,
             clean_audio=True,
+            labels=[one.select(kept) for one in labels],
         )
+
+    def read_labels(self, split: str, clips: Sequence[Clip]) -> list[FrameLabels]:
+        return [
+            FrameLabels(self.label_dir / f"{split}.{label}", dictionary, clips, self.cfg.label_rate)
+            for label, dictionary in zip(self.cfg.labels, self.dictionaries, strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"label_symbols": [list(dictionary.symbols) for dictionary in self.dictionaries]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the dictionaries of a checkpoint (AV-HuBERT's hold pickled ones) where there are no files.
+
+        Raises:
+            DataError: the data has other dictionaries: cluster ids would mean something else.
+        """
+        stored = state_dict.get("label_symbols")
+        if stored is None:
+            stored = [symbols_of(one, "the checkpoint") for one in state_dict.get("dictionaries", [])]
+        if not stored:
+            return
+        files = [self.label_dir / f"dict.{label}.txt" for label in self.cfg.labels]
+        if not all(file.exists() for file in files):
+            self.dictionaries = [dictionary_of(symbols, "the checkpoint") for symbols in stored]
+        elif [list(dictionary.symbols) for dictionary in self.dictionaries] != stored:
+            raise DataError(
+                f"{', '.join(map(str, files))}: the checkpoint was trained with other clusters; use the "
+                "labels that it was trained with, or start anew in another checkpoint.save_dir"
+            )

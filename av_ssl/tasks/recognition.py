@@ -5,14 +5,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
 from av_ssl.data.labels import TextLabels
-from av_ssl.data.text import TextEncoder
+from av_ssl.data.stored_text import text_state
+from av_ssl.data.text import TextEncoder, load_dictionary
 from av_ssl.decoding.ctc import CTCBeamSearch
+from av_ssl.decoding.options import save_options
 from av_ssl.models.ctc import CTCModel
 from av_ssl.models.pretrained import attach_encoder_config
-from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
+from av_ssl.tasks.audio_visual import (
+    AudioVisualTask,
+    AudioVisualTaskConfig,
+    is_training_split,
+    root_config,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +37,10 @@ class RecognitionConfig(AudioVisualTaskConfig):
     )
     tokenizer: Optional[str] = field(
         default=None,
-        metadata={"help": "sentencepiece model; null: {label_dir}/spm.model if there is one, else none"},
+        metadata={
+            "help": "sentencepiece model; null: {label_dir}/spm.model if there is one; empty: none, "
+            "the labels are symbols already"
+        },
     )
 
 
@@ -43,25 +54,33 @@ class RecognitionTask(AudioVisualTask):
 
     cfg: RecognitionConfig
 
-    def __init__(self, cfg: RecognitionConfig, text_encoder: TextEncoder) -> None:
+    def __init__(self, cfg: RecognitionConfig) -> None:
         super().__init__(cfg)
-        self.text_encoder = text_encoder
+        self.dictionary_file = Path(cfg.label_dir or cfg.data) / f"dict.{cfg.labels}.txt"
         self.starts_from_pretrained = True
+        # Where the data has no dictionary, decoding fills this one, which it holds by then, from a checkpoint.
+        self.text_encoder = TextEncoder(Dictionary(), origin=str(self.dictionary_file))
+        if self.dictionary_file.exists():
+            self.text_encoder = TextEncoder.load(self.dictionary_file, self.find_tokenizer())
 
-    @classmethod
-    def setup_task(cls, cfg: RecognitionConfig, **unused: Any) -> "RecognitionTask":
-        label_dir = Path(cfg.label_dir or cfg.data)
-        tokenizer = Path(cfg.tokenizer) if cfg.tokenizer else label_dir / "spm.model"
-        if not cfg.tokenizer and not tokenizer.exists():
-            tokenizer = None  # type: ignore[assignment]
-        return cls(cfg, TextEncoder.load(label_dir / f"dict.{cfg.labels}.txt", tokenizer))
+    def find_tokenizer(self) -> Path | None:
+        if self.cfg.tokenizer:
+            return Path(self.cfg.tokenizer)
+        beside = self.dictionary_file.parent / "spm.model"
+        return beside if self.cfg.tokenizer is None and beside.exists() else None
 
     @property
     def target_dictionary(self) -> Any:
         return self.text_encoder.dictionary
 
+    def require_dictionary(self) -> None:
+        """Raise DataError if neither the data nor a checkpoint gave one."""
+        if self.text_encoder.is_empty:
+            load_dictionary(self.dictionary_file)
+
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build a recogniser; for training, its encoder (configuration, weights) is ``model.w2v_path``'s."""
+        self.require_dictionary()
         self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
             attach_encoder_config(cfg)
@@ -73,13 +92,18 @@ class RecognitionTask(AudioVisualTask):
         Args:
             task_cfg: configuration stored in the checkpoint that is decoded; features are made as it says.
         """
+        self.require_dictionary()
         cfg = self.cfg
         for key in FEATURE_KEYS if task_cfg is not None else ():
             if key in task_cfg:
                 cfg[key] = task_cfg[key]
         clips, kept = self.read_split(split, cfg)
+        # Attention decoders must learn where to stop; fairseq's ctc criterion leaves the ends out.
         labels = TextLabels(
-            Path(cfg.label_dir or cfg.data) / f"{split}.{cfg.labels}", self.text_encoder, clips
+            Path(cfg.label_dir or cfg.data) / f"{split}.{cfg.labels}",
+            self.text_encoder,
+            clips,
+            append_eos=True,
         )
         self.datasets[split] = self.make_dataset(
             split,
@@ -98,7 +122,13 @@ class RecognitionTask(AudioVisualTask):
     def build_generator(
         self, models: Any, args: Any, seq_gen_cls: Any = None, extra_gen_cls_kwargs: Any = None, **kwargs: Any
     ) -> Any:
-        """fairseq's beam search for attention decoders, CTC beam search for CTC models."""
+        """fairseq's beam search for attention decoders, CTC beam search for CTC models.
+
+        The options of the command are stored beside its results.
+        """
+        root = root_config(self.cfg)
+        if root is not None:
+            save_options(root)
         ctc = [isinstance(model, CTCModel) for model in models]
         if any(ctc) and not all(ctc):
             raise ValueError("an ensemble of CTC and attention models cannot be decoded together")
@@ -110,9 +140,18 @@ class RecognitionTask(AudioVisualTask):
         return self.text_encoder.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a checkpoint was trained with this dictionary and tokenizer.
+        """Check that a checkpoint was trained with this dictionary and tokenizer, or take its own.
 
         Raises:
             DataError: it was not; its output would be read with the wrong words.
         """
-        self.text_encoder.check_state(state_dict)
+        state = text_state(state_dict, "the checkpoint")
+        if state is None:
+            logger.warning(
+                "the checkpoint holds no dictionary, so it cannot be compared with that of the data"
+            )
+        elif self.text_encoder.is_empty:
+            self.text_encoder.adopt(state)
+            logger.info("%s is not there: using the checkpoint's dictionary", self.dictionary_file)
+        else:
+            self.text_encoder.check_state(state)

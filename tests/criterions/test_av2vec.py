@@ -16,11 +16,13 @@ class Model:
             "pred_var": torch.tensor(0.3),
         }
 
-    def __call__(self):
+    def __call__(self, masks, target_list):
+        assert target_list == ()
         return self.output
 
 
-SAMPLE = {"net_input": {}, "ntokens": 9, "nsentences": 2}
+def sample(frames: int) -> dict:
+    return {"net_input": {"masks": {"loss_index": torch.arange(frames)}}, "ntokens": 20, "nsentences": 2}
 
 
 def test_square_is_the_stated_formula():
@@ -39,7 +41,7 @@ def test_smooth_l1():
 def test_terms_are_means_over_frames():
     criterion = AV2vecCriterion(AV2vecCriterionConfig(lambda_reg=2.0, features_pen_weight=10.0), task=None)
     model = Model(7)
-    loss, sample_size, log = criterion(model, SAMPLE)
+    loss, sample_size, log = criterion(model, sample(7))
     regression = regression_loss(model.output["prediction"], model.output["target"]).item() / 7
     assert sample_size == 7
     assert loss.item() / 7 == pytest.approx(2 * regression + 10 * 0.5, rel=1e-6)
@@ -50,7 +52,7 @@ def test_split_batch_gives_the_gradient_of_the_whole():
     """fairseq sums the losses of micro-batches and workers and divides by the sum of the sample sizes."""
     criterion = AV2vecCriterion(AV2vecCriterionConfig(features_pen_weight=0.0), task=None)
     models = [Model(3), Model(11)]
-    losses = [criterion(model, SAMPLE) for model in models]
+    losses = [criterion(model, sample(frames)) for model, frames in zip(models, (3, 11), strict=True)]
     mean = sum(loss for loss, _, _ in losses) / sum(size for _, size, _ in losses)
     prediction = torch.cat([model.output["prediction"] for model in models])
     target = torch.cat([model.output["target"] for model in models])

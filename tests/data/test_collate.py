@@ -96,19 +96,20 @@ def test_transcripts_without_end_have_no_decoder_input() -> None:
     assert "prev_output_tokens" not in net_input
 
 
-def test_frame_labels_at_100_hz_are_cut_with_the_frames() -> None:
-    labels = [torch.arange(40), torch.arange(100, 124)]
-    target = collate_frame_labels(labels, Extent([2, 0], [6, 6], 6), 100, pad=1, padded=False)
-    assert target.tolist() == [list(range(8, 32)), list(range(100, 124))]
-
-
-def test_cut_frame_labels_end_with_the_shortest_remainder() -> None:
-    labels = [torch.arange(7), torch.arange(5)]
-    target = collate_frame_labels(labels, Extent([3, 0], [6, 6], 6), 25, pad=1, padded=False)
-    assert target.tolist() == [[3, 4, 5, 6], [0, 1, 2, 3]]
+def test_frame_labels_are_cut_with_the_frames() -> None:
+    labels = [torch.arange(10), torch.arange(100, 106)]
+    target = collate_frame_labels(labels, Extent([2, 0], [6, 6], 6), pad=1)
+    assert target.tolist() == [[2, 3, 4, 5, 6, 7], [100, 101, 102, 103, 104, 105]]
 
 
 def test_padded_frame_labels() -> None:
     labels = [torch.arange(4, 10), torch.arange(4, 7)]
-    target = collate_frame_labels(labels, Extent([0, 0], [5, 3], 5), 25, pad=1, padded=True)
+    target = collate_frame_labels(labels, Extent([0, 0], [5, 3], 5), pad=1)
     assert target.tolist() == [[4, 5, 6, 7, 8], [4, 5, 6, 1, 1]]
+
+
+def test_frames_without_label_are_cut_off() -> None:
+    video = np.zeros((5, 8, 8), np.uint8)
+    full = Sample(0, "clip", np.ones((5, 104), np.float32), None, video, [torch.arange(4)])
+    cut = full.cut(4)
+    assert (cut.frames, len(cut.audio), cut.audio_clean, len(cut.labels[0])) == (4, 4, None, 4)

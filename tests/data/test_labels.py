@@ -100,6 +100,12 @@ def test_first_cluster_has_index_4(tmp_path: Path) -> None:
     assert labels[0].tolist() == [4, 5, 13]
 
 
+def test_labels_at_100_hz_give_every_fourth(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.mfcc", " ".join(map(str, range(18))) + "\n")
+    labels = FrameLabels(path, clusters(18), clips(5), 100)
+    assert (labels[0] - 4).tolist() == [0, 4, 8, 12]
+
+
 def test_dictionary_file_is_needed(tmp_path: Path) -> None:
     path = write(tmp_path / "train.km", "0 1\n")
     with pytest.raises(DataError, match=r"dict\.km\.txt: the dictionary cannot be read"):

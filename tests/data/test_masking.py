@@ -166,10 +166,64 @@ def test_shared_mask() -> None:
     assert masks["loss_index"].tolist() == flat(masks["audio"])
 
 
+def test_frames_out_of_the_loss() -> None:
+    masks = masking().draw([60, 40], 60, RNG(0))
+    counted, rest = set(masks["loss_index"].tolist()), set(masks["rest_index"].tolist())
+    assert not counted & rest
+    assert counted | rest == {*range(60), *range(60, 100)}
+
+
+def test_masked_video_shows_another_clip() -> None:
+    masks = masking(replacement="same_other_seq").draw([60] * 3, 60, RNG(0))
+    shown = masks["video_source"]
+    own = torch.arange(180).view(3, 60)
+    assert torch.equal(shown[~masks["video"]], own[~masks["video"]])
+    assert torch.equal((shown % 60)[masks["video"]], (own % 60)[masks["video"]])
+    assert (shown // 60 != own // 60)[masks["video"]].all()
+    assert not masks["zeroed"]
+
+
+@pytest.mark.parametrize("replacement", ["same_seq", "same_other_seq"])
+def test_single_clip_is_blanked(replacement: str) -> None:
+    assert masking(replacement=replacement).draw([60], 60, RNG(0))["zeroed"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "other", "low", "high"),
+    [("uniform", 2, 2, 20), ("normal", 3, 1, 40), ("poisson", 0, 0, 40)],
+)
+def test_span_lengths_are_drawn(selection: str, other: float, low: int, high: int) -> None:
+    lengths = SpanMask(0.8, 10, selection=selection, other=other).draw_lengths(2000, RNG(0))
+    assert low <= lengths.min() < 10 < lengths.max() <= high
+    assert abs(lengths.mean() - 10.5) < 1
+
+
+def test_spans_that_do_not_overlap_keep_their_distance() -> None:
+    spans = SpanMask(0.5, 5, equal_counts=False, overlap=False, min_space=2)
+    for mask in draw_spans([100] * 20, 100, spans, RNG(0)):
+        found = runs(mask)
+        assert len(found) >= 9
+        assert all(end - start == 5 for start, end in found)
+        assert all(after[0] - before[1] >= 2 for before, after in zip(found, found[1:], strict=False))
+
+
+def test_spans_without_room_are_left_out() -> None:
+    spans = SpanMask(0.5, 5, min_spans=4, equal_counts=False, overlap=False)
+    assert runs(draw_spans([7], 7, spans, RNG(0))[0])[0][1] <= 7
+    assert not draw_spans([4], 4, spans, RNG(0)).any()
+
+
+def test_unknown_ways_to_draw_are_refused() -> None:
+    with pytest.raises(ValueError, match="mask_selection is 'fixed'; it must be one of static, uniform"):
+        SpanMask(0.5, 5, selection="fixed")
+    with pytest.raises(ValueError, match="selection_type is 'any'; it must be one of same_seq"):
+        masking(replacement="any")
+
+
 def test_one_stream_may_stay_unmasked() -> None:
     masks = masking(video=SpanMask(0, 5)).draw([60, 40], 60, RNG(0))
     assert not masks["video"].any()
-    assert torch.equal(masks["video_source"], torch.arange(60).expand(2, 60))
+    assert torch.equal(masks["video_source"], torch.arange(120).view(2, 60))
     assert masks["loss_index"].tolist() == flat(masks["audio"])
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from av_ssl.modules.masking import replace_frames, take_frames
+from av_ssl.modules.masking import blank_frames, replace_frames, take_frames
 
 
 def test_replace_frames():
@@ -13,7 +13,14 @@ def test_replace_frames():
     assert embedding.grad.tolist() == [2, 2]
 
 
-def test_take_frames_stays_in_its_clip():
+def test_take_frames_of_any_clip():
     video = torch.arange(2 * 4).view(2, 1, 4, 1, 1).expand(2, 1, 4, 2, 2)
-    taken = take_frames(video, torch.tensor([[0, 1, 0, 0], [3, 1, 2, 3]]))
+    taken = take_frames(video, torch.tensor([[0, 1, 0, 0], [7, 5, 6, 7]]))
     assert taken[:, 0, :, 0, 0].tolist() == [[0, 1, 0, 0], [7, 5, 6, 7]]
+
+
+def test_blank_frames_are_zero_after_normalising():
+    mask = torch.tensor([[True, False]])
+    grey = blank_frames(torch.full((1, 1, 2, 2, 2), 9, dtype=torch.uint8), mask, 0.421)
+    assert grey[0, 0, :, 0, 0].tolist() == [107, 9]
+    assert blank_frames(torch.ones(1, 1, 2, 2, 2), mask, 0.421)[0, 0, :, 0, 0].tolist() == [0, 1]

@@ -4,6 +4,7 @@ import re
 import shutil
 
 import pytest
+from omegaconf import OmegaConf
 
 from .conftest import REPOSITORY, train
 
@@ -67,17 +68,27 @@ def test_ctc_decodes_every_combination(data, ctc, modalities):
 
 
 @pytest.mark.slow
-def test_seq2seq_decodes_in_noise(data, seq2seq):
+def test_seq2seq_decodes_in_noise(data, seq2seq, tmp_path):
     noise = ["--noise-wav", data / "noise", "--noise-prob", "1", "--noise-snr", "-5"]
-    assert_decoded(generate(data, seq2seq, "--modalities", "av", "--beam", "3", "--max-len-b", "12", *noise))
+    search = ["--beam", "3", "--max-len-b", "12", "--results-path", tmp_path]
+    generate(data, seq2seq, "--modalities", "av", *search, *noise)
+    assert_decoded((tmp_path / "generate-test.txt").read_text())
+    options = OmegaConf.load(tmp_path / "options-test.yaml")
+    assert (options.task.noise_snr, options.task.modalities) == ("-5", "av")
+    assert (options.generation.beam, options.generation.max_len_b) == (3, 12)
+    assert options.common_eval.path == str(seq2seq)
 
 
 @pytest.mark.slow
 def test_decoding_needs_no_pretrained_checkpoint(data, ctc, tmp_path):
-    """The encoder's configuration travels in the fine-tuned file; w2v_path may be gone."""
+    """The encoder's configuration and the dictionary travel in the fine-tuned file."""
     moved = tmp_path / "moved.pt"
     shutil.copy(ctc, moved)
-    assert_decoded(generate(data, moved, "--modalities", "audio", "--beam", "1"))
+    bare = tmp_path / "bare"
+    shutil.copytree(data, bare, ignore=shutil.ignore_patterns("dict.*", "spm.*"))
+    output = generate(bare, moved, "--modalities", "audio", "--beam", "1")
+    assert_decoded(output)
+    assert "using the checkpoint's dictionary" in output
 
 
 @pytest.mark.slow

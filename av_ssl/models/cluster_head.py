@@ -1,0 +1,120 @@
+"""Prediction of cluster ids: HuBERT's head (Hsu et al., 2021), which AV-HuBERT and AV2vec-MLM share.
+
+A projection of the encoder's output is compared with one learned vector a class. Its parameters lie on the
+model itself, under the names that published checkpoints have.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from torch import Tensor, nn
+
+from av_ssl.errors import DataError
+
+SIMILARITIES = ChoiceEnum(["cosine", "dot"])
+SMALLEST_NORM = 1e-6
+
+
+@dataclass
+class ClusterHeadConfig(FairseqDataclass):
+    """Names and defaults are AV-HuBERT's."""
+
+    final_dim: int = field(
+        default=0,
+        metadata={"help": "channels in which output and classes are compared; 0: encoder_embed_dim"},
+    )
+    untie_final_proj: bool = field(
+        default=False, metadata={"help": "one projection for each label set, not one for all"}
+    )
+    logit_temp: float = field(default=0.1, metadata={"help": "similarities are divided by it"})
+    target_glu: bool = field(default=False, metadata={"help": "linear layer and GLU on the class vectors"})
+    sim_type: SIMILARITIES = field(  # type: ignore[valid-type]
+        default="cosine", metadata={"help": "similarity of output and class vector"}
+    )
+
+
+class ClusterHead:
+    """Mixed into a model: ``final_proj``, ``label_embs_concat`` [sum of classes, D] and their logits."""
+
+    final_proj: nn.Linear
+    label_embs_concat: nn.Parameter
+    target_glu: nn.Sequential | None
+
+    def add_cluster_head(self, cfg: Any, channels: int, classes: Sequence[int]) -> None:
+        """Make the parameters.
+
+        Args:
+            cfg: see :class:`ClusterHeadConfig`.
+            channels: C of the encoder.
+            classes: dictionary size of each label set.
+        """
+        dim = cfg.final_dim or channels
+        self.classes = list(classes)
+        self.untied = cfg.untie_final_proj
+        self.similarity, self.temperature = str(cfg.sim_type), cfg.logit_temp
+        self.final_proj = nn.Linear(channels, dim * len(self.classes) if self.untied else dim)
+        self.label_embs_concat = nn.Parameter(torch.rand(sum(self.classes), dim))
+        self.target_glu = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GLU()) if cfg.target_glu else None
+
+    def cluster_logits(self, x: Tensor) -> list[Tensor]:
+        """Logits float32 ``[N, V]`` for each label set, from the encoder's output ``[N, C]``."""
+        projected = self.final_proj(x)
+        sets = len(self.classes)
+        per_set = projected.chunk(sets, dim=-1) if self.untied else [projected] * sets
+        vectors = self.label_embs_concat.split(self.classes)
+        return [self.similarities(y, v) / self.temperature for y, v in zip(per_set, vectors, strict=True)]
+
+    def similarities(self, x: Tensor, vectors: Tensor) -> Tensor:
+        """``[N, D]`` and ``[V, D]`` -> ``[N, V]``, as one matrix product."""
+        if self.target_glu is not None:
+            vectors = self.target_glu(vectors)
+        x, vectors = x.float(), vectors.float()
+        if self.similarity == "cosine":
+            x = F.normalize(x, dim=-1, eps=SMALLEST_NORM)
+            vectors = F.normalize(vectors, dim=-1, eps=SMALLEST_NORM)
+        return x @ vectors.t()
+
+    def cluster_predictions(
+        self, x: Tensor, target_list: Sequence[Tensor], index: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits ``[N, V]`` and targets int64 ``[N]`` of each label set on some frames.
+
+        Args:
+            x: encoder output ``[B, T, C]``.
+            target_list: int64 ``[B, T]`` for each label set.
+            index: int64 ``[N]``, flat indices b*T+t.
+        """
+        logits = self.cluster_logits(x.flatten(0, 1)[index])
+        return logits, [target.flatten()[index] for target in target_list]
+
+    def masked_units(
+        self, x: Tensor, target_list: Sequence[Tensor], masks: dict[str, Any]
+    ) -> dict[str, list[Tensor]]:
+        """Logits and targets on the frames of the loss (``_m_``) and on the other real frames (``_u_``)."""
+        masked, masked_targets = self.cluster_predictions(x, target_list, masks["loss_index"])
+        rest, rest_targets = self.cluster_predictions(x, target_list, masks["rest_index"])
+        return {
+            "logit_m_list": masked,
+            "target_m_list": masked_targets,
+            "logit_u_list": rest,
+            "target_u_list": rest_targets,
+        }
+
+
+def label_classes(task: Any) -> list[int]:
+    """Dictionary sizes of the task's label sets.
+
+    Raises:
+        DataError: the task has no label sets.
+    """
+    classes = [len(dictionary) for dictionary in getattr(task, "dictionaries", [])]
+    if not classes:
+        raise DataError(
+            "this model predicts cluster ids: name the label files, e.g. task.labels=[km], and the folder "
+            "that holds them (task.label_dir); `av-ssl targets` makes them"
+        )
+    return classes

@@ -1,0 +1,141 @@
+"""AV-HuBERT's task under its own name and keys, so that its YAML files and checkpoints work unchanged.
+
+It is a translation: pre-training becomes :class:`PretrainingTask`, fine-tuning :class:`RecognitionTask`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, List, Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II, MISSING, OmegaConf
+
+from av_ssl.tasks.audio_visual import FRAME_RATE
+from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
+from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
+
+STACKED_FRAMES = 4
+"""Filterbank frames of 10 ms in a frame of 25 Hz."""
+SEQUENCE_LABELS = -1
+
+
+@dataclass
+class AVHubertTaskConfig(FairseqDataclass):
+    """AV-HuBERT's keys; names and defaults are its own but for those marked [ours]; see the keys of the same
+    name of our tasks."""
+
+    data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv"})
+    label_dir: Optional[str] = field(
+        default=None, metadata={"help": "folder with labels and dictionaries; null: data"}
+    )
+    labels: List[str] = field(
+        default_factory=lambda: ["ltr"], metadata={"help": "extensions of the label files"}
+    )
+    label_rate: float = field(default=-1.0, metadata={"help": "labels a second; -1: transcripts"})
+    sample_rate: int = field(
+        default=16000, metadata={"help": "unit of clip sizes in pre-training: 25, video frames a second"}
+    )
+    normalize: bool = field(default=False, metadata={"help": "layer norm of each stacked filterbank frame"})
+    enable_padding: bool = field(default=False, metadata={"help": "without effect"})
+    pdb: bool = field(default=False, metadata={"help": "without effect"})
+    skip_verify: bool = field(default=False, metadata={"help": "without effect: labels are always checked"})
+    input_modality: Optional[str] = field(default=None, metadata={"help": "without effect"})
+    max_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out longer clips"})
+    min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out shorter clips"})
+    max_trim_sample_size: Optional[int] = field(
+        default=II("task.max_sample_size"), metadata={"help": "cut clips of a batch to so many frames"}
+    )
+    single_target: Optional[bool] = field(
+        default=False, metadata={"help": "true for transcripts (label_rate -1)"}
+    )
+    random_crop: Optional[bool] = field(default=True, metadata={"help": "cut at a random place"})
+    pad_audio: Optional[bool] = field(default=False, metadata={"help": "pad to the longest of a batch"})
+    stack_order_audio: int = field(
+        default=1, metadata={"help": "filterbank frames in a frame; only 4 is supported"}
+    )
+    image_aug: bool = field(default=False, metadata={"help": "random crop and flip in training"})
+    image_crop_size: int = field(default=88, metadata={"help": "side of the picture, in pixels"})
+    image_mean: float = field(default=0.421, metadata={"help": "mean of the grey values"})
+    image_std: float = field(default=0.165, metadata={"help": "their standard deviation"})
+    modalities: Optional[List[str]] = field(
+        default_factory=lambda: ["audio", "video"], metadata={"help": "streams to load"}
+    )
+    is_s2s: bool = field(default=False, metadata={"help": "transcripts are cut into sentencepieces"})
+    fine_tuning: bool = field(default=False, metadata={"help": "recognition instead of pre-training"})
+    tokenizer_bpe_name: Optional[str] = field(default=None, metadata={"help": "sentencepiece"})
+    tokenizer_bpe_model: Optional[str] = field(default=None, metadata={"help": "its model file; null: {label_dir}/spm.model"})
+    noise_wav: Optional[str] = field(default=None, metadata={"help": "folder with {split}.tsv noise lists"})
+    noise_prob: float = field(default=0.0, metadata={"help": "probability of noise, a clip"})
+    noise_snr: Optional[str] = field(
+        default="0", metadata={"help": "signal-to-noise ratio in dB: a number, or (low,high)"}
+    )
+    noise_num: int = field(default=1, metadata={"help": "noise files averaged"})
+    frames_per_update: int = field(
+        default=0,
+        metadata={
+            "help": "frames of an update over all GPUs: sets optimization.update_freq for however many there "
+            "are; 0: leave update_freq alone [ours]"
+        },
+    )
+
+
+SHARED_KEYS = (
+    "data", "label_dir", "normalize", "max_sample_size", "min_sample_size", "max_trim_sample_size",
+    "random_crop", "pad_audio", "image_aug", "image_crop_size", "image_mean", "image_std", "noise_wav",
+    "noise_prob", "noise_num", "frames_per_update",
+)  # fmt: skip
+"""Keys that mean the same in our tasks."""
+
+
+@register_task("av_hubert_pretraining", dataclass=AVHubertTaskConfig)
+class AVHubertTask(FairseqTask):
+    """Sets up :class:`PretrainingTask`, or with ``fine_tuning`` :class:`RecognitionTask`."""
+
+    @classmethod
+    def setup_task(cls, cfg: AVHubertTaskConfig, **unused: Any) -> FairseqTask:
+        """Translate the keys.
+
+        Raises:
+            ValueError: a key has a value that is not supported.
+        """
+        check_supported(cfg)
+        own = OmegaConf.structured(RecognitionConfig() if cfg.fine_tuning else PretrainingConfig())
+        for key in SHARED_KEYS:
+            own[key] = cfg[key]
+        own.modalities = "av" if len(cfg.modalities) == 2 else cfg.modalities[0]
+        own.noise_snr = str(cfg.noise_snr)
+        parent = cfg._get_parent() if OmegaConf.is_config(cfg) else None
+        if parent is None or "common" not in parent:  # a stored task alone: nothing else says it
+            own.seed = 1
+        own._set_parent(parent)
+        if not cfg.fine_tuning:
+            own.labels, own.label_rate = cfg.labels, cfg.label_rate
+            return PretrainingTask.setup_task(own)
+        own.labels = cfg.labels[0]
+        own.tokenizer = cfg.tokenizer_bpe_model if cfg.is_s2s else ""
+        return RecognitionTask.setup_task(own)
+
+
+def check_supported(cfg: AVHubertTaskConfig) -> None:
+    """Raise ValueError for settings that are not supported or contradict each other."""
+    if cfg.stack_order_audio != STACKED_FRAMES:
+        raise ValueError(
+            f"task.stack_order_audio is {cfg.stack_order_audio}; {STACKED_FRAMES} filterbank frames of 10 ms "
+            "make a frame of 25 Hz: set it to 4, as AV-HuBERT's recipes do"
+        )
+    streams = list(cfg.modalities or [])
+    if not streams or not {"audio", "video"}.issuperset(streams) or len(set(streams)) != len(streams):
+        raise ValueError(f"task.modalities is {streams}; take [audio], [video] or [audio,video]")
+    if cfg.fine_tuning and cfg.is_s2s and cfg.tokenizer_bpe_name not in (None, "sentencepiece"):
+        raise ValueError(
+            f"task.tokenizer_bpe_name is {cfg.tokenizer_bpe_name}; only sentencepiece is supported"
+        )
+    if cfg.fine_tuning and len(cfg.labels) != 1:
+        raise ValueError(f"task.labels is {list(cfg.labels)}; fine-tuning takes one set of transcripts")
+    if not cfg.fine_tuning and cfg.label_rate == SEQUENCE_LABELS:
+        raise ValueError("task.label_rate is -1 (transcripts) in pre-training: set it to the labels a second")
+    if not cfg.fine_tuning and cfg.sample_rate != FRAME_RATE:
+        raise ValueError(
+            f"task.sample_rate is {cfg.sample_rate}; clips are measured in video frames: set it to "
+            f"{FRAME_RATE}"
+        )
