@@ -21,9 +21,9 @@ def positive(text: str) -> int:
     return value
 
 
-def fraction(text: str) -> float:
-    """A share from 0 to below 1."""
+def share_or_number(text: str) -> float:
+    """A share from 0 to below 1, or a whole number from 1 on."""
     value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to below 1, not {value}")
+    if not (0 <= value < 1 or (value >= 1 and value.is_integer())):
+        raise argparse.ArgumentTypeError(f"must be a share below 1 or a whole number, not {value:g}")
     return value

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 from av_ssl.cli.arguments import available_cores, positive
+from av_ssl.cli.corpus_options import add_corpus_arguments, chosen_clips
+from av_ssl.cli.crop_shards import crop_on_cluster
 from av_ssl.cli.progress import ProgressBar
-from av_ssl.media.alignment import CROP_SHAPES
+from av_ssl.cluster import ClusterOptions, add_cluster_arguments
+from av_ssl.media.alignment import REGIONS
 from av_ssl.media.crop_folder import crop_folder
 from av_ssl.media.crop_report import write_report
-from av_ssl.media.cropping import CropSettings
+from av_ssl.media.crop_settings import BACKENDS, OPENCV, CropSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,24 +25,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", metavar="OUT", type=Path, help="folder for video/, audio/, clips.tsv, report.json"
     )
+    add_corpus_arguments(parser)
     parser.add_argument(
         "--workers", type=positive, default=available_cores(), help="processes (default: one a core)"
     )
     parser.add_argument("--size", type=_size, default=96, help="side of the crops in pixels (default: 96)")
-    parser.add_argument("--region", choices=sorted(CROP_SHAPES), default="mouth", help="(default: mouth)")
+    parser.add_argument("--region", choices=REGIONS, default="mouth", help="(default: mouth)")
     parser.add_argument(
         "--stride",
         type=positive,
         default=1,
         help="find landmarks on every k-th frame: faster, a little less exact (default: 1)",
     )
+    _add_landmark_arguments(parser)
+    add_cluster_arguments(parser)
+
+
+def _add_landmark_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=OPENCV,
+        help="what finds the landmarks; av-ssl doctor says which work here (default: opencv)",
+    )
+    parser.add_argument("--dlib-model", metavar="FILE", type=Path, help="68-point shape predictor, for dlib")
+    parser.add_argument(
+        "--landmarks",
+        metavar="DIR",
+        type=Path,
+        help="folder with ID.pkl, ID.npy or ID.npz (auto_avsr's, AV-HuBERT's, your own), for files",
+    )
+    parser.add_argument(
+        "--mean-face",
+        metavar="FILE",
+        type=Path,
+        help="AV-HuBERT's mean face (.npy): crops placed, sized and smoothed as its checkpoints expect",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Crop, report; 0 when at least one clip came out."""
-    settings = CropSettings(args.size, args.region, args.stride)
-    with ProgressBar() as bar:
-        folder = crop_folder(args.source, args.out, settings, args.workers, bar.update)
+    settings = CropSettings(
+        size=args.size,
+        region=args.region,
+        stride=args.stride,
+        backend=args.backend,
+        dlib_model=_absolute(args.dlib_model),
+        landmarks=_absolute(args.landmarks),
+        mean_face=_absolute(args.mean_face),
+    )
+    sources = {name: clip.source for name, clip in chosen_clips(args).items()}
+    cluster = ClusterOptions.of(args)
+    with ProgressBar("clip" if cluster.kind == "local" else "shard") as bar:
+        if cluster.kind == "local":
+            folder = crop_folder(sources, args.out, settings, args.workers, bar.update)
+        else:
+            folder = crop_on_cluster(sources, args.out, settings, cluster, bar.update)
     report = write_report(folder, args.out)
     clips = report["reasons"].get("ok", 0)
     print(f"{args.out}: {clips} of {report['videos']} videos cropped, {report['hours']:.2f} hours")
@@ -49,6 +90,10 @@ def run(args: argparse.Namespace) -> int:
     if not clips:
         print("av-ssl crop: error: no clip came out", file=sys.stderr)
     return 0 if clips else 1
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
 
 
 def _size(text: str) -> int:

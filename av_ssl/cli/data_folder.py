@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SPLITS = ("train", "valid", "test")
+from av_ssl.corpora.splits import SPLITS
+
 MODEL, PIECES, DICTIONARY = "spm.model", "spm.vocab", "dict.wrd.txt"
 TOKENIZER_FILES = (MODEL, PIECES, DICTIONARY)
 LABELLED = "labelled_"
+PART = "_data"  # end of the name of a folder whose training list is a part of the corpus, e.g. 30h_data
+
+__all__ = [
+    "DICTIONARY",
+    "MODEL",
+    "PIECES",
+    "SPLITS",
+    "TOKENIZER_FILES",
+    "labelled_folder",
+    "labelled_folders",
+]
 
 
 def labelled_folder(out: Path, clips: int) -> Path:
@@ -16,6 +28,12 @@ def labelled_folder(out: Path, clips: int) -> Path:
 
 
 def labelled_folders(out: Path) -> list[Path]:
-    """All such folders in `out`, most clips first."""
-    folders = [path for path in out.glob(f"{LABELLED}*") if path.name[len(LABELLED) :].isdecimal()]
-    return sorted(folders, key=lambda path: int(path.name[len(LABELLED) :]), reverse=True)
+    """All folders in `out` with a smaller training list, the one with the longest training text first."""
+    labelled = [path for path in out.glob(f"{LABELLED}*") if path.name[len(LABELLED) :].isdecimal()]
+    folders = [path for path in (*labelled, *out.glob(f"*{PART}")) if path.is_dir()]
+    return sorted(folders, key=lambda path: (-_text_size(path), path.name))
+
+
+def _text_size(folder: Path) -> int:
+    text = folder / "train.wrd"
+    return text.stat().st_size if text.is_file() else 0

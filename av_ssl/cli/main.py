@@ -15,9 +15,21 @@ COMMANDS = {
     "crop": ("av_ssl.cli.crop", "crop the speaker's mouth out of every video of a folder"),
     "manifest": ("av_ssl.cli.manifest", "write the lists of training, validation and test clips"),
     "vocabulary": ("av_ssl.cli.vocabulary", "train the sentencepiece model and write the dictionary"),
+    "musan": ("av_ssl.cli.musan", "make noise, music, babble and speech lists of the MUSAN corpus"),
     "noise": ("av_ssl.cli.noise", "make babble noise, or lists of your own noise recordings"),
+    "targets": ("av_ssl.cli.targets", "cluster MFCC or a model's features to targets for pre-training"),
+    "check": ("av_ssl.cli.check", "report every problem of a finished data folder"),
+    "plan": ("av_ssl.cli.plan", "say what a recipe costs on a data folder: updates, hours, memory, disk"),
+    "convert": ("av_ssl.cli.convert", "convert a model between fairseq's checkpoints and safetensors"),
+    "doctor": ("av_ssl.cli.doctor", "say what works on this machine"),
 }
-EXTRAS = {"av": "preprocess", "cv2": "preprocess", "tqdm": "preprocess", "sentencepiece": "preprocess"}
+EXTRAS = {
+    "av": "preprocess",
+    "cv2": "preprocess",
+    "tqdm": "preprocess",
+    "sentencepiece": "preprocess",
+    "sklearn": "clusters",
+}
 INTERRUPTED = 130  # exit status of a command ended by Ctrl-C
 
 

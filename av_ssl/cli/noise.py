@@ -13,11 +13,13 @@ from tqdm import tqdm
 
 from av_ssl.cli.arguments import positive
 from av_ssl.cli.data_folder import SPLITS
+from av_ssl.cli.progress import ProgressBar
 from av_ssl.errors import DataError
 from av_ssl.media.audio import SAMPLE_RATE, read_audio, read_plain_wav, write_audio
-from av_ssl.media.babble import Speakers, mix_babble, part_of_each_split, split_speakers
+from av_ssl.media.babble import Speakers, part_of_each_split, split_speakers
 from av_ssl.media.corpus import find_audio
 from av_ssl.media.files import write_atomically
+from av_ssl.media.noise_files import babble_jobs, make_all
 
 SECONDS = 10.0  # of a babble recording unless told
 
@@ -88,13 +90,8 @@ def _babble(args: argparse.Namespace, noise: Path) -> dict[str, list[Path]]:
         )
     tenth = max(1, args.number // 10)
     counts = {"train": max(1, args.number - 2 * tenth), "valid": tenth, "test": tenth}
-    lists: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    with tqdm(total=sum(counts.values()), unit="file", disable=None) as bar:
-        for index, split in enumerate(SPLITS):
-            for number in range(counts[split]):
-                path = (noise / "babble" / split / f"{number:05d}.wav").absolute()
-                seed = (args.seed, index, number)
-                write_audio(path, mix_babble(parts[split], args.babble_speakers, length, seed))
-                lists[split].append(path)
-                bar.update()
-    return lists
+    folder = (noise / "babble").absolute()
+    jobs = babble_jobs(parts, folder, counts, args.babble_speakers, length, args.seed)
+    with ProgressBar("recording") as bar:
+        make_all([job for split in SPLITS for job in jobs[split]], 1, bar.update)
+    return {split: [job.path for job in jobs[split]] for split in SPLITS}

@@ -38,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train the model; write it into OUT and every OUT/labelled_N."""
-    labelled = labelled_folders(args.out)
-    source = next((path for path in (args.out, *labelled) if (path / "train.wrd").is_file()), None)
+    """Train the model; write it into OUT and every folder in it that holds a part of the training list."""
+    subsets = labelled_folders(args.out)
+    source = next((path for path in (args.out, *subsets) if (path / "train.wrd").is_file()), None)
     if source is None:
         raise DataError(
             f"{args.out / 'train.wrd'}: does not exist; give every training clip a transcript "
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     scores = [processor.get_score(index) for index in range(len(pieces))]
     table = "".join(f"{piece}\t{score:g}\n" for piece, score in zip(pieces, scores, strict=True))
     dictionary = "".join(f"{piece} 1\n" for piece in pieces[SPECIAL:])
-    for folder in (args.out, *labelled):
+    for folder in (args.out, *subsets):
         write_atomically(folder / MODEL, model)
         write_atomically(folder / PIECES, table.encode())
         write_atomically(folder / DICTIONARY, dictionary.encode())

@@ -55,10 +55,11 @@ def read_manifest(path: Path) -> list[Clip]:
             f"{path}: lists no clips; after the root directory on line 1 come lines of: {COLUMNS}"
         )
     root = Path(lines[0].strip())
-    return [_parse_line(path, number, line, root) for number, line in enumerate(lines[1:], start=2)]
+    return [parse_clip(path, number, line, root) for number, line in enumerate(lines[1:], start=2)]
 
 
-def _parse_line(path: Path, number: int, line: str, root: Path) -> Clip:
+def parse_clip(path: Path, number: int, line: str, root: Path) -> Clip:
+    """The clip on line `number` of the manifest `path`; raises DataError when the line is malformed."""
     # Tabs at the end are dropped, as AV-HuBERT does; those at the start stand for empty columns.
     items = line.rstrip().split("\t")
     if len(items) < 5:

@@ -1,85 +1,39 @@
-"""From mesh points to crops of constant place, size and turn.
+"""From landmarks to crops of constant place, size and turn.
 
 As in AV-HuBERT's preparation (Shi et al., 2022, appendix): points averaged over about half a second, a
-similarity transform of the points that speech does not move onto a mean face, and a crop centred on the mouth
-whose eyes would be 54 pixels apart at 96x96. The mean face is our own: the average mesh of six people, made
-symmetric.
+similarity transform of the points that speech does not move onto a mean face, and a crop around the mouth.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.media.face_mesh import Floats
+from av_ssl.media.layouts import Floats, layout_of
+from av_ssl.media.mean_face import OWN, MeanFace
 
-STABLE_POINTS = (33, 133, 362, 263, 2)  # corners of both eyes, base of the nose
-# x right, y down, from the middle between the eyes, in distances between the eyes' centres; order of
-# STABLE_POINTS.
-MEAN_FACE = np.array(
-    [[-0.722, -0.0125], [-0.278, 0.0125], [0.278, 0.0125], [0.722, -0.0125], [0.0, 0.758]], np.float64
-)
-LIPS = (
-    61,
-    146,
-    91,
-    181,
-    84,
-    17,
-    314,
-    405,
-    321,
-    375,
-    291,
-    409,
-    270,
-    269,
-    267,
-    0,
-    37,
-    39,
-    40,
-    185,
-)  # outer ring
-SMOOTHING = 13  # frames
+REGIONS = ("mouth", "face")
+FACE_SCALE = 0.34  # distance of the eyes over the side of a crop of the whole face
+FACE_CENTRE = (0.0, 0.5)  # its middle, a place of the mean face
 
 Picture = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class CropShape:
-    """What a crop shows: distance of the eyes over the crop's side, and the middle of the crop.
-
-    `centre` is a place of the mean face; None means the middle of the lips, wherever they are.
-    """
-
-    eye_distance: float
-    centre: tuple[float, float] | None
-
-
-CROP_SHAPES = {
-    "mouth": CropShape(eye_distance=54 / 96, centre=None),
-    "face": CropShape(eye_distance=0.34, centre=(0.0, 0.5)),
-}
-
-
-def smooth(points: Floats, window: int = SMOOTHING) -> NDArray[np.float64]:
-    """Mean of `points` `[T, P, D]` over a centred window of an odd number of frames.
+def smooth(points: Floats, window: int) -> NDArray[np.float64]:
+    """Mean of `points` `[T, P, D]` over a window centred on each frame; an even one reaches further back.
 
     At both ends, where the window is not full, the straight line through its frames is taken: a mean of the
     frames on one side would lag behind a moving head.
     """
     flat = points.reshape(len(points), -1).astype(np.float64)
-    half = window // 2
+    before, after = window // 2, (window - 1) // 2
     if len(flat) <= window:
         return _line(flat).reshape(points.shape)
     total = np.concatenate([np.zeros_like(flat[:1]), np.cumsum(flat, axis=0)])
     means = (total[window:] - total[:-window]) / window
-    ends = _line(flat[:window])[:half], _line(flat[-window:])[-half:]
-    return np.concatenate([ends[0], means, ends[1]]).reshape(points.shape)
+    head, tail = _line(flat[:window])[:before], _line(flat[-window:])[window - after :]
+    return np.concatenate([head, means, tail]).reshape(points.shape)
 
 
 def _line(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -89,20 +43,21 @@ def _line(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values.mean(0) + np.outer(time, slope)
 
 
-def crop_transforms(points: Floats, region: str, size: int) -> NDArray[np.float64]:
-    """Matrices `[T, 2, 3]` from picture to crop pixels, for mesh points `[T, 468, 2 or 3]` of every frame.
+def crop_transforms(points: Floats, region: str, size: int, mean_face: MeanFace = OWN) -> NDArray[np.float64]:
+    """Matrices `[T, 2, 3]` from picture to crop pixels, for landmarks `[T, P, 2 or 3]` of every frame.
 
-    `region` is a key of CROP_SHAPES, `size` the crop's side in pixels.
+    `region` is one of REGIONS, `size` the crop's side in pixels; P is 468 or 68 (`layouts`).
     """
-    shape = CROP_SHAPES[region]
-    steady = smooth(points[:, [*STABLE_POINTS, *LIPS], :2])
-    stable, lips = steady[:, : len(STABLE_POINTS)], steady[:, len(STABLE_POINTS) :].mean(1)
-    linear, shift = _similarity(stable, MEAN_FACE)
-    if shape.centre is None:
+    layout = layout_of(points)
+    steady = smooth(points[:, [*layout.stable, *layout.lips], :2], mean_face.window)
+    stable, lips = steady[:, : len(layout.stable)], steady[:, len(layout.stable) :].mean(1)
+    linear, shift = _similarity(stable, mean_face.points)
+    if region == "mouth":
+        scale = mean_face.mouth_scale * size
         centre = np.einsum("tij,tj->ti", linear, lips) + shift
     else:
-        centre = np.broadcast_to(np.array(shape.centre), shift.shape)
-    scale = shape.eye_distance * size
+        scale = FACE_SCALE * size
+        centre = np.broadcast_to(np.array(FACE_CENTRE), shift.shape)
     # Pixel centres lie at whole numbers, so the middle of the crop is at (size - 1) / 2.
     offset = scale * (shift - centre) + (size - 1) / 2
     return np.concatenate([scale * linear, offset[:, :, None]], axis=2)

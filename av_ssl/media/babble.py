@@ -1,4 +1,4 @@
-"""Babble: several voices talking at once, mixed from the training clips."""
+"""Babble: several voices talking at once, mixed from the recordings of many speakers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from av_ssl.errors import DataError
-from av_ssl.media.audio import Samples, read_audio, read_plain_wav
+from av_ssl.media.audio import Samples, plain_wav_length, read_audio, read_plain_wav
 
 LOUDNESS = 1000.0  # root mean square of each voice, int16 units: equal voices, headroom for the sum
 PEAK = 32767
@@ -19,17 +20,22 @@ PEAK = 32767
 
 @dataclass(frozen=True)
 class Speakers:
-    """Audio files of each speaker; the folder that holds a clip counts as its speaker."""
+    """Audio files of each speaker."""
 
     files: dict[str, list[Path]]
 
     @classmethod
     def of_manifest(cls, manifest: Path) -> Speakers:
-        """Speakers of a clip list; where all clips lie in one folder, each clip is a speaker of its own."""
+        """Speakers of a clip list, by its `.spk` file, one speaker a line.
+
+        Without that file the folder that holds a clip counts as its speaker; where all clips lie in one
+        folder, each clip is a speaker of its own. Raises DataError when the two files do not fit.
+        """
         if not manifest.is_file():
             raise DataError(f"{manifest}: does not exist; run av-ssl manifest first")
         root, *lines = manifest.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        by_folder: dict[str, list[Path]] = {}
+        speakers = _read_speakers(manifest.with_suffix(".spk"), len(lines))
+        by_speaker: dict[str, list[Path]] = {}
         for number, line in enumerate(lines, start=2):
             columns = line.split("\t")
             if len(columns) != 5:
@@ -37,11 +43,12 @@ class Speakers:
                     f"{manifest}, line {number}: has {len(columns)} columns, not 5; make the list again"
                 )
             folder = columns[0].rpartition("/")[0].rpartition("/")[2]
-            by_folder.setdefault(folder, []).append(Path(root, columns[2]))
-        if len(by_folder) == 1:
-            files = next(iter(by_folder.values()))
-            by_folder = {str(path): [path] for path in files}
-        return cls(dict(sorted(by_folder.items())))
+            speaker = speakers[number - 2] if speakers else folder
+            by_speaker.setdefault(speaker, []).append(Path(root, columns[2]))
+        if len(by_speaker) == 1 and not speakers:
+            files = next(iter(by_speaker.values()))
+            by_speaker = {str(path): [path] for path in files}
+        return cls(dict(sorted(by_speaker.items())))
 
 
 def part_of_each_split(names: Sequence[str], seed: int) -> dict[str, list[str]]:
@@ -78,22 +85,48 @@ def mix_babble(speakers: Speakers, voices: int, length: int, seed: Sequence[int]
     return (total * min(1.0, PEAK / max(peak, 1.0))).astype(np.int16)
 
 
-@lru_cache(maxsize=256)  # short clips are read many times over
-def _read(path: Path) -> Samples:
-    samples = read_plain_wav(path)
-    return read_audio(path) if samples is None else samples
+def _read_speakers(path: Path, clips: int) -> list[str]:
+    """Speaker of each clip; empty without the file."""
+    if not path.is_file():
+        return []
+    speakers = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    if len(speakers) != clips:
+        raise DataError(
+            f"{path}: has {len(speakers)} lines, but the list beside it {clips} clips; "
+            "run av-ssl manifest again"
+        )
+    return speakers
 
 
-def _voice(files: Sequence[Path], length: int, draw: random.Random) -> np.ndarray:
-    """Utterances of one speaker in random order, from a random place, until `length` samples are full."""
-    pieces: list[np.ndarray] = []
-    missing = length
+@lru_cache(maxsize=16)  # recordings of other formats are decoded as a whole
+def _decoded(path: Path) -> Samples:
+    return read_audio(path)
+
+
+@lru_cache(maxsize=65536)
+def _length(path: Path) -> int:
+    length = plain_wav_length(path)
+    return len(_decoded(path)) if length is None else length
+
+
+def _part(path: Path, start: int, length: int) -> Samples:
+    samples = read_plain_wav(path, start, length)
+    return _decoded(path)[start:][:length] if samples is None else samples
+
+
+def _voice(files: Sequence[Path], wanted: int, draw: random.Random) -> NDArray[np.float64]:
+    """Utterances of one speaker in random order, from a random place, until `wanted` samples are full."""
+    pieces: list[Samples] = []
+    missing = wanted
     while missing > 0:
-        samples = _read(draw.choice(files)).astype(np.float64)
-        if not samples.any():  # silence would never reach the loudness; it still takes its time
-            samples = np.zeros(max(1, len(samples)))
-        start = 0 if pieces else draw.randrange(len(samples))
-        pieces.append(samples[start:][:missing])
+        path = draw.choice(files)
+        length = _length(path)
+        if not length:  # an empty recording stands for a sample of silence, so that the loop ends
+            pieces.append(np.zeros(1, np.int16))
+        else:
+            start = 0 if pieces else draw.randrange(length)
+            pieces.append(_part(path, start, missing))
         missing -= len(pieces[-1])
-    voice = np.concatenate(pieces)
+    voice = np.concatenate(pieces).astype(np.float64)
+    # Silence stays silent.
     return voice * (LOUDNESS / max(float(np.sqrt(np.mean(voice**2))), 1.0))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from av_ssl.media.files import write_atomically
 
 COLUMNS = 8
 CAPTION = 14  # pixels below each crop
@@ -35,7 +32,7 @@ def contact_sheet(crops: Sequence[tuple[str, Picture]], columns: int = COLUMNS) 
     return sheet
 
 
-def write_contact_sheet(path: Path, crops: Sequence[tuple[str, Picture]]) -> None:
-    """Write `contact_sheet` as a PNG; raises MediaError naming the file when it cannot be written."""
+def contact_sheet_png(crops: Sequence[tuple[str, Picture]]) -> bytes:
+    """`contact_sheet` as the content of a PNG file."""
     _, png = cv2.imencode(".png", contact_sheet(crops))
-    write_atomically(path, png.tobytes())
+    return png.tobytes()

@@ -1,9 +1,10 @@
-"""The videos and recordings below a folder, and the ids they get."""
+"""The videos and recordings below a folder, the ids they get, and where a clip comes from."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from av_ssl.errors import DataError
@@ -28,6 +29,25 @@ VIDEO_SUFFIXES = frozenset(
     ]
 )
 AUDIO_SUFFIXES = frozenset([".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"])
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Where a clip comes from.
+
+    video: the file that shows it. sound: is heard where the video has no audio stream. span: start and end in
+    seconds, when the clip is a part of the video. times: the file that the span was read from.
+    """
+
+    video: Path
+    sound: Path | None = None
+    span: tuple[float, float] | None = None
+    times: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is to be cropped again when it changes; `sound` is left out, as few corpora need it."""
+        return (self.video,) if self.times is None else (self.video, self.times)
 
 
 def find_videos(root: Path, skip: Path | None = None) -> dict[str, Path]:

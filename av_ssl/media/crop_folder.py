@@ -6,23 +6,25 @@ import contextlib
 import dataclasses
 import json
 import random
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.media.corpus import find_videos, usable_name
-from av_ssl.media.cropping import WRITE_FAILED, CropResult, CropSettings, crop_clip
-from av_ssl.media.face_mesh import FaceMesh
+from av_ssl.media.backends import Backend, make_backend
+from av_ssl.media.corpus import ClipSource, find_videos, usable_name
+from av_ssl.media.crop_settings import CropSettings
+from av_ssl.media.cropping import NO_LANDMARKS, WRITE_FAILED, CropResult, check_usable, crop_clip
 from av_ssl.media.files import remove_abandoned, write_atomically
 from av_ssl.media.journal import Journal, Stamp
 from av_ssl.media.worker_pool import Crash, run_isolated
 
 CRASHED = "crashed"  # the clip ended its worker process, or an error that nobody foresaw
 BAD_NAME = "bad_name"  # the path cannot stand in a manifest
-AGAIN = frozenset({CRASHED, WRITE_FAILED})  # reasons for which a later run tries again
+AGAIN = frozenset({CRASHED, WRITE_FAILED, NO_LANDMARKS})  # reasons for which a later run tries again
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ClipFiles:
 class CropJob:
     """One clip to be cropped."""
 
-    source: Path
+    source: ClipSource
     files: ClipFiles
     settings: CropSettings
     stamp: Stamp
@@ -59,43 +61,49 @@ class CropJob:
 
 @dataclass
 class FolderResult:
-    """Results by clip id, sorted, and the source of each."""
+    """Results by clip id, sorted, and the video of each."""
 
     sources: dict[str, Path]
     results: dict[str, CropResult] = field(default_factory=dict)
 
 
-_mesh: FaceMesh | None = None  # one a process
+@lru_cache(maxsize=1)
+def _backend(settings: CropSettings) -> Backend:
+    """One a process: models take long to load."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    return make_backend(settings)
 
 
 def crop_job(job: CropJob) -> CropResult:
     """Work of one process on one clip."""
-    global _mesh
-    if _mesh is None:
-        cv2.setNumThreads(1)  # the processes are the parallelism
-        _mesh = FaceMesh()
-    return crop_clip(job.source, job.files.video, job.files.audio, job.settings, _mesh)
+    source, files, backend = job.source, job.files, _backend(job.settings)
+    return crop_clip(
+        source.video, files.video, files.audio, job.settings, backend, source.span, source.sound, files.name
+    )
 
 
 def crop_folder(
-    source: Path,
+    source: Path | Mapping[str, ClipSource],
     out: Path,
     settings: CropSettings,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FolderResult:
-    """Crop every video below `source` into `out`; finished clips are not done again.
+    """Crop every video below `source`, or clips by id, into `out`; finished clips are not done again.
 
     `progress(done, total)` is called at the start and after every clip. Raises DataError when
     `source` holds no video or `out` was made with other settings, MediaError when the disk is full.
     """
-    folder = FolderResult(find_videos(source, skip=out))
+    if isinstance(source, Path):
+        source = {name: ClipSource(path) for name, path in find_videos(source, skip=out).items()}
+    folder = FolderResult({name: clip.video for name, clip in source.items()})
+    check_usable(settings)
     _check_settings(out, settings)
     for part in ("video", "audio"):
         remove_abandoned(out / part)
     journal = Journal(out / "journal")
     try:
-        todo = _unfinished(folder, out, settings, journal)
+        todo = _unfinished(source, folder, out, settings, journal)
         progress(len(folder.results), len(folder.sources))
         with contextlib.closing(_work(todo, journal, workers)) as work:
             for job, result in work:
@@ -107,17 +115,23 @@ def crop_folder(
     return folder
 
 
-def _unfinished(folder: FolderResult, out: Path, settings: CropSettings, journal: Journal) -> list[CropJob]:
+def _unfinished(
+    clips: Mapping[str, ClipSource],
+    folder: FolderResult,
+    out: Path,
+    settings: CropSettings,
+    journal: Journal,
+) -> list[CropJob]:
     """The clips still to be done; results of the others are put into `folder`."""
     jobs = []
-    for name, path in folder.sources.items():
+    for name, clip in clips.items():
         if not usable_name(name):
-            message = f"{path!s:.200}".encode("utf-8", "replace").decode()
+            message = f"{clip.video!s:.200}".encode("utf-8", "replace").decode()
             folder.results[name] = CropResult(
                 BAD_NAME, f"{message!r}: rename it; it holds a tab or line break, or is not UTF-8"
             )
             continue
-        job = CropJob(path, ClipFiles(out, name), settings, Stamp.of(path))
+        job = CropJob(clip, ClipFiles(out, name), settings, Stamp.of(*clip.files))
         known = _known(job, journal)
         if known is None:
             jobs.append(job)
@@ -162,7 +176,7 @@ def _work(
 
 def _judged(job: CropJob, outcome: CropResult | Crash) -> CropResult:
     if isinstance(outcome, Crash):
-        return CropResult(CRASHED, f"{job.source}: {outcome.message}")
+        return CropResult(CRASHED, f"{job.source.video}: {outcome.message}")
     return outcome
 
 
@@ -177,8 +191,10 @@ def _check_settings(out: Path, settings: CropSettings) -> None:
         present = json.loads(path.read_text())
     except ValueError as error:
         raise DataError(f"{path}: is not JSON ({error}); remove the folder or choose another one") from error
-    if present != wanted:
-        options = " ".join(f"--{name} {value}" for name, value in present.items())
+    # Options that came with later versions have their defaults where an earlier one wrote the file.
+    if {**dataclasses.asdict(CropSettings()), **present} != wanted:
+        given = ((name.replace("_", "-"), value) for name, value in present.items() if value is not None)
+        options = " ".join(f"--{name} {value}" for name, value in given)
         raise DataError(
             f"{path}: the clips here were cropped with {options}; use these or choose another folder"
         )

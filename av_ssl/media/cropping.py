@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from av_ssl.errors import MediaError
-from av_ssl.media.alignment import CROP_SHAPES, Picture, crop_transforms, warp
+from av_ssl.media.alignment import Picture, crop_transforms, warp
 from av_ssl.media.audio import (
+    SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     Samples,
     fit_to_frames,
@@ -17,11 +18,14 @@ from av_ssl.media.audio import (
     read_audio,
     write_audio,
 )
+from av_ssl.media.backends import Backend, Faces, LandmarkError, make_backend
 from av_ssl.media.container import MissingStreamError
-from av_ssl.media.face_mesh import FaceMesh, Floats
+from av_ssl.media.crop_settings import CropSettings
+from av_ssl.media.layouts import Floats
+from av_ssl.media.mean_face import OWN, MeanFace, load_mean_face
 from av_ssl.media.speaker import choose_speaker
-from av_ssl.media.tracking import FaceTracker
-from av_ssl.media.video import VideoReader, write_video
+from av_ssl.media.synchrony import audio_delay
+from av_ssl.media.video import Span, VideoReader, write_video
 
 MIN_FRAMES = 5  # 0.2 s: shorter clips hold no speech
 LASTING = 0.2  # share of the clip in which a face must be seen to be counted
@@ -31,29 +35,9 @@ UNREADABLE = "unreadable"  # the container or a stream cannot be decoded
 NO_VIDEO = "no_video"  # a stream is missing
 NO_AUDIO = "no_audio"
 NO_FACE = "no_face"
+NO_LANDMARKS = "no_landmarks"  # the file with ready-made ones is missing or of another video
 TOO_SHORT = "too_short"
 WRITE_FAILED = "write_failed"  # disk full, folder not writable
-
-
-@dataclass(frozen=True)
-class CropSettings:
-    """What is cut out of every clip.
-
-    size: side of the crop, pixels, even. region: "mouth" or "face". stride: landmarks are found on every k-th
-    frame.
-    """
-
-    size: int = 96
-    region: str = "mouth"
-    stride: int = 1
-
-    def __post_init__(self) -> None:
-        if self.size < 16 or self.size % 2:
-            raise ValueError(f"size must be even and at least 16, not {self.size}")
-        if self.region not in CROP_SHAPES:
-            raise ValueError(f"region must be one of {', '.join(CROP_SHAPES)}, not {self.region}")
-        if self.stride < 1:
-            raise ValueError(f"stride must be at least 1, not {self.stride}")
 
 
 @dataclass(frozen=True)
@@ -66,6 +50,7 @@ class CropResult:
     samples: int = 0  # at 16 kHz
     faces: int = 0  # seen in at least a fifth of the clip
     source_fps: float = 0.0
+    audio_delay: float | None = None  # frames by which the sound comes after the lips; None: unknown
 
     @property
     def ok(self) -> bool:
@@ -73,31 +58,44 @@ class CropResult:
         return self.reason == OK
 
 
+def check_usable(settings: CropSettings) -> None:
+    """Raise DataError when a package or file that the settings name is missing or is something else."""
+    make_backend(settings)
+    _mean_face(settings)
+
+
 def crop_clip(
     source: Path,
     video: Path,
     audio: Path,
     settings: CropSettings | None = None,
-    mesh: FaceMesh | None = None,
+    backend: Backend | None = None,
+    span: Span | None = None,
+    sound: Path | None = None,
+    clip: str = "",
 ) -> CropResult:
     """Crop the speaker of `source` into `video` (mp4) and write its sound to `audio` (wav).
 
     Bad media is a reason in the result, never an exception. A clip that does not give both writes neither,
-    except when the disk fills up between the two. `mesh` saves loading the models again for every clip.
+    except when the disk fills up between the two. `backend` saves making that of the settings for every clip.
+    `span`, start and end in seconds, is the part of `source` that is the clip. `sound` is heard where
+    `source` has no audio stream. `clip` is the id under which ready-made landmarks are found. Raises
+    DataError when the settings name something that is not there.
     """
     settings = settings or CropSettings()
-    reader = VideoReader(source)
+    backend = backend or make_backend(settings)
+    reader = VideoReader(source, span=span)
     try:
-        samples = read_audio(source)
-        tracker = FaceTracker(mesh or FaceMesh(), settings.stride)
-        for picture in reader.frames():
-            tracker.update(picture)
-        result, points = _judge(tracker, samples, reader.source_fps)
+        samples = _read_sound(source, sound, span)
+        faces = backend.follow(reader, clip)
+        result, points = _judge(faces, samples, reader.source_fps)
         if points is None:
             return result
         crops = _cut(reader, points, settings)
     except MissingStreamError as error:
         return CropResult(f"no_{error.kind}", str(error))
+    except LandmarkError as error:
+        return CropResult(NO_LANDMARKS, str(error))
     except MediaError as error:
         return CropResult(UNREADABLE, str(error))
     try:
@@ -108,27 +106,48 @@ def crop_clip(
     return result
 
 
-def _judge(tracker: FaceTracker, samples: Samples, source_fps: float) -> tuple[CropResult, Floats | None]:
-    """Whether the clip can be used, and the speaker's mesh points `[T, 468, 3]` if so."""
-    frames = tracker.frames
-    needed = LASTING * frames / tracker.stride
-    faces = sum(len(track) >= needed for track in tracker.tracks)
+def _read_sound(source: Path, sound: Path | None, span: Span | None) -> Samples:
+    try:
+        samples = read_audio(source)
+    except MissingStreamError:
+        if sound is None:
+            raise
+        samples = read_audio(sound)
+    if span is None:
+        return samples
+    start, end = (round(seconds * SAMPLE_RATE) for seconds in span)
+    return samples[start:end]
 
-    def result(reason: str, message: str) -> CropResult:
-        return CropResult(reason, message, frames, frames * SAMPLES_PER_FRAME, faces, source_fps)
 
+def _judge(faces: Faces, samples: Samples, source_fps: float) -> tuple[CropResult, Floats | None]:
+    """Whether the clip can be used, and the speaker's landmarks `[T, P, 2 or 3]` if so."""
+    frames = faces.frames
+    result = CropResult(
+        OK,
+        frames=frames,
+        samples=frames * SAMPLES_PER_FRAME,
+        faces=sum(len(track) >= LASTING * faces.looked_at for track in faces.tracks),
+        source_fps=source_fps,
+    )
     if frames < MIN_FRAMES:
-        return result(TOO_SHORT, f"{frames} frames at 25 frames/s; {MIN_FRAMES} are needed"), None
+        message = f"{frames} frames at 25 frames/s; {MIN_FRAMES} are needed"
+        return replace(result, reason=TOO_SHORT, message=message), None
     if not len(samples):
-        return result(NO_AUDIO, "the audio stream holds no sound"), None
-    speaker = choose_speaker(tracker.tracks, frame_energy(samples, frames))
+        return replace(result, reason=NO_AUDIO, message="the audio stream holds no sound"), None
+    energy = frame_energy(samples, frames)
+    speaker = choose_speaker(faces.tracks, energy)
     if speaker is None:
-        return result(NO_FACE, "no face was found in any frame"), None
-    return result(OK, ""), speaker.interpolated(frames)
+        return replace(result, reason=NO_FACE, message="no face was found in any frame"), None
+    points = speaker.interpolated(frames)
+    return replace(result, audio_delay=audio_delay(points, energy)), points
 
 
 def _cut(reader: VideoReader, points: Floats, settings: CropSettings) -> Picture:
     """Gray crops `[T, size, size]`."""
-    transforms = crop_transforms(points, settings.region, settings.size)
+    transforms = crop_transforms(points, settings.region, settings.size, _mean_face(settings))
     pictures = zip(reader.frames(gray=True), transforms, strict=True)
     return np.stack([warp(picture, transform, settings.size) for picture, transform in pictures])
+
+
+def _mean_face(settings: CropSettings) -> MeanFace:
+    return OWN if settings.mean_face is None else load_mean_face(Path(settings.mean_face))

@@ -22,19 +22,20 @@ REFRESH_EVERY = 2.0  # seconds between looks at what other runs have done
 
 @dataclasses.dataclass(frozen=True)
 class Stamp:
-    """Size (bytes) and time of change (ns) of a source video: a file that was mended is cropped again."""
+    """Size (bytes) and time of change (ns) of a clip's source: a file that was mended is cropped again."""
 
     size: int
     changed: int
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
-        """Stamp of the file as it is now; of a file that cannot be looked at, zeros."""
+    def of(cls, *paths: Path) -> Stamp:
+        """Stamp of the files as they are now: sizes added, last change; zeros when one cannot be seen."""
         try:
-            status = path.stat()
+            statuses = [path.stat() for path in paths]
         except OSError:
             return cls(0, 0)
-        return cls(status.st_size, status.st_mtime_ns)
+        size = sum(status.st_size for status in statuses)
+        return cls(size, max(status.st_mtime_ns for status in statuses))
 
 
 class Journal:

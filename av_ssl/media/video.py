@@ -26,20 +26,24 @@ CRF = 14  # 45.7 dB on studio recordings, about 455 bytes a 96x96 frame
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 Picture = NDArray[np.uint8]
+Span = tuple[float, float]  # start and end within a file, seconds
 
 
 class VideoReader:
     """The pictures of a video at `fps` frames/s, as often as wanted.
 
     Frame `k` shows the source picture nearest to `k / fps` seconds after the start of the earliest stream;
-    before the first picture the first one is shown. Raises MediaError when the file cannot be decoded,
-    MissingStreamError without video.
+    before the first picture the first one is shown. `span`, start and end in seconds, reads only that part of
+    the video. Raises MediaError when the file cannot be decoded, MissingStreamError without video.
     """
 
-    def __init__(self, path: Path, fps: float = FPS, keep_bytes: int = KEEP_BYTES) -> None:
+    def __init__(
+        self, path: Path, fps: float = FPS, keep_bytes: int = KEEP_BYTES, span: Span | None = None
+    ) -> None:
         self.path = path
         self.fps = fps
         self.keep_bytes = keep_bytes
+        self.span = span
         self.source_fps = 0.0  # frames/s as the container states it, known after the first pass
         self._kept: list[av.VideoFrame] | None = None
 
@@ -81,12 +85,17 @@ class VideoReader:
                 count += 1
             shown = frame
             end = time + 1 / (self.source_fps or self.fps)
+        if self.span is not None:
+            end = min(end, self.span[1] - self.span[0])
         while shown is not None and count < max(1, round(end * self.fps)):
             yield shown
             count += 1
 
     def _decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Every source picture with its time in seconds from the start of the clip."""
+        """Every source picture with its time in seconds from the start of the clip.
+
+        Of a span, pictures from the key frame before it (at negative times) to its end.
+        """
         with open_media(self.path) as container:
             if not container.streams.video:
                 raise MissingStreamError(self.path, "video")
@@ -96,11 +105,19 @@ class VideoReader:
             start = start_seconds(container)
             self.source_fps = float(stream.average_rate or self.fps)
             last: float | None = None
+            length = float("inf")
+            if self.span is not None:
+                start += self.span[0]
+                length = self.span[1] - self.span[0]
+                if stream.time_base:
+                    container.seek(int(start / stream.time_base), stream=stream)
             for frame in container.decode(stream):
                 if frame.pts is None or frame.time_base is None:
                     time = 0.0 if last is None else last + 1 / self.source_fps
                 else:
                     time = float(frame.pts * frame.time_base) - start
+                if time >= length and last is not None:
+                    break
                 if time - (last or 0.0) > LONGEST_GAP:
                     raise MediaError(
                         f"{self.path}: time stamps jump to {time:.0f} s; make new ones "

@@ -65,6 +65,7 @@ def test_a_folder_of_good_and_bad_videos(talks, tmp_path, capsys):
     assert {Path(entry["source"]).name for entry in report["failed"]} == {
         "noise.mkv", "mute.mov", "broken.webm", "tab\there.mp4"
     }  # fmt: skip
+    assert "<td>noise</td><td>no_face</td>" in (out / "report.html").read_text()
     assert (out / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
     assert "4 of 8 videos cropped" in capsys.readouterr().out
 

@@ -52,6 +52,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(crop, "crop_folder", interrupted)
+    (tmp_path / "a.mp4").write_bytes(b"")
     assert main(["crop", str(tmp_path), str(tmp_path / "out")]) == 130
     assert "goes on where it stopped" in capsys.readouterr().err
 

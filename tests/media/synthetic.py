@@ -45,8 +45,12 @@ def write_clip(
     fps: float = 25,
     rate: int = RATE,
     times: np.ndarray | None = None,
+    turn: int = 0,
 ) -> Path:
-    """Video of RGB `pictures` and `sound` `[channels, N]` in -1..1; `times` (s) makes the rate variable."""
+    """Video of RGB `pictures` and `sound` `[channels, N]` in -1..1.
+
+    `times` (s) makes the rate variable; players turn the pictures counter-clockwise by `turn` degrees.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         video = audio = None
@@ -57,6 +61,8 @@ def write_clip(
             )
             video.height, video.width = pictures.shape[1:3]
             video.pix_fmt = "yuv420p"
+            if turn:
+                video.set_display_rotation(turn)
             if times is not None:
                 video.codec_context.time_base = Fraction(1, 1000)
         if sound is not None:
@@ -92,3 +98,36 @@ def _mux_sound(container, stream, sound: np.ndarray, rate: int) -> None:
 def talking_head(path: Path, frames: int = 12, shift: float = 2.0) -> Path:
     """A clip that crops well: a moving face with a tone."""
     return write_clip(path, moving_face(frames, shift), tone(frames / 25))
+
+
+def syllables(frames: int, seed: int = 0) -> np.ndarray:
+    """Opening of a mouth that speaks, 0 to 1 `[T]`: syllables of uneven length and loudness."""
+    rng = np.random.default_rng(seed)
+    phase = np.cumsum(rng.uniform(0.35, 0.95, frames))
+    beats = np.arange(0, frames + 8, 8)
+    loudness = np.interp(np.arange(frames), beats, rng.uniform(0.4, 1, len(beats)))
+    return np.clip(np.sin(phase), 0, 1) * loudness
+
+
+def voice(opening: np.ndarray) -> np.ndarray:
+    """Sound `[1, N]` at 16 kHz that is as loud as the mouth is open; 40 ms a frame."""
+    envelope = np.repeat(opening, 640) + 0.01
+    noise = np.random.default_rng(1).normal(0, 0.2, len(envelope))
+    return (np.clip(envelope * noise, -1, 1)[None]).astype(np.float32)
+
+
+def talking_face(opening: np.ndarray, shift: float = 0.3) -> np.ndarray:
+    """The photograph with its lower lip and chin drawn down by up to 14 pixels, `[T, 208, 208, 3]`."""
+    picture, seam, side = face(), 127, 26  # row of the lips' seam; half the mouth's width, pixels
+    rows, columns = np.mgrid[:208, :208].astype(np.float32)
+    across = np.clip(1 - ((columns - 103) / side) ** 2, 0, 1)
+    pictures = []
+    for frame, share in enumerate(opening):
+        gap = 14 * share * across
+        below = rows - seam
+        fall = np.where(below > 0, gap * np.clip(1 - (below - gap) / 60, 0, 1), 0)
+        spoken = cv2.remap(picture, columns, (rows - fall).astype(np.float32), cv2.INTER_LINEAR)
+        spoken[(below > 0) & (below < gap)] = (60, 20, 20)
+        matrix = np.array([[1, 0, shift * frame], [0, 1, 0]], np.float32)
+        pictures.append(cv2.warpAffine(spoken, matrix, (208, 208), borderMode=cv2.BORDER_REPLICATE))
+    return np.stack(pictures)

@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from av_ssl.media.alignment import LIPS, MEAN_FACE, STABLE_POINTS, crop_transforms, smooth, warp
+from av_ssl.media.alignment import crop_transforms, smooth, warp
 from av_ssl.media.face_mesh import FaceMesh
+from av_ssl.media.layouts import MESH
+from av_ssl.media.mean_face import OWN
 from tests.media.synthetic import face
 
 
@@ -13,8 +15,8 @@ def mesh_of_mean_face(scale, angle, shift, frames=3):
     """Mesh points `[T, 468, 2]` of the mean face, turned by `angle` radians; lips 1.1 eye distances down."""
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = np.zeros((468, 2))
-    points[list(STABLE_POINTS)] = MEAN_FACE
-    points[list(LIPS)] = [0.0, 1.1]
+    points[list(MESH.stable)] = OWN.points
+    points[list(MESH.lips)] = [0.0, 1.1]
     return np.repeat((points @ turn.T * scale + shift)[None], frames, 0).astype(np.float32)
 
 
@@ -26,7 +28,7 @@ def test_eyes_are_54_of_96_pixels_apart_and_the_mouth_is_in_the_middle(angle, si
     placed = points[1] @ transform[:, :2].T + transform[:, 2]
     right, left = placed[[33, 133]].mean(0), placed[[263, 362]].mean(0)
     np.testing.assert_allclose(left - right, [54 * size / 96, 0], atol=1e-3)
-    np.testing.assert_allclose(placed[list(LIPS)].mean(0), (size - 1) / 2, atol=1e-3)
+    np.testing.assert_allclose(placed[list(MESH.lips)].mean(0), (size - 1) / 2, atol=1e-3)
 
 
 def test_the_face_region_shows_forehead_and_chin():
@@ -54,15 +56,15 @@ def test_a_photograph_is_cropped_around_its_mouth():
 @pytest.mark.parametrize("frames", [1, 2, 13, 14, 30])
 def test_smoothing_does_not_lag_behind_a_moving_head(frames):
     points = 3 * np.arange(frames, dtype=np.float32)[:, None, None] + np.array([[1.0, 2.0]], np.float32)
-    np.testing.assert_allclose(smooth(points), points, atol=1e-6)
+    np.testing.assert_allclose(smooth(points, 13), points, atol=1e-6)
 
 
 def test_smoothing_averages_13_frames():
     jump = np.zeros((31, 1, 1), np.float32)
     jump[15] = 13
-    np.testing.assert_allclose(smooth(jump)[8:23, 0, 0], [0, *[1] * 13, 0], atol=1e-9)
+    np.testing.assert_allclose(smooth(jump, 13)[8:23, 0, 0], [0, *[1] * 13, 0], atol=1e-9)
     noisy = np.random.default_rng(0).normal(0, 1, (500, 1, 1)).astype(np.float32)
-    assert smooth(noisy)[20:-20].std() == pytest.approx(1 / np.sqrt(13), rel=0.2)
+    assert smooth(noisy, 13)[20:-20].std() == pytest.approx(1 / np.sqrt(13), rel=0.2)
 
 
 def test_a_large_face_is_shrunk_without_aliasing_or_shift():

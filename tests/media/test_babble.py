@@ -61,6 +61,26 @@ def test_clips_in_one_folder_are_speakers_of_their_own(tmp_path):
     assert len(Speakers.of_manifest(tmp_path / "train.tsv").files) == 2
 
 
+def test_a_list_of_speakers_comes_before_folders(manifest):
+    names = [f"p{number // 5}" for number in range(20)]
+    manifest.with_suffix(".spk").write_text("\n".join(names) + "\n")
+    assert {name: len(files) for name, files in Speakers.of_manifest(manifest).files.items()} == {
+        f"p{k}": 5 for k in range(4)
+    }
+    manifest.with_suffix(".spk").write_text("p\n")
+    with pytest.raises(DataError, match=r"train\.spk: has 1 lines, but the list beside it 20 clips"):
+        Speakers.of_manifest(manifest)
+
+
+def test_a_part_of_a_long_recording_is_read_in_place(tmp_path):
+    for name, rate in (("plain", 16000), ("other", 8000)):
+        write_audio(tmp_path / f"{name}.wav", np.arange(-8000, 8000, dtype=np.int16), rate)
+    for name in ("plain", "other"):
+        babble = mix_babble(Speakers({name: [tmp_path / f"{name}.wav"]}), 1, 400, (3,)).astype(float)
+        assert babble.shape == (400,)
+        assert np.sqrt(np.mean(babble**2)) == pytest.approx(1000, rel=0.01)
+
+
 def test_broken_lists_are_named(tmp_path):
     with pytest.raises(DataError, match="run av-ssl manifest"):
         Speakers.of_manifest(tmp_path / "train.tsv")

@@ -4,12 +4,23 @@ import numpy as np
 import pytest
 
 from av_ssl.media import cropping
-from av_ssl.media.alignment import LIPS
 from av_ssl.media.audio import read_audio
+from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.cropping import CropSettings, crop_clip
 from av_ssl.media.face_mesh import FaceMesh
+from av_ssl.media.layouts import MESH
 from av_ssl.media.video import read_video
-from tests.media.synthetic import face, moving_face, noise_pictures, talking_head, tone, write_clip
+from tests.media.synthetic import (
+    face,
+    moving_face,
+    noise_pictures,
+    syllables,
+    talking_face,
+    talking_head,
+    tone,
+    voice,
+    write_clip,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +33,13 @@ def crop(tmp_path, mesh):
     """Crops a clip into `video` and `audio` of the test's folder."""
 
     def run(source, **settings):
-        return crop_clip(source, tmp_path / "v.mp4", tmp_path / "a.wav", CropSettings(**settings), mesh)
+        return crop_clip(
+            source,
+            tmp_path / "v.mp4",
+            tmp_path / "a.wav",
+            CropSettings(**settings),
+            OpenCVBackend(settings.get("stride", 1), mesh),
+        )
 
     run.video, run.audio = tmp_path / "v.mp4", tmp_path / "a.wav"
     return run
@@ -82,6 +99,94 @@ def test_two_faces_are_counted_and_the_one_that_speaks_is_taken(tmp_path, crop, 
     assert np.abs(read_video(crop.video)[5] - mirrored).mean() < 12
 
 
+@pytest.mark.parametrize("talker", ["left", "right"])
+def test_of_two_faces_the_one_that_talks_is_taken(tmp_path, crop, talker):
+    """Side by side, in both orders; the other one moves its mouth, too, but not with the sound."""
+    opening = syllables(50)
+    talking = talking_face(opening)
+    chewing = talking_face(0.5 + 0.5 * np.sin(np.arange(50) * 0.35), shift=-0.3)[:, :, ::-1]
+    faces = [talking, chewing] if talker == "left" else [chewing, talking]
+    result = crop(write_clip(tmp_path / "two.mkv", np.concatenate(faces, axis=2), voice(opening)))
+    assert (result.reason, result.faces) == ("ok", 2)
+    taken = read_video(crop.video).astype(float)
+    distances = []
+    for number, pictures in enumerate((talking, chewing)):
+        assert crop(write_clip(tmp_path / f"{number}.mkv", pictures, voice(opening))).ok
+        distances.append(np.abs(read_video(crop.video) - taken).mean())
+    assert 3 * distances[0] < distances[1]
+
+
+def test_the_shorter_face_is_not_taken_even_if_it_talks(tmp_path, crop):
+    opening = syllables(50)
+    talking, resting = talking_face(opening), talking_face(np.zeros(50), shift=-0.3)[:, :, ::-1]
+    talking[30:] = 0  # gone after 30 of 50 frames
+    clip = write_clip(tmp_path / "two.mkv", np.concatenate([talking, resting], axis=2), voice(opening))
+    assert crop(clip).ok
+    taken = read_video(crop.video).astype(float)
+    assert crop(write_clip(tmp_path / "one.mkv", resting, voice(opening))).ok
+    assert np.abs(read_video(crop.video) - taken).mean() < 3
+
+
+@pytest.mark.parametrize("delay", [-4, 0, 4])
+def test_the_delay_of_the_sound_is_estimated(tmp_path, crop, delay):
+    opening = syllables(80)
+    sound = np.roll(voice(opening[8:-8]), 640 * delay, axis=1)
+    result = crop(write_clip(tmp_path / "clip.mkv", talking_face(opening[8:-8]), sound))
+    assert result.audio_delay == pytest.approx(delay, abs=1.5)
+
+
+def test_a_silent_clip_has_no_delay(tmp_path, crop):
+    clip = write_clip(tmp_path / "clip.mkv", talking_face(syllables(50)), np.zeros((1, 32000), np.float32))
+    result = crop(clip)
+    assert result.ok
+    assert result.audio_delay is None
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.2])
+def test_sound_of_another_length_is_cut_or_filled_to_the_frames(tmp_path, crop, seconds):
+    result = crop(write_clip(tmp_path / "clip.mkv", moving_face(12), tone(seconds)))
+    assert result.ok
+    assert (result.frames, result.samples) == (12, 7680)
+    samples = read_audio(crop.audio)
+    assert len(samples) == 7680
+    assert (np.abs(samples[-1000:]).max() > 0) == (seconds > 0.48)
+
+
+def test_a_video_that_is_stored_turned_is_cropped_upright(tmp_path, crop):
+    pictures = moving_face(12)
+    clip = write_clip(tmp_path / "turned.mp4", np.rot90(pictures, -1, (1, 2)), tone(0.48), turn=90)
+    assert crop(clip).ok
+    turned = read_video(crop.video).astype(float)
+    assert crop(write_clip(tmp_path / "upright.mp4", pictures, tone(0.48))).ok
+    assert np.abs(read_video(crop.video) - turned).mean() < 4
+
+
+def test_a_variable_frame_rate_keeps_lips_and_sound_together(tmp_path, crop):
+    """The pictures of a telephone: 40 ms apart at first, 80 ms later; the crop has the frame of that time."""
+    times = np.concatenate([np.arange(20) * 0.04, 0.8 + np.arange(20) * 0.08])
+    shown = syllables(60)[np.round(times * 25).astype(int)]
+    clip = write_clip(tmp_path / "vfr.mkv", talking_face(shown, 0), voice(syllables(60)), times=times)
+    result = crop(clip)
+    assert result.ok
+    assert result.frames == pytest.approx(60, abs=1)
+    expected = write_clip(tmp_path / "cfr.mkv", talking_face(syllables(60), 0), voice(syllables(60)))
+    crops = read_video(crop.video).astype(float)
+    assert crop(expected).ok
+    steady = read_video(crop.video).astype(float)
+    assert np.abs(crops[:20] - steady[:20]).mean() < 3
+    assert np.abs(crops[20:58:2] - steady[20:58:2]).mean() < 3
+    assert result.audio_delay == pytest.approx(0, abs=1.5)
+
+
+def test_a_single_frame_is_too_short(tmp_path, crop):
+    assert crop(write_clip(tmp_path / "clip.mkv", moving_face(1), tone(0.04))).reason == "too_short"
+
+
+def test_names_with_spaces_quotes_line_breaks_and_other_letters(tmp_path, crop):
+    for name in ("a b", 'it\'s "q"', "line\nbreak", "Grüße 北京", "-rf; $(x)"):
+        assert crop(talking_head(tmp_path / f"{name}.mkv", frames=6)).ok
+
+
 @pytest.mark.parametrize(
     ("pictures", "sound", "reason"),
     [
@@ -111,7 +216,9 @@ def test_broken_files_are_unreadable(tmp_path, crop, content):
 def test_a_folder_that_cannot_be_written(tmp_path, mesh):
     (tmp_path / "taken").write_text("")
     clip = talking_head(tmp_path / "clip.mkv")
-    result = crop_clip(clip, tmp_path / "taken" / "v.mp4", tmp_path / "taken" / "a.wav", mesh=mesh)
+    result = crop_clip(
+        clip, tmp_path / "taken" / "v.mp4", tmp_path / "taken" / "a.wav", backend=OpenCVBackend(mesh=mesh)
+    )
     assert result.reason == "write_failed"
     assert "free space" in result.message
 
@@ -130,4 +237,4 @@ def test_real_clips_are_centred_on_the_mouth(shared_data, crop, mesh):
         eyes = whole[:, [263, 362]].mean(1) - whole[:, [33, 133]].mean(1)
         np.testing.assert_allclose(eyes[:, 0], 0.34 * 256, rtol=0.1)
         np.testing.assert_allclose(eyes[:, 1], 0, atol=3)
-        np.testing.assert_allclose(whole[:, list(LIPS), 0].mean(1), 127.5, atol=5)
+        np.testing.assert_allclose(whole[:, list(MESH.lips), 0].mean(1), 127.5, atol=5)

@@ -1,28 +1,15 @@
 """preprocess/folder.sh from videos to lists, with names that break careless scripts."""
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.media.synthetic import talking_head
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = REPOSITORY / "preprocess" / "folder.sh"
+SCRIPT = Path(__file__).resolve().parents[2] / "preprocess" / "folder.sh"
 NAMES = ["plain", "with space", 'it\'s "q"', "-dash", "semi;colon $HOME *[a]"]
-
-
-@pytest.fixture
-def environment(tmp_path):
-    """A PATH on which `av-ssl` is this checkout."""
-    command = tmp_path / "bin" / "av-ssl"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m av_ssl.cli "$@"\n')
-    command.chmod(0o755)
-    return {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash")

@@ -1,0 +1,38 @@
+"""Corpora as their owners ship them: their clips, what is said in them, and their splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from av_ssl.corpora.corpus import Corpus, CorpusClip
+from av_ssl.corpora.crema_d import CremaD
+from av_ssl.corpora.folder import Folder
+from av_ssl.corpora.grid import Grid
+from av_ssl.corpora.lrs2 import Lrs2
+from av_ssl.corpora.lrs3 import Lrs3
+from av_ssl.corpora.ravdess import Ravdess
+from av_ssl.corpora.voxceleb2 import VoxCeleb2
+from av_ssl.errors import DataError
+
+FOLDER = Folder.name
+CORPORA: dict[str, Corpus] = {
+    corpus.name: corpus for corpus in (Folder(), Lrs3(), Lrs2(), VoxCeleb2(), Grid(), Ravdess(), CremaD())
+}
+
+__all__ = ["CORPORA", "FOLDER", "Corpus", "CorpusClip", "read_corpus"]
+
+
+def read_corpus(name: str, root: Path, skip: Path | None = None) -> dict[str, CorpusClip]:
+    """Clips by id, sorted, of the corpus `name` in the folder `root`, without its subfolder `skip`.
+
+    Raises DataError when `root` is no folder or another corpus, a transcript is missing or empty, or two
+    clips have one id.
+    """
+    corpus = CORPORA[name]
+    if not root.is_dir():
+        raise DataError(f"{root}: is not a folder; name the one that holds the videos")
+    if not corpus.recognises(root):
+        others = [other for other in CORPORA.values() if other.name != FOLDER and other.recognises(root)]
+        looks = f" It looks like {others[0].title}: use preprocess/{others[0].name}.sh." if others else ""
+        raise DataError(f"{root}: is not {corpus.title}; expected {corpus.layout}.{looks}")
+    return corpus.read(root, skip)

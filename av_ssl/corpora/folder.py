@@ -1,0 +1,46 @@
+"""Any folder of videos with text files beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
+from av_ssl.corpora.transcripts import read_transcript
+from av_ssl.media.corpus import ClipSource, find_videos
+
+# Folder names that decide; pretrain and trainval are LRS3's. Validation and test clips may be drawn from the
+# training folders, hence None.
+FOLDER_SPLITS = {
+    "train": None,
+    "pretrain": None,
+    "trainval": None,
+    "valid": "valid",
+    "val": "valid",
+    "test": "test",
+}
+
+
+class Folder(Corpus):
+    """A folder of talking-face videos; the id of a clip is its path without suffix.
+
+    A folder called train, pretrain, trainval, valid, val or test decides for the clips below it, the
+    outermost first.
+    """
+
+    name = "folder"
+    title = "any corpus"
+    layout = "videos, searched with subfolders"
+    draw = Draw(valid=0.05, test=0.05)
+
+    def recognises(self, root: Path) -> bool:
+        """Every folder will do."""
+        return True
+
+    def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
+        """Videos below `root`."""
+        for name, video in find_videos(root, skip).items():
+            folders = name.lower().split("/")[:-1]
+            split = next((FOLDER_SPLITS[part] for part in folders if part in FOLDER_SPLITS), None)
+            transcript = read_transcript(root / f"{name}.txt")
+            yield name, CorpusClip(ClipSource(video), split, transcript=transcript)

@@ -1,0 +1,81 @@
+"""GRID (Cooke et al., 2006): sN/CODE.mpg, six-word sentences of a small grammar that the file names spell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, numbered_folders
+from av_ssl.errors import DataError
+from av_ssl.media.corpus import VIDEO_SUFFIXES, ClipSource
+
+# LipNet (Assael et al., 2016) tests on these speakers, two women and two men, whom its training never sees.
+UNSEEN = ("s1", "s2", "s20", "s22")
+COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
+COLOURS = {"b": "blue", "g": "green", "r": "red", "w": "white"}
+PREPOSITIONS = {"a": "at", "b": "by", "i": "in", "w": "with"}
+DIGITS = {
+    "z": "zero",
+    "1": "one",
+    "2": "two",
+    "3": "three",
+    "4": "four",
+    "5": "five",
+    "6": "six",
+    "7": "seven",
+    "8": "eight",
+    "9": "nine",
+}
+ADVERBS = {"a": "again", "n": "now", "p": "please", "s": "soon"}
+CODE = re.compile(r"[blps][bgrw][abiw][a-z][z1-9][anps]")
+
+
+class Grid(Corpus):
+    """GRID; the id of a clip is speaker and sentence, e.g. s1/bbaf2n, whatever folders lie between.
+
+    Validation speakers are drawn from those that LipNet trains on.
+    """
+
+    name = "grid"
+    title = "GRID"
+    layout = "sN/CODE.mpg, e.g. s1/bbaf2n.mpg"
+    draw = Draw(valid=0.1, test=0, by_speaker=True)
+
+    def recognises(self, root: Path) -> bool:
+        """Folders called s and a number."""
+        return bool(numbered_folders(root, "s"))
+
+    def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
+        """Videos below the speakers' folders."""
+        for folder in numbered_folders(root, "s"):
+            speaker = folder.name
+            for video in _videos(folder):
+                split = "test" if speaker in UNSEEN else None
+                clip = CorpusClip(ClipSource(video), split, speaker, sentence(video))
+                yield f"{speaker}/{video.stem}", clip
+
+
+def sentence(video: Path) -> str:
+    """The words that the name of `video` stands for: bbaf2n is "bin blue at f two now"."""
+    code = video.stem.lower()
+    if not CODE.fullmatch(code):
+        raise DataError(
+            f"{video}: the name is not the code of a GRID sentence, such as bbaf2n; remove or rename the file"
+        )
+    command, colour, preposition, letter, digit, adverb = list(code)
+    words = (
+        COMMANDS[command],
+        COLOURS[colour],
+        PREPOSITIONS[preposition],
+        letter,
+        DIGITS[digit],
+        ADVERBS[adverb],
+    )
+    return " ".join(words)
+
+
+def _videos(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
+            yield path

@@ -1,0 +1,24 @@
+"""MUSAN (Snyder, Chen, Povey, 2015): {music,noise,speech}/SOURCE/NAME.wav, 16 kHz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from av_ssl.corpora import CORPORA, FOLDER
+from av_ssl.errors import DataError
+from av_ssl.media.corpus import find_audio
+
+MUSIC, NOISE, SPEECH = "music", "noise", "speech"
+KINDS = (MUSIC, NOISE, SPEECH)
+
+
+def find_recordings(root: Path) -> dict[str, dict[str, Path]]:
+    """Recordings of each kind by id, e.g. fma/music-fma-0000.
+
+    Raises DataError when `root` is not MUSAN or one of its three parts is missing or empty.
+    """
+    if not any((root / kind).is_dir() for kind in KINDS):
+        looks = [corpus for corpus in CORPORA.values() if corpus.name != FOLDER and corpus.recognises(root)]
+        hint = f" It looks like {looks[0].title}." if looks else ""
+        raise DataError(f"{root}: is not MUSAN; expected music/, noise/ and speech/ in it.{hint}")
+    return {kind: find_audio(root / kind) for kind in KINDS}

@@ -1,0 +1,58 @@
+"""RAVDESS (Livingstone, Russo, 2018): Actor_NN/MM-VV-EE-II-SS-RR-AA.mp4, acted emotions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
+from av_ssl.errors import DataError
+from av_ssl.media.corpus import ClipSource
+
+# Modality, channel, emotion, intensity, statement, repetition, actor.
+NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
+AUDIO_VISUAL, SPEECH = "01", "01"  # 02 and 03 show or sound only, channel 02 is song
+EMOTIONS = dict(
+    zip(
+        ("01", "02", "03", "04", "05", "06", "07", "08"),
+        ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
+        strict=True,
+    )
+)
+STATEMENTS = {"01": "kids are talking by the door", "02": "dogs are sitting by the door"}
+
+
+class Ravdess(Corpus):
+    """RAVDESS, spoken sentences with sound and picture; an id is e.g. Actor_01/01-01-05-01-02-02-01.
+
+    Actors, not clips, are divided over the splits: with the actor's face and voice known, the emotion is much
+    easier to tell.
+    """
+
+    name = "ravdess"
+    title = "RAVDESS"
+    layout = "Actor_NN/01-01-EE-II-SS-RR-AA.mp4, perhaps in Video_Speech_Actor_NN"
+    draw = Draw(valid=0.15, test=0.15, by_speaker=True)
+
+    def recognises(self, root: Path) -> bool:
+        """Folders of actors, at the top or in those of the archives."""
+        return any(root.glob("Actor_*")) or any(root.glob("Video_*/Actor_*"))
+
+    def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
+        """Spoken audio-visual clips; songs and single modalities are passed over."""
+        for video in sorted([*root.glob("Actor_*/*.mp4"), *root.glob("Video_*/Actor_*/*.mp4")]):
+            fields = NAME.fullmatch(video.stem)
+            if fields is None:
+                raise DataError(f"{video}: is not named as RAVDESS does, e.g. 01-01-05-01-02-02-01.mp4")
+            modality, channel, emotion, _, statement, _, actor = fields.groups()
+            if (modality, channel) != (AUDIO_VISUAL, SPEECH):
+                continue
+            if emotion not in EMOTIONS or statement not in STATEMENTS:
+                raise DataError(
+                    f"{video}: has emotion {emotion} and statement {statement}; "
+                    "RAVDESS has emotions 01 to 08 and statements 01 and 02"
+                )
+            labels = {"emo": EMOTIONS[emotion]}
+            clip = CorpusClip(ClipSource(video), None, actor, STATEMENTS[statement], labels=labels)
+            yield f"Actor_{actor}/{video.stem}", clip

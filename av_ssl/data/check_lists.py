@@ -1,0 +1,183 @@
+"""Everything that is wrong with the lists of a data folder: manifests, labels, dictionaries, noise lists.
+
+Training stops at the first mistake; these functions go on and return all of them, each a text that names
+file, line and mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from av_ssl.data.labels import FRAME_RATE, TOLERATED_SECONDS
+from av_ssl.data.manifest import Clip, parse_clip, read_manifest
+from av_ssl.data.noise import read_noise_list
+from av_ssl.data.text import TextEncoder
+from av_ssl.errors import DataError
+
+LABEL_RATES = (25.0, 50.0, 100.0)  # labels a second that are in use
+SAMPLES_PER_FRAME = 640
+
+
+def check_manifest(path: Path) -> tuple[list[Clip], list[str]]:
+    """Clips of the well-formed lines, and the problems of all lines: columns, numbers, ids, lengths."""
+    try:
+        clips = read_manifest(path)
+        problems: list[str] = []
+    except DataError as error:
+        clips, problems = _well_formed(path)
+        problems = problems or [str(error)]
+    seen: dict[str, int] = {}
+    for clip in clips:
+        place = f"{path}, line {clip.line}"
+        if clip.id in seen:
+            problems.append(f"{place}: id {clip.id!r} stands on line {seen[clip.id]}, too; rename one")
+        seen.setdefault(clip.id, clip.line)
+        if clip.video is None and clip.audio is None:
+            problems.append(f"{place}: names neither video nor audio; fill in the columns")
+        problems += [f"{place}: {problem}" for problem in _lengths(clip)]
+    problems += _partly_missing(path, clips)
+    return clips, problems
+
+
+def _well_formed(path: Path) -> tuple[list[Clip], list[str]]:
+    clips, problems = [], []
+    try:
+        root, *lines = path.read_text(encoding="utf-8").rstrip().split("\n")
+    except (OSError, UnicodeDecodeError):
+        return [], []
+    for number, line in enumerate(lines, start=2):
+        try:
+            clips.append(parse_clip(path, number, line, Path(root.strip())))
+        except DataError as error:
+            problems.append(str(error))
+    return clips, problems
+
+
+def _lengths(clip: Clip) -> Iterator[str]:
+    if clip.video is not None and clip.frames < 1:
+        yield f"{clip.frames} video frames; write the length of the video"
+    if clip.audio is not None and clip.samples < 1:
+        yield f"{clip.samples} audio samples; write the length of the audio"
+    elif clip.video is not None and clip.audio is not None:
+        apart = clip.samples / SAMPLES_PER_FRAME - clip.frames
+        if abs(apart) > TOLERATED_SECONDS * FRAME_RATE:
+            longer = "audio" if apart > 0 else "video"
+            yield (
+                f"{clip.frames} frames at 25 Hz and {clip.samples} samples at 16 kHz: the {longer} is "
+                f"{abs(apart) / FRAME_RATE:.2f} s longer; crop the clip again, or mend the two numbers"
+            )
+
+
+def _partly_missing(path: Path, clips: Sequence[Clip]) -> list[str]:
+    """Lines without a stream that other lines have: a run that loads this stream would refuse them."""
+    problems = []
+    for stream in ("video", "audio"):
+        without = [clip for clip in clips if getattr(clip, stream) is None]
+        if 0 < len(without) < len(clips):
+            problems += [
+                f"{path}, line {clip.line}: has no {stream}, other clips have; "
+                "fill in the column or remove the line"
+                for clip in without
+            ]
+    return problems
+
+
+def check_splits_apart(splits: Mapping[Path, Sequence[Clip]]) -> list[str]:
+    """Clips that stand in two manifests: results on the one would be flattered by the other."""
+    problems: list[str] = []
+    seen: dict[str, tuple[Path, int]] = {}
+    for path, clips in splits.items():
+        for clip in clips:
+            known = seen.setdefault(clip.id, (path, clip.line))
+            if known[0] != path:
+                problems.append(
+                    f"{path}, line {clip.line}: id {clip.id!r} stands in {known[0].name}, line {known[1]}, "
+                    "too; take it out of one of them"
+                )
+    return problems
+
+
+def check_transcripts(path: Path, encoder: TextEncoder, clips: int) -> list[str]:
+    """Problems of `{split}.wrd`: number of lines, encoding, empty lines, symbols the dictionary lacks."""
+    lines, problems = _lines(path, clips)
+    for number, line in lines:
+        if not line.split():
+            problems.append(f"{path}, line {number}: is empty; write what is said, or remove the clip")
+            continue
+        unknown = [piece for piece in encoder.encode(line).split() if piece not in encoder.dictionary]
+        if unknown:
+            problems.append(
+                f"{path}, line {number}: {', '.join(map(repr, unknown[:5]))} not in the dictionary; "
+                "make dictionary and tokenizer from these transcripts"
+            )
+    return problems
+
+
+def check_frame_labels(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> list[str]:
+    """Problems of cluster labels such as `{split}.km`: lines, unknown ids, lengths against the manifest.
+
+    The number of labels a second is taken to be the one of 25, 50 and 100 that fits most lines.
+    """
+    lines, problems = _lines(path, len(clips))
+    counts = {number: len(line.split()) for number, line in lines}
+    if len(counts) != len(clips):
+        return problems
+    rates = [counts[k] * FRAME_RATE / clip.frames for k, clip in enumerate(clips, 1) if clip.frames > 0]
+    rate = min(LABEL_RATES, key=lambda known: abs(np.log(max(np.median(rates or [25]), 0.1) / known)))
+    known = set(encoder.dictionary.symbols)
+    for (number, line), clip in zip(lines, clips, strict=True):
+        unknown = sorted(set(line.split()) - known)
+        if unknown:
+            problems.append(
+                f"{path}, line {number}: {', '.join(map(repr, unknown[:5]))} not in the dictionary; "
+                "list every cluster id there"
+            )
+        if abs(counts[number] / rate - clip.frames / FRAME_RATE) >= TOLERATED_SECONDS:
+            problems.append(
+                f"{path}, line {number}: {counts[number]} labels at {rate:g} a second for {clip.frames} "
+                "frames at 25 Hz; make the labels again from this manifest"
+            )
+    return problems
+
+
+def check_noise_list(path: Path) -> tuple[list[Path], list[str]]:
+    """Noise files of a list, and the lines whose file is missing."""
+    try:
+        paths = read_noise_list(path)
+    except DataError as error:
+        return [], [str(error)]
+    places = [number for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    missing = [
+        f"{path}, line {number}: {noise} does not exist; make the list again"
+        for number, noise in zip(places, paths, strict=True)
+        if not noise.is_file()
+    ]
+    return [noise for noise in paths if noise.is_file()], missing
+
+
+def _lines(path: Path, clips: int) -> tuple[list[tuple[int, str]], list[str]]:
+    """Numbered lines that are UTF-8, and the problems of the file as a whole."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return [], [f"{path}: cannot be read ({error.strerror})"]
+    rows = content.split(b"\n")
+    if rows[-1] == b"":
+        rows.pop()
+    lines, problems = [], []
+    for number, row in enumerate(rows, start=1):
+        try:
+            lines.append((number, row.decode("utf-8")))
+        except UnicodeDecodeError:
+            problems.append(
+                f"{path}, line {number}: is not UTF-8; convert the file, e.g. with iconv -t UTF-8"
+            )
+    if len(rows) != clips:
+        problems.append(
+            f"{path}: {len(rows)} lines, {path.stem}.tsv lists {clips} clips; line k of the labels belongs "
+            "to clip k: make them again from the same manifest"
+        )
+    return lines, problems

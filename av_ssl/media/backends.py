@@ -1,0 +1,99 @@
+"""Where landmarks come from, behind one interface, chosen at run time.
+
+`opencv` needs nothing but pip and is the default; `mediapipe` and `dlib` are optional packages, `files` are
+landmarks that somebody else has made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from av_ssl.errors import DataError, MediaError
+from av_ssl.media.backend_packages import check_installed
+from av_ssl.media.crop_settings import DLIB, FILES, MEDIAPIPE, CropSettings
+from av_ssl.media.face_mesh import FaceMesh
+from av_ssl.media.tracking import FaceTracker, Picture, Track
+from av_ssl.media.video import VideoReader
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The faces of a clip.
+
+    frames: pictures in the clip. looked_at: how many of them were searched.
+    """
+
+    tracks: list[Track]
+    frames: int
+    looked_at: int
+
+
+class Backend(Protocol):
+    """Finds and follows the faces of clips; holds no state between clips that changes results."""
+
+    def follow(self, reader: VideoReader, clip: str) -> Faces:
+        """All faces of a clip, whose id is `clip`; raises MediaError when it cannot be decoded."""
+        ...
+
+
+class LandmarkError(MediaError):
+    """Ready-made landmarks of a clip are missing or do not fit its video."""
+
+
+class OpenCVBackend:
+    """BlazeFace and Face Mesh through `cv2.dnn`; `mesh` saves loading the models again."""
+
+    def __init__(self, stride: int = 1, mesh: FaceMesh | None = None) -> None:
+        self._stride = stride
+        self._mesh = mesh or FaceMesh()
+
+    def follow(self, reader: VideoReader, clip: str) -> Faces:
+        """See `Backend.follow`."""
+        return follow_pictures(FaceTracker(self._mesh, self._stride), reader)
+
+
+class PictureTracker(Protocol):
+    """What `FaceTracker` and `FaceMatcher` have in common."""
+
+    stride: int
+    tracks: list[Track]
+
+    @property
+    def frames(self) -> int:
+        """Pictures seen so far."""
+        ...
+
+    def update(self, rgb: Picture) -> None:
+        """Look at the next picture."""
+        ...
+
+
+def follow_pictures(tracker: PictureTracker, reader: VideoReader) -> Faces:
+    """Show all pictures of a clip to `tracker`."""
+    for picture in reader.frames():
+        tracker.update(picture)
+    return Faces(tracker.tracks, tracker.frames, -(-tracker.frames // tracker.stride))
+
+
+def make_backend(settings: CropSettings) -> Backend:
+    """The back-end, ready for clips; raises DataError when it is not installed or lacks a file."""
+    check_installed(settings.backend)
+    if settings.backend == DLIB:
+        from av_ssl.media.dlib_backend import DlibBackend
+
+        if settings.dlib_model is None:
+            raise DataError("--backend dlib: needs --dlib-model FILE, a shape predictor of 68 points (.dat)")
+        return DlibBackend(Path(settings.dlib_model), settings.stride)
+    if settings.backend == MEDIAPIPE:
+        from av_ssl.media.mediapipe_backend import MediapipeBackend
+
+        return MediapipeBackend(settings.stride)
+    if settings.backend == FILES:
+        from av_ssl.media.landmark_files import LandmarkFiles
+
+        if settings.landmarks is None:
+            raise DataError("--backend files: needs --landmarks DIR, a folder with ID.pkl, ID.npy or ID.npz")
+        return LandmarkFiles(Path(settings.landmarks))
+    return OpenCVBackend(settings.stride)

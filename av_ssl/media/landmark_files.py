@@ -1,0 +1,110 @@
+"""Landmarks that were made elsewhere: auto_avsr's and AV-HuBERT's files, or arrays of one's own."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from av_ssl.errors import DataError
+from av_ssl.media.backends import Faces, LandmarkError
+from av_ssl.media.layouts import LAYOUTS, Floats
+from av_ssl.media.pickled_arrays import PICKLE_ERRORS, read_pickled
+from av_ssl.media.tracking import Track
+from av_ssl.media.video import VideoReader
+
+SUFFIXES = (".pkl", ".npy", ".npz")
+TOLERATED_ROWS = 2  # rows by which a file may differ from its video, besides 1 %
+
+
+class LandmarkFiles:
+    """Reads `folder`/ID.pkl, .npy or .npz: for each picture of the source video the points of one face.
+
+    A pickle is a list with an array `[68, 2]`, or None where no face was found, for each picture; it is read
+    without running code from it. An array is `[T, 68, 2]` or `[T, 468, 2 or 3]`, NaN where no face was found.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: is not a folder; --landmarks names the one with ID.pkl or ID.npy")
+        self._folder = folder
+
+    def follow(self, reader: VideoReader, clip: str) -> Faces:
+        """See `Backend.follow`; raises LandmarkError when the file is missing or of another video."""
+        path = self._find(clip)
+        rows = read_landmarks(path)
+        frames = sum(1 for _ in reader.frames())
+        wanted = np.arange(frames) / reader.fps * reader.source_fps
+        if reader.span is not None:
+            wanted += reader.span[0] * reader.source_fps
+        end = frames / reader.fps * reader.source_fps
+        too_many = reader.span is None and len(rows) - end > TOLERATED_ROWS + 0.01 * end
+        if too_many or wanted[-1] - len(rows) >= TOLERATED_ROWS + 0.01 * len(rows):
+            raise LandmarkError(
+                f"{path}: holds landmarks of {len(rows)} pictures, {reader.path} has about {end:.0f}; "
+                "make them from this video, at its own frame rate"
+            )
+        track = Track()
+        for frame, row in enumerate(np.minimum(np.round(wanted).astype(int), len(rows) - 1)):
+            points = rows[row]
+            if points is not None:
+                track.add(frame, points)
+        return Faces([track] if len(track) else [], frames, frames)
+
+    def _find(self, clip: str) -> Path:
+        for suffix in SUFFIXES:
+            path = self._folder / f"{clip}{suffix}"
+            if path.is_file():
+                return path
+        raise LandmarkError(
+            f"{self._folder / clip}.pkl: does not exist, nor .npy or .npz; make landmarks of this clip, or "
+            "choose another --backend"
+        )
+
+
+def read_landmarks(path: Path) -> list[Floats | None]:
+    """Points `[P, 2 or 3]` of each picture, None without a face; raises LandmarkError for other files."""
+    try:
+        rows = _rows(path)
+        landmarks = [_points(row) for row in rows]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, *PICKLE_ERRORS) as error:
+        raise LandmarkError(
+            f"{path}: holds no landmarks ({error}); needed is an array [68, 2] or None for each picture"
+        ) from error
+    if not landmarks:
+        raise LandmarkError(f"{path}: is empty; make the landmarks again")
+    sizes = {len(points) for points in landmarks if points is not None}
+    if len(sizes) > 1:
+        raise LandmarkError(f"{path}: mixes faces of {sorted(sizes)} points; make the landmarks again")
+    return landmarks
+
+
+def _rows(path: Path) -> Iterable[Any]:
+    if path.suffix == ".pkl":
+        value = read_pickled(path)
+        if not isinstance(value, list | tuple | np.ndarray):
+            raise ValueError(f"a {type(value).__name__} instead of a list")
+        return value
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        if len(loaded.files) != 1 and "data" not in loaded.files:
+            raise ValueError(f"arrays {', '.join(loaded.files)} instead of one")
+        return np.asarray(loaded["data" if "data" in loaded.files else loaded.files[0]])
+
+
+def _points(row: Any) -> Floats | None:
+    if row is None:
+        return None
+    points = np.asarray(row, np.float32)
+    if points.ndim == 3 and len(points):  # several faces: AV-HuBERT's preparation keeps the first
+        points = points[0]
+    if not points.size or np.isnan(points).any():
+        return None
+    if points.ndim != 2 or len(points) not in LAYOUTS or points.shape[1] not in (2, 3):
+        raise ValueError(f"an array {list(points.shape)}")
+    return points

@@ -1,0 +1,58 @@
+"""Tracks of faces that a back-end finds in each picture anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from av_ssl.media.layouts import Floats
+from av_ssl.media.tracking import FORGET_AFTER, SAME_FACE, Picture, Track
+
+FindFaces = Callable[[Picture], list[Floats]]
+
+
+class FaceMatcher:
+    """Joins the faces of successive pictures to tracks, nearest first; used as `FaceTracker` is.
+
+    `find_faces` returns the landmarks `[P, 2 or 3]` of every face of a picture; with `stride` k it is asked
+    for every k-th picture only.
+    """
+
+    def __init__(self, find_faces: FindFaces, stride: int = 1) -> None:
+        if stride < 1:
+            raise ValueError(f"stride must be at least 1, not {stride}")
+        self.stride = stride
+        self.tracks: list[Track] = []
+        self.frames = 0
+        self._find_faces = find_faces
+
+    def update(self, rgb: Picture) -> None:
+        """Look at the next picture `[H, W, 3]` (uint8, RGB)."""
+        if self.frames % self.stride == 0:
+            self._match(self._find_faces(rgb))
+        self.frames += 1
+
+    def _match(self, faces: list[Floats]) -> None:
+        live = [track for track in self.tracks if self.frames - track.frames[-1] <= FORGET_AFTER]
+        pairs = sorted(
+            (distance, number, place)
+            for number, face in enumerate(faces)
+            for place, track in enumerate(live)
+            if (distance := _distance(face, track)) < SAME_FACE * track.width
+        )
+        matched: dict[int, int] = {}
+        for _, number, place in pairs:
+            if number not in matched and place not in matched.values():
+                matched[number] = place
+        for number, face in enumerate(faces):
+            if number in matched:
+                live[matched[number]].add(self.frames, face)
+            else:
+                self.tracks.append(Track())
+                self.tracks[-1].add(self.frames, face)
+
+
+def _distance(face: Floats, track: Track) -> float:
+    centre = (face[:, :2].min(0) + face[:, :2].max(0)) / 2
+    return float(np.linalg.norm(centre - track.centre))

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# From CREMA-D as its owners ship it to everything that training needs. Can be killed and started again.
+set -euo pipefail
+corpus=crema_d
+vocabulary=(--type word)
+
+about() {
+    cat <<'TEXT'
+Usage: preprocess/crema_d.sh IN OUT [options]
+
+  IN   folder with VideoFlash/ and, where its videos have no sound, AudioWAV/.
+  OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, .spk, .emo, spm.model, dict.wrd.txt, noise/,
+       report.json, contact_sheet.png. No actor is in two splits.
+TEXT
+}
+
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+prepare "$@"

@@ -1,0 +1,79 @@
+"""`av-ssl doctor` says what works, what is missing and what is broken."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from av_ssl.cli import doctor
+from av_ssl.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """Output here, where all that is needed is installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr("builtins.print", lambda text="", **_: lines.extend(text.split("\n")))
+        assert main(["doctor"]) == 0
+    return lines
+
+
+def line_of(lines: list[str], name: str) -> str:
+    return next(line for line in lines if name in line)
+
+
+def test_what_is_needed_works(printed):
+    assert "all that is needed works" in printed
+    for name in ("torch", "fairseq", "video and audio (PyAV)", "back-end opencv", "tokenizers"):
+        assert line_of(printed, name).split()[0] == "works"
+    assert "av_pretraining" in line_of(printed, "plug-in")
+
+
+def test_every_back_end_is_named(printed):
+    assert {line.split()[2] for line in printed if "back-end" in line} == {
+        "opencv",
+        "files",
+        "mediapipe",
+        "dlib",
+    }
+
+
+def fails(error: BaseException):
+    def attempt() -> str:
+        raise error
+
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ModuleNotFoundError("no", name="dlib"), "missing", "dlib is not installed: pip install dlib-bin"),
+        (doctor.AbsentError("no GPU"), "missing", "no GPU; pip install dlib-bin"),
+        (
+            OSError("libGL.so.1:\n cannot open"),
+            "BROKEN",
+            "OSError: libGL.so.1: cannot open; pip install dlib-bin",
+        ),
+    ],
+)
+def test_what_does_not_work_is_told_with_its_mend(error, status, text):
+    finding = doctor.Trial("dlib", fails(error), "pip install dlib-bin").run()
+    assert (finding.status, finding.detail) == (status, text)
+
+
+def test_exit_status_depends_on_what_is_needed(monkeypatch, capsys):
+    for needed, status in ((False, 0), (True, 1)):
+        trial = doctor.Trial("PyAV", fails(RuntimeError("no h264")), "reinstall", needed)
+        monkeypatch.setattr(doctor, "_sections", lambda model, trial=trial: {"all": [trial]})
+        assert main(["doctor"]) == status
+    assert "needed, but not working: PyAV" in capsys.readouterr().out
+
+
+def test_a_wrong_dlib_model_is_named(monkeypatch, tmp_path, capsys):
+    if "dlib" not in sys.modules:
+        pytest.importorskip("dlib")
+    main(["doctor", "--dlib-model", str(tmp_path / "absent.dat")])
+    assert "absent.dat: there is no such file" in capsys.readouterr().out

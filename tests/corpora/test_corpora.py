@@ -1,0 +1,182 @@
+"""Every corpus in its owners' naming: ids, splits, transcripts; and what is refused."""
+
+from collections import Counter
+
+import pytest
+
+from av_ssl.corpora import CORPORA, read_corpus
+from av_ssl.corpora.grid import sentence
+from av_ssl.errors import DataError
+from tests.corpora import trees
+from tests.corpora.trees import touch
+
+NAMES = sorted(set(CORPORA) - {"folder"})
+
+
+def splits(clips):
+    return Counter(clip.split for clip in clips.values())
+
+
+def test_lrs3(tmp_path):
+    clips = read_corpus("lrs3", trees.lrs3(tmp_path))
+    assert splits(clips) == {"train": 3, None: 20, "test": 2}
+    assert clips["trainval/v1/50005"].transcript == "train number 5"
+    assert clips["trainval/v1/50005"].part == "trainval"
+    assert clips["pretrain/abc/00001"].source.span is None
+    first, second = clips["pretrain/abc/00002_00"], clips["pretrain/abc/00002_01"]
+    assert (first.transcript, second.transcript) == ("long one", "cut")
+    assert first.source.video == second.source.video == tmp_path / "pretrain/abc/00002.mp4"
+    assert first.source.span == pytest.approx((0.0, 14.2))
+    assert second.source.span == pytest.approx((14.8, 19.2))
+    assert first.source.files == (tmp_path / "pretrain/abc/00002.mp4", tmp_path / "pretrain/abc/00002.txt")
+
+
+@pytest.mark.parametrize("inner", ["", "mvlrs_v1"])
+def test_lrs2(tmp_path, inner):
+    clips = read_corpus("lrs2", trees.lrs2(tmp_path, inner))
+    assert splits(clips) == {"train": 4, "valid": 1, "test": 1}
+    assert clips["main/6330/00002"].split == "valid"
+    assert clips["main/6330/00003"].transcript == "main 3"
+    assert clips["pretrain/6331/00001"].split == "train"
+
+
+def test_lrs2_lists_that_are_missing_or_name_no_video(tmp_path):
+    trees.lrs2(tmp_path)
+    (tmp_path / "val.txt").write_text("6330/00002\n6330/99999\n")
+    with pytest.raises(DataError, match=r"val\.txt, line 2: there is no video .*main/6330/99999\.mp4"):
+        read_corpus("lrs2", tmp_path)
+    (tmp_path / "val.txt").unlink()
+    with pytest.raises(DataError, match=r"val\.txt: is missing; it is the owners' list of the valid clips"):
+        read_corpus("lrs2", tmp_path)
+    trees.lrs2(tmp_path)
+    (tmp_path / "test.txt").write_text("6330/00003 NF MV\n6330/00000 NF MV\n")
+    with pytest.raises(DataError, match=r"same id \(main/6330/00000\)"):
+        read_corpus("lrs2", tmp_path)
+
+
+def test_voxceleb2(tmp_path):
+    trees.voxceleb2(tmp_path)
+    clips = read_corpus("voxceleb2", tmp_path)
+    assert splits(clips) == {None: 6, "test": 1}
+    clip = clips["dev/id00012/21Uxsk56VDQ/00002"]
+    assert (clip.speaker, clip.transcript, clip.source.sound) == ("id00012", None, None)
+    touch(tmp_path, "dev/aac/id00012/21Uxsk56VDQ/00002.m4a")
+    clip = read_corpus("voxceleb2", tmp_path)["dev/id00012/21Uxsk56VDQ/00002"]
+    assert clip.source.sound == tmp_path / "dev/aac/id00012/21Uxsk56VDQ/00002.m4a"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "dev/id1/v/00001",
+        "id00012/a-b_c/00001",
+        "dev/mp4/id00012/a-b_c/00001.mp4",
+        "x/dev/aac/id00012/a-b_c/00001.m4a",
+    ],
+)
+def test_voxceleb2_ids_may_be_written_in_several_ways(line):
+    expected = line if line.startswith("dev/id1") else "dev/id00012/a-b_c/00001"
+    assert CORPORA["voxceleb2"].clip_id(f"{line}\n") == expected
+    assert CORPORA["voxceleb2"].clip_id("test/mp4/id00017/v/00001.mp4") == "test/id00017/v/00001"
+
+
+def test_grid(tmp_path):
+    clips = read_corpus("grid", trees.grid(tmp_path))
+    assert list(clips) == ["s1/bbaf2n", "s2/lwwz9s", "s3/sgib8p", "s4/pgixza", "s5/lbbc2a", "s6/swiz3n"]
+    assert [clip.split for clip in clips.values()] == ["test", "test", None, None, None, None]
+    assert clips["s1/bbaf2n"].transcript == "bin blue at f two now"
+    assert clips["s4/pgixza"].transcript == "place green in x zero again"
+
+
+def test_grid_names_that_are_no_sentence_and_two_copies(tmp_path):
+    with pytest.raises(DataError, match="not the code of a GRID sentence"):
+        sentence(tmp_path / "s1" / "holiday.mpg")
+    trees.grid(tmp_path)
+    touch(tmp_path, "s3/video/mpg_vcd/sgib8p.mpg")
+    with pytest.raises(DataError, match=r"same id \(s3/sgib8p\)"):
+        read_corpus("grid", tmp_path)
+
+
+@pytest.mark.parametrize("archive", ["", "Video_Speech_Actor_01"])
+def test_ravdess(tmp_path, archive):
+    trees.ravdess(tmp_path / archive)
+    clips = read_corpus("ravdess", tmp_path)
+    assert splits(clips) == {None: 16}
+    clip = clips["Actor_03/01-01-05-01-01-01-03"]
+    assert (clip.speaker, clip.transcript) == ("03", "kids are talking by the door")
+    assert clip.labels == {"emo": "angry"}
+    touch(tmp_path, "Actor_01/01-01-09-01-01-01-01.mp4")
+    with pytest.raises(DataError, match="emotion 09"):
+        read_corpus("ravdess", tmp_path)
+    touch(tmp_path, "Actor_01/a.mp4")
+    (tmp_path / "Actor_01/01-01-09-01-01-01-01.mp4").unlink()
+    with pytest.raises(DataError, match=r"a\.mp4: is not named as RAVDESS does"):
+        read_corpus("ravdess", tmp_path)
+
+
+def test_crema_d(tmp_path):
+    trees.crema_d(tmp_path)
+    clips = read_corpus("crema_d", tmp_path)
+    assert len(clips) == 10
+    clip = clips["1001_DFA_ANG_XX"]
+    assert (clip.speaker, clip.transcript, clip.labels) == ("1001", "don't forget a jacket", {"emo": "ANG"})
+    assert clip.source.sound is None
+    touch(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav")
+    assert read_corpus("crema_d", tmp_path)["1001_DFA_ANG_XX"].source.sound is not None
+    touch(tmp_path, "VideoFlash/1001_XYZ_ANG_XX.flv")
+    with pytest.raises(DataError, match="is not named as CREMA-D does"):
+        read_corpus("crema_d", tmp_path)
+
+
+def test_a_folder(tmp_path):
+    touch(
+        tmp_path, "pretrain/a/1.mp4", "Test/b/2.avi", "val/c.mp4", "other/train_not/d.mp4", "out/video/x.mp4"
+    )
+    (tmp_path / "pretrain/a/1.txt").write_text("Hello THERE\n")
+    clips = read_corpus("folder", tmp_path, skip=tmp_path / "out")
+    assert {name: clip.split for name, clip in clips.items()} == {
+        "Test/b/2": "test",
+        "other/train_not/d": None,
+        "pretrain/a/1": None,
+        "val/c": "valid",
+    }
+    assert clips["pretrain/a/1"].transcript == "hello there"
+    assert clips["val/c"].transcript is None
+
+
+@pytest.mark.parametrize("present", NAMES)
+@pytest.mark.parametrize("wanted", NAMES)
+def test_the_folder_of_another_corpus_is_named(tmp_path, present, wanted):
+    getattr(trees, present)(tmp_path)
+    if present == wanted:
+        assert read_corpus(wanted, tmp_path)
+        return
+    with pytest.raises(DataError, match=rf"is not .*; expected .*use preprocess/{present}\.sh"):
+        read_corpus(wanted, tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_of_none_of_them_and_no_folder(tmp_path, name):
+    with pytest.raises(DataError, match=r"is not .*; expected [^.]*") as error:
+        read_corpus(name, tmp_path)
+    assert "looks like" not in str(error.value)
+    with pytest.raises(DataError, match="is not a folder"):
+        read_corpus(name, tmp_path / "absent")
+
+
+def test_an_empty_corpus(tmp_path):
+    (tmp_path / "trainval").mkdir()
+    with pytest.raises(DataError, match="holds no clip of LRS3; expected pretrain/ID/NNNNN"):
+        read_corpus("lrs3", tmp_path)
+
+
+@pytest.mark.parametrize("corpus", ["lrs3", "lrs2"])
+def test_missing_and_empty_transcripts_are_named(tmp_path, corpus):
+    getattr(trees, corpus)(tmp_path)
+    path = sorted(tmp_path.glob("[mt]*/*/*.txt"))[0]
+    path.write_text("Text:\nConf: 3\n")
+    with pytest.raises(DataError, match=f"{path.name}, line 1: the transcript is empty"):
+        read_corpus(corpus, tmp_path)
+    path.unlink()
+    with pytest.raises(DataError, match=f"{path.name}: the transcript is missing"):
+        read_corpus(corpus, tmp_path)

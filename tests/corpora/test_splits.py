@@ -1,0 +1,63 @@
+"""Who is drawn for validation and test."""
+
+from pathlib import Path
+
+import pytest
+
+from av_ssl.corpora.corpus import CorpusClip, Draw
+from av_ssl.corpora.splits import assign_splits, capped
+from av_ssl.errors import DataError
+from av_ssl.media.corpus import ClipSource
+
+TENTHS = Draw(0.1, 0.1)
+
+
+def clips(*names, split=None, speaker=""):
+    return {name: CorpusClip(ClipSource(Path(f"{name}.mp4")), split, speaker) for name in names}
+
+
+def sizes(splits):
+    return [len(splits[split]) for split in ("train", "valid", "test")]
+
+
+def test_what_the_corpus_leaves_open_is_drawn():
+    names = [f"{number:02d}" for number in range(30)]
+    corpus = {**clips(*names), **clips("t", split="test"), **clips("p", split="train")}
+    splits = assign_splits(corpus, TENTHS, seed=0)
+    assert sizes(splits) == [28, 3, 1]
+    assert "p" in splits["train"]
+    backwards = dict(reversed(corpus.items()))
+    assert splits == assign_splits(backwards, TENTHS, seed=0)
+    assert splits != assign_splits(corpus, TENTHS, seed=1)
+
+
+def test_few_clips_still_give_every_split_one_and_zero_gives_none():
+    assert sizes(assign_splits(clips(*"abcd"), TENTHS, 0)) == [2, 1, 1]
+    assert sizes(assign_splits(clips(*"abc"), Draw(0, 0), 0)) == [3, 0, 0]
+    with pytest.raises(DataError, match="no clip is left for training"):
+        assign_splits(clips("a", split="test"), TENTHS, 0)
+
+
+def test_a_number_is_a_number_and_is_lowered_only_where_it_is_a_default():
+    corpus = clips(*(f"{number:03d}" for number in range(100)))
+    assert sizes(assign_splits(corpus, Draw(40, 0), 0)) == [60, 40, 0]
+    assert capped(Draw(1200, 0), corpus) == Draw(10, 0)
+    assert capped(Draw(5, 0), corpus) == Draw(5, 0)
+    assert capped(Draw(0.3, 0), corpus) == Draw(0.3, 0)
+
+
+def test_no_speaker_is_in_two_splits():
+    corpus = {}
+    for speaker in range(10):
+        corpus.update(clips(*(f"{speaker}/{number}" for number in range(3)), speaker=f"{speaker}"))
+    splits = assign_splits(corpus, Draw(0.2, 0.1, by_speaker=True), seed=0)
+    assert sizes(splits) == [21, 6, 3]
+    speakers = [{name[0] for name in splits[split]} for split in ("train", "valid", "test")]
+    assert len(set.union(*speakers)) == sum(map(len, speakers)) == 10
+
+
+def test_a_list_of_validation_clips_is_followed_to_the_letter():
+    corpus = {**clips("a", "b", "c"), **clips("p", split="train")}
+    splits = assign_splits(corpus, TENTHS, 0, valid_ids=["b", "p", "absent"])
+    assert splits["valid"] == ["b", "p"]
+    assert sorted(splits["train"] + splits["test"]) == ["a", "c"]

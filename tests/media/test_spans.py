@@ -1,0 +1,81 @@
+"""Clips that are a part of a video, and sound that lies in a file of its own."""
+
+import numpy as np
+import pytest
+
+from av_ssl.media.audio import SAMPLES_PER_FRAME, read_plain_wav, write_audio
+from av_ssl.media.corpus import ClipSource
+from av_ssl.media.crop_folder import crop_folder
+from av_ssl.media.cropping import CropSettings
+from av_ssl.media.video import VideoReader, read_video
+from tests.media.synthetic import moving_face, talking_head, tone, write_clip
+
+SETTINGS = CropSettings(stride=4)  # fast
+
+
+@pytest.fixture
+def counting(tmp_path):
+    """100 pictures whose gray level is twice their number."""
+    levels = (2 * np.arange(100, dtype=np.uint8)).reshape(-1, 1, 1, 1)
+    return write_clip(tmp_path / "count.mp4", np.broadcast_to(levels, (100, 32, 32, 3)).copy(), tone(4))
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.0, 0.4), (0.4, 0.8), (1.0, 3.0), (3.6, 9.0), (0.41, 0.81)])
+def test_pictures_of_a_span(counting, start, end):
+    reader = VideoReader(counting, span=(start, end))
+    levels = np.stack(list(reader.frames(gray=True))).mean((1, 2))
+    first, after = round(start * 25), min(100, round(end * 25))
+    assert len(levels) == after - first
+    np.testing.assert_allclose(levels, 2 * np.arange(first, after), atol=2.5)
+    again = np.stack(list(reader.frames(gray=True))).mean((1, 2))
+    np.testing.assert_array_equal(levels, again)
+
+
+def test_crops_of_a_span_show_and_sound_what_lies_there(tmp_path):
+    video = talking_head(tmp_path / "long.mkv", frames=30, shift=1)
+    write_clip(tmp_path / "silent first.mkv", moving_face(30, 1), np.pad(tone(0.6), ((0, 0), (9600, 0))))
+    sources = {
+        "whole": ClipSource(video),
+        "first": ClipSource(video, span=(0.0, 0.4)),
+        "last": ClipSource(tmp_path / "silent first.mkv", span=(0.6, 1.2)),
+    }
+    out = tmp_path / "out"
+    results = crop_folder(sources, out, SETTINGS).results
+    assert {name: (result.frames, result.samples) for name, result in results.items()} == {
+        "whole": (30, 30 * SAMPLES_PER_FRAME),
+        "first": (10, 10 * SAMPLES_PER_FRAME),
+        "last": (15, 15 * SAMPLES_PER_FRAME),
+    }
+    assert len(read_video(out / "video/last.mp4")) == 15
+    sound = read_plain_wav(out / "audio/last.wav").astype(float)
+    assert np.sqrt(np.mean(sound[:3200] ** 2)) > 3000  # the tone, not the silence before it
+
+
+def test_a_span_is_cropped_again_when_its_times_change(tmp_path):
+    video, times = talking_head(tmp_path / "a.mkv", frames=20), tmp_path / "a.txt"
+    times.write_text("one")
+    out = tmp_path / "out"
+    source = ClipSource(video, span=(0.0, 0.4), times=times)
+    assert crop_folder({"a": source}, out, SETTINGS).results["a"].frames == 10
+    times.write_text("other")
+    source = ClipSource(video, span=(0.0, 0.6), times=times)
+    assert crop_folder({"a": source}, out, SETTINGS).results["a"].frames == 15
+
+
+def test_sound_from_a_file_of_its_own(tmp_path):
+    mute = write_clip(tmp_path / "mute.mp4", moving_face(8), None)
+    sound = tmp_path / "sound.wav"
+    write_audio(sound, np.full(8 * SAMPLES_PER_FRAME, 1000, np.int16))
+    sources = {
+        "with": ClipSource(mute, sound),
+        "lost": ClipSource(mute, tmp_path / "absent.wav"),
+        "no": ClipSource(mute),
+    }
+    out = tmp_path / "out"
+    results = crop_folder(sources, out, SETTINGS).results
+    assert {name: result.reason for name, result in results.items()} == {
+        "with": "ok",
+        "lost": "unreadable",
+        "no": "no_audio",
+    }
+    assert set(read_plain_wav(out / "audio/with.wav")) == {1000}

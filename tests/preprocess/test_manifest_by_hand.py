@@ -1,0 +1,48 @@
+"""The page on making a manifest by hand: its code and its shell lines do what it says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from av_ssl.cli.main import main
+from av_ssl.corpora import CORPORA
+from av_ssl.data.manifest import read_manifest
+from av_ssl.media.audio import write_audio
+from av_ssl.media.video import write_video
+from tests.corpora import trees
+
+PREPROCESS = Path(__file__).resolve().parents[2] / "preprocess"
+PAGE = (PREPROCESS / "manifest_by_hand.md").read_text(encoding="utf-8")
+
+
+def test_the_code_writes_a_list_that_training_reads(tmp_path):
+    for name in ("a/1", "b 2"):
+        write_video(tmp_path / f"DATA/video/{name}.mp4", np.zeros((7, 96, 96), np.uint8))
+        write_audio(tmp_path / f"DATA/audio/{name}.wav", np.zeros(7 * 640, np.int16))
+    code = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    clips = read_manifest(tmp_path / "DATA/train.tsv")
+    assert [(clip.id, clip.frames, clip.samples) for clip in clips] == [("a/1", 7, 4480), ("b 2", 7, 4480)]
+    assert all(clip.video.is_file() and clip.audio.is_file() for clip in clips)
+
+
+def test_lists_of_two_corpora_are_joined(tmp_path):
+    for corpus, folder in (("lrs3", "LRS3"), ("voxceleb2", "VOXCELEB2")):
+        source = getattr(trees, corpus)(tmp_path / corpus)
+        out = trees.clip_list(tmp_path / folder, list(CORPORA[corpus].read(source)))
+        assert main(["manifest", "--corpus", corpus, str(source), str(out)]) == 0
+    lines = re.search(r"    mkdir BOTH\n(    .*\n)+", PAGE)[0]
+    subprocess.run(["bash", "-ec", lines], cwd=tmp_path, check=True)
+    joined = read_manifest(tmp_path / "BOTH/train.tsv")
+    parts = [read_manifest(tmp_path / folder / "train.tsv") for folder in ("LRS3", "VOXCELEB2")]
+    assert [clip.id for clip in joined] == [clip.id for part in parts for clip in part]
+
+
+def test_every_corpus_has_a_script_and_a_section():
+    readme = (PREPROCESS / "README.md").read_text(encoding="utf-8")
+    for name in [*CORPORA, "musan"]:
+        assert (PREPROCESS / f"{name}.sh").stat().st_mode & 0o111
+        assert f"    preprocess/{name}.sh " in readme
