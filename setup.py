@@ -39,7 +39,10 @@ OF_FAIRSEQ = [
 ]
 
 PYAV = "av>=14,<19"
+SAFETENSORS = "safetensors>=0.4"
 SCIKIT_IMAGE = "scikit-image>=0.22"
+SCIKIT_LEARN = "scikit-learn>=1.3"
+SUBMITIT = "submitit>=1.5"
 
 
 class InstallIntoSitePackages(Distribution().get_command_class("install_data")):
@@ -79,10 +82,16 @@ setup(
     extras_require={
         "fairseq": ["fairseq==0.12.2", "hydra-core==1.0.7", "omegaconf==2.0.6"],
         "preprocess": [PYAV],
+        "clusters": [SCIKIT_LEARN],
+        "slurm": [SUBMITIT],
+        "convert": [SAFETENSORS],
         "toy": [PYAV, "espeakng-loader>=0.2.4", "matplotlib>=3.8", SCIKIT_IMAGE],
         "dev": [
             PYAV,
+            SAFETENSORS,
             SCIKIT_IMAGE,
+            SCIKIT_LEARN,
+            SUBMITIT,
             "mypy",
             "pytest>=8",
             "pytest-xdist>=3.5",

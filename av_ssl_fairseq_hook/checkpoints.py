@@ -1,15 +1,25 @@
 """The classes that checkpoints of fairseq hold besides tensors, for `torch.load(weights_only=True)`.
 
 From torch 2.6 on that is the default: a class that is not on torch's list is refused, which keeps a
-checkpoint from running code.  Inert classes are put on that list here; the check is never switched off.
+checkpoint from running code.  Inert classes are put on that list here; the check is never switched off.  What
+is refused, or is no checkpoint at all, is named (`explained`): torch's own text names no file, and advises to
+switch the check off.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
+import functools
 import importlib
+import os
+import pickle
+import re
+import struct
 import typing
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +35,7 @@ INERT = {
     "fairseq.distributed.utils": ["_TensorPlaceholder"],  # what a worker receives a checkpoint as
     "omegaconf": ["DictConfig", "ListConfig"],
     "omegaconf.base": ["ContainerMetadata", "Metadata"],
-    "omegaconf.nodes": ["AnyNode"],
+    "omegaconf.nodes": ["AnyNode", "BooleanNode", "FloatNode", "IntegerNode", "StringNode"],
     "sentencepiece": ["SentencePieceProcessor"],
 }
 
@@ -66,3 +76,58 @@ def allow_classes() -> None:
     """
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6):
         torch.serialization.add_safe_globals(_classes())
+
+
+# What torch raises on files that are refused, cut off, or no checkpoints at all.
+UNREADABLE = (pickle.UnpicklingError, EOFError, IndexError, KeyError, RuntimeError, TypeError, struct.error)
+
+
+@contextlib.contextmanager
+def explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let errors of `torch.load` name the file and the mend, as `pickle.UnpicklingError`."""
+    try:
+        yield
+    except UNREADABLE as error:
+        if isinstance(error, KeyError) and isinstance(error.args[0], str):
+            raise  # of fairseq: the file was read, and lacks an entry
+        raise pickle.UnpicklingError(f"{os.fspath(path)}: {_reason(path, error)}") from error
+
+
+def _reason(path: str | os.PathLike[str], error: Exception) -> str:
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
+        return (
+            f"refused, for it asks for {refused[1]}, which is not among the harmless classes that "
+            "checkpoints need: reading it could run code of whoever made it (Weights only load failed). "
+            "Get the checkpoint from its origin again; if you trust it, load and save it without that object"
+        )
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        begin = file.read(512).lstrip().lower()
+        if begin.startswith((b"<!doctype", b"<html", b"<?xml")):
+            return "is a web page, not a checkpoint: the download failed or asked for a login; repeat it"
+        if begin.startswith(b"pk\x03\x04") and isinstance(error, RuntimeError):
+            return f"is cut off or damaged ({_first_line(error)}); copy or download it again"
+    if isinstance(error, TypeError):
+        return f"refused, for it calls a class with arguments of its own choice ({error}); do not use it"
+    return (
+        f"is no checkpoint, or is cut off (torch: {_first_line(error) or type(error).__name__}); "
+        "copy or download it again"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, without torch's advice to switch the check off."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[-1 if "weights_only" in lines[0] else 0].partition(". ")[0].strip()
+
+
+def explain_unreadable(module: ModuleType) -> None:
+    """Have `fairseq.checkpoint_utils` name the checkpoint that it cannot read."""
+    stock: Callable[..., Any] = module.load_checkpoint_to_cpu
+
+    @functools.wraps(stock)
+    def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Any:
+        with explained(path):
+            return stock(path, *args, **kwargs)
+
+    module.load_checkpoint_to_cpu = load_checkpoint_to_cpu  # type: ignore[attr-defined]

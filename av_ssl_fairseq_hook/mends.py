@@ -7,6 +7,7 @@
 | Python >= 3.13 | antlr4 4.8, hydra's parser, imports `typing.io`, which is gone   | restore_typing_io    |
 | Python >= 3.10 | hydra prints a job's traceback with an argument that was renamed | mend_error_report    |
 | torch >= 2.6   | `torch.load` refuses what checkpoints hold beside tensors        | checkpoints.py       |
+| all            | a key of a stored task that its class lacks ends the loading     | ignore_unknown_keys  |
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
 
 Left alone, as nothing here reaches them: `np.int` and `np.float`, which numpy 1.24 removed, in
@@ -172,6 +173,31 @@ def allow_checkpoint_classes(_: ModuleType) -> None:
     checkpoints.allow_classes()
 
 
+def explain_unreadable_checkpoints(module: ModuleType) -> None:
+    """Let errors of reading a checkpoint name the file and what to do."""
+    from av_ssl_fairseq_hook import checkpoints
+
+    checkpoints.explain_unreadable(module)
+
+
+def ignore_unknown_keys(module: ModuleType) -> None:
+    """Let `fairseq.tasks` drop keys that the task's class lacks, as `fairseq.models` does.
+
+    Only a checkpoint can have them here: in a YAML file and on a command line they are refused before.
+    """
+    stock: Callable[..., Any] = module.merge_with_parent
+
+    def merge_with_parent(structure: Any, cfg: Any) -> Any:
+        unknown = sorted(set(cfg) - {known.name for known in dataclasses.fields(structure)})
+        if unknown:
+            logging.getLogger(module.__name__).warning(
+                "ignoring keys that the task %s does not know here: %s", cfg.get("_name"), ", ".join(unknown)
+            )
+        return stock(structure, cfg, remove_missing=bool(unknown))
+
+    module.merge_with_parent = merge_with_parent  # type: ignore[attr-defined]
+
+
 Mend = Callable[[ModuleType], None]
 # Module to (least Python version, mend), run before or after the module's own code.
 BEFORE: dict[str, tuple[tuple[int, int], Mend]] = {
@@ -182,6 +208,8 @@ AFTER: dict[str, tuple[tuple[int, int], Mend]] = {
     "hydra._internal.utils": ((3, 10), mend_error_report),
     "hydra.core.plugins": ((3, 12), mend_plugin_scan),
     "fairseq": ((3, 10), allow_checkpoint_classes),
+    "fairseq.checkpoint_utils": ((3, 10), explain_unreadable_checkpoints),
+    "fairseq.tasks": ((3, 10), ignore_unknown_keys),
 }
 
 

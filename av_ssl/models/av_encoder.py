@@ -144,22 +144,26 @@ class AudioVisualEncoder(BaseFairseqModel):
         self,
         source: Source,
         padding_mask: Tensor | None = None,
-        frame_index: Tensor | None = None,
+        mask: bool = False,
         ret_conv: bool = False,
         output_layer: int | None = None,
+        frame_index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Encode a batch without masking.
 
         Args:
             source: see :data:`Source`; an absent stream counts as zeros after its front-end.
             padding_mask: bool ``[B, T]``, True on padding.
-            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.video_frontend.VideoFrontend`.
+            mask: must be False; it has its place for callers of AV-HuBERT, where it asks for random masks.
             ret_conv: return the fused features before the Transformer ("layer 0").
             output_layer: 1-based; return that layer's residual stream, **without** the final layer norm.
+            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.video_frontend.VideoFrontend`.
 
         Returns:
             ``[B, T, C]`` and ``padding_mask``.
         """
+        if mask:
+            raise ValueError("extract_features(mask=True): masks are drawn by the data pipeline; see forward")
         if output_layer is not None and not 1 <= output_layer <= len(self.encoder.layers):
             raise ValueError(
                 f"output_layer is {output_layer}; this model has layers 1 to {len(self.encoder.layers)}"

@@ -5,16 +5,18 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
-from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqEncoder
 from omegaconf import II, OmegaConf
 from torch import Tensor, nn
 
+from av_ssl.errors import DataError
 from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig, Source
+from av_ssl.models.model_files import read_stored
+from av_ssl.models.stored import StoredModel, plain_config
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +42,30 @@ ENCODER_OVERRIDES = {
 """Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(DataError):
     """A checkpoint does not hold what is asked of it."""
 
 
 @dataclass
-class PretrainedEncoderConfig(FairseqDataclass):
+class FineTuningMaskConfig(FairseqDataclass):
+    """Keys of AV-HuBERT's fine-tuning YAML files that have no effect with ``apply_mask: false``, which its
+    recipes say; ``apply_mask: true`` is refused."""
+
+    apply_mask: bool = field(default=False, metadata={"help": "masking in fine-tuning: not supported"})
+    mask_length: int = field(default=10, metadata={"help": "without effect"})
+    mask_prob: float = field(default=0.5, metadata={"help": "without effect"})
+    mask_selection: str = field(default="static", metadata={"help": "without effect"})
+    mask_other: float = field(default=0.0, metadata={"help": "without effect"})
+    no_mask_overlap: bool = field(default=False, metadata={"help": "without effect"})
+    mask_channel_length: int = field(default=10, metadata={"help": "without effect"})
+    mask_channel_prob: float = field(default=0.0, metadata={"help": "without effect"})
+    mask_channel_selection: str = field(default="static", metadata={"help": "without effect"})
+    mask_channel_other: float = field(default=0.0, metadata={"help": "without effect"})
+    no_mask_channel_overlap: bool = field(default=False, metadata={"help": "without effect"})
+
+
+@dataclass
+class PretrainedEncoderConfig(FineTuningMaskConfig):
     """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's."""
 
     w2v_path: str = field(
@@ -76,6 +96,7 @@ class PretrainedEncoderConfig(FairseqDataclass):
         },
     )
     normalize: bool = field(default=II("task.normalize"), metadata={"help": "must be as in pre-training"})
+    data: Optional[str] = field(default=None, metadata={"help": "without effect: the task's is used"})
     compile: bool = field(default=False, metadata={"help": "torch.compile the encoder"})
     w2v_args: Any = field(
         default=None,
@@ -83,32 +104,16 @@ class PretrainedEncoderConfig(FairseqDataclass):
     )
 
 
-@dataclass
-class PretrainedCheckpoint:
-    """A pre-training checkpoint: its configuration as plain dicts, and its tensors."""
-
-    model_cfg: dict[str, Any]
-    task_cfg: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-
-def read_checkpoint(path: str | Path) -> PretrainedCheckpoint:
-    """Read a fairseq checkpoint on the CPU, without running code from it.
+def read_checkpoint(path: str | Path) -> StoredModel:
+    """Read a pre-trained model on the CPU, without running code from its file.
 
     Raises:
-        CheckpointError: the file is missing, or is no fairseq checkpoint with a configuration.
+        CheckpointError: the file is missing, cut off, no checkpoint, or asks for code to be run.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"model.w2v_path={path}: there is no such file")
     try:
-        state = load_checkpoint_to_cpu(str(path))
-    except KeyError as error:  # fairseq takes any file for an old checkpoint of its own
-        raise CheckpointError(f"{path} is no fairseq checkpoint: it lacks {error}") from error
-    if state.get("cfg") is None or "model" not in state:
-        raise CheckpointError(f"{path} is no fairseq checkpoint with a configuration (keys: {sorted(state)})")
-    cfg = state["cfg"]
-    cfg = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
-    return PretrainedCheckpoint(dict(cfg["model"]), dict(cfg["task"]), state["model"])
+        return read_stored(path)
+    except DataError as error:
+        raise CheckpointError(f"model.w2v_path: {error}") from error
 
 
 def attach_encoder_config(cfg: Any) -> None:
@@ -116,7 +121,13 @@ def attach_encoder_config(cfg: Any) -> None:
 
     Raises:
         CheckpointError: see :func:`read_checkpoint`; or ``normalize`` differs from pre-training.
+        ValueError: masking is asked for.
     """
+    if cfg.get("apply_mask"):
+        raise ValueError(
+            "model.apply_mask=true: recognisers are trained on whole clips here, as in all of AV-HuBERT's "
+            "recipes; set it to false"
+        )
     if cfg.get("w2v_args") is not None:
         return
     if not cfg.get("w2v_path"):
@@ -129,20 +140,13 @@ def attach_encoder_config(cfg: Any) -> None:
             f"normalize={pretrained_normalize}"
         )
     OmegaConf.set_struct(cfg, False)
-    cfg.w2v_args = {"model": plain_values(checkpoint.model_cfg), "task": plain_values(checkpoint.task_cfg)}
+    cfg.w2v_args = {"model": checkpoint.model_cfg, "task": checkpoint.task_cfg}
     OmegaConf.set_struct(cfg, True)
-
-
-def plain_values(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what cannot stand in another configuration: unresolved interpolations."""
-    return {
-        key: value for key, value in cfg.items() if not (isinstance(value, str) and value.startswith("${"))
-    }
 
 
 def encoder_config(cfg: PretrainedEncoderConfig) -> AudioVisualEncoderConfig:
     """The pre-trained encoder's configuration with the regularisation that fine-tuning asks for."""
-    args = cfg.w2v_args
+    args = plain_config(cfg.w2v_args)  # references that AV-HuBERT's files hold lead nowhere any more
     stored = {**args.get("task", {}), **args["model"]}
     encoder = AudioVisualEncoderConfig()
     for known in dataclasses.fields(encoder):
@@ -192,6 +196,19 @@ class FineTunedEncoder(FairseqEncoder):
     def set_num_updates(self, num_updates: int) -> None:
         self.updates = num_updates
 
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Drop what AV-HuBERT's fine-tuned checkpoints keep of pre-training."""
+        prefix = f"{name}.w2v_model."
+        unused = [
+            key
+            for key in state_dict
+            if key.startswith(prefix) and key.removeprefix(prefix).startswith(PRETRAINING_ONLY)
+        ]
+        for key in unused:
+            del state_dict[key]
+        if unused:
+            logger.info("left over, of pre-training only: %s", ", ".join(unused))
+
     @property
     def frozen(self) -> bool:
         return self.updates < self.cfg.freeze_finetune_updates
@@ -201,5 +218,5 @@ class FineTunedEncoder(FairseqEncoder):
         frozen = self.frozen
         self.w2v_model.train(self.training and (not frozen or self.cfg.frozen_train_mode))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            x, _ = self.w2v_model.extract_features(source, padding_mask, frame_index)
+            x, _ = self.w2v_model.extract_features(source, padding_mask, frame_index=frame_index)
         return self.final_dropout(x)

@@ -74,6 +74,7 @@ def test_other_files_are_no_measurement(tmp_path, content):
         Speed.measured(tmp_path / "step.json")
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_named(data, tmp_path, capsys):
     broken = tmp_path / "broken.yaml"
     broken.write_text("# @package _group_\ntask: [\n")

@@ -77,3 +77,9 @@ def test_layer_out_of_range(reference, layer):
 def test_nothing_to_encode(reference):
     with pytest.raises(ValueError, match="neither audio nor video"):
         reference[0].extract_features({"audio": None, "video": None})
+
+
+def test_masks_are_refused(reference):
+    encoder, arrays = reference
+    with pytest.raises(ValueError, match="drawn by the data pipeline"):
+        encoder.extract_features({"audio": arrays["audio"], "video": None}, None, True)

@@ -1,0 +1,151 @@
+"""One call that turns a checkpoint into a model: this package's own, and AV-HuBERT's published files.
+
+Nothing but the file is needed: no data folder, no dictionary, no pre-training checkpoint.  fairseq's
+``load_model_ensemble_and_task`` reads the same files, for its commands.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Collection, Sized
+from pathlib import Path
+from typing import Any
+
+from fairseq.dataclass.utils import merge_with_parent
+from fairseq.models import MODEL_DATACLASS_REGISTRY, BaseFairseqModel, build_model
+from omegaconf import OmegaConf
+from torch import nn
+
+from av_ssl.data.stored_text import dictionary_of
+from av_ssl.data.text import TextEncoder
+from av_ssl.errors import DataError
+from av_ssl.models import av2vec, av_hubert, ctc, seq2seq  # noqa: F401  (registers them)
+from av_ssl.models.model_files import read_stored
+from av_ssl.models.pretrained import PRETRAINING_ONLY
+from av_ssl.models.stored import StoredModel
+
+logger = logging.getLogger(__name__)
+
+TEACHER = "_ema."
+ENCODER_PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
+"""Where the fused encoder lies in pre-trained, attention and CTC models."""
+SHOWN = 5
+
+
+class StoredTask:
+    """The part of a task that models ask for while they are built."""
+
+    starts_from_pretrained = False
+
+    def __init__(self, stored: StoredModel) -> None:
+        self.target_dictionary: Any = None
+        if stored.text is not None:
+            self.target_dictionary = dictionary_of(stored.text["symbols"], str(stored.path))
+        self.dictionaries: list[Sized] = [dictionary_of(each, str(stored.path)) for each in stored.label_sets]
+        classes = stored.tensors.get("label_embs_concat")
+        if not self.dictionaries and classes is not None:
+            self.dictionaries = [range(len(classes))]
+
+
+def load(path: str | Path) -> BaseFairseqModel:
+    """Load a model from ``.pt`` or ``.safetensors``, on the CPU, in eval mode, running no code from the file.
+
+    Returns:
+        The model, with ``cfg`` (its configuration), ``task_cfg`` (a dict: the stored task's keys) and
+        ``text_encoder`` (dictionary and tokenizer of a recogniser; None for other models).
+
+    Raises:
+        DataError: the file is missing, cut off, no checkpoint, or asks for code to be run; it holds a model
+            that is unknown here, or not all of the model's tensors.
+    """
+    stored = read_stored(path)
+    cfg = build_config(stored)
+    try:
+        model = build_model(cfg, StoredTask(stored), from_checkpoint=True)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise DataError(f"{path}: its model cannot be built ({error})") from error
+    load_tensors(model, stored)
+    model.cfg = cfg
+    model.task_cfg = stored.task_cfg
+    model.text_encoder = text_encoder(stored)
+    return model.eval()
+
+
+def build_config(stored: StoredModel) -> Any:
+    """The model's configuration with defaults filled in; keys that are unknown here cost one warning.
+
+    Raises:
+        DataError: the model is of a method that is unknown here.
+    """
+    own = {
+        name: structure
+        for name, structure in MODEL_DATACLASS_REGISTRY.items()
+        if structure is not None and structure.__module__.startswith("av_ssl.")
+    }
+    name = stored.model_cfg.get("_name")
+    if name not in own:
+        raise DataError(
+            f"{stored.path} holds a model {name!r}; those that can be loaded are {', '.join(sorted(own))}"
+        )
+    names = {field.name for field in dataclasses.fields(own[name])}
+    unknown = sorted(stored.model_cfg.keys() - names)
+    if unknown:
+        logger.warning(
+            "%s: ignoring keys that %s does not know here: %s", stored.path, name, ", ".join(unknown)
+        )
+    known = {key: value for key, value in stored.model_cfg.items() if key in names}
+    # The task's section is there for defaults that refer to it, such as ${task.image_mean}.
+    root = OmegaConf.create({"model": known, "task": stored.task_cfg})
+    return merge_with_parent(own[name](), root.model)
+
+
+def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
+    """Copy the stored tensors, and log which matched.
+
+    Raises:
+        DataError: a tensor is missing, of another shape, or without a place here; those that serve
+            pre-training alone may be.
+    """
+    wanted = dict(stored.tensors)
+    own = nn.Module.state_dict(model)
+    teacher = {name for name in wanted if name.startswith(TEACHER)}
+    missing = sorted(own.keys() - wanted.keys())
+    left_over = sorted(wanted.keys() - own.keys() - teacher)
+    reshaped = sorted(name for name in own.keys() & wanted.keys() if own[name].shape != wanted[name].shape)
+    logger.info(
+        "%s: loaded %d tensors; missing: %s; left over: %s",
+        stored.path, len(own.keys() & wanted.keys()) - len(reshaped), listed(missing), listed(left_over),
+    )  # fmt: skip
+    fatal = [
+        (text, [name for name in names if not serves_pretraining(name)])
+        for text, names in (("missing", missing), ("left over", left_over))
+    ]
+    fatal.append(("of another shape", reshaped))
+    if any(names for _, names in fatal):
+        raise DataError(
+            f"{stored.path} does not hold the tensors of its configuration ({stored.model_cfg['_name']}): "
+            + "; ".join(f"{text}: {listed(names)}" for text, names in fatal)
+        )
+    kept = {name: tensor for name, tensor in wanted.items() if name in own or name in teacher}
+    model.load_state_dict(kept, strict=False)
+
+
+def serves_pretraining(name: str) -> bool:
+    """Whether a tensor belongs to a pre-training objective, in a pre-trained or a fine-tuned model."""
+    inner = next(name[len(prefix) :] for prefix in reversed(ENCODER_PREFIXES) if name.startswith(prefix))
+    return inner.startswith(PRETRAINING_ONLY)
+
+
+def listed(names: Collection[str]) -> str:
+    """The first few names and how many there are."""
+    if not names:
+        return "none"
+    more = f", ... ({len(names)})" if len(names) > SHOWN else ""
+    return ", ".join(sorted(names)[:SHOWN]) + more
+
+
+def text_encoder(stored: StoredModel) -> TextEncoder | None:
+    if stored.text is None:
+        return None
+    tokenizer = stored.text["tokenizer"]
+    model = None if tokenizer is None else tokenizer.numpy().tobytes()
+    return TextEncoder(dictionary_of(stored.text["symbols"], str(stored.path)), model, str(stored.path))

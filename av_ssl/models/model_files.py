@@ -1,0 +1,52 @@
+"""Models on disk: the suffix of a file says which form it has. Reading runs no code from any of them."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from av_ssl.errors import DataError
+from av_ssl.models.fairseq_file import read_fairseq, write_fairseq
+from av_ssl.models.stored import StoredModel
+
+FAIRSEQ, SAFETENSORS = ".pt", ".safetensors"
+
+
+def read_stored(path: str | Path) -> StoredModel:
+    """Read a model on the CPU: fairseq's checkpoint, or ``.safetensors`` with the JSON beside it.
+
+    Raises:
+        DataError: the file is missing, cut off, something else, or asks for code to be run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    stored = safetensors_file().read_safetensors(path) if path.suffix == SAFETENSORS else read_fairseq(path)
+    for section in ("model", "task"):
+        if not isinstance(stored.cfg.get(section), dict):
+            raise DataError(f"{path}: its configuration has no section {section!r}; it is not from fairseq")
+    return stored
+
+
+def write_stored(stored: StoredModel, path: str | Path) -> list[Path]:
+    """Write a model in the form that the suffix of ``path`` names; returns the files.
+
+    Raises:
+        DataError: the suffix is neither ``.pt`` nor ``.safetensors``, or a file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix == FAIRSEQ:
+        write_fairseq(stored, path)
+        return [path]
+    if path.suffix == SAFETENSORS:
+        safetensors_file().write_safetensors(stored, path)
+        return [path, path.with_suffix(".json")]
+    raise DataError(f"{path}: name a file that ends in {FAIRSEQ} (fairseq) or {SAFETENSORS}")
+
+
+def safetensors_file() -> Any:
+    try:
+        return importlib.import_module("av_ssl.models.safetensors_file")
+    except ModuleNotFoundError as error:
+        if error.name != "safetensors":
+            raise
+        raise DataError("safetensors is not installed; pip install 'av_ssl[convert]'") from error
