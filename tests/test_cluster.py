@@ -1,0 +1,147 @@
+"""Shards in local processes and through submitit."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from av_ssl import cluster as cluster_module
+from av_ssl.cluster import ClusterOptions, ShardsFailedError, add_cluster_arguments, run_shards
+from av_ssl.errors import DataError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def double(shard):
+    """Doubles a number; some numbers go wrong."""
+    if shard == 13:
+        os._exit(7)
+    if shard == 14:
+        raise KeyError("fourteen")
+    if shard == 15:
+        raise DataError("train.tsv, line 15: mend it")
+    return 2 * shard
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_shards(workers, tmp_path):
+    seen = []
+    results = run_shards(
+        double, [3, 1, 2], ClusterOptions(workers=workers), tmp_path, lambda *step: seen.append(step)
+    )
+    assert results == [6, 2, 4]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_no_shards(tmp_path):
+    assert run_shards(double, [], ClusterOptions(workers=2), tmp_path) == []
+
+
+def test_a_failure_names_shard_and_log_and_lets_the_others_finish(tmp_path):
+    done = []
+    with pytest.raises(ShardsFailedError, match=r"1 of 3 shards .*\n  shard 1: KeyError: 'fourteen'; see"):
+        run_shards(double, [1, 14, 2], ClusterOptions(), tmp_path, lambda *step: done.append(step))
+    assert done[-1] == (2, 3)
+    assert 'raise KeyError("fourteen")' in (tmp_path / "shard_1.log").read_text()
+
+
+def test_a_dead_process_is_a_failure(tmp_path):
+    with pytest.raises(ShardsFailedError, match=r"shard 0: its process died \(exit code 7\)"):
+        run_shards(double, [13, 1], ClusterOptions(workers=2), tmp_path)
+
+
+def test_bad_data_ends_the_run_with_its_own_text(tmp_path):
+    done = []
+    with pytest.raises(DataError, match=r"^train\.tsv, line 15: mend it$"):
+        run_shards(double, [1, 15, 2], ClusterOptions(), tmp_path, lambda *step: done.append(step))
+    assert done == [(0, 3), (1, 3)]
+
+
+def test_what_fails_again_and_again_is_given_up(tmp_path):
+    with pytest.raises(ShardsFailedError, match="3 of 9 shards failed"):
+        run_shards(double, [14] * 9, ClusterOptions(), tmp_path)
+
+
+def test_arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workers", type=int, default=3)
+    add_cluster_arguments(parser)
+    assert ClusterOptions.of(parser.parse_args([])) == ClusterOptions(workers=3)
+    words = (
+        "--cluster slurm --workers 8 --slurm-partition gpu --slurm-hours 1.5 --slurm-cpus 4 --slurm-gpus 1"
+    )
+    words += " --slurm-memory 32 --slurm-option account=speech --slurm-option qos=low"
+    options = {"account": "speech", "qos": "low"}
+    assert ClusterOptions.of(parser.parse_args(words.split())) == ClusterOptions(
+        "slurm", 8, "gpu", 1.5, 4, 1, 32.0, options
+    )
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--slurm-option", "account"])
+
+
+# -- submitit ------------------------------------------------------------------------------------------------
+
+
+def test_slurm_without_submitit_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(DataError, match=r"pip install 'av_ssl\[slurm\]'"):
+        run_shards(double, [1], ClusterOptions("slurm"), tmp_path)
+
+
+def test_slurm_where_there_is_none(monkeypatch, tmp_path):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match=r"--cluster slurm: .*srun.*--cluster local"):
+        run_shards(double, [1], ClusterOptions("slurm"), tmp_path)
+
+
+def test_slurm_jobs_get_the_options(monkeypatch, tmp_path):
+    submitit = pytest.importorskip("submitit")
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
+    options = ClusterOptions("slurm", 8, "gpu", 1.5, 4, 1, 32.0, {"account": "speech"})
+    executor = cluster_module._slurm_executor(options, tmp_path)
+    assert isinstance(executor, submitit.AutoExecutor)
+    assert executor.cluster == "slurm"
+    script = executor._executor._make_submission_file_text("true", "uid")
+    for line in ("--partition=gpu", "--time=90", "--cpus-per-task=4", "--gpus-per-node=1", "--mem=32GB",
+                 "--account=speech", "--job-name=av_ssl"):  # fmt: skip
+        assert f"#SBATCH {line}" in script
+
+
+@pytest.fixture
+def local_submitit(monkeypatch):
+    """submitit's executor of plain processes in place of the one for Slurm."""
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(cluster_module, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 1)
+    paths = [str(REPOSITORY), str(Path(submitit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setattr(
+        cluster_module, "_slurm_executor", lambda options, logs: submitit.LocalExecutor(logs / "slurm")
+    )
+
+
+@pytest.mark.usefixtures("local_submitit")
+def test_submitit_gives_the_same_results(tmp_path):
+    seen = []
+    results = run_shards(double, [3, 1], ClusterOptions("slurm"), tmp_path, lambda *step: seen.append(step))
+    assert results == [6, 2]
+    assert seen[-1] == (2, 2)
+
+
+@pytest.mark.usefixtures("local_submitit")
+def test_failures_through_submitit(tmp_path):
+    with pytest.raises(ShardsFailedError, match=r"shard 0: KeyError: 'fourteen'; see .*shard_0\.log"):
+        run_shards(double, [14, 1], ClusterOptions("slurm"), tmp_path)
+
+
+@pytest.mark.usefixtures("local_submitit")
+def test_a_dead_job_names_the_log_of_submitit(tmp_path):
+    with pytest.raises(ShardsFailedError, match=r"shard 0: job \d+ died .*see .*_log\.err"):
+        run_shards(double, [13, 1], ClusterOptions("slurm"), tmp_path)
