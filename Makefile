@@ -15,10 +15,10 @@ STAMP := $(VENV)/.installed
 LOG := $(VENV)/install.log
 comma := ,
 
-.PHONY: help install lint format test demo demo-quick clean
+.PHONY: help install lint format test demo demo-quick evidence evidence-quick clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo "variables: PYTHON, VENV, TORCH, TORCH_INDEX, WORKERS, PYTEST_ARGS"
 
 install: $(STAMP) ## set up $(VENV) with everything that is needed
@@ -63,6 +63,12 @@ demo: install ## corpus of talking faces, pre-training, fine-tuning, decoding
 
 demo-quick: install ## the same in a few minutes, to see that it runs
 	$(BIN)/python examples/toy/demo.py --quick
+
+evidence: install ## every method against training from scratch, three seeds: examples/RESULTS.md (hours)
+	$(BIN)/python examples/toy/evidence.py
+
+evidence-quick: install ## the same in minutes, to see that it runs: out/evidence-quick/RESULTS.md
+	$(BIN)/python examples/toy/evidence.py --quick --seeds 1
 
 clean: ## remove what was built, $(VENV) included
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

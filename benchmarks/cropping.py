@@ -1,9 +1,12 @@
-"""Frames a second and core of every stage of cropping, as a markdown table.
+"""Frames a second and core of cropping: stage by stage, whole, and against what others do.
 
-    python benchmarks/cropping.py [VIDEO] [--frames 250] [--size 96] [--stride 1]
+    python benchmarks/cropping.py [VIDEO] [--frames 250] [--size 96] [--stride 1] [--dlib-model FILE]
 
 Without VIDEO a moving photograph of a face (360x288, from scikit-image) is filmed first. Everything runs on
-one CPU thread.
+one CPU thread; speeds are source frames a second of CPU time. Two yardsticks: decoding alone, which no
+pipeline beats, and dlib's HOG detector at one upsampling, with which AV-HuBERT's data was prepared (pip
+install dlib-bin). Without --dlib-model that is detection alone, a lower bound of the cost: the whole pipeline
+with its 68 points, smoothing, warping and writing is slower.
 """
 
 from __future__ import annotations
@@ -21,11 +24,14 @@ import numpy as np
 
 from av_ssl.media.alignment import crop_transforms, warp
 from av_ssl.media.audio import read_audio
-from av_ssl.media.cropping import CropSettings, crop_clip
+from av_ssl.media.backends import OpenCVBackend, make_backend
+from av_ssl.media.crop_settings import CropSettings
+from av_ssl.media.cropping import crop_clip
 from av_ssl.media.face_mesh import FaceMesh
 from av_ssl.media.tracking import FaceTracker
 from av_ssl.media.video import FPS, VideoReader, write_video
 
+HOG_FRAMES = 100  # enough for a figure of so slow a step
 SOURCE_SIZE = (360, 288)  # width, height of the film made here, pixels
 
 
@@ -35,17 +41,23 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         source = args.video or _film(Path(folder) / "face.mp4", args.frames)
-        rows = measure(source, Path(folder), CropSettings(args.size, stride=args.stride))
+        settings = CropSettings(args.size, stride=args.stride)
+        stages, whole = measure(source, Path(folder), settings)
+        others = yardsticks(source, Path(folder), args.dlib_model)
     print(
         f"{platform.processor() or platform.machine()}, {_cpu_name()}, OpenCV {cv2.__version__}, one thread\n"
     )
-    print("| stage | frames/s/core | ms a frame |\n|---|---:|---:|")
-    for stage, speed in rows:
-        print(f"| {stage} | {speed:.0f} | {1000 / speed:.2f} |")
+    print("| stage | frames/s/core | ms a frame | share |\n|---|---:|---:|---:|")
+    for stage, speed in stages:
+        print(f"| {stage} | {speed:,.0f} | {1000 / speed:.2f} | {whole / speed:.0%} |")
+    print(f"| **from mp4 to written crop** | {whole:,.0f} | {1000 / whole:.2f} | |")
+    print("\n| yardstick | frames/s/core | our whole way is |\n|---|---:|---:|")
+    for name, speed in others:
+        print(f"| {name} | {speed:,.0f} | {whole / speed:.2f} x as fast |")
 
 
-def measure(source: Path, folder: Path, settings: CropSettings) -> list[tuple[str, float]]:
-    """Frames/s of CPU time of each stage on the video `source`."""
+def measure(source: Path, folder: Path, settings: CropSettings) -> tuple[list[tuple[str, float]], float]:
+    """Frames/s of CPU time of each stage on the video `source`, and of all together."""
     mesh = FaceMesh()
     reader = VideoReader(source)
     pictures = list(reader.frames())
@@ -76,9 +88,30 @@ def measure(source: Path, folder: Path, settings: CropSettings) -> list[tuple[st
     rows += [
         ("align and warp", _speed(align, frames)),
         ("encode and write", _speed(lambda: write_video(video, np.stack(crops)), frames)),
-        ("**end to end**", _speed(lambda: crop_clip(source, video, audio, settings, mesh), frames)),
     ]
-    return rows
+    backend = OpenCVBackend(settings.stride, mesh)
+    return rows, _speed(lambda: crop_clip(source, video, audio, settings, backend), frames)
+
+
+def yardsticks(source: Path, folder: Path, dlib_model: Path | None) -> list[tuple[str, float]]:
+    """Decoding alone, and dlib's pipeline as far as it can be run here."""
+    frames = sum(1 for _ in VideoReader(source).frames())
+    rows = [("decoding alone", _speed(lambda: list(VideoReader(source, keep_bytes=0).frames()), frames))]
+    try:
+        import dlib
+    except ModuleNotFoundError:
+        print("dlib is not installed, so it is not compared: pip install dlib-bin\n")
+        return rows
+    if dlib_model is not None:
+        settings = CropSettings(backend="dlib", dlib_model=str(dlib_model))
+        backend = make_backend(settings)
+        video, audio = folder / "dlib.mp4", folder / "dlib.wav"
+        speed = _speed(lambda: crop_clip(source, video, audio, settings, backend), frames)
+        return [*rows, ("dlib HOG and 68 points, from mp4 to written crop", speed)]
+    detector = dlib.get_frontal_face_detector()
+    some = list(VideoReader(source).frames())[:HOG_FRAMES]
+    speed = _speed(lambda: [detector(picture, 1) for picture in some], len(some))
+    return [*rows, ("dlib HOG detection alone (lower bound of its cost)", speed)]
 
 
 def _speed(work: Callable[[], object], frames: int) -> float:
@@ -131,6 +164,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--size", type=int, default=96, help="side of the crops, pixels (default: 96)")
     parser.add_argument("--stride", type=int, default=1, help="landmarks on every k-th frame (default: 1)")
+    parser.add_argument("--dlib-model", type=Path, help="shape predictor: then dlib's whole way is measured")
     parser.add_argument("--device", choices=["cpu"], default="cpu", help="cropping runs on the CPU only")
     return parser.parse_args()
 

@@ -1,0 +1,184 @@
+"""The jobs of an experiment on the toy corpus, and where they leave what they make."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import Job
+from methods import Labels, Method, Stage, all_stages
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+PLUGIN = REPOSITORY / "av_ssl"
+MODALITIES = {"video": "VSR", "audio": "ASR", "av": "AVSR"}
+NOISE_DB = 0
+SOUND = {"clean": "clean", "noisy": f"{NOISE_DB} dB babble"}
+PRETRAINING_NOISE, FINETUNING_NOISE = 0.25, 0.5
+"""Probability of babble in a training clip."""
+
+Condition = tuple[str, str]
+"""Modalities and sound."""
+# Noise does not change what a lip-reader sees.
+CONDITIONS: list[Condition] = [
+    ("video", "clean"), ("audio", "clean"), ("av", "clean"), ("audio", "noisy"), ("av", "noisy"),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    train: int
+    test: int
+    labelled: int
+    speakers: int
+    pretrain_updates: int
+    finetune_updates: int
+    clusters: int
+
+
+FULL = Size(700, 100, 30, speakers=40, pretrain_updates=900, finetune_updates=450, clusters=50)
+QUICK = Size(40, 8, 16, speakers=6, pretrain_updates=12, finetune_updates=12, clusters=10)
+
+
+class Corpus:
+    """Talking faces in ``out/corpus`` and training data made of them in ``out/data``.
+
+    Args:
+        seed: of the faces and voices, and of the clips that are labelled.
+    """
+
+    def __init__(self, out: Path, size: Size, seed: int) -> None:
+        self.size, self.seed = size, seed
+        self.videos, self.data = out / "corpus", out / "data"
+        self.labelled, self.noise = self.data / f"labelled_{size.labelled}", self.data / "noise"
+
+    def making(self) -> Job:
+        size = self.size
+        options = f"--train {size.train} --valid 8 --test {size.test} --speakers {size.speakers}"
+        options += f" --difficulty 0.25 --seed {self.seed} --workers 2"
+        script = str(HERE / "make_corpus.py")
+        return Job("corpus", (sys.executable, script, str(self.videos), *options.split()), own_progress=True)
+
+    def preprocessing(self) -> Job:
+        options = f"--workers 2 --size 48 --stride 3 --vocab-type word --seed {self.seed}"
+        options += f" --labelled {self.size.labelled}"
+        script = str(REPOSITORY / "preprocess" / "folder.sh")
+        command = ("bash", script, str(self.videos), str(self.data), *options.split())
+        return Job("preprocess", command, own_progress=True, after=(self.making(),))
+
+
+class Experiment:
+    """Pre-training, fine-tuning and decoding with one seed.
+
+    Args:
+        out: receives checkpoints/, labels/, results/ and hydra/.
+        corpus: what is trained and tested on.
+        seed: of initialisation, batches, masks, noise and clusters.
+    """
+
+    def __init__(self, out: Path, corpus: Corpus, seed: int) -> None:
+        self.out, self.corpus, self.size, self.seed = out, corpus, corpus.size, seed
+
+    def pretraining_jobs(self, methods: Iterable[Method]) -> list[Job]:
+        """All that comes before fine-tuning, in an order in which each job finds what it needs."""
+        jobs: list[Job] = []
+        for stage in all_stages(methods):
+            jobs += [self.clustering(stage.labels)] if stage.labels else []
+            jobs.append(self.pretraining(stage))
+        return list(dict.fromkeys(jobs))
+
+    def finetuning_jobs(self, methods: Iterable[Method]) -> list[Job]:
+        methods = list(methods)
+        return [self.finetuning(method, modalities) for modalities in MODALITIES for method in methods]
+
+    def decoding_jobs(self, methods: Iterable[Method]) -> list[Job]:
+        return [self.decoding(method, condition) for method in methods for condition in CONDITIONS]
+
+    def clustering(self, labels: Labels) -> Job:
+        folder = self.label_folder(labels)
+        command = ["av-ssl", "targets", str(self.corpus.data), "--out", str(folder)]
+        command += f"--clusters {self.size.clusters} --fit-share 1 --seed {self.seed}".split()
+        command += ["--workers", "2", "--shards", "2"]
+        after = [self.corpus.preprocessing()]
+        if labels.stage:
+            command += ["--checkpoint", str(self.checkpoint(labels.stage.name)), "--layer", str(labels.layer)]
+            after.append(self.pretraining(labels.stage))
+        name = f"labels_{labels.name}"
+        return Job(name, tuple(command), own_progress=True, after=tuple(after), folder=folder)
+
+    def pretraining(self, stage: Stage) -> Job:
+        overrides = [*self.noise(PRETRAINING_NOISE), *stage.overrides]
+        after = [self.corpus.preprocessing()]
+        if stage.labels:
+            overrides.append(f"+task.label_dir={self.label_folder(stage.labels)}")
+            overrides.append(f"+task.label_rate={stage.labels.rate}")
+            after.append(self.clustering(stage.labels))
+        updates = self.size.pretrain_updates
+        return self.training(stage.config, stage.name, self.corpus.data, updates, overrides, after, threads=2)
+
+    def finetuning(self, method: Method, modalities: str) -> Job:
+        overrides = [f"task.modalities={modalities}"]
+        overrides.append(f"model.w2v_path={self.checkpoint(method.stage.name)}")
+        if not method.pretrained:
+            overrides.append("+model.no_pretrained_weights=true")
+        if modalities != "video":
+            overrides += self.noise(FINETUNING_NOISE)
+        overrides += method.finetuning
+        name, updates = f"{method.name}_{modalities}", self.size.finetune_updates
+        after = [self.pretraining(method.stage)]
+        return self.training("finetune", name, self.corpus.labelled, updates, overrides, after)
+
+    def training(
+        self,
+        config: str,
+        name: str,
+        data: Path,
+        updates: int,
+        overrides: list[str],
+        after: list[Job],
+        threads: int = 1,
+    ) -> Job:
+        folder = self.checkpoint(name).parent
+        command = ["fairseq-hydra-train", "--config-dir", str(HERE / "conf"), "--config-name", config]
+        command += [f"task.data={data}", f"common.user_dir={PLUGIN}", f"common.seed={self.seed}"]
+        command += [f"optimization.max_update={updates}", f"checkpoint.save_dir={folder}"]
+        command += [f"hydra.run.dir={self.out / 'hydra' / name}", *overrides]
+        settings = (HERE / "conf" / f"{config}.yaml",)
+        return Job(
+            f"train_{name}",
+            tuple(command),
+            threads,
+            updates,
+            settings=settings,
+            after=tuple(after),
+            folder=folder,
+        )
+
+    def decoding(self, method: Method, condition: Condition) -> Job:
+        modalities, sound = condition
+        name = f"{method.name}_{modalities}"
+        command = ["fairseq-generate", str(self.corpus.labelled), "--user-dir", str(PLUGIN)]
+        command += ["--task", "av_recognition", "--path", str(self.checkpoint(name))]
+        command += ["--results-path", str(self.results(method, condition)), "--modalities", modalities]
+        command += ["--gen-subset", "test", "--scoring", "wer", "--beam", "8", "--max-tokens", "4000"]
+        command.append("--cpu")
+        if sound == "noisy":
+            command += ["--noise-wav", str(self.corpus.noise), "--noise-prob", "1"]
+            command += ["--noise-snr", str(NOISE_DB)]
+        after = (self.finetuning(method, modalities),)
+        return Job(f"decode_{name}_{sound}", tuple(command), after=after)
+
+    def noise(self, probability: float) -> list[str]:
+        return [f"+task.noise_wav={self.corpus.noise}", f"+task.noise_prob={probability}"]
+
+    def checkpoint(self, name: str) -> Path:
+        return self.out / "checkpoints" / name / "checkpoint_last.pt"
+
+    def label_folder(self, labels: Labels) -> Path:
+        return self.out / "labels" / labels.name
+
+    def results(self, method: Method, condition: Condition) -> Path:
+        """Folder of the hypotheses."""
+        return self.out / "results" / "_".join((method.name, *condition))

@@ -1,0 +1,118 @@
+"""The methods that are compared: for each the trainings that lead to its pre-trained model.
+
+A new method is a YAML file in conf/ and one entry of :data:`METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MFCC_RATE = 100
+MODEL_RATE = 25
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Cluster labels, made by `av-ssl targets`.
+
+    Args:
+        name: folder of the labels.
+        stage: the training whose model is clustered; None: MFCC.
+        layer: layer of its Transformer, from 1.
+    """
+
+    name: str
+    stage: Stage | None = None
+    layer: int = 0
+
+    @property
+    def rate(self) -> int:
+        """Labels a second."""
+        return MODEL_RATE if self.stage else MFCC_RATE
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pre-training.
+
+    Args:
+        name: of its checkpoint folder and log.
+        config: YAML file of conf/, without suffix.
+        labels: what it predicts, if these are clusters.
+        overrides: for the command line; hydra wants a plus sign before keys that the YAML does not name.
+    """
+
+    name: str
+    config: str
+    labels: Labels | None = None
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """What fine-tuning starts from.
+
+    Args:
+        name: on the command line, and of folders.
+        title: in tables.
+        stage: the training of the pre-trained model, which others may come before (see its labels).
+        pretrained: whether fine-tuning takes the weights; else only the configuration.
+        finetuning: more overrides of the fine-tuning.
+    """
+
+    name: str
+    title: str
+    stage: Stage
+    pretrained: bool = True
+    finetuning: tuple[str, ...] = ()
+
+
+AV2VEC_STAGE = Stage("pretrain", "pretrain")
+# Masking and modality dropout of AV-HuBERT's first and last iterations differ, as in its recipes.
+AV_HUBERT_1_STAGE = Stage(
+    "pretrain_av_hubert_1",
+    "pretrain_av_hubert",
+    Labels("mfcc"),
+    (
+        "+model.masking_type=feature",
+        "model.mask_prob_image=0.8",
+        "model.mask_length_image=10",
+        "model.modality_dropout=0",
+    ),
+)
+AV_HUBERT_1_LABELS = Labels("av_hubert_1", AV_HUBERT_1_STAGE, layer=3)
+AV_HUBERT_2_STAGE = Stage("pretrain_av_hubert_2", "pretrain_av_hubert", AV_HUBERT_1_LABELS)
+AV2VEC_MLM_STAGE = Stage(
+    "pretrain_av2vec_mlm", "pretrain", AV_HUBERT_1_LABELS, ("+model.use_mlm=true", "+task.labels=[km]")
+)
+
+SCRATCH = Method("scratch", "from scratch", AV2VEC_STAGE, pretrained=False)
+AV2VEC = Method("av2vec", "AV2vec", AV2VEC_STAGE)
+METHODS = {
+    method.name: method
+    for method in (
+        SCRATCH,
+        AV2VEC,
+        Method("av2vec_mlm", "AV2vec-MLM", AV2VEC_MLM_STAGE),
+        Method("av_hubert_1", "AV-HuBERT, 1st iteration", AV_HUBERT_1_STAGE),
+        Method("av_hubert_2", "AV-HuBERT, 2nd iteration", AV_HUBERT_2_STAGE),
+    )
+}
+
+
+def label_stages(stage: Stage) -> list[Stage]:
+    """The trainings whose models the labels of a stage come from, first to last, without itself."""
+    earlier = stage.labels.stage if stage.labels else None
+    return [*label_stages(earlier), earlier] if earlier else []
+
+
+def label_sets(stage: Stage) -> list[Labels]:
+    """The labels that a stage needs, those of its :func:`label_stages` included, first to last."""
+    return [one.labels for one in [*label_stages(stage), stage] if one.labels]
+
+
+def all_stages(methods: Iterable[Method]) -> list[Stage]:
+    """Every training that the methods need, once, in an order in which each finds its labels."""
+    needed = [one for method in methods for one in [*label_stages(method.stage), method.stage]]
+    return list(dict.fromkeys(needed))

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from experiment import HERE, QUICK, Corpus, Experiment
+from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
+from jobs import Job
+from methods import AV2VEC, AV2VEC_MLM_STAGE, METHODS, SCRATCH, Stage, all_stages
+from omegaconf import OmegaConf
+
+import av_ssl.tasks  # noqa: F401  (registers everything)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    return Experiment(tmp_path / "seed", Corpus(tmp_path, QUICK, seed=1), seed=5)
+
+
+def overrides(job: Job) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in job.command if "=" in word)
+
+
+def all_jobs(experiment: Experiment) -> list[Job]:
+    methods = list(METHODS.values())
+    jobs = experiment.pretraining_jobs(methods) + experiment.finetuning_jobs(methods)
+    return [*jobs, *experiment.decoding_jobs(methods)]
+
+
+def test_names_are_unique_and_each_job_comes_after_what_it_reads(experiment: Experiment) -> None:
+    corpus = experiment.corpus
+    jobs = [corpus.making(), corpus.preprocessing(), *all_jobs(experiment)]
+    assert len({job.name for job in jobs}) == len(jobs)
+    for place, job in enumerate(jobs):
+        assert set(job.after) <= set(jobs[:place])
+
+
+def test_the_demo_trains_av2vec_alone(experiment: Experiment) -> None:
+    (job,) = experiment.pretraining_jobs([SCRATCH, AV2VEC])
+    assert (job.name, job.updates, job.threads) == ("train_pretrain", 12, 2)
+    assert job.folder == experiment.out / "checkpoints" / "pretrain"
+    assert overrides(job)["+task.noise_prob"] == "0.25"
+    assert overrides(job)["common.seed"] == "5"
+
+
+def test_scratch_differs_from_av2vec_by_its_weights_alone(experiment: Experiment) -> None:
+    for modalities in ("video", "audio", "av"):
+        scratch, av2vec = (overrides(experiment.finetuning(one, modalities)) for one in (SCRATCH, AV2VEC))
+        assert scratch.pop("+model.no_pretrained_weights") == "true"
+        different = {key for key in scratch if scratch[key] != av2vec[key]}
+        assert different == {"checkpoint.save_dir", "hydra.run.dir"}
+        assert scratch.keys() == av2vec.keys()
+
+
+def test_lip_reading_hears_no_noise(experiment: Experiment) -> None:
+    assert "+task.noise_prob" not in overrides(experiment.finetuning(AV2VEC, "video"))
+    assert overrides(experiment.finetuning(AV2VEC, "audio"))["+task.noise_prob"] == "0.5"
+    assert "--noise-snr" in experiment.decoding(AV2VEC, ("av", "noisy")).command
+    assert "--noise-snr" not in experiment.decoding(AV2VEC, ("av", "clean")).command
+
+
+def test_av2vec_mlm_predicts_clusters_of_the_first_iteration(experiment: Experiment) -> None:
+    job = experiment.pretraining(AV2VEC_MLM_STAGE)
+    assert overrides(job)["+task.label_dir"] == str(experiment.out / "labels" / "av_hubert_1")
+    assert overrides(job)["+task.label_rate"] == "25"
+    clustering = job.after[1]
+    assert clustering.name == "labels_av_hubert_1"
+    command = " ".join(clustering.command)
+    assert "--clusters 10" in command
+    assert f"--checkpoint {experiment.checkpoint('pretrain_av_hubert_1')} --layer 3" in command
+    assert [one.name for one in clustering.after] == ["preprocess", "train_pretrain_av_hubert_1"]
+
+
+def test_mfcc_are_clustered_without_a_model(experiment: Experiment) -> None:
+    stage = METHODS["av_hubert_1"].stage
+    assert stage.labels is not None
+    job = experiment.clustering(stage.labels)
+    assert "--checkpoint" not in job.command
+    assert [one.name for one in job.after] == ["preprocess"]
+    assert overrides(experiment.pretraining(stage))["+task.label_rate"] == "100"
+
+
+def test_plus_signs_mark_the_keys_that_the_recipe_does_not_name(experiment: Experiment) -> None:
+    """hydra refuses others."""
+    for job in all_jobs(experiment):
+        if not job.updates:
+            continue
+        config = job.command[job.command.index("--config-name") + 1]
+        recipe = OmegaConf.to_container(OmegaConf.load(HERE / "conf" / f"{config}.yaml"))
+        for key in overrides(job):
+            group, name = key.removeprefix("+").split(".", 1)
+            if group in ("task", "model"):
+                assert (name in recipe[group]) == (not key.startswith("+")), (job.name, key)
+
+
+@pytest.mark.parametrize("stage", all_stages(METHODS.values()), ids=lambda stage: stage.name)
+def test_models_of_all_stages_build(stage: Stage) -> None:
+    recipe = OmegaConf.load(HERE / "conf" / f"{stage.config}.yaml")
+    values = OmegaConf.from_dotlist([text.removeprefix("+") for text in stage.overrides])
+    name = recipe.model._name
+    task = {"image_mean": 0.4, "image_std": 0.2}
+    model = OmegaConf.merge(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[name]()), recipe.model)
+    cfg = OmegaConf.merge(
+        OmegaConf.create({"model": model, "task": task}), {"model": values.get("model", {})}
+    )
+    with torch.device("meta"):
+        built = MODEL_REGISTRY[name].build_model(cfg.model, SimpleNamespace(dictionaries=[range(54)]))
+    assert built.masking is not None
+    assert hasattr(built, "label_embs_concat") == (stage.labels is not None)
+
+
+def test_other_sizes_of_the_corpus_make_every_training_run_again(experiment: Experiment) -> None:
+    larger = Corpus(experiment.corpus.data.parent, replace(QUICK, train=41), seed=1)
+    other = Experiment(experiment.out, larger, experiment.seed)
+    for before, after in zip(all_jobs(experiment), all_jobs(other), strict=True):
+        assert before.name == after.name
+        assert before.fingerprint() != after.fingerprint()

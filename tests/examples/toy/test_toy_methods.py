@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from experiment import HERE
+from methods import (
+    AV2VEC,
+    AV2VEC_MLM_STAGE,
+    AV2VEC_STAGE,
+    AV_HUBERT_1_LABELS,
+    AV_HUBERT_1_STAGE,
+    AV_HUBERT_2_STAGE,
+    METHODS,
+    SCRATCH,
+    Method,
+    all_stages,
+    label_sets,
+    label_stages,
+)
+
+
+def test_each_training_comes_once_and_after_what_its_labels_need() -> None:
+    stages = all_stages(METHODS.values())
+    assert stages == [AV2VEC_STAGE, AV_HUBERT_1_STAGE, AV2VEC_MLM_STAGE, AV_HUBERT_2_STAGE]
+    for stage in stages:
+        assert all(stages.index(earlier) < stages.index(stage) for earlier in label_stages(stage))
+
+
+def test_scratch_and_av2vec_share_one_training() -> None:
+    assert all_stages([SCRATCH, AV2VEC]) == [AV2VEC_STAGE]
+
+
+def test_labels_of_the_second_iteration_count_those_of_the_first() -> None:
+    assert label_stages(AV_HUBERT_2_STAGE) == [AV_HUBERT_1_STAGE]
+    assert [labels.name for labels in label_sets(AV_HUBERT_2_STAGE)] == ["mfcc", "av_hubert_1"]
+    assert label_sets(AV2VEC_STAGE) == []
+
+
+def test_label_rates_are_those_of_mfcc_and_of_models() -> None:
+    assert AV_HUBERT_1_STAGE.labels is not None
+    assert (AV_HUBERT_1_STAGE.labels.rate, AV_HUBERT_1_LABELS.rate) == (100, 25)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_names_and_recipes_exist(method: Method) -> None:
+    assert METHODS[method.name] is method
+    assert (HERE / "conf" / f"{method.stage.config}.yaml").is_file()
