@@ -1,1 +1,1 @@
-"""Where targets come from: momentum teachers."""
+"""Where targets come from: momentum teachers, and clusters of features (`av-ssl targets`)."""

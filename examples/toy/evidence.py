@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from experiment import FULL, QUICK, REPOSITORY, Corpus, Experiment, Size
+from experiment import FULL, MODALITIES, QUICK, REPOSITORY, Corpus, Experiment, Size
 from jobs import Runner
 from measures import commit, error_rates, machine, method_cost
 from methods import METHODS, SCRATCH, Method
@@ -74,9 +74,9 @@ class Evidence:
 
 
 EXPLANATION = (
-    "Mean, and range over seeds. Each pre-training has {pretrain_updates} updates, each fine-tuning "
-    "{finetune_updates}. The seed varies initialisation, batches, masks, noise in training and clusters; "
-    "corpus, labelled clips and the noise of the test are those of seed {corpus_seed}."
+    "Mean, and range over seeds. Each pre-training has {pretrain_updates} updates; a fine-tuning has as many "
+    "from scratch as from each method: {finetuning}. The seed varies initialisation, batches, masks, noise "
+    "in training and clusters; corpus, labelled clips and the noise of the test are those of seed {corpus_seed}."
 )
 ABOUT_GAINS = (
     "Difference to training from scratch, in points: negative is better. In parentheses: seeds in which it "
@@ -97,7 +97,11 @@ def report(evidence: Evidence, runs: Runs, command: str) -> str:
         f"Written by `{command}`; every single number is in RESULTS.json. Trained and decoded at "
         f"{', '.join(evidence.versions(runs))}; {machine()}",
         setting(size),
-        EXPLANATION.format(**asdict(size), corpus_seed=evidence.corpus.seed),
+        EXPLANATION.format(
+            pretrain_updates=size.pretrain_updates,
+            finetuning=", ".join(f"{MODALITIES[m]} {each.updates}" for m, each in size.finetune.items()),
+            corpus_seed=evidence.corpus.seed,
+        ),
         rate_table(runs),
         *([ABOUT_GAINS, gains] if gains else []),
         "## Cost",
