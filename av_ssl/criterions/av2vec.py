@@ -65,7 +65,7 @@ class AV2vecCriterionConfig(FairseqDataclass):
 
 @register_criterion("av2vec", dataclass=AV2vecCriterionConfig)
 class AV2vecCriterion(FairseqCriterion):
-    """``lambda_reg * R/|S| + lambda_mlm * M/|S| + lambda_mlm_unmasked * U/|rest| + features_pen_weight * pen``
+    """``lambda_reg R/|S| + lambda_mlm M/|S| + lambda_mlm_unmasked U/|rest| + features_pen_weight pen``.
 
     R is the summed regression loss, M and U the summed cross-entropies of a model with ``use_mlm``, S the
     frames of the loss.  The sum is multiplied by |S|, and |S| is the sample size, so that fairseq's division

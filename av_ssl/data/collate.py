@@ -46,15 +46,13 @@ class Sample:
         """Without the frames behind the last one that has a label: those at the end have none where the
         labels' window does not fill (under 0.1 s; the data set holds no clip that lacks more)."""
         frames = min(self.frames, labelled)
-        streams = {
-            name: None if stream is None else stream[:frames]
-            for name, stream in (
-                ("audio", self.audio),
-                ("audio_clean", self.audio_clean),
-                ("video", self.video),
-            )
-        }
-        return replace(self, **streams, labels=[ids[:frames] for ids in self.labels])
+        return replace(
+            self,
+            audio=None if self.audio is None else self.audio[:frames],
+            audio_clean=None if self.audio_clean is None else self.audio_clean[:frames],
+            video=None if self.video is None else self.video[:frames],
+            labels=[ids[:frames] for ids in self.labels],
+        )
 
 
 @dataclass(frozen=True)

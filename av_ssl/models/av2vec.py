@@ -51,14 +51,14 @@ class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
     feature_grad_mult: float = field(
         default=0.1, metadata={"help": "scale of the gradient into the front-ends (AV-HuBERT's recipes)"}
     )
-    masking_type: MASKINGS = field(  # type: ignore[valid-type]
+    masking_type: MASKINGS = field(
         default="stream_feature",
         metadata={
             "help": "what is masked: each stream's features before fusion, the input itself, or the fused "
             "features [reconstructed]"
         },
     )
-    selection_type: REPLACEMENTS = field(  # type: ignore[valid-type]
+    selection_type: REPLACEMENTS = field(
         default="same_seq",
         metadata={"help": "what masked video frames show under masking_type=input (AV-HuBERT's recipes)"},
     )

@@ -8,7 +8,7 @@ from typing import Any, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
-from omegaconf import II, MISSING, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from av_ssl.tasks.audio_visual import FRAME_RATE
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
@@ -42,8 +42,9 @@ class AVHubertTaskConfig(FairseqDataclass):
     input_modality: Optional[str] = field(default=None, metadata={"help": "without effect"})
     max_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out longer clips"})
     min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out shorter clips"})
+    # AV-HuBERT has ${task.max_sample_size} here, which fairseq-generate cannot resolve where that is null.
     max_trim_sample_size: Optional[int] = field(
-        default=II("task.max_sample_size"), metadata={"help": "cut clips of a batch to so many frames"}
+        default=None, metadata={"help": "cut clips of a batch to so many frames; null: max_sample_size"}
     )
     single_target: Optional[bool] = field(
         default=False, metadata={"help": "true for transcripts (label_rate -1)"}
@@ -63,7 +64,9 @@ class AVHubertTaskConfig(FairseqDataclass):
     is_s2s: bool = field(default=False, metadata={"help": "transcripts are cut into sentencepieces"})
     fine_tuning: bool = field(default=False, metadata={"help": "recognition instead of pre-training"})
     tokenizer_bpe_name: Optional[str] = field(default=None, metadata={"help": "sentencepiece"})
-    tokenizer_bpe_model: Optional[str] = field(default=None, metadata={"help": "its model file; null: {label_dir}/spm.model"})
+    tokenizer_bpe_model: Optional[str] = field(
+        default=None, metadata={"help": "its model file; null: {label_dir}/spm.model"}
+    )
     noise_wav: Optional[str] = field(default=None, metadata={"help": "folder with {split}.tsv noise lists"})
     noise_prob: float = field(default=0.0, metadata={"help": "probability of noise, a clip"})
     noise_snr: Optional[str] = field(
@@ -99,21 +102,24 @@ class AVHubertTask(FairseqTask):
             ValueError: a key has a value that is not supported.
         """
         check_supported(cfg)
-        own = OmegaConf.structured(RecognitionConfig() if cfg.fine_tuning else PretrainingConfig())
-        for key in SHARED_KEYS:
-            own[key] = cfg[key]
-        own.modalities = "av" if len(cfg.modalities) == 2 else cfg.modalities[0]
-        own.noise_snr = str(cfg.noise_snr)
         parent = cfg._get_parent() if OmegaConf.is_config(cfg) else None
+        if cfg.fine_tuning:
+            tokenizer = cfg.tokenizer_bpe_model if cfg.is_s2s else ""
+            own: Any = RecognitionConfig(labels=cfg.labels[0], tokenizer=tokenizer)
+        else:
+            own = PretrainingConfig(labels=list(cfg.labels), label_rate=cfg.label_rate)
+        for key in SHARED_KEYS:
+            setattr(own, key, cfg[key])
+        if own.max_trim_sample_size is None:
+            own.max_trim_sample_size = own.max_sample_size
+        streams = list(cfg.modalities or [])
+        own.modalities = "av" if len(streams) == 2 else streams[0]
+        own.noise_snr = str(cfg.noise_snr)
         if parent is None or "common" not in parent:  # a stored task alone: nothing else says it
             own.seed = 1
+        own = OmegaConf.structured(own)
         own._set_parent(parent)
-        if not cfg.fine_tuning:
-            own.labels, own.label_rate = cfg.labels, cfg.label_rate
-            return PretrainingTask.setup_task(own)
-        own.labels = cfg.labels[0]
-        own.tokenizer = cfg.tokenizer_bpe_model if cfg.is_s2s else ""
-        return RecognitionTask.setup_task(own)
+        return (RecognitionTask if cfg.fine_tuning else PretrainingTask).setup_task(own)
 
 
 def check_supported(cfg: AVHubertTaskConfig) -> None:

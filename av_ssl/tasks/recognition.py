@@ -58,7 +58,7 @@ class RecognitionTask(AudioVisualTask):
         super().__init__(cfg)
         self.dictionary_file = Path(cfg.label_dir or cfg.data) / f"dict.{cfg.labels}.txt"
         self.starts_from_pretrained = True
-        # Where the data has no dictionary, decoding fills this one, which it holds by then, from a checkpoint.
+        # Where the data has none, decoding fills this dictionary, which it holds by then, from a checkpoint.
         self.text_encoder = TextEncoder(Dictionary(), origin=str(self.dictionary_file))
         if self.dictionary_file.exists():
             self.text_encoder = TextEncoder.load(self.dictionary_file, self.find_tokenizer())

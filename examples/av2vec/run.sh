@@ -3,7 +3,8 @@
 set -euo pipefail
 
 (($# >= 2)) || { echo "usage: examples/av2vec/run.sh DATA OUT [overrides of the pre-training, e.g. dataset.max_tokens=1000]" >&2; exit 2; }
-data=$(realpath -- "$1") out=$(realpath -m -- "$2")
+data=$(realpath -- "$1")
+out=$(realpath -m -- "$2")
 shift 2
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 plugin=$(realpath -- "$here/../../av_ssl")

@@ -76,7 +76,8 @@ class Evidence:
 EXPLANATION = (
     "Mean, and range over seeds. Each pre-training has {pretrain_updates} updates; a fine-tuning has as many "
     "from scratch as from each method: {finetuning}. The seed varies initialisation, batches, masks, noise "
-    "in training and clusters; corpus, labelled clips and the noise of the test are those of seed {corpus_seed}."
+    "in training and clusters; corpus, labelled clips and the noise of the test are those of seed "
+    "{corpus_seed}."
 )
 ABOUT_GAINS = (
     "Difference to training from scratch, in points: negative is better. In parentheses: seeds in which it "

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -204,7 +206,7 @@ def test_spans_that_do_not_overlap_keep_their_distance() -> None:
         found = runs(mask)
         assert len(found) >= 9
         assert all(end - start == 5 for start, end in found)
-        assert all(after[0] - before[1] >= 2 for before, after in zip(found, found[1:], strict=False))
+        assert all(after[0] - before[1] >= 2 for before, after in pairwise(found))
 
 
 def test_spans_without_room_are_left_out() -> None:

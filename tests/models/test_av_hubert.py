@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from models.helpers import TINY, source
 from omegaconf import OmegaConf
 
 from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig
@@ -18,6 +17,7 @@ from av_ssl.models.av2vec import AV2vecConfig, AV2vecModel
 from av_ssl.models.av_hubert import AVHubertConfig, AVHubertModel
 from av_ssl.models.cluster_head import label_classes
 from av_ssl.models.pretrained import read_checkpoint
+from models.helpers import TINY, source
 
 SMALL = {
     key: value for key, value in TINY.items() if key not in ("average_top_k_layers", "ema_anneal_end_step")

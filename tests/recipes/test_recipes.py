@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from fairseq import criterions, optim, tasks
+from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults, hydra_init
 from fairseq.optim import lr_scheduler
 from hydra.core.global_hydra import GlobalHydra
@@ -17,46 +19,88 @@ from omegaconf import OmegaConf
 import av_ssl.tasks  # noqa: F401  (registers everything)
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-RECIPES = sorted(EXAMPLES.glob("*/conf/**/*.yaml"))
+RECIPES = sorted(path for path in EXAMPLES.glob("*/conf/**/*.yaml") if not path.stem.startswith("_"))
+"""Files that begin with an underscore are parts which recipes name in their ``defaults``."""
 # AV-HuBERT's published sizes less its cluster head and mask vector.
 ENCODER_PARAMETERS = {768: 102_620_288, 1024: 324_622_976}
-REQUIRED = ("user_dir", "data", "modalities", "w2v_path")
+# With that head and a mask vector for the audio input, of 2000 clusters.
+AV_HUBERT_PARAMETERS = {768: 103_330_280, 1024: 325_398_504}
+PRETRAINING_ONLY = (
+    "mask_emb", "mask_emb_video", "final_pred_proj.weight", "final_pred_proj.bias", "final_proj.weight",
+    "final_proj.bias", "label_embs_concat",
+)  # fmt: skip
+REQUIRED = ("user_dir", "data", "modalities", "w2v_path", "label_dir", "tokenizer_bpe_model", "noise_wav")
 """Stated as ??? because hydra lets a command line fill in only what the YAML names; save_dir likewise."""
 
 
-def load(recipe: Path, **values: str):
+def compose_by_hydra(recipe: Path, values: dict[str, str]):
+    """As the stock command does it."""
     hydra_init(recipe.stem)
     GlobalHydra.instance().clear()
-    overrides = [f"{key}={value}" for key, value in values.items()]
     with initialize_config_dir(str(recipe.parent)):
-        cfg = compose(recipe.stem, overrides)
+        return compose(recipe.stem, [f"{key}={value}" for key, value in values.items()])
+
+
+def load(recipe: Path, **values: str):
+    """The same in a tenth of the time; test_hydra_composes_the_same compares the two."""
+    cfg = OmegaConf.merge(whole_default(), stated(recipe))
+    cfg.merge_with_dotlist([f"{key}={value}" for key, value in values.items()])
+    return complete(cfg)
+
+
+def complete(cfg):
     add_defaults(cfg)
     return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 
+@functools.cache
+def whole_default():
+    hydra_init("config")
+    return OmegaConf.structured(FairseqConfig())
+
+
 def stated(recipe: Path) -> dict:
-    return OmegaConf.to_container(OmegaConf.load(recipe))
+    """What a recipe and its parts say; hydra 1.0 lets parts win, so none may repeat a key of another."""
+    whole: dict = {}
+    own = OmegaConf.to_container(OmegaConf.load(recipe))
+    parts = [recipe.with_name(f"{name}.yaml") for name in own.pop("defaults", [])]
+    for part in [own, *(OmegaConf.to_container(OmegaConf.load(path)) for path in parts)]:
+        for group, keys in part.items():
+            known = whole.setdefault(group, {})
+            assert not known.keys() & keys.keys(), f"{recipe}: twice {known.keys() & keys.keys()}"
+            known.update(keys)
+    return whole
 
 
+@functools.cache
 def pretraining_model(channels: int) -> dict:
     recipe = EXAMPLES / "av2vec/conf/pretrain" / ("base_lrs3.yaml" if channels == 768 else "large_lrs3.yaml")
     return OmegaConf.to_container(load(recipe, **{"task.data": "/none", "common.user_dir": "/none"}).model)
 
 
-@pytest.fixture
-def labels(tmp_path: Path) -> Path:
-    (tmp_path / "dict.wrd.txt").write_text("".join(f"piece{n} 1\n" for n in range(996)))
-    return tmp_path
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labels")
+    (folder / "dict.wrd.txt").write_text("".join(f"piece{n} 1\n" for n in range(996)))
+    for label in ("mfcc", "km"):
+        (folder / f"dict.{label}.txt").write_text("".join(f"{n} 1\n" for n in range(2000)))
+    return folder
 
 
 def build(recipe: Path, labels: Path):
     """Configuration, task and model (on no device: shapes without memory)."""
+    groups = stated(recipe)
     values = {"task.data": str(labels), "common.user_dir": "/none"}
-    if "w2v_path" not in stated(recipe)["model"]:
+    for key, value in (("label_dir", labels), ("noise_wav", "/none"), ("tokenizer_bpe_model", "null")):
+        if groups["task"].get(key) == "???":
+            values[f"task.{key}"] = str(value)
+    if groups["task"].get("modalities") == "???":
+        values["task.modalities"] = "av"
+    if "w2v_path" not in groups["model"]:
         cfg = load(recipe, **values)
     else:
-        cfg = load(recipe, **values, **{"task.modalities": "av", "model.w2v_path": "/none"})
-        channels = stated(recipe)["model"].get("decoder_embed_dim", 768)
+        cfg = load(recipe, **values, **{"model.w2v_path": "/none"})
+        channels = groups["model"].get("decoder_embed_dim", 768)
         cfg.model.w2v_args = {"model": pretraining_model(channels), "task": {}}
         cfg.model.no_pretrained_weights = True
     task = tasks.setup_task(cfg.task)
@@ -73,9 +117,75 @@ def test_builds(recipe: Path, labels: Path):
     encoder = next(module for module in model.modules() if hasattr(module, "post_extract_proj"))
     channels = encoder.cfg.encoder_embed_dim
     if channels in ENCODER_PARAMETERS:
-        names = ("mask_emb", "mask_emb_video", "final_pred_proj.weight", "final_pred_proj.bias")
-        count = sum(p.numel() for name, p in encoder.named_parameters() if name not in names)
-        assert count == ENCODER_PARAMETERS[channels]
+        named = encoder.named_parameters()
+        assert (
+            sum(p.numel() for name, p in named if name not in PRETRAINING_ONLY)
+            == ENCODER_PARAMETERS[channels]
+        )
+
+
+COMPOSED = [
+    "av_hubert/conf/pretrain/base_vox_iter5",
+    "av_hubert/conf/finetune/large_lrs3_30h",
+    "toy/conf/pretrain",
+]
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_hydra_composes_the_same(name: str):
+    recipe = EXAMPLES / f"{name}.yaml"
+    values = {"task.data": "/none", "common.user_dir": "/none", "optimization.max_update": "7"}
+    if "label_dir" in stated(recipe)["task"]:
+        values |= {"task.label_dir": "/labels"}  # of a part
+    assert complete(compose_by_hydra(recipe, values)) == load(recipe, **values)
+
+
+@pytest.mark.parametrize("name", ["base_lrs3_iter5", "large_vox_iter5"])
+def test_last_iterations_of_av_hubert_have_the_published_size(name: str, labels: Path):
+    """Tensors and parameters of its published checkpoints, with 2,000 clusters."""
+    _, _, model = build(EXAMPLES / f"av_hubert/conf/pretrain/{name}.yaml", labels)
+    channels = model.cfg.encoder_embed_dim
+    assert sum(parameter.numel() for parameter in model.parameters()) == AV_HUBERT_PARAMETERS[channels]
+    assert len(model.state_dict()) == {768: 346, 1024: 538}[channels]
+    assert model.label_embs_concat.shape == (2004, 256)
+
+
+SCHEDULES = {
+    "pretrain/base_lrs3_iter1": (32_000, 400_000, 5e-4, "audio 0.8/10, image 0.8/10, dropout 0.0, feature"),
+    "pretrain/base_lrs3_iter4": (32_000, 400_000, 5e-4, "audio 0.8/10, image 0.8/10, dropout 0.0, feature"),
+    "pretrain/base_lrs3_iter5": (32_000, 400_000, 5e-4, "audio 0.8/10, image 0.3/5, dropout 0.5, input"),
+    "pretrain/base_vox_iter1": (32_000, 800_000, 2e-3, "audio 0.8/10, image 0.8/10, dropout 0.0, feature"),
+    "pretrain/base_vox_iter3": (32_000, 800_000, 2e-3, "audio 0.8/10, image 0.8/10, dropout 0.5, feature"),
+    "pretrain/large_vox_iter5": (64_000, 600_000, 2e-3, "audio 0.8/10, image 0.3/5, dropout 0.5, input"),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_pretraining_of_av_hubert_is_the_published_one(name: str):
+    cfg = load(EXAMPLES / f"av_hubert/conf/{name}.yaml")
+    model = cfg.model
+    masks = (
+        f"audio {model.mask_prob_audio}/{model.mask_length_audio}, "
+        f"image {model.mask_prob_image}/{model.mask_length_image}, "
+        f"dropout {model.modality_dropout}, {model.masking_type}"
+    )
+    budget = cfg.dataset.max_tokens * cfg.distributed_training.distributed_world_size
+    found = (budget, cfg.optimization.max_update, cfg.optimization.lr[0], masks)
+    assert found == SCHEDULES[name]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: "-".join(path.relative_to(EXAMPLES).parts))
+def test_schedules_end_with_training(recipe: Path):
+    groups = stated(recipe)
+    updates, schedule = groups["optimization"]["max_update"], groups["lr_scheduler"]
+    if "decay_steps" in schedule:
+        assert schedule["warmup_steps"] + schedule["decay_steps"] == updates
+    if "total_num_update" in schedule:
+        assert schedule["total_num_update"] == updates
+    task, gpus = groups["task"], groups.get("distributed_training", {}).get("distributed_world_size", 1)
+    accumulate = task.get("frames_per_update", 0) / (groups["dataset"]["max_tokens"] * gpus)
+    assert accumulate == int(accumulate)
+    assert groups["model"].get("freeze_finetune_updates", 0) <= updates
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: "-".join(path.relative_to(EXAMPLES).parts))
@@ -88,7 +198,6 @@ def test_first_lines_give_the_command(recipe: Path):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: "-".join(path.relative_to(EXAMPLES).parts))
 def test_says_nothing_but_what_differs(recipe: Path):
-    from fairseq.dataclass.configs import FairseqConfig
     from fairseq.registry import REGISTRIES
 
     whole = OmegaConf.structured(FairseqConfig())
