@@ -38,6 +38,7 @@ OF_FAIRSEQ = [
     "typing-extensions",
 ]
 
+DLIB = "dlib-bin>=20"  # dlib, compiled
 PYAV = "av>=14,<19"
 SAFETENSORS = "safetensors>=0.4"
 SCIKIT_IMAGE = "scikit-image>=0.22"
@@ -84,6 +85,7 @@ setup(
         "preprocess": [PYAV],
         "clusters": [SCIKIT_LEARN],
         "slurm": [SUBMITIT],
+        "dlib": [DLIB],
         "convert": [SAFETENSORS],
         "toy": [PYAV, "espeakng-loader>=0.2.4", "matplotlib>=3.8", SCIKIT_IMAGE],
         "dev": [

@@ -2,8 +2,8 @@
 
 What a command needs:
 
-    add_cluster_arguments(parser)                  # --cluster and --slurm-...; --workers is the command's own
-    cluster = ClusterOptions.of(args)
+    add_cluster_arguments(parser)       # cli.cluster_options: --cluster and --slurm-...; --workers is its own
+    cluster = cluster_options(args)
     with ProgressBar("shard") as bar:
         results = run_shards(function, shards, cluster, log_dir, bar.update)
 
@@ -18,7 +18,6 @@ with submitit's own local executor; it has not been run on a Slurm cluster.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import time
@@ -28,7 +27,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Union
 
-from av_ssl.cli.arguments import positive
 from av_ssl.errors import DataError
 from av_ssl.media.files import write_atomically
 from av_ssl.media.worker_pool import Crash, run_isolated
@@ -64,37 +62,6 @@ class ClusterOptions:
     memory_gb: float | None = None
     options: dict[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> ClusterOptions:
-        """From the arguments of `add_cluster_arguments` and `--workers`."""
-        of_slurm = {name: getattr(args, f"slurm_{name}") for name in ("partition", "hours", "cpus", "gpus")}
-        of_slurm |= {"memory_gb": args.slurm_memory, "options": dict(args.slurm_option)}
-        return cls(args.cluster, args.workers, **of_slurm)
-
-
-def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `--cluster` and the options of Slurm jobs; `--workers` is up to the command."""
-    group = parser.add_argument_group("where the work is done")
-    group.add_argument(
-        "--cluster",
-        choices=("local", "slurm"),
-        default="local",
-        help="processes on this machine, or Slurm jobs, --workers of them at a time (default: local)",
-    )
-    group.add_argument("--slurm-partition", metavar="NAME", help="(default: the cluster's)")
-    group.add_argument("--slurm-hours", metavar="H", type=float, default=24.0, help="a job (default: 24)")
-    group.add_argument("--slurm-cpus", metavar="N", type=positive, default=1, help="a job (default: 1)")
-    group.add_argument("--slurm-gpus", metavar="N", type=int, default=0, help="a job (default: 0)")
-    group.add_argument("--slurm-memory", metavar="GB", type=float, help="a job (default: the cluster's)")
-    group.add_argument(
-        "--slurm-option",
-        metavar="KEY=VALUE",
-        type=_key_and_value,
-        action="append",
-        default=[],
-        help="further setting of sbatch, e.g. account=speech; may be repeated",
-    )
-
 
 def run_shards(
     function: Callable[[Shard], Result],
@@ -115,6 +82,7 @@ def run_shards(
     Raises ShardsFailedError, when shards have failed and the others have been given their chance: a DataError
     or more than two failures end the run at once.
     """
+    log_dir = log_dir.absolute()  # jobs need not run in this folder
     jobs = [_Job(function, shard, index, log_dir) for index, shard in enumerate(shards)]
     run = _run_on_slurm if cluster.kind == "slurm" else _run_locally
     results: dict[int, Result] = {}
@@ -244,10 +212,3 @@ def _describe(failures: Sequence[_Failure], total: int) -> str:
         f"{len(failures)} of {total} shards failed; those that finished are kept, and the same command goes "
         "on with the others:\n" + "\n".join(lines)
     )
-
-
-def _key_and_value(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, not {text!r}")
-    return key, value

@@ -124,6 +124,8 @@ def _first_line(error: Exception) -> str:
 def explain_unreadable(module: ModuleType) -> None:
     """Have `fairseq.checkpoint_utils` name the checkpoint that it cannot read."""
     stock: Callable[..., Any] = module.load_checkpoint_to_cpu
+    if hasattr(stock, "__wrapped__"):  # mended before
+        return
 
     @functools.wraps(stock)
     def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Any:

@@ -186,7 +186,10 @@ def ignore_unknown_keys(module: ModuleType) -> None:
     Only a checkpoint can have them here: in a YAML file and on a command line they are refused before.
     """
     stock: Callable[..., Any] = module.merge_with_parent
+    if hasattr(stock, "__wrapped__"):  # mended before
+        return
 
+    @functools.wraps(stock)
     def merge_with_parent(structure: Any, cfg: Any) -> Any:
         unknown = sorted(set(cfg) - {known.name for known in dataclasses.fields(structure)})
         if unknown:

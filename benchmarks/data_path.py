@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 from av_ssl.data.augment import CropAndFlip
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.manifest import Clip
-from av_ssl.data.masking import SpanMask, StreamMasking
+from av_ssl.data.masking import StreamMasking
+from av_ssl.data.spans import SpanMask
 from av_ssl.media.video import write_video
 
 SIDE = 96

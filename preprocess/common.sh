@@ -8,7 +8,9 @@ vocabulary=(${vocabulary[@]+"${vocabulary[@]}"})
 options() {
     cat <<'TEXT'
 
-  --workers N       processes for cropping (default: one a core)
+  --workers N       processes for cropping, or Slurm jobs at a time (default: one a core)
+  --cluster slurm   crop by jobs of a Slurm cluster
+  --slurm-partition, --slurm-hours, --slurm-cpus, --slurm-memory, --slurm-option: as in av-ssl crop --help
   --size N          side of the mouth crops in pixels (default: 96)
   --stride N        find landmarks on every N-th frame (default: 1)
   --region, --backend, --dlib-model, --landmarks, --mean-face: as in av-ssl crop --help
@@ -46,25 +48,27 @@ parse() {
     while (($#)); do
         case $1 in
             -h | --help) about; options; exit 0 ;;
-            --workers | --size | --stride | --region | --backend | --dlib-model | --landmarks | --mean-face | \
-                --ids | --valid | --test | --valid-ids | --seed | --labelled | --vocab-size | --vocab-type)
-                (($# > 1)) || fail "$1 needs a value"
-                case $1 in
-                    --ids) crop+=("$1" "$2") manifest+=("$1" "$2") ;;
-                    --seed) manifest+=("$1" "$2") noise+=("$1" "$2") ;;
-                    --vocab-size) vocabulary+=(--size "$2") ;;
-                    --vocab-type) vocabulary+=(--type "$2") ;;
-                    --valid | --test | --valid-ids | --labelled) manifest+=("$1" "$2") ;;
-                    *) crop+=("$1" "$2") ;;
-                esac
-                shift 2
-                ;;
             --) shift; folders+=("$@"); break ;;
-            --*) { about; options; } >&2; fail "unknown option $1" ;;
+            --*) pass_on "${@:1:2}"; shift 2 ;;
             *) folders+=("$1"); shift ;;
         esac
     done
     ((${#folders[@]} == 2)) || { { about; options; } >&2; fail "IN and OUT are needed"; }
+}
+
+# Give an option and its value to the steps that know it.
+pass_on() {
+    case $1 in
+        --workers | --cluster | --slurm-* | --size | --stride | --region | --backend | --dlib-model | --landmarks | \
+            --mean-face) crop+=("$@") ;;
+        --ids) crop+=("$@") manifest+=("$@") ;;
+        --valid | --test | --valid-ids | --labelled) manifest+=("$@") ;;
+        --seed) manifest+=("$@") noise+=("$@") ;;
+        --vocab-size) vocabulary+=(--size "${@:2}") ;;
+        --vocab-type) vocabulary+=(--type "${@:2}") ;;
+        *) { about; options; } >&2; fail "unknown option $1" ;;
+    esac
+    (($# == 2)) || fail "$1 needs a value"
 }
 
 prepare() {

@@ -10,7 +10,7 @@ Usage: preprocess/crema_d.sh IN OUT [options]
 
   IN   folder with VideoFlash/ and, where its videos have no sound, AudioWAV/.
   OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, .spk, .emo, spm.model, dict.wrd.txt, noise/,
-       report.json, contact_sheet.png. No actor is in two splits.
+       report.html, contact_sheet.png. No actor is in two splits.
 TEXT
 }
 

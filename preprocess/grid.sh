@@ -9,7 +9,7 @@ about() {
 Usage: preprocess/grid.sh IN OUT [options]
 
   IN   folder with s1/ to s34/, each with its videos, e.g. s1/bbaf2n.mpg.
-  OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, spm.model, dict.wrd.txt, noise/, report.json,
+  OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, spm.model, dict.wrd.txt, noise/, report.html,
        contact_sheet.png.
        Speakers 1, 2, 20 and 22 are for test; the vocabulary is that of whole words.
 TEXT

@@ -9,7 +9,7 @@ Usage: preprocess/lrs3.sh IN OUT [options]
 
   IN   folder with pretrain/ID/NNNNN.{mp4,txt}, trainval/ and test/. Clips of pretrain that are longer than 15 s
        are cut where nobody speaks.
-  OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, spm.model, dict.wrd.txt, noise/, report.json,
+  OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, spm.model, dict.wrd.txt, noise/, report.html,
        contact_sheet.png.
        Its lists are those of 433 hours (pretrain and trainval); OUT/30h_data has those of 30 (trainval).
 TEXT

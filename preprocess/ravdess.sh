@@ -11,7 +11,7 @@ Usage: preprocess/ravdess.sh IN OUT [options]
   IN   folder with Actor_01/ to Actor_24/ (or Video_Speech_Actor_01/ and so on); songs and silent videos in it are
        passed over.
   OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, .spk, .emo, spm.model, dict.wrd.txt, noise/,
-       report.json, contact_sheet.png. No actor is in two splits.
+       report.html, contact_sheet.png. No actor is in two splits.
 TEXT
 }
 

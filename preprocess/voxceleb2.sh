@@ -9,7 +9,7 @@ Usage: preprocess/voxceleb2.sh IN OUT [options]
 
   IN   folder with dev/mp4/idNNNNN/VIDEO/NNNNN.mp4 and test/mp4/; where the videos have no sound, also
        dev/aac/idNNNNN/VIDEO/NNNNN.m4a and test/aac/. --ids FILE takes a part, e.g. the English clips.
-  OUT  receives video/, audio/, {train,valid,test}.tsv, .spk, noise/, report.json, contact_sheet.png; the corpus has
+  OUT  receives video/, audio/, {train,valid,test}.tsv, .spk, noise/, report.html, contact_sheet.png; the corpus has
        no transcripts.
 TEXT
 }

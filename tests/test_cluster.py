@@ -1,6 +1,5 @@
 """Shards in local processes and through submitit."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from av_ssl import cluster as cluster_module
-from av_ssl.cluster import ClusterOptions, ShardsFailedError, add_cluster_arguments, run_shards
+from av_ssl.cluster import ClusterOptions, ShardsFailedError, run_shards
 from av_ssl.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -62,23 +61,6 @@ def test_bad_data_ends_the_run_with_its_own_text(tmp_path):
 def test_what_fails_again_and_again_is_given_up(tmp_path):
     with pytest.raises(ShardsFailedError, match="3 of 9 shards failed"):
         run_shards(double, [14] * 9, ClusterOptions(), tmp_path)
-
-
-def test_arguments():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--workers", type=int, default=3)
-    add_cluster_arguments(parser)
-    assert ClusterOptions.of(parser.parse_args([])) == ClusterOptions(workers=3)
-    words = (
-        "--cluster slurm --workers 8 --slurm-partition gpu --slurm-hours 1.5 --slurm-cpus 4 --slurm-gpus 1"
-    )
-    words += " --slurm-memory 32 --slurm-option account=speech --slurm-option qos=low"
-    options = {"account": "speech", "qos": "low"}
-    assert ClusterOptions.of(parser.parse_args(words.split())) == ClusterOptions(
-        "slurm", 8, "gpu", 1.5, 4, 1, 32.0, options
-    )
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--slurm-option", "account"])
 
 
 # -- submitit ------------------------------------------------------------------------------------------------

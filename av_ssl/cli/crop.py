@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from av_ssl.cli.arguments import available_cores, positive
+from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
 from av_ssl.cli.corpus_options import add_corpus_arguments, chosen_clips
 from av_ssl.cli.crop_shards import crop_on_cluster
 from av_ssl.cli.progress import ProgressBar
-from av_ssl.cluster import ClusterOptions, add_cluster_arguments
 from av_ssl.media.alignment import REGIONS
 from av_ssl.media.crop_folder import crop_folder
 from av_ssl.media.crop_report import write_report
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         mean_face=_absolute(args.mean_face),
     )
     sources = {name: clip.source for name, clip in chosen_clips(args).items()}
-    cluster = ClusterOptions.of(args)
+    cluster = cluster_options(args)
     with ProgressBar("clip" if cluster.kind == "local" else "shard") as bar:
         if cluster.kind == "local":
             folder = crop_folder(sources, args.out, settings, args.workers, bar.update)

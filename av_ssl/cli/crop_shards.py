@@ -52,7 +52,7 @@ def divide(
     names = sorted(sources)
     count = max(-(-len(names) // CLIPS_A_SHARD), min(cluster.workers, len(names)))
     # Every count-th clip: a corpus is sorted by speaker or film, whose clips take equally long.
-    shares = ({name: sources[name] for name in names[start::count]} for start in range(count))
+    shares = ({name: sources[name].absolute() for name in names[start::count]} for start in range(count))
     return [CropShard(share, out.absolute(), settings, cluster.cpus) for share in shares]
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
 from av_ssl.cli.arguments import positive
 from av_ssl.cli.data_folder import SPLITS
 from av_ssl.cli.progress import ProgressBar
@@ -61,7 +59,8 @@ def _own_recordings(args: argparse.Namespace, noise: Path) -> dict[str, list[Pat
     """The user's files; those that are not 16 kHz mono wav are converted into OUT/noise/own."""
     files = find_audio(args.folder)
     lists: dict[str, list[Path]] = {}
-    with tqdm(total=len(files), unit="file", disable=None) as bar:
+    done = 0
+    with ProgressBar("file") as bar:
         for split, names in part_of_each_split(list(files), args.seed).items():
             lists[split] = []
             for name in names:
@@ -71,7 +70,8 @@ def _own_recordings(args: argparse.Namespace, noise: Path) -> dict[str, list[Pat
                     path = (noise / "own" / f"{name}.wav").absolute()
                     write_audio(path, samples)
                 lists[split].append(path)
-                bar.update()
+                done += 1
+                bar.update(done, len(files))
     return lists
 
 

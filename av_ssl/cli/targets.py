@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from av_ssl.cli.arguments import available_cores, positive
+from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
 from av_ssl.cli.progress import ProgressBar
-from av_ssl.cluster import ClusterOptions, add_cluster_arguments
 from av_ssl.errors import DataError
 from av_ssl.targets.cluster_labels import Progress, TargetMaker
 from av_ssl.targets.frame_features import FeatureSpec
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         fit_share=args.fit_share,
         dtype="float16" if args.half else "float32",
     )
-    report = TargetMaker(plan, ClusterOptions.of(args), _stage).run(args.keep_features)
+    report = TargetMaker(plan, cluster_options(args), _stage).run(args.keep_features)
     for split, numbers in report.items():
         _print_split(plan, split, numbers)
     print(f"{plan.dictionary}: {plan.clusters} ids; the whole report: {plan.work / 'report.json'}")

@@ -33,6 +33,10 @@ def read_corpus(name: str, root: Path, skip: Path | None = None) -> dict[str, Co
         raise DataError(f"{root}: is not a folder; name the one that holds the videos")
     if not corpus.recognises(root):
         others = [other for other in CORPORA.values() if other.name != FOLDER and other.recognises(root)]
-        looks = f" It looks like {others[0].title}: use preprocess/{others[0].name}.sh." if others else ""
-        raise DataError(f"{root}: is not {corpus.title}; expected {corpus.layout}.{looks}")
+        hint = (
+            f"It looks like {others[0].title}: use preprocess/{others[0].name}.sh"
+            if others
+            else "Videos in any other layout: preprocess/folder.sh"
+        )
+        raise DataError(f"{root}: is not {corpus.title}; expected {corpus.layout}. {hint}.")
     return corpus.read(root, skip)

@@ -23,5 +23,5 @@ def read_clip(video: Path, name: str, split: str | None) -> Iterator[tuple[str, 
         yield name, CorpusClip(ClipSource(video), split, speaker, transcript, part)
         return
     for number, piece in enumerate(cut_at_pauses(words)):
-        source = ClipSource(video, span=piece.span, times=text)
+        source = ClipSource(video, span=piece.span, times=text, recording=name)
         yield f"{name}_{number:02d}", CorpusClip(source, split, speaker, piece.transcript, part)

@@ -55,7 +55,9 @@ class Lrs2(Corpus):
 
 
 def _listed(path: Path, folder: Path) -> Iterator[Path]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    # What is not UTF-8 names no video, which is reported with its line.
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         clip = line.split()[0]

@@ -89,5 +89,7 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error

@@ -19,6 +19,9 @@ from av_ssl.criterions.masked_units import (
     reduce_masked_unit_metrics,
 )
 
+MEANS = ("loss", "loss_regression", "features_pen", "target_var", "pred_var", "gradient_ratio")
+"""What is logged as a mean over the frames of the loss."""
+
 
 def regression_loss(
     prediction: Tensor, target: Tensor, beta: float = 0.0, scale: float | None = None
@@ -41,6 +44,13 @@ def regression_loss(
     else:
         loss = F.mse_loss(prediction, target, reduction="sum")
     return loss * (1 / math.sqrt(prediction.size(-1)) if scale is None else scale)
+
+
+def gradient_ratio(loss: Tensor, other: Tensor, x: Tensor) -> Tensor:
+    """Norm of the gradient of ``loss`` at ``x``, divided by that of ``other``: what their weights should even
+    out."""
+    norms = [torch.autograd.grad(each, x, retain_graph=True)[0].float().norm() for each in (loss, other)]
+    return norms[0] / norms[1].clamp(min=1e-12)
 
 
 @dataclass
@@ -98,23 +108,26 @@ class AV2vecCriterion(FairseqCriterion):
             logging_output["target_var"] = output["target_var"] * frames
             logging_output["pred_var"] = output["pred_var"] * frames
         if "logit_m_list" in output:
-            loss = loss + self.masked_unit_loss(output, frames)
-            logging_output.update(masked_unit_log(output))
+            losses = masked_unit_losses(output)
+            loss = loss + self.masked_unit_loss(losses, frame_counts(output)) * frames
+            logging_output.update(masked_unit_log(output, losses))
+        if "encoder_output" in output:
+            ratio = gradient_ratio(losses["m"].sum(), regression, output["encoder_output"])
+            logging_output["gradient_ratio"] = ratio * frames
         logging_output["loss"] = loss.detach()
         return loss, frames, logging_output
 
-    def masked_unit_loss(self, output: dict[str, Any], frames: int) -> Tensor:
-        """Both cross-entropies, each divided by its own number of frames, times ``frames``."""
-        losses, counts = masked_unit_losses(output), frame_counts(output)
+    def masked_unit_loss(self, losses: dict[str, Tensor], counts: dict[str, int]) -> Tensor:
+        """Weighted sum of both cross-entropies, each divided by its own number of frames."""
         weights = {"m": self.cfg.lambda_mlm, "u": self.cfg.lambda_mlm_unmasked}
-        means = [weights[part] * losses[part] / max(1, counts[part]) for part in losses]
-        return torch.stack(means).sum() * frames
+        means = [weight * losses[part].sum() / max(1, counts[part]) for part, weight in weights.items()]
+        return torch.stack(means).sum()
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Frame-weighted means over workers and micro-batches; the cross-entropies alone in bits."""
         frames = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
-        for key in ("loss", "loss_regression", "features_pen", "target_var", "pred_var"):
+        for key in MEANS:
             if any(key in log for log in logging_outputs):
                 total = sum(log.get(key, 0) for log in logging_outputs)
                 metrics.log_scalar(key, torch.as_tensor(total / frames).item(), frames, round=4)

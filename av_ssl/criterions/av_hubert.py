@@ -62,14 +62,16 @@ class AVHubertCriterion(FairseqCriterion):
         losses, counts = masked_unit_losses(output), frame_counts(output)
         sample_size = sum(count for part, count in counts.items() if self.weights[part] > 0)
         penalty = output["features_pen"] * sample_size
-        loss = sum(self.weights[part] * losses[part] for part in losses) + self.penalty_weight * penalty
+        loss = self.penalty_weight * penalty
+        for part, weight in self.weights.items():
+            loss = loss + weight * losses[part].sum()
         logging_output = {
             "loss": loss.detach(),
             "loss_features_pen": self.penalty_weight * penalty.detach(),
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
             "sample_size": sample_size,
-            **masked_unit_log(output),
+            **masked_unit_log(output, losses),
             **{EXTRA + key: output[key].detach() * sample_size for key in self.cfg.log_keys},
         }
         return loss, sample_size, logging_output

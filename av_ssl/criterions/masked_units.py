@@ -14,26 +14,28 @@ PARTS = ("m", "u")
 """Masked frames and the others, as AV-HuBERT abbreviates them."""
 
 
-def cross_entropy_sum(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Sum over label sets and frames, in nats.
+def cross_entropy_sums(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Sums over frames, in nats: one for each label set.
 
     Args:
         logits: float32 ``[N, V]`` for each label set.
         targets: int64 ``[N]`` for each label set.
 
     >>> import torch
-    >>> loss = cross_entropy_sum([torch.zeros(3, 4)], [torch.tensor([0, 1, 2])])
+    >>> (loss,) = cross_entropy_sums([torch.zeros(3, 4)], [torch.tensor([0, 1, 2])])
     >>> round((loss / 3).exp().item(), 3)
     4.0
     """
     pairs = zip(logits, targets, strict=True)
-    return torch.stack([F.cross_entropy(y, t, reduction="sum") for y, t in pairs]).sum()
+    return torch.stack([F.cross_entropy(y, t, reduction="sum") for y, t in pairs])
 
 
 def masked_unit_losses(output: dict[str, Any]) -> dict[str, Tensor]:
-    """The summed cross-entropies of a model's ``logit_{m,u}_list`` and ``target_{m,u}_list``, by part."""
+    """By part, the cross-entropies of ``logit_{m,u}_list`` and ``target_{m,u}_list``, summed over frames: a
+    vector with one for each label set."""
     return {
-        part: cross_entropy_sum(output[f"logit_{part}_list"], output[f"target_{part}_list"]) for part in PARTS
+        part: cross_entropy_sums(output[f"logit_{part}_list"], output[f"target_{part}_list"])
+        for part in PARTS
     }
 
 
@@ -43,13 +45,18 @@ def frame_counts(output: dict[str, Any]) -> dict[str, int]:
 
 
 @torch.no_grad()
-def masked_unit_log(output: dict[str, Any]) -> dict[str, Any]:
-    """Loss (nats), correct and counted frames of each part ``m``, ``u`` and label set ``0``, ``1``, ..."""
+def masked_unit_log(output: dict[str, Any], losses: dict[str, Tensor]) -> dict[str, Any]:
+    """Loss (nats), correct and counted frames of each part ``m``, ``u`` and label set ``0``, ``1``, ...
+
+    Args:
+        output: of the model.
+        losses: see :func:`masked_unit_losses`.
+    """
     log: dict[str, Any] = {}
     for part in PARTS:
         pairs = zip(output[f"logit_{part}_list"], output[f"target_{part}_list"], strict=True)
         for k, (logits, targets) in enumerate(pairs):
-            log[f"loss_{part}_{k}"] = F.cross_entropy(logits, targets, reduction="sum")
+            log[f"loss_{part}_{k}"] = losses[part][k].detach()
             log[f"correct_{part}_{k}"] = (logits.argmax(-1) == targets).sum()
             log[f"count_{part}_{k}"] = targets.numel()
     return log

@@ -1,8 +1,7 @@
 """Which frames the student does not see, drawn in the data workers so that the training step never waits for
 the device.
 
-Spans are drawn as in wav2vec 2.0 and AV-HuBERT (fairseq's `compute_mask_indices`); what replaces masked
-frames is a matter of the model (`av_ssl.modules.masking`).
+What replaces masked frames is a matter of the model (`av_ssl.modules.masking`).
 """
 
 from __future__ import annotations
@@ -16,109 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BoolArray = NDArray[np.bool_]
+from av_ssl.data.spans import BoolArray, SpanMask, draw_spans
+
 Stream = Literal["audio", "video"]
 LOSS_FRAMES = ("union", "surviving", "all")
-SPAN_LENGTHS = ("static", "uniform", "normal", "poisson")
 REPLACEMENTS = ("same_seq", "same_other_seq")
-
-
-@dataclass(frozen=True)
-class SpanMask:
-    """How the spans of one stream are drawn.
-
-    The number of spans in n frames is `floor(probability * n / length + u)`, u uniform in [0, 1), at least
-    `min_spans`: since spans overlap, the masked share is below `probability`.  `equal_counts` un-masks random
-    frames of a batch until all clips have as many masked ones.  Probability 0 masks nothing.
-
-    `selection` says how long each span is: `static` (`length`), `uniform` in [`other`, 2 `length`], `normal`
-    (mean `length`, standard deviation `other`, at least 1) or `poisson` (mean `length`).  With `overlap`
-    False spans keep `min_space` frames apart; those that find no room are left out.
-    """
-
-    probability: float
-    length: int
-    min_spans: int = 2
-    equal_counts: bool = True
-    selection: str = "static"
-    other: float = 0.0
-    overlap: bool = True
-    min_space: int = 1
-
-    def __post_init__(self) -> None:
-        if self.probability < 0 or self.length < 1:
-            raise ValueError(
-                f"mask probability {self.probability} and length {self.length}: the first must not be "
-                "negative, the second at least 1 frame"
-            )
-        if self.selection not in SPAN_LENGTHS:
-            raise ValueError(
-                f"mask_selection is {self.selection!r}; it must be one of {', '.join(SPAN_LENGTHS)}"
-            )
-
-    def draw_lengths(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Lengths of `count` spans, in frames."""
-        if self.selection == "uniform":
-            return rng.integers(int(self.other), 2 * self.length + 1, count)
-        if self.selection == "normal":
-            return np.maximum(1, np.rint(rng.normal(self.length, self.other, count))).astype(np.int64)
-        if self.selection == "poisson":
-            return rng.poisson(self.length, count)
-        return np.full(count, self.length)
-
-
-def draw_spans(lengths: Sequence[int], frames: int, spans: SpanMask, rng: np.random.Generator) -> BoolArray:
-    """Mask `[B, T]`, True on masked frames, never on padding.
-
-    Args:
-        lengths: real frames of each of the B clips.
-        frames: T.
-    """
-    mask = np.zeros((len(lengths), frames), bool)
-    if spans.probability <= 0:
-        return mask
-    chosen = [_masked_frames(length, spans, rng) for length in lengths]
-    fewest = min((len(masked) for masked in chosen), default=0)
-    for row, masked in zip(mask, chosen, strict=True):
-        if spans.equal_counts and len(masked) > fewest:
-            masked = rng.choice(masked, fewest, replace=False)
-        row[masked] = True
-    return mask
-
-
-def _masked_frames(frames: int, spans: SpanMask, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Masked frames of one clip, in order, each once."""
-    count = max(spans.min_spans, int(spans.probability * frames / spans.length + rng.random()))
-    lengths = spans.draw_lengths(count, rng)
-    if not spans.overlap:
-        return _separate_spans(frames, lengths, spans.min_space, rng)
-    starts = frames - int(lengths.min(initial=frames))
-    if starts <= count:  # too short for so many spans: let them run over the end
-        starts = count + 1
-    first = rng.choice(starts, count, replace=False)
-    masked = np.unique(
-        np.concatenate(
-            [np.arange(start, start + length) for start, length in zip(first, lengths, strict=True)]
-        )
-    )
-    return masked[masked < frames]
-
-
-def _separate_spans(
-    frames: int, lengths: NDArray[np.int64], min_space: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Masked frames of spans that do not meet: the longest first, each into a gap drawn by its room."""
-    masked = np.zeros(frames, bool)
-    gaps = [(0, frames)]
-    for length in sorted(map(int, lengths), reverse=True):
-        rooms = np.array([max(0, end - start - length + 1) for start, end in gaps])
-        if not rooms.sum():
-            continue
-        start, end = gaps.pop(int(rng.choice(len(gaps), p=rooms / rooms.sum())))
-        first = int(rng.integers(start, end - length + 1))
-        masked[first : first + length] = True
-        gaps += [(start, first - min_space), (first + length + min_space, end)]
-    return np.flatnonzero(masked)
 
 
 class MaskBatch(TypedDict):

@@ -1,7 +1,7 @@
-"""Dictionary and tokenizer out of a checkpoint's task state.
+"""Dictionaries and tokenizer out of a checkpoint's task state.
 
-Three writers left three forms: this package stores strings and a tensor; AV-HuBERT's published files hold a
-pickled ``target_dictionary`` and ``s2s_tokenizer``; files without a task state have neither.
+Three writers left three forms: this package stores strings and a tensor; AV-HuBERT's published files hold
+pickled ``dictionaries``, ``target_dictionary`` and ``s2s_tokenizer``; files without a task state have none.
 """
 
 from __future__ import annotations
@@ -39,6 +39,21 @@ def text_state(task_state: Mapping[str, Any], origin: str) -> dict[str, Any] | N
             raise DataError(f"{origin}: its s2s_tokenizer holds no sentencepiece model; get the file again")
         state["tokenizer"] = torch.from_numpy(np.frombuffer(model(), np.uint8).copy())
     return state
+
+
+def stored_label_sets(task_state: Mapping[str, Any], origin: str) -> list[list[str]]:
+    """Symbols of each dictionary of cluster ids; none if none is stored.
+
+    Args:
+        task_state: a checkpoint's ``task_state``.
+        origin: the checkpoint's path, for errors.
+
+    Raises:
+        DataError: a stored object is no dictionary.
+    """
+    if "label_symbols" in task_state:
+        return [list(symbols) for symbols in task_state["label_symbols"]]
+    return [symbols_of(one, origin) for one in task_state.get("dictionaries") or []]
 
 
 def symbols_of(dictionary: Any, origin: str) -> list[str]:

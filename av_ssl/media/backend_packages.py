@@ -22,7 +22,7 @@ PACKAGES = {
         'pip install --no-deps mediapipe==0.10.21 && pip install absl-py attrs flatbuffers "protobuf<5" '
         "(Python 3.10 to 3.12; later versions hold no models)",
     ),
-    "dlib": Package("dlib", "pip install dlib-bin (or dlib, which compiles for ten minutes)"),
+    "dlib": Package("dlib", "pip install 'av_ssl[dlib]'"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from av_ssl.errors import DataError
@@ -36,13 +36,20 @@ class ClipSource:
     """Where a clip comes from.
 
     video: the file that shows it. sound: is heard where the video has no audio stream. span: start and end in
-    seconds, when the clip is a part of the video. times: the file that the span was read from.
+    seconds, when the clip is a part of the video. times: the file that the span was read from. recording: id
+    of the whole video then, under which ready-made landmarks lie.
     """
 
     video: Path
     sound: Path | None = None
     span: tuple[float, float] | None = None
     times: Path | None = None
+    recording: str | None = None
+
+    def absolute(self) -> ClipSource:
+        """The same clip, wherever the process that reads it may run."""
+        sound, times = (None if path is None else path.absolute() for path in (self.sound, self.times))
+        return replace(self, video=self.video.absolute(), sound=sound, times=times)
 
     @property
     def files(self) -> tuple[Path, ...]:

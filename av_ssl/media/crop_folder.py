@@ -77,8 +77,9 @@ def _backend(settings: CropSettings) -> Backend:
 def crop_job(job: CropJob) -> CropResult:
     """Work of one process on one clip."""
     source, files, backend = job.source, job.files, _backend(job.settings)
+    clip = source.recording or files.name
     return crop_clip(
-        source.video, files.video, files.audio, job.settings, backend, source.span, source.sound, files.name
+        source.video, files.video, files.audio, job.settings, backend, source.span, source.sound, clip
     )
 
 

@@ -27,6 +27,7 @@ HEADER = ("id", "video", "audio", "frames", "samples")
 SHEET_CROPS = 64
 DURATION_STEP = 1.0  # seconds a bar of the histogram
 LONGEST_BAR = 30.0  # seconds; the last bar holds all that is longer
+SOUND_APART = 0.2  # seconds; audio coders lengthen the sound by up to 0.1 s
 
 
 def write_report(folder: FolderResult, out: Path) -> dict[str, Any]:
@@ -70,6 +71,8 @@ def summary(folder: FolderResult) -> dict[str, Any]:
         "source_frame_rates": _counts(f"{result.source_fps:.3f}" for result in decoded),
         "seconds": _durations(done),
         "audio_delay_frames": _delays(done),
+        "sound_cut": sum(result.sound_excess > SOUND_APART for result in done),
+        "sound_filled": sum(result.sound_excess < -SOUND_APART for result in done),
         "failed": failed,
     }
 

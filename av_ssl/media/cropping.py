@@ -51,6 +51,7 @@ class CropResult:
     faces: int = 0  # seen in at least a fifth of the clip
     source_fps: float = 0.0
     audio_delay: float | None = None  # frames by which the sound comes after the lips; None: unknown
+    sound_excess: float = 0.0  # seconds by which the sound outlasts the pictures; negative: it ends first
 
     @property
     def ok(self) -> bool:
@@ -79,8 +80,8 @@ def crop_clip(
     Bad media is a reason in the result, never an exception. A clip that does not give both writes neither,
     except when the disk fills up between the two. `backend` saves making that of the settings for every clip.
     `span`, start and end in seconds, is the part of `source` that is the clip. `sound` is heard where
-    `source` has no audio stream. `clip` is the id under which ready-made landmarks are found. Raises
-    DataError when the settings name something that is not there.
+    `source` has no audio stream. `clip` is the id under which ready-made landmarks of the whole `source` are
+    found. Raises DataError when the settings name something that is not there.
     """
     settings = settings or CropSettings()
     backend = backend or make_backend(settings)
@@ -139,7 +140,8 @@ def _judge(faces: Faces, samples: Samples, source_fps: float) -> tuple[CropResul
     if speaker is None:
         return replace(result, reason=NO_FACE, message="no face was found in any frame"), None
     points = speaker.interpolated(frames)
-    return replace(result, audio_delay=audio_delay(points, energy)), points
+    excess = round((len(samples) - result.samples) / SAMPLE_RATE, 3)
+    return replace(result, audio_delay=audio_delay(points, energy), sound_excess=excess), points
 
 
 def _cut(reader: VideoReader, points: Floats, settings: CropSettings) -> Picture:

@@ -6,7 +6,9 @@ import contextlib
 import os
 import secrets
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from av_ssl.errors import MediaError
 
@@ -14,16 +16,24 @@ PARTIAL = ".partial"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name beside `path`, then rename it; makes the folder.
+    """`atomic_file` for content that is at hand."""
+    with atomic_file(path) as file:
+        file.write(content)
 
-    Raises MediaError, which names the file, when the disk is full or the folder cannot be written.
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file under a temporary name beside `path`, renamed when the block ends without error.
+
+    Makes the folder. Raises MediaError, which names the file, when the disk is full or the folder cannot be
+    written.
     """
     # Host and process are in the name so that `remove_abandoned` can tell whether the writer still lives.
     partial = path.parent / f"{PARTIAL}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "xb") as file:
-            file.write(content)
+            yield file
         os.replace(partial, path)
     except OSError as error:
         raise MediaError(

@@ -55,6 +55,8 @@ def _overview(report: Mapping[str, Any]) -> str:
         ("hours cropped", f"{report['hours']:.2f}"),
         ("without a face", f"{report['no_face_rate']:.1%}"),
         ("with several faces", f"{report['several_faces_rate']:.1%}"),
+        ("sound longer than the pictures, cut", f"{report['sound_cut']:,}"),
+        ("sound shorter than the pictures, filled with silence", f"{report['sound_filled']:,}"),
     ]
     if "median" in seconds:
         lengths = " / ".join(f"{seconds[key]:g}" for key in ("shortest", "median", "longest"))

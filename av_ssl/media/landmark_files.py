@@ -23,6 +23,8 @@ TOLERATED_ROWS = 2  # rows by which a file may differ from its video, besides 1 
 class LandmarkFiles:
     """Reads `folder`/ID.pkl, .npy or .npz: for each picture of the source video the points of one face.
 
+    A clip that is a part of a video takes its rows from the file of the whole one.
+
     A pickle is a list with an array `[68, 2]`, or None where no face was found, for each picture; it is read
     without running code from it. An array is `[T, 68, 2]` or `[T, 468, 2 or 3]`, NaN where no face was found.
     """
@@ -37,16 +39,9 @@ class LandmarkFiles:
         path = self._find(clip)
         rows = read_landmarks(path)
         frames = sum(1 for _ in reader.frames())
-        wanted = np.arange(frames) / reader.fps * reader.source_fps
-        if reader.span is not None:
-            wanted += reader.span[0] * reader.source_fps
-        end = frames / reader.fps * reader.source_fps
-        too_many = reader.span is None and len(rows) - end > TOLERATED_ROWS + 0.01 * end
-        if too_many or wanted[-1] - len(rows) >= TOLERATED_ROWS + 0.01 * len(rows):
-            raise LandmarkError(
-                f"{path}: holds landmarks of {len(rows)} pictures, {reader.path} has about {end:.0f}; "
-                "make them from this video, at its own frame rate"
-            )
+        start = 0.0 if reader.span is None else reader.span[0]
+        wanted = (start + np.arange(frames) / reader.fps) * reader.source_fps
+        _check_length(path, len(rows), reader, (start + frames / reader.fps) * reader.source_fps)
         track = Track()
         for frame, row in enumerate(np.minimum(np.round(wanted).astype(int), len(rows) - 1)):
             points = rows[row]
@@ -62,6 +57,19 @@ class LandmarkFiles:
         raise LandmarkError(
             f"{self._folder / clip}.pkl: does not exist, nor .npy or .npz; make landmarks of this clip, or "
             "choose another --backend"
+        )
+
+
+def _check_length(path: Path, rows: int, reader: VideoReader, end: float) -> None:
+    """Raise LandmarkError unless the video has so many pictures as rows; the clip needs the first `end`."""
+    pictures = end if reader.span is None else max(end, reader.source_frames)
+    tolerated = TOLERATED_ROWS + 0.01 * pictures
+    # How many pictures follow a part, not every container says.
+    known = reader.span is None or reader.source_frames
+    if end - rows > tolerated or (known and rows - pictures > tolerated):
+        raise LandmarkError(
+            f"{path}: holds landmarks of {rows} pictures, {reader.path} has about {pictures:.0f}; "
+            "make them from the whole video, at its own frame rate"
         )
 
 

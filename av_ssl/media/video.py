@@ -44,7 +44,9 @@ class VideoReader:
         self.fps = fps
         self.keep_bytes = keep_bytes
         self.span = span
-        self.source_fps = 0.0  # frames/s as the container states it, known after the first pass
+        # As the container states them, known after the first pass; 0 where it does not.
+        self.source_fps = 0.0  # frames/s
+        self.source_frames = 0  # pictures in the whole file
         self._kept: list[av.VideoFrame] | None = None
 
     def frames(self, gray: bool = False) -> Iterator[Picture]:
@@ -104,6 +106,7 @@ class VideoReader:
             stream.codec_context.thread_count = 1
             start = start_seconds(container)
             self.source_fps = float(stream.average_rate or self.fps)
+            self.source_frames = stream.frames
             last: float | None = None
             length = float("inf")
             if self.span is not None:

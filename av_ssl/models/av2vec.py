@@ -2,30 +2,25 @@
 
 A student sees masked (and, if wanted, noisy) audio and video, one of them at times not at all; it regresses,
 on the masked frames, what a momentum teacher makes of the clean, unmasked clip.  AV2vec-MLM (``use_mlm``)
-predicts cluster ids of these frames as well, as AV-HuBERT does.  Only the paper's abstract
-was available when this was written: what it does not say (masking, targets, schedules) is a reconstruction
-from its successors, and the help of each option names its origin.
+predicts cluster ids of these frames as well, as AV-HuBERT does.  Only the paper's abstract was available when
+this was written: what it does not say (masking, targets, schedules) is a reconstruction from its successors,
+and the help of each option names its origin.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor, nn
 
 from av_ssl.data.masking import StreamMasking
+from av_ssl.models.av2vec_config import AV2vecConfig
 from av_ssl.models.av_encoder import AudioVisualEncoder, Features, Source
-from av_ssl.models.cluster_head import ClusterHead, ClusterHeadConfig, label_classes
-from av_ssl.models.masked_encoder import (
-    MASKINGS,
-    REPLACEMENTS,
-    MaskedAudioVisualEncoder,
-    MaskedEncoderConfig,
-)
+from av_ssl.models.cluster_head import ClusterHead, label_classes
+from av_ssl.models.masked_encoder import MaskedAudioVisualEncoder
+from av_ssl.models.pretrained import load_pretrained, read_checkpoint
 from av_ssl.modules.transformer import TransformerEncoder
 from av_ssl.targets.ema import EMATeacher, annealed_decay
 from av_ssl.targets.layer_average import averaged_targets
@@ -33,104 +28,8 @@ from av_ssl.targets.layer_average import averaged_targets
 logger = logging.getLogger(__name__)
 
 TEACHER_PREFIX = "_ema."
-
-
-@dataclass
-class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
-    """AV2vec Base, under AV-HuBERT's keys; ``[reconstructed]``: what the paper's abstract leaves open."""
-
-    layer_norm_first: bool = field(
-        default=True, metadata={"help": "layer norm before each block (AV-HuBERT's recipes)"}
-    )
-    encoder_layerdrop: float = field(
-        default=0.05, metadata={"help": "probability of skipping a layer (AV-HuBERT's recipes)"}
-    )
-    dropout_input: float = field(
-        default=0.1, metadata={"help": "dropout of the fused features (AV-HuBERT's recipes)"}
-    )
-    feature_grad_mult: float = field(
-        default=0.1, metadata={"help": "scale of the gradient into the front-ends (AV-HuBERT's recipes)"}
-    )
-    masking_type: MASKINGS = field(
-        default="stream_feature",
-        metadata={
-            "help": "what is masked: each stream's features before fusion, the input itself, or the fused "
-            "features [reconstructed]"
-        },
-    )
-    selection_type: REPLACEMENTS = field(
-        default="same_seq",
-        metadata={"help": "what masked video frames show under masking_type=input (AV-HuBERT's recipes)"},
-    )
-    mask_prob_audio: float = field(
-        default=0.8, metadata={"help": "masked spans x length / frames [reconstructed]"}
-    )
-    mask_prob_image: float = field(
-        default=0.3, metadata={"help": "masked spans x length / frames [reconstructed]"}
-    )
-    mask_length_image: int = field(
-        default=5, metadata={"help": "frames of a masked video span [reconstructed]"}
-    )
-    mask_margin: int = field(
-        default=0,
-        metadata={
-            "help": "widen video masks by so many frames a side, which the loss leaves out: the 3-D "
-            "convolution shows the two outermost frames of a masked span to its neighbours [ours]"
-        },
-    )
-    modality_dropout: float = field(
-        default=0.5,
-        metadata={"help": "probability that the student loses one stream of a batch [reconstructed]"},
-    )
-    audio_dropout: float = field(default=0.5, metadata={"help": "that it is the audio [reconstructed]"})
-    final_dim: int = field(
-        default=256,
-        metadata={"help": "channels in which output and classes are compared (AV-HuBERT's recipes)"},
-    )
-    use_regression: bool = field(default=True, metadata={"help": "regress the teacher's targets"})
-    use_mlm: bool = field(
-        default=False,
-        metadata={"help": "predict the cluster ids of task.labels, too (AV2vec-MLM)"},
-    )
-    loss_on: ChoiceEnum(["union", "surviving", "all"]) = field(  # type: ignore[valid-type]
-        default="union",
-        metadata={
-            "help": "frames in the loss: masked in either stream, in the streams kept, or all [reconstructed]"
-        },
-    )
-    average_top_k_layers: int = field(
-        default=8, metadata={"help": "teacher layers in the target [reconstructed]"}
-    )
-    target_type: ChoiceEnum(["ffn", "residual"]) = field(  # type: ignore[valid-type]
-        default="ffn", metadata={"help": "feed-forward output or residual stream of the layers [data2vec]"}
-    )
-    instance_norm_target_layer: bool = field(
-        default=True, metadata={"help": "normalise each layer over time"}
-    )
-    layer_norm_targets: bool = field(default=False, metadata={"help": "layer norm of the averaged target"})
-    teacher_modalities: ChoiceEnum(["av", "a", "v"]) = field(  # type: ignore[valid-type]
-        default="av", metadata={"help": "streams that the teacher sees; av is the paper's"}
-    )
-    ema_scope: ChoiceEnum(["layers", "transformer", "full"]) = field(  # type: ignore[valid-type]
-        default="layers",
-        metadata={
-            "help": "what is averaged: Transformer layers (positional convolution copied), all of the "
-            "Transformer, or the whole model, front-ends included [reconstructed]"
-        },
-    )
-    ema_decay: float = field(default=0.999, metadata={"help": "decay at the start [data2vec]"})
-    ema_end_decay: float = field(default=0.9999, metadata={"help": "decay at the end [data2vec]"})
-    ema_anneal_end_step: int = field(
-        default=30000, metadata={"help": "updates until ema_end_decay [data2vec]"}
-    )
-    min_target_var: float = field(
-        default=0.1,
-        metadata={"help": "stop if the targets' standard deviation over frames falls below [data2vec]"},
-    )
-    min_pred_var: float = field(default=0.01, metadata={"help": "the same for predictions [data2vec]"})
-    var_check_start: int = field(
-        default=5000, metadata={"help": "updates before these two are looked at [data2vec]"}
-    )
+GRADIENTS_COMPARED = 1000
+"""Updates in which AV2vec-MLM logs how its two losses compare."""
 
 
 @register_model("av2vec", dataclass=AV2vecConfig)
@@ -164,7 +63,10 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
 
     @classmethod
     def build_model(cls, cfg: AV2vecConfig, task: Any = None) -> "AV2vecModel":
-        return cls(cfg, label_classes(task) if cfg.use_mlm else ())
+        model = cls(cfg, label_classes(task) if cfg.use_mlm else ())
+        if cfg.init_from and task.starts_from_pretrained:
+            load_pretrained(model, cfg.init_from, read_checkpoint(cfg.init_from, "model.init_from").tensors)
+        return model
 
     @property
     def masking(self) -> StreamMasking:
@@ -245,7 +147,8 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             ``features_pen`` (mean square of the student's features). With ``use_regression``: ``prediction``
             and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``target_var`` and ``pred_var``
             (standard deviations over frames). With ``use_mlm``: ``logit_m_list`` and so on, see
-            :class:`~av_ssl.models.av_hubert.AVHubertModel`.
+            :class:`~av_ssl.models.av_hubert.AVHubertModel`. With both, while their gradients are compared:
+            ``encoder_output`` ``[B, T, C]``.
         """
         student, seen = self.student_features(source, padding_mask, masks, frame_index)
         target = None
@@ -259,6 +162,8 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             self.check_collapse(output)
         if self.cfg.use_mlm:
             output.update(self.masked_units(x, target_list, masks))
+        if self.training and target is not None and self.cfg.use_mlm and self.updates < GRADIENTS_COMPARED:
+            output["encoder_output"] = x
         return output
 
     def regression(self, x: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:

@@ -31,7 +31,10 @@ Source = dict[str, Tensor | None]
 class AudioVisualEncoderConfig(TransformerConfig):
     """The fused encoder; names and defaults are AV-HuBERT's unless the help says otherwise."""
 
-    audio_feat_dim: int = field(default=104, metadata={"help": "stacked filterbank channels: 4 frames of 26"})
+    audio_feat_dim: int = field(
+        default=104,
+        metadata={"help": "stacked filterbank channels: 4 frames of 26 (AV-HuBERT has no default)"},
+    )
     modality_fuse: FUSIONS = field(  # type: ignore[valid-type]
         default="concat", metadata={"help": "how the two streams meet"}
     )
@@ -54,7 +57,8 @@ class AudioVisualEncoderConfig(TransformerConfig):
     )
     image_std: float = field(default=II("task.image_std"), metadata={"help": "their standard deviation"})
     compile: bool = field(
-        default=False, metadata={"help": "torch.compile the ResNet and the Transformer layers (torch >= 2.2)"}
+        default=False,
+        metadata={"help": "torch.compile the ResNet and the Transformer layers (torch >= 2.2) [ours]"},
     )
 
 

@@ -28,7 +28,7 @@ SHARED_TASK_KEYS = (
     "image_std", "noise_wav", "noise_prob", "noise_num",
 )  # fmt: skip
 CLUSTERS = "label_embs_concat"
-LABELS_OF_NO_HEAD = [*Dictionary().symbols, "0"]
+CLUSTER_HEAD = (CLUSTERS, "final_proj.", "target_glu.")
 
 
 def as_av_hubert(stored: StoredModel) -> StoredModel:
@@ -50,8 +50,10 @@ def as_av_hubert(stored: StoredModel) -> StoredModel:
     values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     model = av_hubert_keys(values, stored)
     tensors = {name: value for name, value in stored.tensors.items() if not name.startswith(PRETRAINING_ONLY)}
-    label_sets = stored.label_sets if CLUSTERS in stored.tensors else []
     tensors |= heads(model, stored)
+    classes = len(tensors[CLUSTERS])
+    # A model that predicts no clusters may have been trained beside labels all the same.
+    labelled = sum(map(len, stored.label_sets)) == classes
     return dataclasses.replace(
         stored,
         cfg={
@@ -61,7 +63,7 @@ def as_av_hubert(stored: StoredModel) -> StoredModel:
         },
         tensors=tensors,
         text=None,
-        label_sets=label_sets or [LABELS_OF_NO_HEAD],
+        label_sets=stored.label_sets if labelled else [numbered_labels(classes)],
     )
 
 
@@ -88,16 +90,22 @@ def heads(model: dict[str, Any], stored: StoredModel) -> dict[str, Tensor]:
     mask_emb = stored.tensors.get("mask_emb")
     if mask_emb is None or len(mask_emb) != masked:
         mask_emb = torch.zeros(masked)
-    if CLUSTERS in stored.tensors:
-        names = (CLUSTERS, "final_proj.weight", "final_proj.bias")
-        return {"mask_emb": mask_emb, **{name: stored.tensors[name] for name in names}}
-    dim = model.get("final_dim") or channels
-    return {
-        "mask_emb": mask_emb,
-        CLUSTERS: torch.zeros(len(LABELS_OF_NO_HEAD), dim),
-        "final_proj.weight": torch.zeros(dim, channels),
-        "final_proj.bias": torch.zeros(dim),
-    }
+    head = {name: value for name, value in stored.tensors.items() if name.startswith(CLUSTER_HEAD)}
+    if not {CLUSTERS, "final_proj.weight", "final_proj.bias"} <= head.keys():
+        dim = model.get("final_dim") or channels
+        model["target_glu"] = False
+        head = {
+            CLUSTERS: torch.zeros(Dictionary().nspecial + 1, dim),
+            "final_proj.weight": torch.zeros(dim, channels),
+            "final_proj.bias": torch.zeros(dim),
+        }
+    return {"mask_emb": mask_emb, **head}
+
+
+def numbered_labels(classes: int) -> list[str]:
+    """Symbols of a dictionary of so many classes: fairseq's special ones, then 0, 1, ..."""
+    specials = Dictionary().symbols
+    return [*specials, *map(str, range(classes - len(specials)))]
 
 
 def av_hubert_task(task: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 from torch import Tensor
 
-from av_ssl.data.stored_text import dictionary_of, symbols_of, text_state
+from av_ssl.data.stored_text import dictionary_of, stored_label_sets, text_state
 from av_ssl.errors import DataError
 from av_ssl.media.files import write_atomically
 from av_ssl.models.stored import StoredModel, plain_config
@@ -45,7 +45,7 @@ def read_fairseq(path: Path) -> StoredModel:
         cfg=plain_config(cfg),
         tensors={name: value for name, value in tensors.items() if isinstance(value, Tensor)},
         text=text_state(task_state, str(path)),
-        label_sets=[symbols_of(each, str(path)) for each in task_state.get("dictionaries") or []],
+        label_sets=stored_label_sets(task_state, str(path)),
     )
 
 

@@ -19,13 +19,13 @@ from av_ssl.data.stored_text import dictionary_of
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
 from av_ssl.models import av2vec, av_hubert, ctc, seq2seq  # noqa: F401  (registers them)
+from av_ssl.models.av2vec import TEACHER_PREFIX
 from av_ssl.models.model_files import read_stored
 from av_ssl.models.pretrained import PRETRAINING_ONLY
 from av_ssl.models.stored import StoredModel
 
 logger = logging.getLogger(__name__)
 
-TEACHER = "_ema."
 ENCODER_PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
 """Where the fused encoder lies in pre-trained, attention and CTC models."""
 SHOWN = 5
@@ -107,7 +107,7 @@ def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
     """
     wanted = dict(stored.tensors)
     own = nn.Module.state_dict(model)
-    teacher = {name for name in wanted if name.startswith(TEACHER)}
+    teacher = {name for name in wanted if name.startswith(TEACHER_PREFIX)}
     missing = sorted(own.keys() - wanted.keys())
     left_over = sorted(wanted.keys() - own.keys() - teacher)
     reshaped = sorted(name for name in own.keys() & wanted.keys() if own[name].shape != wanted[name].shape)

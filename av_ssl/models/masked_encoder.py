@@ -11,7 +11,8 @@ import torch
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
 
-from av_ssl.data.masking import SPAN_LENGTHS, SpanMask, StreamMasking
+from av_ssl.data.masking import StreamMasking
+from av_ssl.data.spans import SPAN_LENGTHS, SpanMask
 from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig, Features, Source
 from av_ssl.modules.masking import blank_frames, replace_frames, take_frames
 
@@ -132,12 +133,12 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         assert audio is not None
         assert video is not None
         embedding = self.mask_emb * 0 if masks["zeroed"] else self.mask_emb
-        masked = replace_frames(audio.transpose(1, 2), masks["audio"], embedding.to(audio.dtype))
+        masked = replace_frames(audio.transpose(1, 2), masks["audio"], embedding).transpose(1, 2)
+        if masks["dropped"] == "video":  # and so not worth a pass through the ResNet
+            return {"audio": masked, "video": None}
         if masks["zeroed"]:
-            video = blank_frames(video, masks["video"], self.cfg.image_mean)
-        else:
-            video = take_frames(video, masks["video_source"])
-        return {"audio": masked.transpose(1, 2), "video": video}
+            return {"audio": masked, "video": blank_frames(video, masks["video"], self.cfg.image_mean)}
+        return {"audio": masked, "video": take_frames(video, masks["video_source"])}
 
     def encode_student(
         self, features: Features, padding_mask: Tensor, masks: dict[str, Any], frame_index: Tensor
@@ -158,7 +159,6 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
 
 def drop_stream(features: Features, dropped: str | None) -> Features:
     """Zero the stream that modality dropout took; parameters that had a gradient path keep a (zero) one."""
-    if dropped is None:
+    if dropped is None or getattr(features, dropped) is None:
         return features
-    stream = getattr(features, dropped)
-    return features._replace(**{dropped: stream * 0})
+    return features._replace(**{dropped: getattr(features, dropped) * 0})

@@ -66,7 +66,7 @@ class FineTuningMaskConfig(FairseqDataclass):
 
 @dataclass
 class PretrainedEncoderConfig(FineTuningMaskConfig):
-    """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's."""
+    """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's but where marked [ours]."""
 
     w2v_path: str = field(
         default="", metadata={"help": "pre-trained checkpoint (fused encoder: av2vec, av_hubert)"}
@@ -92,20 +92,20 @@ class PretrainedEncoderConfig(FineTuningMaskConfig):
         default=False,
         metadata={
             "help": "keep a frozen encoder in train mode: dropout acts, batch-norm statistics drift "
-            "(AV-HuBERT)"
+            "(as AV-HuBERT has it) [ours]"
         },
     )
     normalize: bool = field(default=II("task.normalize"), metadata={"help": "must be as in pre-training"})
     data: Optional[str] = field(default=None, metadata={"help": "without effect: the task's is used"})
-    compile: bool = field(default=False, metadata={"help": "torch.compile the encoder"})
+    compile: bool = field(default=False, metadata={"help": "torch.compile the encoder [ours]"})
     w2v_args: Any = field(
         default=None,
         metadata={"help": "the encoder's configuration, filled in from w2v_path; not for you to set"},
     )
 
 
-def read_checkpoint(path: str | Path) -> StoredModel:
-    """Read a pre-trained model on the CPU, without running code from its file.
+def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredModel:
+    """Read a pre-trained model on the CPU, without running code from its file; ``key`` names it in errors.
 
     Raises:
         CheckpointError: the file is missing, cut off, no checkpoint, or asks for code to be run.
@@ -113,7 +113,7 @@ def read_checkpoint(path: str | Path) -> StoredModel:
     try:
         return read_stored(path)
     except DataError as error:
-        raise CheckpointError(f"model.w2v_path: {error}") from error
+        raise CheckpointError(f"{key}: {error}") from error
 
 
 def attach_encoder_config(cfg: Any) -> None:
@@ -158,14 +158,16 @@ def encoder_config(cfg: PretrainedEncoderConfig) -> AudioVisualEncoderConfig:
 
 
 def load_pretrained(encoder: AudioVisualEncoder, path: str, tensors: Mapping[str, Tensor]) -> None:
-    """Load a pre-training checkpoint's tensors into the encoder.
+    """Load a pre-training checkpoint's tensors into the encoder; what is of pre-training only stays.
 
     Raises:
         CheckpointError: tensors are missing, left over or of another shape: the checkpoint is of another
             method.
     """
-    wanted = {key: value for key, value in tensors.items() if not key.startswith(PRETRAINING_ONLY)}
-    own = nn.Module.state_dict(encoder)
+    own, wanted = (
+        {key: value for key, value in state.items() if not key.startswith(PRETRAINING_ONLY)}
+        for state in (nn.Module.state_dict(encoder), tensors)
+    )
     missing, left_over = sorted(own.keys() - wanted.keys()), sorted(wanted.keys() - own.keys())
     reshaped = [key for key in own.keys() & wanted.keys() if own[key].shape != wanted[key].shape]
     if missing or left_over or reshaped:
@@ -174,7 +176,7 @@ def load_pretrained(encoder: AudioVisualEncoder, path: str, tensors: Mapping[str
             f"Missing: {missing[:3]} ({len(missing)}); left over: {left_over[:3]} ({len(left_over)}); "
             f"of another shape: {reshaped[:3]} ({len(reshaped)})"
         )
-    nn.Module.load_state_dict(encoder, wanted)
+    nn.Module.load_state_dict(encoder, wanted, strict=False)
     logger.info(
         "loaded %d tensors of %s; %d of pre-training only", len(wanted), path, len(tensors) - len(wanted)
     )

@@ -12,7 +12,7 @@ from fairseq.tasks import register_task
 
 from av_ssl.data.labels import FrameLabels, keep_agreeing
 from av_ssl.data.manifest import Clip
-from av_ssl.data.stored_text import dictionary_of, symbols_of
+from av_ssl.data.stored_text import dictionary_of, stored_label_sets
 from av_ssl.data.text import load_dictionary
 from av_ssl.errors import DataError
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
@@ -44,6 +44,7 @@ class PretrainingTask(AudioVisualTask):
         super().__init__(cfg)
         self.label_dir = Path(cfg.label_dir or cfg.data)
         self.masking: Any = None
+        self.starts_from_pretrained = True
 
     @property
     def target_dictionary(self) -> None:
@@ -55,21 +56,21 @@ class PretrainingTask(AudioVisualTask):
         return [load_dictionary(self.label_dir / f"dict.{label}.txt") for label in self.cfg.labels]
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        self.starts_from_pretrained = not from_checkpoint
         model = super().build_model(cfg, from_checkpoint)
         self.masking = getattr(model, "masking", None)
         return model
 
-    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
+    def load_dataset(self, split: str, combine: bool = False, **unused: Any) -> None:
         """Read ``{data}/{split}.tsv`` and labels; the model must have been built (fairseq's commands do)."""
-        cfg = task_cfg or self.cfg
-        clips, kept = self.read_split(split, cfg)
+        clips, kept = self.read_split(split, self.cfg)
         labels = self.read_labels(split, clips)
         if labels:
             kept = keep_agreeing(clips, labels, kept)
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
-            cfg,
+            self.cfg,
             train=is_training_split(split),
             masking=self.masking,
             clean_audio=True,
@@ -91,9 +92,7 @@ class PretrainingTask(AudioVisualTask):
         Raises:
             DataError: the data has other dictionaries: cluster ids would mean something else.
         """
-        stored = state_dict.get("label_symbols")
-        if stored is None:
-            stored = [symbols_of(one, "the checkpoint") for one in state_dict.get("dictionaries", [])]
+        stored = stored_label_sets(state_dict, "the checkpoint")
         if not stored:
             return
         files = [self.label_dir / f"dict.{label}.txt" for label in self.cfg.labels]

@@ -16,7 +16,7 @@ from tests.media.synthetic import talking_head
 
 
 def sources(count: int) -> dict[str, ClipSource]:
-    return {f"{number:06d}": ClipSource(Path(f"/x/{number}.mp4")) for number in range(count)}
+    return {f"{number:06d}": ClipSource(Path(f"x/{number}.mp4")) for number in range(count)}
 
 
 @pytest.mark.parametrize(("clips", "workers", "shards"), [(3, 8, 3), (50, 8, 8), (9000, 2, 5), (1, 1, 1)])
@@ -28,6 +28,7 @@ def test_shards_hold_every_clip_once_and_not_too_many(clips, workers, shards):
     assert max(len(part.sources) for part in parts) - min(len(part.sources) for part in parts) <= 1
     assert {part.processes for part in parts} == {4}
     assert all(part.out.is_absolute() for part in parts)
+    assert all(clip.video.is_absolute() for part in parts for clip in part.sources.values())
 
 
 def test_jobs_give_what_one_run_gives_and_go_on_after_a_failure(tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ def test_lrs3(tmp_path):
     first, second = clips["pretrain/abc/00002_00"], clips["pretrain/abc/00002_01"]
     assert (first.transcript, second.transcript) == ("long one", "cut")
     assert first.source.video == second.source.video == tmp_path / "pretrain/abc/00002.mp4"
+    assert first.source.recording == second.source.recording == "pretrain/abc/00002"
     assert first.source.span == pytest.approx((0.0, 14.2))
     assert second.source.span == pytest.approx((14.8, 19.2))
     assert first.source.files == (tmp_path / "pretrain/abc/00002.mp4", tmp_path / "pretrain/abc/00002.txt")
@@ -44,6 +45,9 @@ def test_lrs2_lists_that_are_missing_or_name_no_video(tmp_path):
     trees.lrs2(tmp_path)
     (tmp_path / "val.txt").write_text("6330/00002\n6330/99999\n")
     with pytest.raises(DataError, match=r"val\.txt, line 2: there is no video .*main/6330/99999\.mp4"):
+        read_corpus("lrs2", tmp_path)
+    (tmp_path / "val.txt").write_bytes(b"6330/00002\n\xff/00001\n")
+    with pytest.raises(DataError, match=r"val\.txt, line 2: there is no video"):
         read_corpus("lrs2", tmp_path)
     (tmp_path / "val.txt").unlink()
     with pytest.raises(DataError, match=r"val\.txt: is missing; it is the owners' list of the valid clips"):
@@ -160,6 +164,7 @@ def test_a_folder_of_none_of_them_and_no_folder(tmp_path, name):
     with pytest.raises(DataError, match=r"is not .*; expected [^.]*") as error:
         read_corpus(name, tmp_path)
     assert "looks like" not in str(error.value)
+    assert "any other layout: preprocess/folder.sh" in str(error.value)
     with pytest.raises(DataError, match="is not a folder"):
         read_corpus(name, tmp_path / "absent")
 

@@ -15,9 +15,10 @@ from av_ssl.data.collate import PADDING_GREY
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.labels import FrameLabels, TextLabels
 from av_ssl.data.manifest import Clip
-from av_ssl.data.masking import SpanMask, StreamMasking
+from av_ssl.data.masking import StreamMasking
 from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import read_crops
+from av_ssl.data.spans import SpanMask
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from av_ssl.data.masking import SpanMask, StreamMasking, draw_spans, replacement_frames, widen
+from av_ssl.data.masking import StreamMasking, replacement_frames, widen
+from av_ssl.data.spans import SpanMask, draw_spans
 
 AUDIO, VIDEO = SpanMask(0.8, 10), SpanMask(0.3, 5)
 RNG = np.random.default_rng

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import torch
+from fairseq.data import Dictionary
 
 from av_ssl.data.text import TextEncoder, load_dictionary
 from av_ssl.errors import DataError
@@ -132,6 +133,13 @@ def test_another_dictionary_or_tokenizer_than_in_the_checkpoint(tmp_path: Path, 
             encoder.check_state({**state, "tokenizer": tokenizer})
 
 
-def test_checkpoint_without_a_dictionary(encoder: TextEncoder, caplog: pytest.LogCaptureFixture) -> None:
-    encoder.check_state({})
-    assert "holds no dictionary" in caplog.text
+def test_empty_encoder_takes_what_a_checkpoint_stored(encoder: TextEncoder) -> None:
+    empty = TextEncoder(Dictionary())
+    held = empty.dictionary
+    assert empty.is_empty
+    empty.adopt(encoder.state_dict())
+    assert not empty.is_empty
+    assert empty.dictionary is held
+    assert (
+        empty.ids("bin blue", append_eos=True).tolist() == encoder.ids("bin blue", append_eos=True).tolist()
+    )

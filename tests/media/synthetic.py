@@ -52,7 +52,9 @@ def write_clip(
     `times` (s) makes the rate variable; players turn the pictures counter-clockwise by `turn` degrees.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    # The table of contents first, as in files for the web: a truncated one can still be opened.
+    options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=options) as container:
         video = audio = None
         if pictures is not None:
             frame_rate = Fraction(fps).limit_denominator(1001)

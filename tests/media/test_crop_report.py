@@ -17,16 +17,18 @@ from av_ssl.media.cropping import CropResult
 from av_ssl.media.video import write_video
 
 
-def clip(frames: int, faces: int = 1, fps: float = 25.0, delay: float | None = None) -> CropResult:
-    return CropResult("ok", "", frames, frames * 640, faces, fps, delay)
+def clip(
+    frames: int, faces: int = 1, fps: float = 25.0, delay: float | None = None, excess: float = 0.0
+) -> CropResult:
+    return CropResult("ok", "", frames, frames * 640, faces, fps, delay, excess)
 
 
 @pytest.fixture
 def folder() -> FolderResult:
     results = {
-        "a": clip(30, delay=1.2),
-        "b": clip(49, faces=2, fps=29.97, delay=0.8),
-        "c": clip(2000, delay=-2.0),
+        "a": clip(30, delay=1.2, excess=0.3),
+        "b": clip(49, faces=2, fps=29.97, delay=0.8, excess=-0.064),
+        "c": clip(2000, delay=-2.0, excess=1.5),
         "d/e": clip(50, fps=29.97),
         "f": CropResult("no_face", "no face was found", 40, 25600, 0, 25.0),
         "g <b>": CropResult("unreadable", "/x/g <b>.mp4: cannot be decoded & so on"),
@@ -47,6 +49,7 @@ def test_rates_and_histograms(folder):
     assert report["audio_delay_frames"] == {
         "estimated": 3, "unknown": 1, "median": 0.8, "histogram": {"-2": 1, "1": 2}
     }  # fmt: skip
+    assert (report["sound_cut"], report["sound_filled"]) == (2, 0)
     assert [entry["id"] for entry in report["failed"]] == ["f", "g <b>"]
 
 

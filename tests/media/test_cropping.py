@@ -147,6 +147,7 @@ def test_sound_of_another_length_is_cut_or_filled_to_the_frames(tmp_path, crop, 
     result = crop(write_clip(tmp_path / "clip.mkv", moving_face(12), tone(seconds)))
     assert result.ok
     assert (result.frames, result.samples) == (12, 7680)
+    assert result.sound_excess == pytest.approx(seconds - 0.48, abs=0.001)
     samples = read_audio(crop.audio)
     assert len(samples) == 7680
     assert (np.abs(samples[-1000:]).max() > 0) == (seconds > 0.48)
@@ -202,6 +203,14 @@ def test_reasons(tmp_path, crop, pictures, sound, reason):
     assert result.message
     assert not crop.video.exists()
     assert not crop.audio.exists()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_truncated_mp4_is_unreadable(tmp_path, crop, share):
+    path = talking_head(tmp_path / "clip.mp4", frames=30)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert crop(path).reason == "unreadable"
+    assert not crop.video.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no video" * 500])

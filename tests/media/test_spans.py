@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from av_ssl.media.audio import SAMPLES_PER_FRAME, read_plain_wav, write_audio
+from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.corpus import ClipSource
 from av_ssl.media.crop_folder import crop_folder
 from av_ssl.media.cropping import CropSettings
@@ -60,6 +61,35 @@ def test_a_span_is_cropped_again_when_its_times_change(tmp_path):
     times.write_text("other")
     source = ClipSource(video, span=(0.0, 0.6), times=times)
     assert crop_folder({"a": source}, out, SETTINGS).results["a"].frames == 15
+
+
+def test_ready_made_landmarks_of_the_whole_video_serve_its_parts(tmp_path):
+    video = talking_head(tmp_path / "long.mp4", frames=30, shift=1)
+    mesh = OpenCVBackend().follow(VideoReader(video), "").tracks[0].interpolated(30)
+    folder = tmp_path / "landmarks"
+    folder.mkdir()
+    np.save(folder / "long.npy", mesh)
+    source = {"long_01": ClipSource(video, span=(0.6, 1.0), recording="long")}
+    files = CropSettings(backend="files", landmarks=str(folder))
+    assert crop_folder(source, tmp_path / "files", files).results["long_01"].ok
+    assert crop_folder(source, tmp_path / "found", CropSettings()).results["long_01"].ok
+    crops, expected = (
+        read_video(tmp_path / out / "video/long_01.mp4").astype(float) for out in ("files", "found")
+    )
+    assert np.abs(crops - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize(("rows", "reason"), [(30, "ok"), (10, "no_landmarks"), (60, "no_landmarks")])
+def test_landmarks_of_a_part_or_of_another_video_are_refused(tmp_path, rows, reason):
+    video = talking_head(tmp_path / "long.mp4", frames=30, shift=0)
+    mesh = OpenCVBackend().follow(VideoReader(video), "").tracks[0].interpolated(1)
+    np.save(tmp_path / "long.npy", np.repeat(mesh, rows, 0))
+    source = {"long_01": ClipSource(video, span=(0.6, 1.0), recording="long")}
+    settings = CropSettings(backend="files", landmarks=str(tmp_path))
+    result = crop_folder(source, tmp_path / "out", settings).results["long_01"]
+    assert result.reason == reason
+    assert reason == "ok" or f"long.npy: holds landmarks of {rows} pictures" in result.message
+    assert reason == "ok" or "long.mp4 has about 30;" in result.message
 
 
 def test_sound_from_a_file_of_its_own(tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from av_ssl.models.av2vec import AV2vecConfig, AV2vecModel
+from av_ssl.models.av2vec import AV2vecModel
+from av_ssl.models.av2vec_config import AV2vecConfig
 
 TINY = {
     "encoder_layers": 3,
@@ -25,10 +27,10 @@ TINY = {
 }
 
 
-def tiny_av2vec(**overrides: Any) -> AV2vecModel:
+def tiny_av2vec(classes: Sequence[int] = (), **overrides: Any) -> AV2vecModel:
     torch.manual_seed(0)
     cfg = OmegaConf.merge(OmegaConf.structured(AV2vecConfig()), {**TINY, **overrides})
-    return AV2vecModel(cfg)
+    return AV2vecModel(cfg, classes)
 
 
 def source(lengths: list[int], frames: int, size: int = 24, seed: int = 0) -> dict[str, Any]:

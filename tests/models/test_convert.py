@@ -102,6 +102,37 @@ def test_a_trained_cluster_head_stays(tmp_path: Path) -> None:
     assert exported.label_sets == [clusters().symbols]
 
 
+def with_own_labels(content: dict[str, Any], *label_sets: list[str]) -> dict[str, Any]:
+    """As this package's training stores the dictionaries."""
+    return {**content, "task_state": {"label_symbols": list(label_sets)}}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_model_trained_here_keeps_its_clusters(tmp_path: Path, stored: bool) -> None:
+    own = with_own_labels(pretrained_state(), *[clusters().symbols] * stored)
+    exported = as_av_hubert(read_stored(save(own, tmp_path / "own.pt")))
+    assert exported.label_sets == [clusters().symbols]
+    write_stored(exported, tmp_path / "plain.pt")
+    (model,), _, _ = load_model_ensemble_and_task([str(tmp_path / "plain.pt")])
+    assert model.classes == [24]
+
+
+@pytest.mark.parametrize("use_mlm", [True, False])
+def test_av2vec_beside_labels_becomes_av_hubert(tmp_path: Path, use_mlm: bool) -> None:
+    model = tiny_av2vec([24], use_mlm=use_mlm, target_glu=True)
+    cfg = {
+        "model": {"_name": "av2vec", **TINY, "use_mlm": use_mlm, "target_glu": True},
+        "task": {"_name": "av_pretraining", "data": "/data", "labels": ["km"]},
+    }
+    content = with_own_labels({"cfg": cfg, "model": model.state_dict()}, clusters().symbols)
+    write_stored(as_av_hubert(read_stored(save(content, tmp_path / "av2vec.pt"))), tmp_path / "plain.pt")
+    (plain,), _, _ = load_model_ensemble_and_task([str(tmp_path / "plain.pt")])
+    assert plain.classes == [24 if use_mlm else 5]
+    if use_mlm:
+        x = torch.randn(3, 16)
+        assert torch.equal(plain.cluster_logits(x)[0], model.cluster_logits(x)[0])
+
+
 def test_what_av_hubert_cannot_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     av2vec_file(tmp_path / "narrow.pt")
     with caplog.at_level(logging.WARNING):

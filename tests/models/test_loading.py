@@ -20,6 +20,7 @@ from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 
 from .helpers import TINY, source, tiny_av2vec
 from .published_layout import (
+    ENCODER,
     Classes,
     clusters,
     finetuned_state,
@@ -101,6 +102,18 @@ def test_methods_that_downstream_code_calls(tmp_path: Path) -> None:
     assert padding is batch["padding_mask"]
     torch.testing.assert_close(model.encoder.layer_norm(last), both)
     assert not torch.allclose(heard, seen, atol=1e-2)
+
+
+def test_two_label_sets_of_a_model_trained_here(tmp_path: Path) -> None:
+    sets = [clusters(20), clusters(7)]
+    cfg = AVHubertConfig(**ENCODER, image_mean=0.421, image_std=0.165)
+    trained = AVHubertModel(cfg, [len(one) for one in sets])
+    content = pretrained_state()
+    content["model"] = trained.state_dict()
+    content["task_state"] = {"label_symbols": [list(one.symbols) for one in sets]}
+    model = av_ssl.load(save(content, tmp_path / "two.pt"))
+    assert model.classes == [24, 11]
+    assert torch.equal(model.final_proj.weight, trained.final_proj.weight)
 
 
 def test_av2vec_with_its_teacher(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import torch
 from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
+from av_ssl.models.av2vec import AV2vecModel
+from av_ssl.models.av2vec_config import AV2vecConfig
 from av_ssl.models.av_encoder import AudioVisualEncoder
 from av_ssl.models.ctc import CTCConfig, CTCModel
 from av_ssl.models.pretrained import CheckpointError, attach_encoder_config, load_pretrained, read_checkpoint
@@ -72,6 +74,20 @@ def test_student_weights_are_taken_and_nothing_else(checkpoint, dictionary):
     for name, tensor in own.items():
         assert torch.equal(tensor, pretrained.state_dict()[name]), name
     assert not [name for name in own if name.startswith(("_ema", "mask_emb", "final_pred_proj"))]
+
+
+def test_av2vec_starts_from_another_encoder(checkpoint, tmp_path):
+    path, pretrained = checkpoint
+    cfg = OmegaConf.merge(OmegaConf.structured(AV2vecConfig()), {**TINY, "init_from": str(path)})
+    torch.manual_seed(1)
+    model = AV2vecModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=True))
+    own, stored = model.state_dict(), pretrained.state_dict()
+    differing = {name for name, tensor in own.items() if not torch.equal(tensor, stored[name])}
+    assert differing == {"mask_emb", "mask_emb_video", "final_pred_proj.weight", "final_pred_proj.bias"}
+    path.unlink()
+    AV2vecModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=False))  # of a checkpoint
+    with pytest.raises(CheckpointError, match=r"model\.init_from: .*there is no such file"):
+        AV2vecModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=True))
 
 
 def test_from_scratch_takes_the_configuration_only(checkpoint, dictionary):

@@ -1,5 +1,6 @@
 """The script of every corpus, from its owners' naming to every file that training reads."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -105,6 +106,27 @@ def test_help_and_wrong_arguments(environment, name):
     done = run(f"{name}.sh", environment, "in", "out", "--sped", "1")
     assert done.returncode == 2
     assert f"{name}.sh: unknown option --sped" in done.stderr
+
+
+def test_every_step_gets_its_options(tmp_path):
+    command = tmp_path / "bin" / "av-ssl"
+    command.parent.mkdir()
+    command.write_text('#!/bin/sh\nfor word; do printf "<%s>" "$word"; done; echo\n')
+    command.chmod(0o755)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "train.wrd").write_text("a\n")
+    environment = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}"}
+    words = "--cluster slurm --workers 50 --slurm-cpus 8 --slurm-option account=a --seed 3 --valid 0.1"
+    words += " --vocab-size 99 --ids LIST"
+    done = run("grid.sh", environment, "a b", *words.split(), "out", cwd=tmp_path, check=True)
+    assert [line[1:-1].split("><") for line in done.stdout.splitlines()] == [
+        ["crop", "--corpus", "grid", "--cluster", "slurm", "--workers", "50", "--slurm-cpus", "8",
+         "--slurm-option", "account=a", "--ids", "LIST", "--", "a b", "out"],
+        ["manifest", "--corpus", "grid", "--seed", "3", "--valid", "0.1", "--ids", "LIST",
+         "--", "a b", "out"],
+        ["vocabulary", "--type", "word", "--size", "99", "--", "out"],
+        ["noise", "--seed", "3", "--", "out"],
+    ]  # fmt: skip
 
 
 def test_musan_script_passes_its_words_on(tmp_path, environment):

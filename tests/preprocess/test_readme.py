@@ -12,6 +12,7 @@ REASONS = [
     "NO_VIDEO",
     "NO_AUDIO",
     "NO_FACE",
+    "NO_LANDMARKS",
     "TOO_SHORT",
     "WRITE_FAILED",
     "CRASHED",

@@ -109,6 +109,18 @@ def assert_decoded(output):
 
 
 @pytest.mark.slow
+def test_validate_command(data, labels, pretrained):
+    output = stock(
+        "fairseq-validate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_hubert_pretraining",
+        "--path", pretrained, "--valid-subset", "valid", "--max-tokens", "200", "--cpu",
+        "--label-dir", labels, "--labels", "['km']", "--modalities", "['audio','video']",
+        "--label-rate", "25", "--sample-rate", "25", "--stack-order-audio", "4", "--image-crop-size", "22",
+        "--log-format", "simple",
+    )  # fmt: skip
+    assert re.search(r"valid on 'valid' subset.* accuracy_m_0 \d", output), output[-2000:]
+
+
+@pytest.mark.slow
 def test_attention_decoder_is_trained_and_decoded_under_either_name(data, pretrained, tmp_path):
     output = finetune("base_lrs3_30h", data, pretrained, tmp_path, *TINY_DECODER)
     assert "of pre-training only" in output
@@ -136,5 +148,6 @@ def test_av2vec_mlm(data, labels, tmp_path):
     )  # fmt: skip
     assert last_logged(output, "train_loss_regression") > 0
     assert last_logged(output, "train_loss_m_0") == pytest.approx(np.log2(CLUSTERS + 4), rel=0.5)
+    assert last_logged(output, "train_gradient_ratio") > 0
     classes = load_checkpoint_to_cpu(str(tmp_path / "checkpoint_last.pt"))["model"]["label_embs_concat"]
     assert classes.shape == (CLUSTERS + 4, 8)

@@ -6,6 +6,9 @@ import shutil
 import pytest
 from omegaconf import OmegaConf
 
+from av_ssl.errors import DataError
+from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
+
 from .conftest import REPOSITORY, train
 
 DECODER = [
@@ -108,3 +111,15 @@ def test_frozen_from_scratch_and_missing_checkpoint(data, pretrained, tmp_path):
     assert "there is no such file" in output
     output = finetune(data, pretrained, tmp_path / "scratch", 1, "+model.no_pretrained_weights=true")
     assert "loaded" not in output.replace("Loaded", "")
+
+
+def test_checkpoint_without_a_dictionary_warns(data, caplog):
+    task = RecognitionTask(OmegaConf.structured(RecognitionConfig(data=str(data), seed=1)))
+    task.load_state_dict({})
+    assert "holds no dictionary" in caplog.text
+
+
+def test_missing_dictionary_is_named(tmp_path):
+    task = RecognitionTask(OmegaConf.structured(RecognitionConfig(data=str(tmp_path), seed=1)))
+    with pytest.raises(DataError, match=r"dict\.wrd\.txt: the dictionary cannot be read"):
+        task.load_dataset("test")
