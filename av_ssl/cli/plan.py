@@ -88,8 +88,9 @@ def _plan(cfg: Any, model: Any, clips: list[Clip], listed: int, speed: Speed) ->
     saved, size = checkpoints_kept(cfg, updates, per_epoch), checkpoint_bytes(model, half)
     seconds = epoch.frames / FRAME_RATE
     padding = epoch.padded_frames / epoch.frames - 1
+    left_out = " (the others are too short or too long)" if epoch.clips < listed else ""
     return [
-        ("clips", f"{epoch.clips:,} of {listed:,} (the others are too short or too long)"),
+        ("clips", f"{epoch.clips:,} of {listed:,}{left_out}"),
         ("hours", f"{seconds / 3600:.1f}, padding adds {padding:.1%}"),
         ("batches an epoch", f"{epoch.batches:,} of up to {batch:,} frames"),
         ("updates an epoch", f"{per_epoch:,} ({gpus} GPUs x {accumulate} micro-batches)"),

@@ -59,6 +59,9 @@ class AVHubertCriterion(FairseqCriterion):
         self, model: Any, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[Tensor, int, dict[str, Any]]:
         output = model(target_list=sample["target_list"], **sample["net_input"])
+        unknown = set(self.cfg.log_keys) - output.keys()
+        if unknown:
+            raise ValueError(f"criterion.log_keys names {sorted(unknown)}; the model gives {sorted(output)}")
         losses, counts = masked_unit_losses(output), frame_counts(output)
         sample_size = sum(count for part, count in counts.items() if self.weights[part] > 0)
         penalty = output["features_pen"] * sample_size

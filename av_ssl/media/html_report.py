@@ -52,7 +52,7 @@ def _overview(report: Mapping[str, Any]) -> str:
     rows = [
         ("videos", f"{report['videos']:,}"),
         *((f"&nbsp; {escape(reason)}", f"{count:,}") for reason, count in report["reasons"].items()),
-        ("hours cropped", f"{report['hours']:.2f}"),
+        ("hours cropped", f"{report['hours']:.3g}"),
         ("without a face", f"{report['no_face_rate']:.1%}"),
         ("with several faces", f"{report['several_faces_rate']:.1%}"),
         ("sound longer than the pictures, cut", f"{report['sound_cut']:,}"),

@@ -52,6 +52,11 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
                 f"average_top_k_layers is {cfg.average_top_k_layers}; "
                 f"the encoder has {cfg.encoder_layers} layers"
             )
+        if cfg.sub_encoder_layers:
+            raise ValueError(
+                "model.sub_encoder_layers: the teacher has none of these layers, whose dropout and context "
+                "would reach its targets; set it to 0"
+            )
         if not cfg.use_regression and not cfg.use_mlm:
             raise ValueError("model.use_regression and model.use_mlm are both off: nothing is learned")
         if cfg.use_mlm:

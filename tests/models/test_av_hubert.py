@@ -266,6 +266,10 @@ def test_what_is_not_supported_is_refused():
         criterion(loss_weights=[10.0, 1.0])
     with pytest.raises(ValueError, match="both 0"):
         criterion(pred_masked_weight=0.0)
+    with pytest.raises(ValueError, match=r"log_keys names \['accuracy'\]; the model gives"):
+        criterion(log_keys=["accuracy"])(tiny(), sample(tiny(), [20, 20], [24]))
+    with pytest.raises(ValueError, match="the teacher has none of these layers"):
+        av2vec(sub_encoder_layers=1)
     with pytest.raises(DataError, match="name the label files"):
         label_classes(None)
 
