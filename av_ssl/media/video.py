@@ -140,7 +140,10 @@ def read_video(path: Path, fps: float = FPS, gray: bool = True) -> Picture:
 
 
 def write_video(path: Path, frames: Picture, fps: int = FPS) -> None:
-    """Write gray `frames` `[T, H, W]` (uint8, even sides) as h264 in mp4; same input, same bytes.
+    """Write gray `frames` `[T, H, W]` (uint8, even sides) as h264 in mp4.
+
+    The same input gives the same bytes on an idle machine. Beside programs that keep all cores busy, x264 was
+    seen to write one of two files, which differ by about a grey level a pixel.
 
     Full range yuv420p, tagged so: every reader then returns the same gray levels, which neither `gray`
     without a tag nor limited range achieves. Raises MediaError naming the file when it cannot be written.
