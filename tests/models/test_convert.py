@@ -20,6 +20,11 @@ from av_ssl.models.model_files import read_stored, write_stored
 from .helpers import TINY, source, tiny_av2vec
 from .published_layout import clusters, finetuned_state, pretrained_state, save
 
+pytestmark = pytest.mark.skipif(
+    tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6),
+    reason="torch before 2.6 takes no list of harmless classes: published files are refused there",
+)
+
 
 @pytest.fixture(params=["av_hubert", "av_hubert_seq2seq", "av_hubert_ctc"])
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
