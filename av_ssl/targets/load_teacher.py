@@ -1,0 +1,96 @@
+"""Opening a teacher's checkpoint with Hugging Face ``transformers``; nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from av_ssl.errors import DataError
+from av_ssl.targets.speech_teacher import SpeechTeacher, WaveformTeacher, WhisperTeacher
+from av_ssl.targets.teacher_spec import TeacherSpec
+
+WAVEFORM_MODELS = ("wavlm", "hubert", "wav2vec2", "data2vec-audio")
+WHISPER = "whisper"
+SAMPLE_RATE = 16000
+
+
+def load_teacher(
+    spec: TeacherSpec, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> SpeechTeacher:
+    """The teacher, frozen and in eval mode.
+
+    Raises:
+        DataError: ``transformers`` is not installed; the checkpoint is neither a folder nor in the Hugging
+            Face cache, of another kind, made for another sampling rate, or lacks the layers.
+    """
+    transformers = import_transformers()
+    options = {"local_files_only": True}
+    try:
+        config = transformers.AutoConfig.from_pretrained(spec.model, **options)
+        if config.model_type not in (*WAVEFORM_MODELS, WHISPER):
+            raise DataError(
+                f"teacher {spec.model}: is a {config.model_type} model; those that can teach are "
+                f"{', '.join((*WAVEFORM_MODELS, WHISPER))}"
+            )
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(spec.model, **options)
+        model = transformers.AutoModel.from_pretrained(spec.model, **options)
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(_missing(spec, error)) from error
+    return make_teacher(model, extractor, spec, device, dtype)
+
+
+def make_teacher(
+    model: Any, extractor: Any, spec: TeacherSpec, device: torch.device | str, dtype: torch.dtype
+) -> SpeechTeacher:
+    """A teacher from a model of ``transformers`` and its feature extractor.
+
+    Raises:
+        DataError: see :func:`load_teacher`.
+    """
+    if int(extractor.sampling_rate) != SAMPLE_RATE:
+        raise DataError(
+            f"teacher {spec.model}: hears {extractor.sampling_rate} Hz; the clips have {SAMPLE_RATE} Hz"
+        )
+    if model.config.model_type == WHISPER:
+        return WhisperTeacher(model.get_encoder(), spec, device, dtype, extractor)
+    return WaveformTeacher(model, spec, device, dtype, bool(extractor.do_normalize))
+
+
+def import_transformers() -> Any:
+    """The package; raises DataError where it is not installed."""
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        raise DataError("transformers is not installed; pip install 'av_ssl[teachers]'") from error
+    return transformers
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over all tensors' values, in hexadecimal; names and their order do not count, since they change
+    with the version of ``transformers``."""
+    parts = []
+    for tensor in model.state_dict().values():
+        values = tensor.detach().cpu().float().contiguous().numpy()
+        parts.append(hashlib.sha256(values.tobytes()).digest())
+    return hashlib.sha256(b"".join(sorted(parts))).hexdigest()
+
+
+def _missing(spec: TeacherSpec, error: Exception) -> str:
+    reason = str(error).partition("\n")[0]
+    if Path(spec.model).is_dir():
+        return (
+            f"teacher {spec.model}: cannot be loaded ({reason}); the folder needs config.json, "
+            "preprocessor_config.json and the weights"
+        )
+    return (
+        f"teacher {spec.model}: is neither a folder nor in the Hugging Face cache ({reason}); fetch it with "
+        f"`hf download {spec.model}`, or name a folder that holds it"
+    )

@@ -1,0 +1,242 @@
+"""Frozen speech foundation models as teachers: WavLM, HuBERT, wav2vec 2.0, data2vec, the Whisper encoder.
+
+What a clip's targets are must not depend on the company that it has in a batch: padding is masked where the
+model can (a front-end with layer norm); clips of other lengths go through apart where it cannot (group norm
+over time, data2vec's stacked positional convolutions); and Whisper hears every clip in its window of 30 s, of
+which only the clip's frames count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from av_ssl.errors import DataError
+from av_ssl.targets.layer_average import averaged_targets, instance_norm
+from av_ssl.targets.log_mel import log_mel
+from av_ssl.targets.teacher_spec import TeacherSpec
+
+FRAME_SAMPLES = 640
+"""Samples of a video frame: 16 kHz at 25 frames a second."""
+FULL_SCALE = 32768.0
+VARIANCE_FLOOR = 1e-7
+"""Of normalised waveforms, as the models' own feature extractors have it."""
+
+Rows = list[int] | slice
+
+
+class SpeechTeacher:
+    """Targets of waveforms: some layers' outputs, normalised, then averaged or stacked.
+
+    It is not an ``nn.Module`` on purpose, and so never part of a student's parameters, distributed wrapper or
+    checkpoint.  Layer l is the output of the l-th block; the last one is taken behind the final layer norm
+    that a pre-norm model has.
+
+    Args:
+        model: of ``transformers``, with ``config``; its Transformer has ``layers``.
+        spec: what is made of it.
+        device, dtype: where and in which precision it runs.
+
+    Attributes:
+        dim: channels D of a target.
+        per_frame: targets a video frame, r.
+        missing: targets that a clip of T frames has fewer than r T, because the last window does not fill.
+    """
+
+    per_frame: int
+    missing: int
+
+    def __init__(self, model: Any, spec: TeacherSpec, device: torch.device | str, dtype: torch.dtype) -> None:
+        self.spec = spec
+        self.device, self.dtype = torch.device(device), dtype
+        self.model = model.to(device, dtype).eval().requires_grad_(False)
+        self.layers = spec.chosen_layers(len(self.blocks))
+        self.depth = len(self.blocks)
+        del self.blocks[self.layers[-1] :]  # no need to run what lies above
+        self.heard: dict[int, Tensor] = {}
+        for number, block in enumerate(self.blocks, start=1):
+            if number in self.layers:
+                block.register_forward_hook(self._keep(number))
+        channels = int(model.config.hidden_size)
+        self.dim = channels * (len(self.layers) if spec.combine == "stack" else 1)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The Transformer's layers."""
+        raise NotImplementedError
+
+    def run(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Run the model on samples float32 ``[B, N]``; returns its output behind the final layer norm."""
+        raise NotImplementedError
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[Rows]:
+        """Clips that go through together."""
+        yield slice(None)
+
+    @torch.no_grad()
+    def __call__(self, waveform: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Targets of clean speech.
+
+        Args:
+            waveform: int16 ``[B, 640 T]``, 16 kHz.
+            lengths: real video frames of each clip, at most T.
+
+        Returns:
+            float32 ``[B, r T, D]``; a clip of n frames has ``r n - missing`` targets, zeros behind them.
+
+        Raises:
+            DataError: a clip is longer than the teacher's window.
+        """
+        clips, frames = len(waveform), waveform.size(1) // FRAME_SAMPLES
+        targets = torch.zeros(clips, frames * self.per_frame, self.dim, device=waveform.device)
+        for rows in self.batches(lengths):
+            part = lengths[rows] if isinstance(rows, slice) else [lengths[row] for row in rows]
+            longest = max(part)
+            wave = waveform[rows, : longest * FRAME_SAMPLES].float() / FULL_SCALE
+            targets[rows, : longest * self.per_frame] = self._targets(wave, part)
+        return targets
+
+    def _targets(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
+        final = self.run(wave, lengths)
+        if self.layers[-1] == self.depth:
+            self.heard[self.depth] = final
+        span = max(lengths) * self.per_frame
+        layers = [
+            nn.functional.pad(x[:, :span], (0, 0, 0, max(0, span - x.size(1)))) for _, x in self._take()
+        ]
+        counts = [length * self.per_frame - self.missing for length in lengths]
+        padding = positions(span, wave.device) >= on_device(counts, wave.device)[:, None]
+        normalize = self.spec.norm == "instance"
+        if self.spec.combine == "stack":
+            layers = [torch.cat([instance_norm(x, padding) if normalize else x for x in layers], dim=-1)]
+            normalize = False
+        targets = averaged_targets(layers, padding, normalize)
+        return targets.masked_fill(padding[..., None], 0.0)
+
+    def _take(self) -> list[tuple[int, Tensor]]:
+        layers = [(number, self.heard[number]) for number in self.layers]
+        self.heard.clear()
+        return layers
+
+    def _keep(self, number: int) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            self.heard[number] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+
+class WaveformTeacher(SpeechTeacher):
+    """wav2vec 2.0 and its kin: convolutions on the waveform, 50 Hz, 2T - 1 targets of T frames.
+
+    Args:
+        normalize: bring each clip to zero mean and unit variance, as the checkpoint's feature extractor says.
+    """
+
+    def __init__(
+        self, model: Any, spec: TeacherSpec, device: torch.device | str, dtype: torch.dtype, normalize: bool
+    ) -> None:
+        super().__init__(model, spec, device, dtype)
+        self.normalize = normalize
+        config = model.config
+        data2vec = config.model_type == "data2vec-audio"
+        self.alone = data2vec or config.feat_extract_norm == "group"
+        self.per_frame = targets_a_frame(math.prod(config.conv_stride), spec)
+        frames = 100
+        self.missing = frames * self.per_frame - convolved(
+            frames * FRAME_SAMPLES, config.conv_kernel, config.conv_stride
+        )
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        blocks: nn.ModuleList = self.model.encoder.layers
+        return blocks
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[Rows]:
+        if not self.alone or len(set(lengths)) == 1:
+            yield slice(None)
+            return
+        for length in sorted(set(lengths)):
+            yield [row for row, other in enumerate(lengths) if other == length]
+
+    def run(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
+        samples = on_device([length * FRAME_SAMPLES for length in lengths], wave.device)[:, None]
+        real = positions(wave.size(1), wave.device) < samples
+        if self.normalize:
+            mean = (wave * real).sum(1, keepdim=True) / samples
+            variance = ((wave - mean).square() * real).sum(1, keepdim=True) / samples
+            wave = (wave - mean) * (variance + VARIANCE_FLOOR).rsqrt()
+        mask = None if len(set(lengths)) == 1 else real.long()
+        output: Tensor = self.model((wave * real).to(self.dtype), attention_mask=mask).last_hidden_state
+        return output
+
+
+class WhisperTeacher(SpeechTeacher):
+    """Whisper's encoder: log-mel of a window of 30 s, 50 Hz, of which a clip of T frames takes the first 2T.
+
+    Args:
+        extractor: the checkpoint's feature extractor: window, hop, filters.
+    """
+
+    missing = 0
+
+    def __init__(
+        self, model: Any, spec: TeacherSpec, device: torch.device | str, dtype: torch.dtype, extractor: Any
+    ) -> None:
+        super().__init__(model, spec, device, dtype)
+        self.window = int(extractor.n_samples)
+        self.fft_size, self.hop = int(extractor.n_fft), int(extractor.hop_length)
+        self.filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32).to(device)
+        self.per_frame = targets_a_frame(self.hop * model.conv1.stride[0] * model.conv2.stride[0], spec)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        blocks: nn.ModuleList = self.model.layers
+        return blocks
+
+    def run(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
+        if wave.size(1) > self.window:
+            raise DataError(
+                f"teacher {self.spec.model}: a clip of {wave.size(1) / 16000:.1f} s does not fit into its "
+                f"window of {self.window / 16000:.0f} s; set task.max_sample_size to at most "
+                f"{self.window // FRAME_SAMPLES}"
+            )
+        samples = on_device([length * FRAME_SAMPLES for length in lengths], wave.device)[:, None]
+        wave = wave * (positions(wave.size(1), wave.device) < samples)
+        wave = nn.functional.pad(wave, (0, self.window - wave.size(1)))
+        mel = log_mel(wave, self.filters, self.fft_size, self.hop)
+        output: Tensor = self.model(mel.to(self.dtype)).last_hidden_state
+        return output
+
+
+def targets_a_frame(stride: int, spec: TeacherSpec) -> int:
+    """r, of a model that makes a vector of every ``stride`` samples.
+
+    Raises:
+        DataError: its frames do not fall on video frames.
+    """
+    if FRAME_SAMPLES % stride:
+        raise DataError(
+            f"teacher {spec.model}: makes {16000 / stride:.2f} vectors a second, which is no multiple of the "
+            "25 video frames; it cannot be a teacher here"
+        )
+    return FRAME_SAMPLES // stride
+
+
+def convolved(samples: int, kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """Length of the output of a stack of convolutions without padding."""
+    for kernel, stride in zip(kernels, strides, strict=True):
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
+def positions(length: int, device: torch.device) -> Tensor:
+    return torch.arange(length, device=device)
+
+
+def on_device(numbers: list[int], device: torch.device) -> Tensor:
+    """Without waiting for the device."""
+    return torch.tensor(numbers).to(device, non_blocking=True)

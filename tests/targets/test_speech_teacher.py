@@ -1,0 +1,209 @@
+"""Teachers against the models that they are made of, and against themselves in other batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from av_ssl.errors import DataError
+from av_ssl.targets.load_teacher import load_teacher, make_teacher, weights_digest
+from av_ssl.targets.speech_teacher import SpeechTeacher
+from av_ssl.targets.teacher_spec import TeacherSpec
+from tests.targets.tiny_teachers import FAMILIES, WHISPER_SECONDS, save_teacher, tiny_teacher
+
+pytest.importorskip("transformers")
+
+EVERY = [*FAMILIES, "whisper"]
+
+
+def teacher(family: str, layers: str = "top:2", dtype=torch.float32, **settings) -> SpeechTeacher:
+    model, extractor = tiny_teacher(family)
+    return make_teacher(model, extractor, TeacherSpec(family, layers, **settings), "cpu", dtype)
+
+
+def waveform(lengths: list[int], frames: int | None = None) -> torch.Tensor:
+    """Clips of noise whose loudness differs, zeros behind them."""
+    rng = np.random.default_rng(0)
+    batch = np.zeros((len(lengths), 640 * (frames or max(lengths))), np.int16)
+    for row, (wave, length) in enumerate(zip(batch, lengths, strict=True)):
+        wave[: 640 * length] = rng.normal(200, 500 * (row + 1), 640 * length)
+    return torch.from_numpy(batch)
+
+
+@torch.no_grad()
+def hidden_states(family: str, wave: np.ndarray) -> list[torch.Tensor]:
+    """Of transformers itself, from its own feature extractor: outputs of all layers ``[S, C]``."""
+    model, extractor = tiny_teacher(family)
+    inputs = extractor(wave.astype(np.float32) / 32768, sampling_rate=16000, return_tensors="pt")
+    if family == "whisper":
+        model = model.get_encoder()
+        inputs = {"input_features": inputs["input_features"]}
+    blocks = model.layers if family == "whisper" else model.encoder.layers
+    seen: list[torch.Tensor] = []
+    for block in blocks:
+        block.register_forward_hook(
+            lambda module, args, output: seen.append(output[0] if isinstance(output, tuple) else output)
+        )
+    last = model(**inputs).last_hidden_state
+    return [x[0, : 2 * len(wave) // 640] for x in [*seen[:-1], last]]
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_targets_are_the_models_own_layers(family: str):
+    wave = waveform([20])
+    layers = hidden_states(family, wave[0].numpy())
+    made = teacher(family, "1-3", norm="none", combine="stack")
+    targets = made(wave, [20])[0]
+    count = 2 * 20 - made.missing
+    assert made.dim == targets.shape[1] == 48
+    np.testing.assert_allclose(targets[:count], torch.cat(layers, dim=1)[:count], atol=2e-4)
+    averaged = teacher(family, "2,3")(wave, [20])[0, :count]
+    normal = [F.instance_norm(x[:count].T[None])[0].T for x in layers[1:]]
+    np.testing.assert_allclose(averaged, (normal[0] + normal[1]) / 2, atol=2e-3)
+
+
+@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("frames", [5, 61])
+def test_two_targets_a_frame_less_the_window_that_does_not_fill(family: str, frames: int):
+    made = teacher(family, "1")
+    targets = made(waveform([frames]), [frames])
+    assert made.missing == (0 if family == "whisper" else 1)
+    assert targets.shape == (1, 2 * frames, 16)
+    absent = targets[0].abs().sum(1) == 0
+    assert absent.tolist() == [False] * (2 * frames - made.missing) + [True] * made.missing
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_company_in_the_batch_does_not_matter(family: str):
+    """Nor do what stands in the padding, or the length of the batch."""
+    lengths = [30, 12, 30, 21]
+    wave = waveform(lengths, 40)
+    made = teacher(family, "top:2")
+    together = made(wave, lengths)
+    for row, length in enumerate(lengths):
+        alone = made(wave[row : row + 1, : 640 * length], [length])
+        np.testing.assert_allclose(together[row, : 2 * length], alone[0], atol=2e-3)
+        assert together[row, 2 * length :].abs().sum() == 0
+
+
+def test_padding_is_silent_whatever_it_holds():
+    lengths = [30, 12]
+    wave = waveform(lengths)
+    dirty = wave.clone()
+    dirty[1, 640 * 12 :] = 9000
+    for family in ("wavlm", "hubert", "whisper"):
+        made = teacher(family)
+        np.testing.assert_allclose(made(dirty, lengths), made(wave, lengths), atol=2e-3)
+
+
+def test_layers_above_the_highest_wanted_do_not_run():
+    low = teacher("wavlm", "1-2", norm="none", combine="stack")
+    whole = teacher("wavlm", "1-3", norm="none", combine="stack")
+    assert len(low.blocks) == 2
+    wave = waveform([10])
+    np.testing.assert_allclose(low(wave, [10]), whole(wave, [10])[..., :32], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["wavlm", "hubert", "whisper"])
+def test_normalised_targets(family: str):
+    targets = teacher(family, "3")(waveform([50]), [50])[0]
+    targets = targets[targets.abs().sum(1) > 0]
+    np.testing.assert_allclose(targets.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(targets.std(0, correction=0), 1, atol=0.02)
+
+
+def test_frozen_in_eval_mode_and_without_gradient():
+    made = teacher("wav2vec2")
+    assert not made.model.training
+    assert not any(parameter.requires_grad for parameter in made.model.parameters())
+    targets = made(waveform([10]), [10])
+    assert not targets.requires_grad
+    assert not targets.is_inference()  # a loss may save it for its backward pass
+    assert torch.equal(targets, made(waveform([10]), [10]))
+
+
+@pytest.mark.parametrize("family", ["wavlm", "whisper"])
+def test_bfloat16_is_close(family: str):
+    wave = waveform([40, 25])
+    exact, rough = (
+        teacher(family, dtype=dtype, norm="none")(wave, [40, 25]) for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert rough.dtype == torch.float32
+    error = (rough - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error < 0.05
+
+
+def test_whisper_hears_no_more_than_its_window():
+    frames = 25 * WHISPER_SECONDS
+    made = teacher("whisper")
+    assert made(waveform([frames]), [frames]).shape == (1, 2 * frames, 16)
+    with pytest.raises(DataError, match=f"window of 5 s; set task.max_sample_size to at most {frames}"):
+        made(waveform([frames + 1]), [frames + 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("top:8", [*range(17, 25)]),
+        ("last", [24]),
+        ("9-11", [9, 10, 11]),
+        ("9", [9]),
+        ("last,3,3-4", [3, 4, 24]),
+    ],
+)
+def test_layers(text: str, chosen: list[int]):
+    assert TeacherSpec("m", text).chosen_layers(24) == chosen
+
+
+@pytest.mark.parametrize("text", ["", "all", "top", "top:x", "3-", "5-3", "0", "0-3", "-1"])
+def test_malformed_layers(text: str):
+    with pytest.raises(DataError, match="teacher m: layers are"):
+        TeacherSpec("m", text)
+
+
+def test_layers_that_the_model_lacks():
+    with pytest.raises(DataError, match="the model has layers 1 to 3"):
+        teacher("wavlm", "4")
+    with pytest.raises(DataError, match="the model has layers 1 to 3"):
+        teacher("wavlm", "top:4")
+
+
+def test_unknown_settings():
+    with pytest.raises(DataError, match="norm is 'batch'; take one of instance, none"):
+        TeacherSpec("m", norm="batch")
+    with pytest.raises(DataError, match="combine is 'sum'"):
+        TeacherSpec("m", combine="sum")
+
+
+@pytest.mark.parametrize("family", ["hubert", "whisper"])
+def test_loads_from_a_folder(tmp_path, family: str):
+    folder = save_teacher(tmp_path / "teacher", family)
+    loaded = load_teacher(TeacherSpec(str(folder), "top:2"))
+    wave = waveform([15])
+    assert torch.equal(loaded(wave, [15]), teacher(family)(wave, [15]))
+
+
+def test_digest_knows_the_weights_and_not_their_names():
+    first, same, other = (tiny_teacher("hubert", seed)[0] for seed in (0, 0, 1))
+    assert weights_digest(first) == weights_digest(same) != weights_digest(other)
+
+
+def test_checkpoints_that_cannot_teach(tmp_path):
+    import transformers
+
+    with pytest.raises(
+        DataError, match=r"neither a folder nor in the Hugging Face cache .*hf download no/such"
+    ):
+        load_teacher(TeacherSpec("no/such"))
+    with pytest.raises(DataError, match=r"cannot be loaded .*needs config.json"):
+        load_teacher(TeacherSpec(str(tmp_path)))
+    config = transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    config.save_pretrained(tmp_path / "text")
+    with pytest.raises(DataError, match="is a bert model; those that can teach are wavlm, hubert"):
+        load_teacher(TeacherSpec(str(tmp_path / "text")))
+    model, extractor = tiny_teacher("hubert")
+    extractor.sampling_rate = 8000
+    with pytest.raises(DataError, match="hears 8000 Hz"):
+        make_teacher(model, extractor, TeacherSpec("m", "1"), "cpu", torch.float32)
