@@ -18,6 +18,7 @@ COMMANDS = {
     "musan": ("av_ssl.cli.musan", "make noise, music, babble and speech lists of the MUSAN corpus"),
     "noise": ("av_ssl.cli.noise", "make babble noise, or lists of your own noise recordings"),
     "targets": ("av_ssl.cli.targets", "cluster MFCC or a model's features to targets for pre-training"),
+    "targets teacher": ("av_ssl.cli.targets_teacher", "dump and cluster what a speech model makes of clips"),
     "check": ("av_ssl.cli.check", "report every problem of a finished data folder"),
     "plan": ("av_ssl.cli.plan", "say what a recipe costs on a data folder: updates, hours, memory, disk"),
     "convert": ("av_ssl.cli.convert", "convert a model between fairseq's checkpoints and safetensors"),
@@ -36,6 +37,8 @@ INTERRUPTED = 130  # exit status of a command ended by Ctrl-C
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns the exit status: 0 done, 1 an error (on stderr), 2 wrong arguments."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if " ".join(words[:2]) in COMMANDS:
+        words[:2] = [" ".join(words[:2])]
     name = words[0] if words and words[0] in COMMANDS else None
     try:
         module = importlib.import_module(COMMANDS[name][0]) if name else None

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         fit_share=args.fit_share,
         dtype="float16" if args.half else "float32",
     )
-    report = TargetMaker(plan, cluster_options(args), _stage).run(args.keep_features)
+    report = TargetMaker(plan, cluster_options(args), show_stage).run(args.keep_features)
     for split, numbers in report.items():
         _print_split(plan, split, numbers)
     print(f"{plan.dictionary}: {plan.clusters} ids; the whole report: {plan.work / 'report.json'}")
@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _stage(text: str) -> Iterator[Progress]:
+def show_stage(text: str) -> Iterator[Progress]:
+    """Name what begins, and show how far it is."""
     print(f"{text}:", flush=True)
     with ProgressBar("shard") as bar:
         yield bar.update

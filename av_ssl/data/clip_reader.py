@@ -34,6 +34,7 @@ class ClipReader:
         normalize: layer norm of each filterbank frame.
         noise: added to the audio.
         clean_audio: with `noise`, also give the audio without it (`audio_clean`), for a teacher.
+        clean_waveform: give the raw samples, too, whatever `modalities` says: for a speech teacher.
         audio_time_mask, video_time_mask: stretches that are silent, or grey.
 
     Raises ValueError when an argument is unknown.
@@ -45,6 +46,7 @@ class ClipReader:
     normalize: bool = True
     noise: NoiseMixer | None = None
     clean_audio: bool = False
+    clean_waveform: bool = False
     audio_time_mask: TimeMask | None = None
     video_time_mask: TimeMask | None = None
 
@@ -65,17 +67,27 @@ class ClipReader:
                         f"clip {clip.id} (line {clip.line} of its manifest) has no {stream}; "
                         f"fill in the column, or leave {stream} out of modalities"
                     )
+            if self.clean_waveform and clip.audio is None:
+                raise DataError(
+                    f"clip {clip.id} (line {clip.line} of its manifest) has no audio, which the teachers "
+                    "hear; fill in the column, or take teachers' targets from disk"
+                )
 
     def read(self, index: int, clip: Clip, labels: Sequence[Tensor], rng: np.random.Generator) -> Sample:
         """The clip as a sample with this index and these labels; raises MediaError when it cannot be read."""
         video = self._read_video(clip, rng) if "video" in self.modalities else None
-        audio, clean, grey = None, None, None
-        if "audio" in self.modalities:
-            audio, clean = self._read_audio(clip, None if video is None else len(video), rng)
+        audio, clean, grey, waveform = None, None, None, None
+        wave = self._read_wave(clip)
+        if wave is not None and "audio" in self.modalities:
+            audio, clean = self._hear(clip, wave, None if video is None else len(video), rng)
             audio = self._silence(audio, rng)
+        if wave is not None and self.clean_waveform:
+            stream = audio if video is None else video
+            assert stream is not None
+            waveform = frame_waveform(wave, len(stream))
         if video is not None and self.video_time_mask is not None:
             grey = self.video_time_mask.draw(len(video), FRAME_RATE, rng)
-        return Sample(index, clip.id, audio, clean, video, labels, grey)
+        return Sample(index, clip.id, audio, clean, video, labels, grey, waveform)
 
     def _read_video(self, clip: Clip, rng: np.random.Generator) -> NDArray[np.uint8]:
         assert clip.video is not None
@@ -86,12 +98,16 @@ class ClipReader:
             raise MediaError(f"{clip.video}: {error}") from error
         return self.crop.apply(frames, crop)
 
-    def _read_audio(
-        self, clip: Clip, frames: int | None, rng: np.random.Generator
+    def _read_wave(self, clip: Clip) -> NDArray[np.int16] | None:
+        if "audio" not in self.modalities and not self.clean_waveform:
+            return None
+        assert clip.audio is not None
+        return read_wave(clip.audio)
+
+    def _hear(
+        self, clip: Clip, clean: NDArray[np.int16], frames: int | None, rng: np.random.Generator
     ) -> tuple[AudioFrames, AudioFrames | None]:
         """The audio as the student hears it, and without noise where that is wanted."""
-        assert clip.audio is not None
-        clean = read_wave(clip.audio)
         heard = clean if self.noise is None else self.noise.mix(clean, rng)
         audio = self._framed(heard, frames)
         if not len(audio):

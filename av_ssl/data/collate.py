@@ -39,6 +39,10 @@ class Sample:
     """int64: the transcript `[L]`, or for each set of frame labels one `[T]`."""
     grey: BoolArray | None = None
     """bool `[T]`, True on video frames that the batch shows as mean grey; `video` itself is never written."""
+    waveform: NDArray[np.int16] | None = None
+    """Clean audio `[T, 640]` for speech teachers, whatever the student hears."""
+    teachers: Sequence[NDArray[np.float16] | None] = ()
+    """Stored targets of each speech teacher, `[n, D]`; None for one that runs in the training step."""
 
     @property
     def frames(self) -> int:
@@ -57,6 +61,7 @@ class Sample:
             audio_clean=None if self.audio_clean is None else self.audio_clean[:frames],
             video=None if self.video is None else self.video[:frames],
             grey=None if self.grey is None else self.grey[:frames],
+            waveform=None if self.waveform is None else self.waveform[:frames],
             labels=[ids[:frames] for ids in self.labels],
         )
 
@@ -97,15 +102,20 @@ def collate_streams(samples: Sequence[Sample], extent: Extent) -> dict[str, Any]
     Returns:
         `source`: `audio` (and `audio_clean`, where samples have it) float32 `[B, 104, T]`, or int16
         `[B, 640 T]` for waveforms, `video` uint8 `[B, 1, T, H, W]`, None for a stream that was not loaded;
-        `padding_mask` bool `[B, T]`; `frame_index` int64 `[F]`, flat indices b*T+t of the real frames.
+        `waveform` int16 `[B, 640 T]`, clean, where samples have it; `padding_mask` bool `[B, T]`;
+        `frame_index` int64 `[F]`, flat indices b*T+t of the real frames.
     """
     source = {
         "audio": _collate_audio([sample.audio for sample in samples], extent),
         "video": _collate_video(samples, extent),
     }
-    clean = _collate_audio([sample.audio_clean for sample in samples], extent)
-    if clean is not None:
-        source["audio_clean"] = clean
+    for name, streams in (
+        ("audio_clean", [sample.audio_clean for sample in samples]),
+        ("waveform", [sample.waveform for sample in samples]),
+    ):
+        clean = _collate_audio(streams, extent)
+        if clean is not None:
+            source[name] = clean
     real = np.arange(extent.frames) < np.asarray(extent.lengths)[:, None]
     return {
         "source": source,

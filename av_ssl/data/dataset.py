@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from av_ssl.data.collate import Extent, Sample, collate_label_sets, collate_stre
 from av_ssl.data.labels import FrameLabels, TextLabels
 from av_ssl.data.manifest import Clip
 from av_ssl.data.masking import Masking
+from av_ssl.data.teacher_batch import TeacherInput, collate_teachers
 from av_ssl.errors import MediaError
 
 # Keep the draws for a clip apart from those for a batch that begins with the same number.
@@ -37,6 +39,7 @@ class AudioVisualDataset(FairseqDataset):
         reader: which streams are loaded, and how.
         labels: transcripts, or sets of frame labels; one entry a clip.
         masking: draws masks for each batch, which needs both streams.
+        teachers: speech teachers whose targets a batch holds, or is prepared for.
         max_frames: length to which clips of a batch are cut.
         pad: pad clips to the longest of a batch; False cuts them to the shortest.
         random_crop: cut at a random place instead of the end.
@@ -55,6 +58,7 @@ class AudioVisualDataset(FairseqDataset):
         reader: ClipReader,
         labels: TextLabels | list[FrameLabels] | None = None,
         masking: Masking | None = None,
+        teachers: Sequence[TeacherInput] = (),
         max_frames: int | None = None,
         pad: bool = True,
         random_crop: bool = False,
@@ -68,6 +72,7 @@ class AudioVisualDataset(FairseqDataset):
         self.text = labels if isinstance(labels, TextLabels) else None
         self.frame_labels = labels if isinstance(labels, list) else []
         self.masking = masking
+        self.teachers = list(teachers)
         self.max_frames = max_frames
         self.pad = pad
         self.random_crop = random_crop
@@ -120,6 +125,8 @@ class AudioVisualDataset(FairseqDataset):
         # By the id, not the position: a test set that is sharded or filtered gets the same noise.
         rng = self._generator(CLIP, zlib.crc32(clip.id.encode()))
         sample = self.reader.read(index, clip, self._labels(index), rng)
+        if self.teachers:
+            sample = replace(sample, teachers=[teacher.read(index) for teacher in self.teachers])
         return sample.cut(min(map(len, sample.labels))) if self.frame_labels else sample
 
     def _labels(self, index: int) -> list[Tensor]:
@@ -137,9 +144,9 @@ class AudioVisualDataset(FairseqDataset):
 
         Returns:
             `id` int64 `[B]`, `utt_id`, `net_input` (see `collate_streams`, `collate_text`; `masks`, see
-            `Masking`), `nsentences`, `ntokens` (target tokens, or real frames), and `target` int64
-            `[B, L]`, or for frame labels `target_list` of int64 `[B, T]`.  Empty where no clip could be
-            read, which fairseq takes for the end of a rank's data.
+            `Masking`; `teachers`, see `TeacherBatch`), `nsentences`, `ntokens` (target tokens, or real
+            frames), and `target` int64 `[B, L]`, or for frame labels `target_list` of int64 `[B, T]`.  Empty
+            where no clip could be read, which fairseq takes for the end of a rank's data.
         """
         readable = [sample for sample in samples if sample is not None]
         if not readable:
@@ -152,6 +159,9 @@ class AudioVisualDataset(FairseqDataset):
         net_input = collate_streams(readable, extent)
         if self.masking is not None:
             net_input["masks"] = self.masking.draw(extent.lengths, extent.frames, rng, training=self.train)
+        if self.teachers:
+            masks = net_input.get("masks")
+            net_input["teachers"] = collate_teachers(readable, self.teachers, extent, masks)
         batch = {
             "id": torch.tensor(ids),
             "utt_id": [sample.utt_id for sample in readable],

@@ -72,11 +72,9 @@ class ClusterHead:
         """``[N, D]`` and ``[V, D]`` -> ``[N, V]``, as one matrix product."""
         if self.target_glu is not None:
             vectors = self.target_glu(vectors)
-        x, vectors = x.float(), vectors.float()
         if self.similarity == "cosine":
-            x = F.normalize(x, dim=-1, eps=SMALLEST_NORM)
-            vectors = F.normalize(vectors, dim=-1, eps=SMALLEST_NORM)
-        return x @ vectors.t()
+            return cosine_similarities(x, vectors)
+        return x.float() @ vectors.float().t()
 
     def cluster_predictions(
         self, x: Tensor, target_list: Sequence[Tensor], index: Tensor
@@ -103,6 +101,12 @@ class ClusterHead:
             "logit_u_list": rest,
             "target_u_list": rest_targets,
         }
+
+
+def cosine_similarities(x: Tensor, vectors: Tensor) -> Tensor:
+    """``[N, D]`` and ``[V, D]`` -> float32 ``[N, V]``, as one matrix product."""
+    x = F.normalize(x.float(), dim=-1, eps=SMALLEST_NORM)
+    return x @ F.normalize(vectors.float(), dim=-1, eps=SMALLEST_NORM).t()
 
 
 def label_classes(task: Any) -> list[int]:

@@ -27,6 +27,7 @@ PRETRAINING_ONLY = (
     "final_pred_proj.",
     "target_glu.",
     "_ema.",
+    "teacher_heads.",
 )
 """Names that start so belong to the pre-training objective; fine-tuning leaves them behind."""
 

@@ -1,8 +1,9 @@
 """Features of a split on disk, in shards that are made independently of each other.
 
 Names and layout are those of AV-HuBERT's and HuBERT's tools: `{split}_{rank}_{count}.npy` holds the frames of
-all clips of a shard one after another, `.len` their number a clip, a line each; shard `rank` of `count` is a
-range of the manifest.  The `.len` file is written last, so that it says that the shard is complete.
+all clips of a shard one after another, `.len` their number a clip, a line each, `.sha256` the checksum of the
+`.npy` file as sha256sum writes it; shard `rank` of `count` is a range of the manifest.  The `.len` file is
+written last, so that it says that the shard is complete.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from av_ssl.data.manifest import Clip, read_manifest
 from av_ssl.errors import DataError, MediaError
 from av_ssl.media.files import write_atomically
 from av_ssl.targets.array_writer import growing_array
-from av_ssl.targets.frame_features import FeatureSpec, FrameFeatures
+from av_ssl.targets.frame_features import FeatureSource, FrameFeatures
+from av_ssl.targets.kept_settings import digest
 
 Lengths = NDArray[np.int64]
 
@@ -51,6 +53,15 @@ class FeatureShard:
     def lengths(self) -> Path:
         """Frames of each clip."""
         return self.folder / f"{self.stem}.len"
+
+    @property
+    def checksum(self) -> Path:
+        """Of `features`."""
+        return self.folder / f"{self.stem}.sha256"
+
+    def checksum_line(self) -> str:
+        """What `checksum` must hold; reads all of `features`."""
+        return f"{digest(self.features)}  {self.features.name}\n"
 
     def range(self, clips: int) -> slice:
         """Its part of a manifest of so many clips."""
@@ -86,6 +97,7 @@ def remove_shards(folder: Path, shards: Sequence[FeatureShard]) -> None:
     for shard in shards:
         shard.lengths.unlink(missing_ok=True)
         shard.features.unlink(missing_ok=True)
+        shard.checksum.unlink(missing_ok=True)
         (folder / f"{shard.split}.json").unlink(missing_ok=True)
     if shards and not any(folder.glob("*.npy")):
         (folder / "settings.json").unlink(missing_ok=True)
@@ -107,7 +119,7 @@ class DumpJob:
 
     shard: FeatureShard
     manifest: Path
-    spec: FeatureSpec
+    spec: FeatureSource
     bad_clips: Path
     dtype: str = "float32"
 
@@ -148,6 +160,7 @@ def dump_shard(job: DumpJob) -> int:
                 )
             append(frames)
             lengths.append(len(frames))
+    write_atomically(job.shard.checksum, job.shard.checksum_line().encode())
     write_atomically(job.shard.lengths, "".join(f"{length}\n" for length in lengths).encode())
     return sum(lengths)
 

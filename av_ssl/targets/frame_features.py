@@ -41,6 +41,13 @@ class FrameFeatures(Protocol):
         """Features `[n, D]` of a whole clip; raises MediaError when it cannot be read."""
 
 
+class FeatureSource(Protocol):
+    """Says which features; small, so that it can be sent to other processes."""
+
+    def open(self, rank: int = 0) -> FrameFeatures:
+        """The features, the model loaded once a process; `rank` chooses among several GPUs."""
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """Which features; small, so that it can be sent to other processes.
@@ -79,12 +86,16 @@ class FeatureSpec:
         """
         if self.checkpoint is None:
             return MfccFeatures()
-        device = self.device
-        if device == "cuda":
-            if not torch.cuda.is_available():
-                raise DataError("--device cuda: torch finds no GPU here; take --device cpu")
-            device = f"cuda:{rank % torch.cuda.device_count()}"
-        return _load_encoder(self.checkpoint, self.layer, device)
+        return _load_encoder(self.checkpoint, self.layer, device_of(self.device, rank))
+
+
+def device_of(device: str, rank: int) -> str:
+    """`cpu`, or for `cuda` the GPU of shard `rank`, in turns; raises DataError where there is none."""
+    if device != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise DataError("--device cuda: torch finds no GPU here; take --device cpu")
+    return f"cuda:{rank % torch.cuda.device_count()}"
 
 
 class MfccFeatures:

@@ -6,22 +6,19 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from av_ssl.data.reading import SAMPLE_RATE
 from av_ssl.errors import DataError
 from av_ssl.targets.speech_teacher import SpeechTeacher, WaveformTeacher, WhisperTeacher
 from av_ssl.targets.teacher_spec import TeacherSpec
 
 WAVEFORM_MODELS = ("wavlm", "hubert", "wav2vec2", "data2vec-audio")
 WHISPER = "whisper"
-SAMPLE_RATE = 16000
 
 
-def load_teacher(
-    spec: TeacherSpec, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> SpeechTeacher:
-    """The teacher, frozen and in eval mode.
+def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
+    """The teacher on the CPU in float32, frozen and in eval mode.
 
     Raises:
         DataError: ``transformers`` is not installed; the checkpoint is neither a folder nor in the Hugging
@@ -42,12 +39,10 @@ def load_teacher(
         if isinstance(error, DataError):
             raise
         raise DataError(_missing(spec, error)) from error
-    return make_teacher(model, extractor, spec, device, dtype)
+    return make_teacher(model, extractor, spec)
 
 
-def make_teacher(
-    model: Any, extractor: Any, spec: TeacherSpec, device: torch.device | str, dtype: torch.dtype
-) -> SpeechTeacher:
+def make_teacher(model: Any, extractor: Any, spec: TeacherSpec) -> SpeechTeacher:
     """A teacher from a model of ``transformers`` and its feature extractor.
 
     Raises:
@@ -58,8 +53,8 @@ def make_teacher(
             f"teacher {spec.model}: hears {extractor.sampling_rate} Hz; the clips have {SAMPLE_RATE} Hz"
         )
     if model.config.model_type == WHISPER:
-        return WhisperTeacher(model.get_encoder(), spec, device, dtype, extractor)
-    return WaveformTeacher(model, spec, device, dtype, bool(extractor.do_normalize))
+        return WhisperTeacher(model.get_encoder(), spec, extractor)
+    return WaveformTeacher(model, spec, bool(extractor.do_normalize))
 
 
 def import_transformers() -> Any:

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from av_ssl.data.reading import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from av_ssl.errors import DataError
 from av_ssl.targets.layer_average import averaged_targets, instance_norm
 from av_ssl.targets.log_mel import log_mel
 from av_ssl.targets.teacher_spec import TeacherSpec
 
-FRAME_SAMPLES = 640
-"""Samples of a video frame: 16 kHz at 25 frames a second."""
 FULL_SCALE = 32768.0
 VARIANCE_FLOOR = 1e-7
 """Of normalised waveforms, as the models' own feature extractors have it."""
@@ -39,7 +38,6 @@ class SpeechTeacher:
     Args:
         model: of ``transformers``, with ``config``; its Transformer has ``layers``.
         spec: what is made of it.
-        device, dtype: where and in which precision it runs.
 
     Attributes:
         dim: channels D of a target.
@@ -50,10 +48,10 @@ class SpeechTeacher:
     per_frame: int
     missing: int
 
-    def __init__(self, model: Any, spec: TeacherSpec, device: torch.device | str, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, spec: TeacherSpec) -> None:
         self.spec = spec
-        self.device, self.dtype = torch.device(device), dtype
-        self.model = model.to(device, dtype).eval().requires_grad_(False)
+        self.dtype = torch.float32
+        self.model = model.float().eval().requires_grad_(False)
         self.layers = spec.chosen_layers(len(self.blocks))
         self.depth = len(self.blocks)
         del self.blocks[self.layers[-1] :]  # no need to run what lies above
@@ -63,6 +61,12 @@ class SpeechTeacher:
                 block.register_forward_hook(self._keep(number))
         channels = int(model.config.hidden_size)
         self.dim = channels * (len(self.layers) if spec.combine == "stack" else 1)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> SpeechTeacher:
+        """Move to a device and a precision; returns the teacher itself."""
+        self.model.to(device, dtype)
+        self.dtype = dtype
+        return self
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -91,12 +95,12 @@ class SpeechTeacher:
         Raises:
             DataError: a clip is longer than the teacher's window.
         """
-        clips, frames = len(waveform), waveform.size(1) // FRAME_SAMPLES
+        clips, frames = len(waveform), waveform.size(1) // SAMPLES_PER_FRAME
         targets = torch.zeros(clips, frames * self.per_frame, self.dim, device=waveform.device)
         for rows in self.batches(lengths):
             part = lengths[rows] if isinstance(rows, slice) else [lengths[row] for row in rows]
             longest = max(part)
-            wave = waveform[rows, : longest * FRAME_SAMPLES].float() / FULL_SCALE
+            wave = waveform[rows, : longest * SAMPLES_PER_FRAME].float() / FULL_SCALE
             targets[rows, : longest * self.per_frame] = self._targets(wave, part)
         return targets
 
@@ -136,10 +140,8 @@ class WaveformTeacher(SpeechTeacher):
         normalize: bring each clip to zero mean and unit variance, as the checkpoint's feature extractor says.
     """
 
-    def __init__(
-        self, model: Any, spec: TeacherSpec, device: torch.device | str, dtype: torch.dtype, normalize: bool
-    ) -> None:
-        super().__init__(model, spec, device, dtype)
+    def __init__(self, model: Any, spec: TeacherSpec, normalize: bool) -> None:
+        super().__init__(model, spec)
         self.normalize = normalize
         config = model.config
         data2vec = config.model_type == "data2vec-audio"
@@ -147,7 +149,7 @@ class WaveformTeacher(SpeechTeacher):
         self.per_frame = targets_a_frame(math.prod(config.conv_stride), spec)
         frames = 100
         self.missing = frames * self.per_frame - convolved(
-            frames * FRAME_SAMPLES, config.conv_kernel, config.conv_stride
+            frames * SAMPLES_PER_FRAME, config.conv_kernel, config.conv_stride
         )
 
     @property
@@ -163,7 +165,7 @@ class WaveformTeacher(SpeechTeacher):
             yield [row for row, other in enumerate(lengths) if other == length]
 
     def run(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
-        samples = on_device([length * FRAME_SAMPLES for length in lengths], wave.device)[:, None]
+        samples = on_device([length * SAMPLES_PER_FRAME for length in lengths], wave.device)[:, None]
         real = positions(wave.size(1), wave.device) < samples
         if self.normalize:
             mean = (wave * real).sum(1, keepdim=True) / samples
@@ -183,13 +185,11 @@ class WhisperTeacher(SpeechTeacher):
 
     missing = 0
 
-    def __init__(
-        self, model: Any, spec: TeacherSpec, device: torch.device | str, dtype: torch.dtype, extractor: Any
-    ) -> None:
-        super().__init__(model, spec, device, dtype)
+    def __init__(self, model: Any, spec: TeacherSpec, extractor: Any) -> None:
+        super().__init__(model, spec)
         self.window = int(extractor.n_samples)
         self.fft_size, self.hop = int(extractor.n_fft), int(extractor.hop_length)
-        self.filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32).to(device)
+        self.filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
         self.per_frame = targets_a_frame(self.hop * model.conv1.stride[0] * model.conv2.stride[0], spec)
 
     @property
@@ -200,13 +200,14 @@ class WhisperTeacher(SpeechTeacher):
     def run(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
         if wave.size(1) > self.window:
             raise DataError(
-                f"teacher {self.spec.model}: a clip of {wave.size(1) / 16000:.1f} s does not fit into its "
-                f"window of {self.window / 16000:.0f} s; set task.max_sample_size to at most "
-                f"{self.window // FRAME_SAMPLES}"
+                f"teacher {self.spec.model}: a clip of {wave.size(1) / SAMPLE_RATE:.1f} s does not fit into "
+                f"its window of {self.window / SAMPLE_RATE:.0f} s; set task.max_sample_size to at most "
+                f"{self.window // SAMPLES_PER_FRAME}"
             )
-        samples = on_device([length * FRAME_SAMPLES for length in lengths], wave.device)[:, None]
+        samples = on_device([length * SAMPLES_PER_FRAME for length in lengths], wave.device)[:, None]
         wave = wave * (positions(wave.size(1), wave.device) < samples)
         wave = nn.functional.pad(wave, (0, self.window - wave.size(1)))
+        self.filters = self.filters.to(wave.device)
         mel = log_mel(wave, self.filters, self.fft_size, self.hop)
         output: Tensor = self.model(mel.to(self.dtype)).last_hidden_state
         return output
@@ -218,12 +219,12 @@ def targets_a_frame(stride: int, spec: TeacherSpec) -> int:
     Raises:
         DataError: its frames do not fall on video frames.
     """
-    if FRAME_SAMPLES % stride:
+    if SAMPLES_PER_FRAME % stride:
         raise DataError(
-            f"teacher {spec.model}: makes {16000 / stride:.2f} vectors a second, which is no multiple of the "
-            "25 video frames; it cannot be a teacher here"
+            f"teacher {spec.model}: makes {SAMPLE_RATE / stride:.2f} vectors a second, which is no multiple "
+            f"of the {FRAME_RATE} video frames; it cannot be a teacher here"
         )
-    return FRAME_SAMPLES // stride
+    return SAMPLES_PER_FRAME // stride
 
 
 def convolved(samples: int, kernels: Sequence[int], strides: Sequence[int]) -> int:

@@ -16,6 +16,7 @@ from av_ssl.data.manifest import Clip
 from av_ssl.data.stored_text import dictionary_of, stored_label_sets
 from av_ssl.data.text import load_dictionary
 from av_ssl.errors import DataError
+from av_ssl.models.teacher_heads import attach_teacher_shapes
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,9 @@ class PretrainingConfig(AudioVisualTaskConfig):
 class PretrainingTask(AudioVisualTask):
     """Clips, with cluster ids or without.
 
-    The model says which masks the data workers draw (its ``masking``), and, where it is not filterbanks, what
-    it hears (its ``audio_input``).
+    The model says which masks the data workers draw (its ``masking``), where it is not filterbanks, what it
+    hears (its ``audio_input``), and what its speech teachers need (``needs_clean_waveform``,
+    ``teacher_inputs``).
 
     The symbols of each label set's dictionary are stored in the checkpoint, which then loads without files.
     """
@@ -61,8 +63,11 @@ class PretrainingTask(AudioVisualTask):
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         self.starts_from_pretrained = not from_checkpoint
+        if not from_checkpoint and "teachers" in cfg:
+            attach_teacher_shapes(cfg)
         model = super().build_model(cfg, from_checkpoint)
         self.masking = getattr(model, "masking", None)
+        self.take_teachers(model)
         self.check_audio_input(getattr(model, "audio_input", "filterbank"))
         return model
 

@@ -20,7 +20,7 @@ EVERY = [*FAMILIES, "whisper"]
 
 def teacher(family: str, layers: str = "top:2", dtype=torch.float32, **settings) -> SpeechTeacher:
     model, extractor = tiny_teacher(family)
-    return make_teacher(model, extractor, TeacherSpec(family, layers, **settings), "cpu", dtype)
+    return make_teacher(model, extractor, TeacherSpec(family, layers, **settings)).to("cpu", dtype)
 
 
 def waveform(lengths: list[int], frames: int | None = None) -> torch.Tensor:
@@ -206,4 +206,4 @@ def test_checkpoints_that_cannot_teach(tmp_path):
     model, extractor = tiny_teacher("hubert")
     extractor.sampling_rate = 8000
     with pytest.raises(DataError, match="hears 8000 Hz"):
-        make_teacher(model, extractor, TeacherSpec("m", "1"), "cpu", torch.float32)
+        make_teacher(model, extractor, TeacherSpec("m", "1"))

@@ -1,0 +1,160 @@
+"""A student's heads for speech teachers, and the keys that name the teachers (DistillAV, arXiv 2502.05766).
+
+One head a teacher: a linear regression of its vectors, and cluster logits, the cosine of a projection with
+one learned vector a cluster.  All read the encoder's last layer; each emits r predictions a video frame, one
+for each of the teacher's vectors in it, instead of pooling the teacher.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, List, NamedTuple, cast
+
+import torch
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from av_ssl.models.cluster_head import cosine_similarities
+from av_ssl.modules.aligned_mtl import GradientBalancer
+from av_ssl.targets.teacher_folder import TeacherFolder
+from av_ssl.targets.teacher_targets import TeacherTargets
+
+SOURCES = ChoiceEnum(["disk", "online"])
+PRECISIONS = ChoiceEnum(["bfloat16", "float16", "float32"])
+HEADS_PREFIX = "teacher_heads."
+
+
+@dataclass
+class TeachersConfig(FairseqDataclass):
+    """Which speech models teach."""
+
+    teachers: List[str] = field(
+        default_factory=list,
+        metadata={"help": "folders of teachers, which `av-ssl targets teacher` makes (absolute paths)"},
+    )
+    teacher_source: SOURCES = field(  # type: ignore[valid-type]
+        default="disk",
+        metadata={"help": "targets that the folders hold, or teachers that run in training (online)"},
+    )
+    teacher_precision: PRECISIONS = field(  # type: ignore[valid-type]
+        default="bfloat16", metadata={"help": "of teachers that run in training"}
+    )
+    soft_label_temp: float = field(
+        default=0.1,
+        metadata={"help": "squared distances to centroids are divided by inertia times this (DistillAV)"},
+    )
+    teacher_shapes: Any = field(
+        default=None, metadata={"help": "sizes of the heads, filled in from the folders; not for you to set"}
+    )
+
+
+class Prediction(NamedTuple):
+    """Of the N frames of one teacher that count, r each, in order."""
+
+    vectors: Tensor
+    """Float32 ``[r N, D]``."""
+    logits: Tensor
+    """Float32 ``[r N, K]``."""
+
+
+class TeacherHead(nn.Module):
+    """Regression and cluster head for one teacher.
+
+    Args:
+        channels: C of the encoder.
+        dim: D of the teacher.
+        per_frame: r.
+        clusters: K.
+        final_dim: channels in which output and clusters are compared.
+        temperature: cosines are divided by it.
+    """
+
+    def __init__(
+        self, channels: int, dim: int, per_frame: int, clusters: int, final_dim: int, temperature: float
+    ) -> None:
+        super().__init__()
+        self.per_frame, self.temperature = per_frame, temperature
+        self.regression = nn.Linear(channels, per_frame * dim)
+        self.cluster_proj = nn.Linear(channels, per_frame * final_dim)
+        self.codebook = nn.Parameter(torch.rand(clusters, final_dim))
+
+    def regress(self, x: Tensor) -> Tensor:
+        """``[N, C]`` -> float32 ``[r N, D]``."""
+        return self.regression(x).unflatten(1, (self.per_frame, -1)).flatten(0, 1).float()
+
+    def classify(self, x: Tensor) -> Tensor:
+        """``[N, C]`` -> logits float32 ``[r N, K]``."""
+        projected = self.cluster_proj(x).unflatten(1, (self.per_frame, -1)).flatten(0, 1)
+        return cosine_similarities(projected, self.codebook) / self.temperature
+
+
+class TeacherHeads(nn.ModuleList):
+    """One :class:`TeacherHead` for each teacher."""
+
+    def __iter__(self) -> Iterator[TeacherHead]:
+        return cast(Iterator[TeacherHead], super().__iter__())
+
+    def predict(
+        self, x: Tensor, index: Sequence[Tensor], balancer: GradientBalancer | None = None
+    ) -> list[Prediction]:
+        """Predictions for each teacher.
+
+        Args:
+            x: encoder output ``[B, T, C]``.
+            index: for each teacher int64 ``[N]``, flat indices b*T+t of the frames that count.
+            balancer: weights what the heads send back to ``x``; None: their gradients add up.
+        """
+        tasks = 2 * len(self)
+        shared = [x] * tasks if balancer is None else balancer.fan_out(x, tasks)
+        return [
+            Prediction(
+                head.regress(shared[2 * k].flatten(0, 1)[frames]),
+                head.classify(shared[2 * k + 1].flatten(0, 1)[frames]),
+            )
+            for k, (head, frames) in enumerate(zip(self, index, strict=True))
+        ]
+
+
+def make_heads(channels: int, shapes: Sequence[Mapping[str, int]], cfg: Any) -> TeacherHeads:
+    """Heads for teachers of these shapes.
+
+    Args:
+        channels: C of the encoder.
+        shapes: ``dim``, ``per_frame`` and ``clusters`` of each teacher.
+        cfg: has ``final_dim`` and ``logit_temp``.
+    """
+    return TeacherHeads(
+        TeacherHead(
+            channels, shape["dim"], shape["per_frame"], shape["clusters"],
+            int(cfg["final_dim"]) or channels, float(cfg["logit_temp"]),
+        )
+        for shape in shapes
+    )  # fmt: skip
+
+
+def attach_teacher_shapes(cfg: Any) -> None:
+    """Fill ``cfg.teacher_shapes`` from the folders, so that the checkpoint loads without them.
+
+    Raises:
+        DataError: a folder is no teacher's.
+    """
+    if not cfg.get("teachers"):
+        return
+    shapes = [TeacherFolder.read(path).shape() for path in cfg.teachers]
+    OmegaConf.set_struct(cfg, False)
+    cfg.teacher_shapes = shapes
+    OmegaConf.set_struct(cfg, True)
+
+
+def open_targets(cfg: Any) -> TeacherTargets:
+    """The teachers that a configuration names.
+
+    Raises:
+        DataError: a folder is missing or damaged.
+    """
+    return TeacherTargets(
+        [TeacherFolder.read(path) for path in cfg.teachers],
+        online=str(cfg.teacher_source) == "online",
+        dtype=getattr(torch, str(cfg.teacher_precision)),
+        temperature=cfg.soft_label_temp,
+    )
