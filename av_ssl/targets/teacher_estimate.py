@@ -39,7 +39,8 @@ class Estimate:
         if self.stored_bytes > self.free_bytes:
             raise DataError(
                 f"{out}: targets take {self.stored_bytes / 1e9:.1f} GB, and "
-                f"{self.free_bytes / 1e9:.1f} GB are free; make room, or let the teacher run in training (--no-dump)"
+                f"{self.free_bytes / 1e9:.1f} GB are free; make room, or let the teacher run in training "
+                "(--no-dump)"
             )
 
 
