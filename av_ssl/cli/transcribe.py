@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-frames", metavar="N", type=positive, help="of a clip, 25 a second (default: --max-tokens)"
     )
     parser.add_argument(
+        "--task-option",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="further key of the task av_recognition, as fairseq-generate takes it; may be repeated",
+    )
+    parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: a GPU if there is one)"
     )
     parser.add_argument(
@@ -114,7 +121,8 @@ def _plans(args: argparse.Namespace, out: Path) -> list[TranscriptPlan]:
             f"--max-frames is {longest}, but a batch holds --max-tokens {args.max_tokens} frames; raise it"
         )
     search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
-    spec = RecogniserSpec(args.checkpoint.absolute(), args.modalities, args.device, search)
+    options = tuple(args.task_option)
+    spec = RecogniserSpec(args.checkpoint.absolute(), args.modalities, args.device, search, options)
     lengths = Lengths(args.min_frames, longest, args.max_tokens)
     return [TranscriptPlan(data, subset, out, spec, lengths) for subset in dict.fromkeys(subsets)]
 

@@ -17,6 +17,7 @@ from fairseq import utils
 from fairseq.data.data_utils import batch_by_size
 from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from av_ssl.data.collate import add_lengths
 from av_ssl.data.dataset import AudioVisualDataset
@@ -56,16 +57,19 @@ class RecogniserSpec:
         modalities: `audio`, `video` or `av`; None: those it was trained with.
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
         search: options of the search.
+        task_options: further keys of the task `av_recognition`, as `KEY=VALUE`.
     """
 
     checkpoint: Path
     modalities: str | None = None
     device: str = "auto"
     search: SearchOptions = SearchOptions()
+    task_options: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """What decides the transcripts; a checkpoint counts by its content."""
-        return {"checkpoint": digest(self.checkpoint), "modalities": self.modalities, **vars(self.search)}
+        settings = {"checkpoint": digest(self.checkpoint), "modalities": self.modalities, **vars(self.search)}
+        return {**settings, "task options": sorted(self.task_options)}
 
     def open(self, rank: int = 0) -> Recogniser:
         """The model, loaded once a process; `rank` chooses among several GPUs when it is.
@@ -110,7 +114,6 @@ class Recogniser:
         self.spec = spec
         self.device = device
         self.model = assemble(stored).to(device)
-        self.modalities = spec.modalities or trained_modalities(stored.task_cfg, spec.checkpoint)
         self.task = RecognitionTask(self._task_config(stored.task_cfg), self.model.text_encoder)
         if not hasattr(self.model, "get_normalized_probs"):
             raise DataError(f"{spec.checkpoint}: {type(self.model).__name__} is no recogniser")
@@ -118,14 +121,24 @@ class Recogniser:
     def _task_config(self, stored: Mapping[str, Any]) -> Any:
         """Features as in training, of whole clips."""
         features = {key: stored[key] for key in FEATURE_KEYS if stored.get(key) is not None}
-        cfg = RecognitionConfig(data="", modalities=self.modalities, seed=1, **features)
+        modalities = self.spec.modalities or trained_modalities(stored, self.spec.checkpoint)
+        cfg = RecognitionConfig(data="", modalities=modalities, seed=1, **features)
         cfg.max_sample_size = cfg.max_trim_sample_size = None
-        return OmegaConf.structured(cfg)
+        try:
+            return OmegaConf.merge(
+                OmegaConf.structured(cfg), OmegaConf.from_dotlist(list(self.spec.task_options))
+            )
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"--task-option: {reason}; fairseq-generate DATA --user-dir av_ssl --task av_recognition "
+                "--help lists the keys"
+            ) from error
 
     @property
     def streams(self) -> tuple[str, ...]:
         """What every clip must have."""
-        return STREAMS[self.modalities]
+        return STREAMS[str(self.task.cfg.modalities)]
 
     def dataset(self, clips: Sequence[Clip]) -> AudioVisualDataset:
         """The clips without transcripts, as the model is to see them."""

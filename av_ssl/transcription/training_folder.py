@@ -123,7 +123,7 @@ class TrainingFolder:
         noted = self.own / "settings.json"
         if not noted.exists() and self.path.exists() and any(self.path.iterdir()):
             raise DataError(
-                f"{self.path}: holds files that this command did not write; choose an --out that is new or empty"
+                f"{self.path}: holds files that this command did not write; choose a new or empty --out"
             )
         keep_settings(noted, settings, f"delete {self.path}, or choose another --out")
         for name, content in files.items():
