@@ -37,7 +37,6 @@ NAMED = 5  # clips in a message
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    search = SearchOptions()
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a fine-tuned recogniser")
     parser.add_argument("data", metavar="DATA", type=Path, help="folder with {subset}.tsv")
     parser.add_argument(
@@ -49,27 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modalities", choices=("audio", "video", "av"), help="(default: those of the training)"
     )
-    parser.add_argument("--beam", type=positive, default=search.beam, help=f"(default: {search.beam})")
-    parser.add_argument(
-        "--lenpen", type=float, default=search.lenpen, help="above 1 favours longer hypotheses (default: 1)"
-    )
-    parser.add_argument(
-        "--max-len-a", type=float, default=search.max_len_a, help="at most A x frames + B tokens (default: 1)"
-    )
-    parser.add_argument("--max-len-b", type=int, default=search.max_len_b, help="(default: 10)")
     parser.add_argument(
         "--max-tokens", metavar="N", type=positive, default=2000, help="frames of a batch (default: 2000)"
     )
     parser.add_argument("--min-frames", metavar="N", type=positive, default=5, help="of a clip (default: 5)")
     parser.add_argument(
         "--max-frames", metavar="N", type=positive, help="of a clip, 25 a second (default: --max-tokens)"
-    )
-    parser.add_argument(
-        "--task-option",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="further key of the task av_recognition, as fairseq-generate takes it; may be repeated",
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: a GPU if there is one)"
@@ -82,7 +66,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that take the GPUs in turn, or jobs at a time on a cluster; each loads the model "
         "(default: 1)",
     )
+    _add_search_arguments(parser)
     add_cluster_arguments(parser)
+
+
+def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    defaults = SearchOptions()
+    group = parser.add_argument_group("how the words are looked for", "as by fairseq-generate")
+    group.add_argument("--beam", type=positive, default=defaults.beam, help=f"(default: {defaults.beam})")
+    group.add_argument(
+        "--lenpen", type=float, default=defaults.lenpen, help="above 1 favours longer hypotheses (default: 1)"
+    )
+    group.add_argument(
+        "--max-len-a",
+        type=float,
+        default=defaults.max_len_a,
+        help="at most A x frames + B tokens (default: 1)",
+    )
+    group.add_argument("--max-len-b", type=int, default=defaults.max_len_b, help="(default: 10)")
+    group.add_argument(
+        "--task-option",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="further key of the task av_recognition, as fairseq-generate takes it; may be repeated",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -128,7 +136,11 @@ def _plans(args: argparse.Namespace, out: Path) -> list[TranscriptPlan]:
 
 
 def _transcribe(plan: TranscriptPlan, args: argparse.Namespace) -> Transcripts:
-    threads = max(1, available_cores() // args.workers) if args.workers > 1 else None
+    threads = None
+    if args.cluster == "slurm":
+        threads = args.slurm_cpus
+    elif args.workers > 1:
+        threads = max(1, available_cores() // args.workers)
     return transcribe(plan, cluster_options(args), _stage, threads)
 
 

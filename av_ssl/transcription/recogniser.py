@@ -115,8 +115,6 @@ class Recogniser:
         self.device = device
         self.model = assemble(stored).to(device)
         self.task = RecognitionTask(self._task_config(stored.task_cfg), self.model.text_encoder)
-        if not hasattr(self.model, "get_normalized_probs"):
-            raise DataError(f"{spec.checkpoint}: {type(self.model).__name__} is no recogniser")
 
     def _task_config(self, stored: Mapping[str, Any]) -> Any:
         """Features as in training, of whole clips."""
@@ -142,7 +140,8 @@ class Recogniser:
 
     def dataset(self, clips: Sequence[Clip]) -> AudioVisualDataset:
         """The clips without transcripts, as the model is to see them."""
-        return self.task.make_dataset("transcribe", list(clips), self.task.cfg, train=False, shuffle=False)
+        # Noise that is asked for comes from the list for test clips.
+        return self.task.make_dataset("test", list(clips), self.task.cfg, train=False, shuffle=False)
 
     @cached_property
     def generator(self) -> Any:

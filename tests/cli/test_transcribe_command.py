@@ -158,12 +158,20 @@ def test_transcripts_of_other_origin_are_not_overwritten(transcribe, tmp_path, c
 
 
 def test_an_unreadable_clip_is_left_out_and_reported(transcribe, data, tmp_path, capsys):
+    wave = (data / "train_3.wav").read_bytes()
     (data / "train_3.wav").write_bytes(b"noise")
     assert transcribe("--subset", "train") == 0
     found = read_hypotheses(tmp_path / "out" / "train.hyp.tsv")
     assert [one.id for one in found] == [f"train_{number}" for number in range(9) if number != 3]
     assert "1 clips are left out: train_3: they cannot be read; " in capsys.readouterr().err
     assert (tmp_path / "out" / "bad_clips.train.tsv").read_text().startswith("train_3\t")
+
+    # Mended, as the message says.
+    (data / "train_3.wav").write_bytes(wave)
+    for name in ("bad_clips.train.tsv", "train.hyp.tsv"):
+        (tmp_path / "out" / name).unlink()
+    assert transcribe("--subset", "train") == 0
+    assert len(read_hypotheses(tmp_path / "out" / "train.hyp.tsv")) == 9
 
 
 def test_many_unreadable_clips_stop_the_run(transcribe, data, capsys):
