@@ -30,7 +30,7 @@ class Rules:
     Args:
         min_confidence: from 0 to 1.
         keep: share of the clips that pass all else, the most confident ones.
-        min_frames, max_frames: of a clip, at 25 Hz; 600 is 24 s, the longest unlabelled clip of RAVEn.
+        min_frames, max_frames: of a clip, at 25 Hz.
     """
 
     min_confidence: float = 0.0

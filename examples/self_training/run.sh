@@ -116,7 +116,10 @@ run av-ssl pseudo-labels "$unlabelled" "$out/transcripts" --subset "$subset" --l
     --min-confidence "$min_confidence" --keep "$keep" --out "$out/data"
 train
 if [[ -f $labelled/test.wrd ]]; then
-    run fairseq-generate "$out/data" --user-dir "$plugin" --task av_recognition --path "$out/model/checkpoint_best.pt" \
+    model=$out/model/checkpoint_best.pt
+    # Of a recipe that does not validate there is no best one.
+    [[ -f $model || ! -f $out/model/checkpoint_last.pt ]] || model=$out/model/checkpoint_last.pt
+    run fairseq-generate "$out/data" --user-dir "$plugin" --task av_recognition --path "$model" \
         --gen-subset test --modalities "$modalities" --scoring wer --beam 50 --max-len-a 1 --max-len-b 10 \
         --max-tokens 2000 --results-path "$out/decode" "${cpu[@]}"
     [[ $print ]] || tail -n 1 "$out/decode/generate-test.txt"
