@@ -22,7 +22,7 @@ from av_ssl.errors import DataError
 
 prepare()  # before fairseq is imported
 
-from av_ssl.transcription.hypotheses import FRAME_RATE  # noqa: E402
+from av_ssl.data.reading import FRAME_RATE  # noqa: E402
 from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions, torch_device  # noqa: E402
 from av_ssl.transcription.transcript_maker import (  # noqa: E402
     Progress,

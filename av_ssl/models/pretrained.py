@@ -17,6 +17,7 @@ from av_ssl.errors import DataError
 from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig, Source
 from av_ssl.models.model_files import read_stored
 from av_ssl.models.stored import StoredModel, plain_config
+from av_ssl.optim.parameter_groups import mark_depths
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ ENCODER_OVERRIDES = {
     "activation_dropout": "activation_dropout",
     "dropout_input": "dropout_input",
     "encoder_layerdrop": "layerdrop",
+    "drop_path": "drop_path",
     "feature_grad_mult": "feature_grad_mult",
     "compile": "compile",
 }
@@ -82,6 +84,10 @@ class PretrainedEncoderConfig(FineTuningMaskConfig):
         default=0.0, metadata={"help": "feed-forward dropout inside the encoder"}
     )
     layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping an encoder layer"})
+    drop_path: float = field(
+        default=0.0,
+        metadata={"help": "probability that a clip skips half an encoder layer (RAVEn's encoders alone)"},
+    )
     feature_grad_mult: float = field(
         default=0.0, metadata={"help": "gradient scale of the front-ends; 0: frozen"}
     )
@@ -116,11 +122,16 @@ def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredMode
         raise CheckpointError(f"{key}: {error}") from error
 
 
-def attach_encoder_config(cfg: Any) -> None:
+def attach_encoder_config(cfg: Any, audio_input: str = "filterbank") -> None:
     """Fill ``cfg.w2v_args`` from ``cfg.w2v_path``, so that the fine-tuned checkpoint loads without that file.
 
+    Args:
+        cfg: the fine-tuned model's configuration.
+        audio_input: what the task gives the model to hear.
+
     Raises:
-        CheckpointError: see :func:`read_checkpoint`; or ``normalize`` differs from pre-training.
+        CheckpointError: see :func:`read_checkpoint`; or ``normalize`` or ``audio_input`` differs from
+            pre-training.
         ValueError: masking is asked for.
     """
     if cfg.get("apply_mask"):
@@ -139,13 +150,23 @@ def attach_encoder_config(cfg: Any) -> None:
             f"task.normalize={cfg.normalize}, but {cfg.w2v_path} was pre-trained with "
             f"normalize={pretrained_normalize}"
         )
+    heard = str(checkpoint.task_cfg.get("audio_input") or "filterbank")  # others came later
+    if heard != audio_input:
+        raise CheckpointError(
+            f"task.audio_input={audio_input}, but {cfg.w2v_path} was pre-trained with audio_input={heard}: "
+            f"set task.audio_input={heard}"
+        )
     OmegaConf.set_struct(cfg, False)
     cfg.w2v_args = {"model": checkpoint.model_cfg, "task": checkpoint.task_cfg}
     OmegaConf.set_struct(cfg, True)
 
 
 def encoder_config(cfg: PretrainedEncoderConfig) -> AudioVisualEncoderConfig:
-    """The pre-trained encoder's configuration with the regularisation that fine-tuning asks for."""
+    """The pre-trained encoder's configuration with the regularisation that fine-tuning asks for.
+
+    Raises:
+        ValueError: fine-tuning asks for regularisation that this kind of encoder has no place for.
+    """
     args = plain_config(cfg.w2v_args)  # references that AV-HuBERT's files hold lead nowhere any more
     stored = {**args.get("task", {}), **args["model"]}
     encoder = AudioVisualEncoderConfig()
@@ -153,7 +174,13 @@ def encoder_config(cfg: PretrainedEncoderConfig) -> AudioVisualEncoderConfig:
         if stored.get(known.name) is not None:
             setattr(encoder, known.name, stored[known.name])
     for target, source in ENCODER_OVERRIDES.items():
-        setattr(encoder, target, getattr(cfg, source))
+        if hasattr(encoder, target):
+            setattr(encoder, target, getattr(cfg, source))
+        elif getattr(cfg, source):
+            raise ValueError(
+                f"model.{source}={getattr(cfg, source)}: the encoder of {cfg.w2v_path} has no {source}; "
+                "leave it out"
+            )
     return encoder
 
 
@@ -191,6 +218,7 @@ class FineTunedEncoder(FairseqEncoder):
         self.w2v_model = AudioVisualEncoder(encoder_config(cfg))
         if load_weights and not cfg.no_pretrained_weights:
             load_pretrained(self.w2v_model, cfg.w2v_path, read_checkpoint(cfg.w2v_path).tensors)
+        mark_depths(self.w2v_model, *self.w2v_model.layer_stack())
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.cfg.encoder_embed_dim
         self.updates = 0

@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from av_ssl.data.reading import FRAME_RATE
 from av_ssl.errors import DataError
 
 COLUMNS = ("id", "confidence", "words", "seconds", "text")
 HEADER = "\t".join(COLUMNS) + "\n"
-FRAME_RATE = 25
-"""Video frames a second, the unit of a clip's length."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 import editdistance
 
 from av_ssl.data.manifest import Clip
-from av_ssl.transcription.hypotheses import FRAME_RATE, Hypothesis
+from av_ssl.data.reading import FRAME_RATE
+from av_ssl.transcription.hypotheses import Hypothesis
 from av_ssl.transcription.pseudo_labels import Choice
 
 BINS = 10
