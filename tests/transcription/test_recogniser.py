@@ -76,6 +76,15 @@ def test_attention_decoder_is_rated_by_the_mean_of_its_tokens(tmp_path, data):
     assert all(0 < one.confidence < 1 for one in longer.values())  # the length penalty is no probability
 
 
+def test_a_model_with_both_heads_is_transcribed_with(tmp_path, data):
+    checkpoint = write_recogniser(tmp_path / "hybrid.pt", "hybrid_ctc_attention", ("audio",))
+    found = transcribe(
+        RecogniserSpec(checkpoint, device="cpu", search=SearchOptions(beam=2, max_len_b=0)), data
+    )
+    assert len(found) == 9
+    assert all(0 < one.confidence < 1 for one in found.values())
+
+
 def test_streams_are_those_of_the_training_unless_named(tmp_path, data):
     checkpoint = write_recogniser(tmp_path / "vsr.pt", "av_hubert_ctc", ("video",))
     recogniser = RecogniserSpec(checkpoint, device="cpu").open()
