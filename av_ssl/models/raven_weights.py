@@ -140,7 +140,7 @@ def inferred_config(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]
 
 
 def complete(tensors: dict[str, Tensor], model: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """The tensors, checked against the model; a norm behind the last block that scales nothing if they lack it.
+    """The tensors, checked against the model; where they lack ``after_norm``, one that scales nothing.
 
     Raises:
         DataError: see :func:`stored_encoder`.

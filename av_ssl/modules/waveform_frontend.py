@@ -16,7 +16,7 @@ FULL_SCALE = 32768
 POOLED = 20
 """Positions of the last stage that make one video frame."""
 FRAME_SAMPLES = 4 * 2**3 * POOLED
-"""640: samples of one video frame (16 kHz / 25 Hz), by the strides of the stem (4) and of three stages (2)."""
+"""640: samples of one video frame (16 kHz / 25 Hz); strides are 4 in the stem and 2 in three stages."""
 
 
 class WaveformTrunk(ResNetTrunk):
