@@ -20,8 +20,8 @@ from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
 from av_ssl.models import av2vec, av_hubert, ctc, hybrid, raven_encoder, seq2seq  # noqa: F401  (registers them)
 from av_ssl.models.av2vec import TEACHER_PREFIX
+from av_ssl.models.encoders import PRETRAINING_ONLY
 from av_ssl.models.model_files import read_stored
-from av_ssl.models.pretrained import PRETRAINING_ONLY
 from av_ssl.models.stored import StoredModel, listed
 
 logger = logging.getLogger(__name__)
