@@ -182,7 +182,7 @@ def encoder_config(cfg: PretrainedEncoderConfig) -> Any:
 
 def build_encoder(cfg: PretrainedEncoderConfig, load_weights: bool) -> Encoder:
     """The encoder that ``cfg.w2v_args`` describes, with weights from ``cfg.w2v_path`` or at random."""
-    stored = cfg.w2v_args["model"]
+    stored = plain_config(cfg.w2v_args)["model"]
     family, stream = family_of(stored), stored.get("modality")
     encoder = family.build(encoder_config(cfg), stream)
     if load_weights and not cfg.no_pretrained_weights:
