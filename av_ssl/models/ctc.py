@@ -1,5 +1,6 @@
 """Recognition with a linear CTC head on the pre-trained encoder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,16 @@ class CTCEncoder(FineTunedEncoder):
         super().__init__(cfg, load_weights)
         self.proj = nn.Linear(self.output_dim, classes)
 
-    def forward(self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None) -> Tensor:
-        """Logits ``[B, T, V]``; padded frames can only be blank."""
-        return blank_on_padding(self.proj(self.encode(source, padding_mask, frame_index)), padding_mask)
+    def forward(
+        self,
+        source: Source,
+        padding_mask: Tensor,
+        frame_index: Tensor | None = None,
+        teachers: Mapping[str, Any] | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Logits ``[B, T, V]``, padded frames can only be blank; and what :meth:`distil` returns."""
+        x = self.encode(source, padding_mask, frame_index)
+        return blank_on_padding(self.proj(x), padding_mask), self.distil(x, source, teachers)
 
 
 def blank_on_padding(logits: Tensor, padding_mask: Tensor) -> Tensor:
@@ -55,11 +63,16 @@ class CTCModel(BaseFairseqModel):
         return cls(cfg, len(task.target_dictionary), load_weights=task.starts_from_pretrained)
 
     def forward(
-        self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None, **unused: Any
-    ) -> dict[str, Tensor]:
-        """``encoder_out``: logits ``[T, B, V]``; ``padding_mask`` ``[B, T]``."""
-        logits = self.w2v_encoder(source, padding_mask, frame_index)
-        return {"encoder_out": logits.transpose(0, 1), "padding_mask": padding_mask}
+        self,
+        source: Source,
+        padding_mask: Tensor,
+        frame_index: Tensor | None = None,
+        teachers: Mapping[str, Any] | None = None,
+        **unused: Any,
+    ) -> dict[str, Any]:
+        """``encoder_out``: logits ``[T, B, V]``; ``padding_mask`` ``[B, T]``; and what ``distil`` adds."""
+        logits, distilled = self.w2v_encoder(source, padding_mask, frame_index, teachers)
+        return {"encoder_out": logits.transpose(0, 1), "padding_mask": padding_mask, **distilled}
 
     def get_normalized_probs(
         self, net_output: dict[str, Tensor], log_probs: bool, sample: dict[str, Any] | None = None

@@ -4,6 +4,7 @@ RAVEn is fine-tuned so (Haliassos et al., 2023, arXiv 2212.06246); any encoder t
 :class:`~av_ssl.models.pretrained.FineTunedEncoder` reads can be.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,7 @@ class HybridModel(FairseqEncoderDecoderModel):
         padding_mask: Tensor,
         prev_output_tokens: Tensor,
         frame_index: Tensor | None = None,
+        teachers: Mapping[str, Any] | None = None,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Run the encoder once and both heads on it.
@@ -77,7 +79,7 @@ class HybridModel(FairseqEncoderDecoderModel):
             The decoder's logits ``[B, L, V]`` for targets whose history is ``prev_output_tokens [B, L]``, and
             a dict with ``ctc_logits [B, T, V]`` and ``encoder_out`` (what the encoder returned).
         """
-        encoder_out = self.encoder(source, padding_mask, frame_index)
+        encoder_out = self.encoder(source, padding_mask, frame_index, teachers)
         logits, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out)
         return logits, {**extra, "encoder_out": encoder_out, "ctc_logits": self.ctc(encoder_out)}
 

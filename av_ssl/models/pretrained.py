@@ -2,22 +2,23 @@
 
 import dataclasses
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
-from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqEncoder
-from omegaconf import II, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from av_ssl.errors import DataError
 from av_ssl.models.av_encoder import Source
 from av_ssl.models.encoders import PRETRAINING_ONLY, CheckpointError, Encoder, family_of, load_pretrained
+from av_ssl.models.finetuning_config import PretrainedEncoderConfig
+from av_ssl.models.finetuning_distillation import RepresentationDistillation, starting_heads
 from av_ssl.models.model_files import read_stored
 from av_ssl.models.stored import StoredModel, plain_config
-from av_ssl.optim.parameter_groups import mark_depths
+from av_ssl.optim.parameter_groups import mark_depths, set_depth
 
 logger = logging.getLogger(__name__)
 
@@ -32,72 +33,6 @@ ENCODER_OVERRIDES = {
     "compile": "compile",
 }
 """Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
-
-
-@dataclass
-class FineTuningMaskConfig(FairseqDataclass):
-    """Keys of AV-HuBERT's fine-tuning YAML files that have no effect with ``apply_mask: false``, which its
-    recipes say; ``apply_mask: true`` is refused."""
-
-    apply_mask: bool = field(default=False, metadata={"help": "masking in fine-tuning: not supported"})
-    mask_length: int = field(default=10, metadata={"help": "without effect"})
-    mask_prob: float = field(default=0.5, metadata={"help": "without effect"})
-    mask_selection: str = field(default="static", metadata={"help": "without effect"})
-    mask_other: float = field(default=0.0, metadata={"help": "without effect"})
-    no_mask_overlap: bool = field(default=False, metadata={"help": "without effect"})
-    mask_channel_length: int = field(default=10, metadata={"help": "without effect"})
-    mask_channel_prob: float = field(default=0.0, metadata={"help": "without effect"})
-    mask_channel_selection: str = field(default="static", metadata={"help": "without effect"})
-    mask_channel_other: float = field(default=0.0, metadata={"help": "without effect"})
-    no_mask_channel_overlap: bool = field(default=False, metadata={"help": "without effect"})
-
-
-@dataclass
-class PretrainedEncoderConfig(FineTuningMaskConfig):
-    """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's but where marked [ours]."""
-
-    w2v_path: str = field(
-        default="",
-        metadata={
-            "help": "pre-trained checkpoint: of a fused encoder (av2vec, av_hubert), of RAVEn's two (raven, "
-            "braven), or RAVEn's published weights"
-        },
-    )
-    no_pretrained_weights: bool = field(
-        default=False, metadata={"help": "take the checkpoint's configuration only and train from scratch"}
-    )
-    dropout_input: float = field(default=0.0, metadata={"help": "dropout of the encoder's fused features"})
-    final_dropout: float = field(default=0.0, metadata={"help": "dropout of the encoder's output"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout inside the encoder"})
-    attention_dropout: float = field(default=0.0, metadata={"help": "attention dropout inside the encoder"})
-    activation_dropout: float = field(
-        default=0.0, metadata={"help": "feed-forward dropout inside the encoder"}
-    )
-    layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping an encoder layer"})
-    drop_path: float = field(
-        default=0.0,
-        metadata={"help": "probability that a clip skips half an encoder layer (RAVEn's encoders alone)"},
-    )
-    feature_grad_mult: float = field(
-        default=0.0, metadata={"help": "gradient scale of the front-ends; 0: frozen"}
-    )
-    freeze_finetune_updates: int = field(
-        default=0, metadata={"help": "updates during which the encoder is frozen (and in eval mode)"}
-    )
-    frozen_train_mode: bool = field(
-        default=False,
-        metadata={
-            "help": "keep a frozen encoder in train mode: dropout acts, batch-norm statistics drift "
-            "(as AV-HuBERT has it) [ours]"
-        },
-    )
-    normalize: bool = field(default=II("task.normalize"), metadata={"help": "must be as in pre-training"})
-    data: Optional[str] = field(default=None, metadata={"help": "without effect: the task's is used"})
-    compile: bool = field(default=False, metadata={"help": "torch.compile the encoder [ours]"})
-    w2v_args: Any = field(
-        default=None,
-        metadata={"help": "the encoder's configuration, filled in from w2v_path; not for you to set"},
-    )
 
 
 def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredModel:
@@ -191,7 +126,11 @@ def build_encoder(cfg: PretrainedEncoderConfig, load_weights: bool) -> Encoder:
 
 
 class FineTunedEncoder(FairseqEncoder):
-    """A pre-trained encoder under a recognition head. Tensors: ``w2v_model.*``."""
+    """A pre-trained encoder under a recognition head. Tensors: ``w2v_model.*``.
+
+    ``distillation`` has the speech teachers that it keeps learning from; None, and no heads for them, where
+    there are none or the model was read from a checkpoint to be used.
+    """
 
     def __init__(self, cfg: PretrainedEncoderConfig, load_weights: bool) -> None:
         super().__init__(dictionary=None)
@@ -201,22 +140,48 @@ class FineTunedEncoder(FairseqEncoder):
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.cfg.encoder_embed_dim
         self.updates = 0
+        self.distillation: RepresentationDistillation | None = None
+        if cfg.teachers and load_weights:
+            self.add_teachers()
+
+    def add_teachers(self) -> None:
+        cfg = self.cfg
+        tensors = {} if cfg.no_pretrained_weights else read_checkpoint(cfg.w2v_path).tensors
+        pretrained = plain_config(cfg.w2v_args)["model"]
+        heads = starting_heads(self.output_dim, cfg, pretrained, tensors)
+        set_depth(heads.parameters(), 0)
+        self.w2v_model.teacher_heads = heads
+        self.distillation = RepresentationDistillation(cfg, heads)
 
     def set_num_updates(self, num_updates: int) -> None:
         self.updates = num_updates
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Drop what AV-HuBERT's fine-tuned checkpoints keep of pre-training."""
+        """Drop what AV-HuBERT's fine-tuned checkpoints keep of pre-training, and heads for teachers that this
+        model does not have."""
         prefix = f"{name}.w2v_model."
+        own = self.w2v_model.state_dict()
         unused = [
             key
             for key in state_dict
-            if key.startswith(prefix) and key.removeprefix(prefix).startswith(PRETRAINING_ONLY)
+            if key.startswith(prefix)
+            and key.removeprefix(prefix).startswith(PRETRAINING_ONLY)
+            and key.removeprefix(prefix) not in own
         ]
         for key in unused:
             del state_dict[key]
         if unused:
             logger.info("left over, of pre-training only: %s", ", ".join(unused))
+
+    @property
+    def teacher_inputs(self) -> Any:
+        """What the data pipeline asks about speech teachers; None where there are none."""
+        return None if self.distillation is None else self.distillation.inputs
+
+    @property
+    def needs_clean_waveform(self) -> bool:
+        """Whether teachers hear the batch."""
+        return self.distillation is not None and self.distillation.online
 
     @property
     def frozen(self) -> bool:
@@ -229,3 +194,20 @@ class FineTunedEncoder(FairseqEncoder):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             x, _ = self.w2v_model.extract_features(source, padding_mask, frame_index=frame_index)
         return self.final_dropout(x)
+
+    def distil(self, x: Tensor, source: Source, teachers: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What speech teachers make of a batch, for a criterion that distils.
+
+        Args:
+            x: what :meth:`encode` returned for it.
+            source: ``waveform`` int16 ``[B, 640 T]``, where teachers run online.
+            teachers: see :class:`~av_ssl.data.teacher_batch.TeacherBatch`.
+
+        Returns:
+            ``distillation``: ``predictions``, ``targets``, ``updates``, ``unfrozen_at``; nothing where there
+            are no teachers, or the encoder is frozen and learns nothing from them.
+        """
+        if self.distillation is None or teachers is None or self.frozen:
+            return {}
+        now = {"updates": self.updates, "unfrozen_at": self.cfg.freeze_finetune_updates}
+        return {"distillation": {**self.distillation(x, source, teachers), **now}}

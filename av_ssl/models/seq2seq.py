@@ -1,5 +1,6 @@
 """Recognition with an attention decoder: the pre-trained encoder under fairseq's Transformer decoder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,11 +44,21 @@ class Seq2SeqEncoder(FineTunedEncoder):
     """The pre-trained encoder as fairseq's decoder and beam search ask for it. Tensors: ``w2v_model.*``."""
 
     def forward(
-        self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None, **unused: Any
-    ) -> dict[str, list[Tensor]]:
-        """``encoder_out`` [T, B, C] and ``encoder_padding_mask`` [B, T], each in a list as fairseq has it."""
+        self,
+        source: Source,
+        padding_mask: Tensor,
+        frame_index: Tensor | None = None,
+        teachers: Mapping[str, Any] | None = None,
+        **unused: Any,
+    ) -> dict[str, Any]:
+        """``encoder_out`` [T, B, C] and ``encoder_padding_mask`` [B, T], each in a list as fairseq has it,
+        and what :meth:`distil` adds."""
         x = self.encode(source, padding_mask, frame_index)
-        return {"encoder_out": [x.transpose(0, 1)], "encoder_padding_mask": [padding_mask]}
+        return {
+            "encoder_out": [x.transpose(0, 1)],
+            "encoder_padding_mask": [padding_mask],
+            **self.distil(x, source, teachers),
+        }
 
     def reorder_encoder_out(
         self, encoder_out: dict[str, list[Tensor]], new_order: Tensor
@@ -136,11 +147,14 @@ class Seq2SeqModel(FairseqEncoderDecoderModel):
         padding_mask: Tensor,
         prev_output_tokens: Tensor,
         frame_index: Tensor | None = None,
+        teachers: Mapping[str, Any] | None = None,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Logits ``[B, L, V]`` for targets whose history is ``prev_output_tokens [B, L]``."""
-        encoder_out = self.encoder(source, padding_mask, frame_index)
-        return self.decoder(prev_output_tokens, encoder_out=encoder_out)
+        """Logits ``[B, L, V]`` for targets whose history is ``prev_output_tokens [B, L]``, and a dict with
+        ``encoder_out`` (what the encoder returned)."""
+        encoder_out = self.encoder(source, padding_mask, frame_index, teachers)
+        logits, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out)
+        return logits, {**extra, "encoder_out": encoder_out}
 
     def max_positions(self) -> None:
         return None

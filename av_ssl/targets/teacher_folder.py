@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,17 @@ class TeacherFolder:
             )
         return points
 
-    def shape(self) -> dict[str, int]:
-        """What decides the shapes of a student's heads."""
-        return {"dim": self.dim, "per_frame": self.per_frame, "clusters": self.clusters}
+    def shape(self) -> dict[str, Any]:
+        """What decides the shapes of a student's heads, and ``targets``: a digest of what decides what these
+        learn, by which a head of another training is known to be for the same teacher."""
+        made = {**self.spec.settings(), "model": None, "weights": self.weights}
+        content = json.dumps(made, sort_keys=True).encode() + self.centroids().tobytes()
+        return {
+            "dim": self.dim,
+            "per_frame": self.per_frame,
+            "clusters": self.clusters,
+            "targets": hashlib.sha256(content).hexdigest(),
+        }
 
 
 def _read_json(path: Path) -> dict[str, Any]:

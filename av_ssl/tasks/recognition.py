@@ -8,6 +8,7 @@ from typing import Any, Optional
 from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
+from av_ssl.criterions.distillation_finetuning import DistillationFineTuning
 from av_ssl.data.clip_reader import ClipReader
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.stored_text import text_state
@@ -16,7 +17,8 @@ from av_ssl.data.time_masking import TimeMask
 from av_ssl.decoding.ctc import CTCBeamSearch
 from av_ssl.decoding.options import save_options
 from av_ssl.models.ctc import CTCModel
-from av_ssl.models.pretrained import attach_encoder_config
+from av_ssl.models.pretrained import FineTunedEncoder, attach_encoder_config
+from av_ssl.models.teacher_heads import attach_teacher_shapes
 from av_ssl.tasks.audio_visual import (
     AudioVisualTask,
     AudioVisualTaskConfig,
@@ -100,7 +102,22 @@ class RecognitionTask(AudioVisualTask):
         self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
             attach_encoder_config(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
-        return super().build_model(cfg, from_checkpoint)
+            attach_teacher_shapes(cfg)
+        model = super().build_model(cfg, from_checkpoint)
+        encoders = [module for module in model.modules() if isinstance(module, FineTunedEncoder)]
+        for encoder in encoders:
+            self.take_teachers(encoder)
+        return model
+
+    def build_criterion(self, cfg: Any) -> Any:
+        """Raises ValueError when the model has speech teachers that the criterion would not listen to."""
+        criterion = super().build_criterion(cfg)
+        if self.teacher_inputs is not None and not isinstance(criterion, DistillationFineTuning):
+            raise ValueError(
+                "model.teachers is set, but this criterion does not distil: set "
+                "criterion._name=distillation_finetuning, with the present one as criterion.recognition"
+            )
+        return criterion
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
         """Read ``{data}/{split}.tsv`` and its transcripts.
