@@ -74,7 +74,7 @@ class DistillAVModel(MaskedAudioVisualEncoder):
     @property
     def needs_clean_waveform(self) -> bool:
         """Whether teachers hear the batch."""
-        return str(self.cfg.teacher_source) == "online"
+        return any(self.targets.online)
 
     def teacher_inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
         """What the data pipeline has to know about the teachers."""

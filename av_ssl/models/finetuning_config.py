@@ -34,8 +34,8 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
     w2v_path: str = field(
         default="",
         metadata={
-            "help": "pre-trained checkpoint: of a fused encoder (av2vec, av_hubert, distillav), of RAVEn's two "
-            "(raven, braven), or RAVEn's published weights"
+            "help": "pre-trained checkpoint: of a fused encoder (av2vec, av_hubert, distillav), of RAVEn's "
+            "two (raven, braven), or RAVEn's published weights"
         },
     )
     no_pretrained_weights: bool = field(

@@ -1,8 +1,8 @@
 """Speech teachers in fine-tuning: heads on the encoder that is fine-tuned, and their targets.
 
-That DistillAV distils in fine-tuning, too, is in its abstract (Zhang et al., 2025, arXiv 2502.05766); how is not
-public: all of this is our choice [ours].  The heads are those of pre-training, on the same layer, and teachers
-hear the clean audio whatever the recogniser sees.
+That DistillAV distils in fine-tuning, too, is in its abstract (Zhang et al., 2025, arXiv 2502.05766); how is
+not public: all of this is our choice [ours].  The heads are those of pre-training, on the same layer, and the
+teachers hear the clean audio whatever the recogniser sees.
 """
 
 import logging
@@ -33,7 +33,6 @@ class RepresentationDistillation:
     def __init__(self, cfg: Any, heads: TeacherHeads) -> None:
         self.cfg = cfg
         self.heads = heads
-        self.online = str(cfg.teacher_source) == "online"
         self._targets: TeacherTargets | None = None
 
     @property

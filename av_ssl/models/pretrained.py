@@ -181,7 +181,7 @@ class FineTunedEncoder(FairseqEncoder):
     @property
     def needs_clean_waveform(self) -> bool:
         """Whether teachers hear the batch."""
-        return self.distillation is not None and self.distillation.online
+        return self.distillation is not None and any(self.distillation.targets.online)
 
     @property
     def frozen(self) -> bool:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from av_ssl.models.cluster_head import cosine_similarities
 from av_ssl.modules.aligned_mtl import GradientBalancer
 from av_ssl.targets.teacher_folder import TeacherFolder
-from av_ssl.targets.teacher_targets import TeacherTargets
+from av_ssl.targets.teacher_targets import TARGET_SOURCES, TeacherTargets
 
-SOURCES = ChoiceEnum(["disk", "online"])
+SOURCES = ChoiceEnum(list(TARGET_SOURCES))
 PRECISIONS = ChoiceEnum(["bfloat16", "float16", "float32"])
 HEADS_PREFIX = "teacher_heads."
 
@@ -34,7 +34,10 @@ class TeachersConfig(FairseqDataclass):
     )
     teacher_source: SOURCES = field(  # type: ignore[valid-type]
         default="disk",
-        metadata={"help": "targets that the folders hold, or teachers that run in training (online)"},
+        metadata={
+            "help": "targets that the folders hold (disk), teachers that run in training (online), or what "
+            "the folders hold and the other teachers online (mixed)"
+        },
     )
     teacher_precision: PRECISIONS = field(  # type: ignore[valid-type]
         default="bfloat16", metadata={"help": "of teachers that run in training"}
@@ -154,7 +157,7 @@ def open_targets(cfg: Any) -> TeacherTargets:
     """
     return TeacherTargets(
         [TeacherFolder.read(path) for path in cfg.teachers],
-        online=str(cfg.teacher_source) == "online",
+        source=str(cfg.teacher_source),
         dtype=getattr(torch, str(cfg.teacher_precision)),
         temperature=cfg.soft_label_temp,
     )

@@ -91,9 +91,6 @@ class SpeechTeacher:
 
         Returns:
             float32 ``[B, r T, D]``; a clip of n frames has ``r n - missing`` targets, zeros behind them.
-
-        Raises:
-            DataError: a clip is longer than the teacher's window.
         """
         clips, frames = len(waveform), waveform.size(1) // SAMPLES_PER_FRAME
         targets = torch.zeros(clips, frames * self.per_frame, self.dim, device=waveform.device)
@@ -179,6 +176,8 @@ class WaveformTeacher(SpeechTeacher):
 class WhisperTeacher(SpeechTeacher):
     """Whisper's encoder: log-mel of a window of 30 s, 50 Hz, of which a clip of T frames takes the first 2T.
 
+    A longer clip is heard in several windows, one after another [ours].
+
     Args:
         extractor: the checkpoint's feature extractor: window, hop, filters.
     """
@@ -198,19 +197,17 @@ class WhisperTeacher(SpeechTeacher):
         return blocks
 
     def run(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
-        if wave.size(1) > self.window:
-            raise DataError(
-                f"teacher {self.spec.model}: a clip of {wave.size(1) / SAMPLE_RATE:.1f} s does not fit into "
-                f"its window of {self.window / SAMPLE_RATE:.0f} s; set task.max_sample_size to at most "
-                f"{self.window // SAMPLES_PER_FRAME}"
-            )
         samples = on_device([length * SAMPLES_PER_FRAME for length in lengths], wave.device)[:, None]
         wave = wave * (positions(wave.size(1), wave.device) < samples)
-        wave = nn.functional.pad(wave, (0, self.window - wave.size(1)))
+        windows = math.ceil(wave.size(1) / self.window)
+        wave = nn.functional.pad(wave, (0, windows * self.window - wave.size(1)))
+        wave = wave.reshape(-1, self.window)
         self.filters = self.filters.to(wave.device)
         mel = log_mel(wave, self.filters, self.fft_size, self.hop)
         output: Tensor = self.model(mel.to(self.dtype)).last_hidden_state
-        return output
+        # The windows of a clip one after another.
+        self.heard = {number: x.reshape(len(lengths), -1, x.size(-1)) for number, x in self.heard.items()}
+        return output.reshape(len(lengths), -1, output.size(-1))
 
 
 def targets_a_frame(stride: int, spec: TeacherSpec) -> int:

@@ -15,8 +15,10 @@ from av_ssl.errors import DataError
 from av_ssl.targets.load_teacher import load_teacher, weights_digest
 from av_ssl.targets.soft_clusters import SoftClusters
 from av_ssl.targets.speech_teacher import SpeechTeacher
-from av_ssl.targets.stored_features import StoredFeatures
+from av_ssl.targets.stored_features import StoredFeatures, dumped_splits
 from av_ssl.targets.teacher_folder import TeacherFolder
+
+TARGET_SOURCES = ("disk", "online", "mixed")
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,8 @@ class TeacherTargets:
 
     Args:
         folders: of the teachers.
-        online: run the teachers in the training step instead of reading what their folders hold.
+        source: ``disk``: read what their folders hold; ``online``: run the teachers in the training step;
+            ``mixed``: run those whose folders hold nothing.
         dtype: in which teachers run.
         temperature: of soft clusters.
     """
@@ -43,17 +46,19 @@ class TeacherTargets:
     def __init__(
         self,
         folders: Sequence[TeacherFolder],
-        online: bool = False,
+        source: str = "disk",
         dtype: torch.dtype = torch.bfloat16,
         temperature: float = 0.1,
     ) -> None:
         self.folders = list(folders)
-        self.online = online
+        self.online = [
+            source == "online" or (source == "mixed" and not dumped_splits(folder.path)) for folder in folders
+        ]
         self.dtype = dtype
         self.clusters = [
             SoftClusters(folder.centroids(), folder.inertia, temperature) for folder in self.folders
         ]
-        self.teachers: list[SpeechTeacher] = []
+        self.teachers: dict[int, SpeechTeacher] = {}
 
     def inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
         """What the data pipeline has to know, for a data set of these clips.
@@ -61,9 +66,12 @@ class TeacherTargets:
         Raises:
             DataError: targets are to come from disk, and a folder lacks some of the clips.
         """
-        if self.online:
-            return [OnlineTeacher(folder.per_frame, folder.missing) for folder in self.folders]
-        return [StoredFeatures(folder, split, clips) for folder in self.folders]
+        return [
+            OnlineTeacher(folder.per_frame, folder.missing)
+            if online
+            else StoredFeatures(folder, split, clips)
+            for folder, online in zip(self.folders, self.online, strict=True)
+        ]
 
     @torch.no_grad()
     def __call__(self, source: Mapping[str, Any], teachers: Mapping[str, Any]) -> list[Target]:
@@ -87,8 +95,8 @@ class TeacherTargets:
 
     def opened(self, number: int, device: torch.device) -> SpeechTeacher:
         """The teacher, loaded when it is first asked, on the device of the batch."""
-        if not self.teachers:
-            self.teachers = [self._open(folder, device) for folder in self.folders]
+        if number not in self.teachers:
+            self.teachers[number] = self._open(self.folders[number], device)
         return self.teachers[number]
 
     def _open(self, folder: TeacherFolder, device: torch.device) -> SpeechTeacher:

@@ -97,8 +97,7 @@ class AudioVisualTask(FairseqTask):
         self.bad_clips_dir = Path(cfg.bad_clips_dir or root.checkpoint.save_dir) if root is not None else None
         if root is not None:
             keep_effective_batch(root, cfg.frames_per_update)
-        self.teacher_inputs: Any = None
-        self.needs_clean_waveform = False
+        self.taught: Any = None
 
     @property
     def source_dictionary(self) -> None:
@@ -128,9 +127,8 @@ class AudioVisualTask(FairseqTask):
         return clips, keep_by_length(clips, cfg.min_sample_size, cfg.max_sample_size)
 
     def take_teachers(self, model: Any) -> None:
-        """Note what the speech teachers of a model need of the data, if it has some."""
-        self.teacher_inputs = getattr(model, "teacher_inputs", None)
-        self.needs_clean_waveform = getattr(model, "needs_clean_waveform", False)
+        """Remember a model that has speech teachers: it is asked what they need when data is loaded."""
+        self.taught = model if getattr(model, "teacher_inputs", None) is not None else None
 
     def make_dataset(
         self, split: str, clips: list[Clip], cfg: Any, train: bool, **parts: Any
@@ -139,7 +137,7 @@ class AudioVisualTask(FairseqTask):
         return AudioVisualDataset(
             clips=clips,
             reader=self.make_reader(split, cfg, train),
-            teachers=() if self.teacher_inputs is None else self.teacher_inputs(split, clips),
+            teachers=() if self.taught is None else self.taught.teacher_inputs(split, clips),
             max_frames=cfg.max_trim_sample_size,
             pad=cfg.pad_audio,
             random_crop=cfg.random_crop,
@@ -157,7 +155,7 @@ class AudioVisualTask(FairseqTask):
             audio_input=str(cfg.audio_input),
             normalize=cfg.normalize,
             noise=self.make_noise(split, cfg, train),
-            clean_waveform=self.needs_clean_waveform,
+            clean_waveform=self.taught is not None and self.taught.needs_clean_waveform,
         )
 
     def make_noise(self, split: str, cfg: Any, train: bool) -> NoiseMixer | None:

@@ -112,7 +112,7 @@ class RecognitionTask(AudioVisualTask):
     def build_criterion(self, cfg: Any) -> Any:
         """Raises ValueError when the model has speech teachers that the criterion would not listen to."""
         criterion = super().build_criterion(cfg)
-        if self.teacher_inputs is not None and not isinstance(criterion, DistillationFineTuning):
+        if self.taught is not None and not isinstance(criterion, DistillationFineTuning):
             raise ValueError(
                 "model.teachers is set, but this criterion does not distil: set "
                 "criterion._name=distillation_finetuning, with the present one as criterion.recognition"

@@ -70,7 +70,7 @@ def test_stored_targets_are_those_of_a_teacher_that_runs_in_training(data: Path,
     batch = collate_teachers(samples, [stored], Extent([0] * 3, lengths, max(lengths)))
     from_disk = TeacherTargets([folder])({}, batch)[0]
 
-    online = TeacherTargets([folder], online=True, dtype=torch.float32)
+    online = TeacherTargets([folder], source="online", dtype=torch.float32)
     samples = [Sample(k, "", None, None, None, (), teachers=[None]) for k in range(3)]
     heard = collate_teachers(samples, online.inputs("valid", clips), Extent([0] * 3, lengths, max(lengths)))
     waveform = np.zeros((3, 640 * max(lengths)), np.int16)
@@ -125,7 +125,7 @@ def test_other_settings_are_refused(folder: Path, data: Path, model: Path, tmp_p
     shutil.move(model, tmp_path / "kept")
     try:
         shutil.copytree(other, model)
-        online = TeacherTargets([TeacherFolder.read(folder)], online=True)
+        online = TeacherTargets([TeacherFolder.read(folder)], source="online")
         with pytest.raises(DataError, match=r"its clusters are of another .*the weights differ"):
             online.opened(0, torch.device("cpu"))
     finally:

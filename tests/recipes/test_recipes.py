@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fairseq import criterions, optim, tasks
+from fairseq import optim, tasks
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults, hydra_init
 from fairseq.optim import lr_scheduler
@@ -17,6 +17,7 @@ from hydra.experimental import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
+from tests.targets.teacher_folders import write_teacher_folder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RECIPES = sorted(path for path in EXAMPLES.glob("*/conf/**/*.yaml") if not path.stem.startswith("_"))
@@ -29,7 +30,17 @@ PRETRAINING_ONLY = (
     "mask_emb", "mask_emb_video", "final_pred_proj.weight", "final_pred_proj.bias", "final_proj.weight",
     "final_proj.bias", "label_embs_concat",
 )  # fmt: skip
-REQUIRED = ("user_dir", "data", "modalities", "w2v_path", "label_dir", "tokenizer_bpe_model", "noise_wav")
+TEACHERS = ("wavlm", "whisper")
+REQUIRED = (
+    "user_dir",
+    "data",
+    "modalities",
+    "w2v_path",
+    "label_dir",
+    "tokenizer_bpe_model",
+    "noise_wav",
+    "teachers",
+)
 """Stated as ??? because hydra lets a command line fill in only what the YAML names; save_dir likewise."""
 
 
@@ -84,6 +95,8 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "dict.wrd.txt").write_text("".join(f"piece{n} 1\n" for n in range(996)))
     for label in ("mfcc", "km"):
         (folder / f"dict.{label}.txt").write_text("".join(f"{n} 1\n" for n in range(2000)))
+    for teacher in TEACHERS:
+        write_teacher_folder(folder / teacher)
     return folder
 
 
@@ -94,6 +107,8 @@ def build(recipe: Path, labels: Path):
     for key, value in (("label_dir", labels), ("noise_wav", "/none"), ("tokenizer_bpe_model", "null")):
         if groups["task"].get(key) == "???":
             values[f"task.{key}"] = str(value)
+    if groups["model"].get("teachers") == "???":
+        values["model.teachers"] = str([str(labels / teacher) for teacher in TEACHERS])
     if groups["task"].get("modalities") == "???":
         values["task.modalities"] = "av"
     if "w2v_path" not in groups["model"]:
@@ -111,17 +126,18 @@ def build(recipe: Path, labels: Path):
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: "-".join(path.relative_to(EXAMPLES).parts))
 def test_builds(recipe: Path, labels: Path):
     cfg, task, model = build(recipe, labels)
-    criterions.build_criterion(cfg.criterion, task)
+    task.build_criterion(cfg.criterion)
     optimizer = optim.build_optimizer(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
     lr_scheduler.build_lr_scheduler(cfg.lr_scheduler, optimizer).step_update(1)
     encoder = next(module for module in model.modules() if hasattr(module, "post_extract_proj"))
     channels = encoder.cfg.encoder_embed_dim
     if channels in ENCODER_PARAMETERS:
-        named = encoder.named_parameters()
-        assert (
-            sum(p.numel() for name, p in named if name not in PRETRAINING_ONLY)
-            == ENCODER_PARAMETERS[channels]
-        )
+        kept = [
+            parameter.numel()
+            for name, parameter in encoder.named_parameters()
+            if name not in PRETRAINING_ONLY and not name.startswith("teacher_heads.")
+        ]
+        assert sum(kept) == ENCODER_PARAMETERS[channels]
 
 
 COMPOSED = [
@@ -148,6 +164,18 @@ def test_last_iterations_of_av_hubert_have_the_published_size(name: str, labels:
     assert sum(parameter.numel() for parameter in model.parameters()) == AV_HUBERT_PARAMETERS[channels]
     assert len(model.state_dict()) == {768: 346, 1024: 538}[channels]
     assert model.label_embs_concat.shape == (2004, 256)
+
+
+def test_distillav_base_is_the_published_script():
+    cfg = load(EXAMPLES / "distillav/conf/pretrain/base_lrs3.yaml")
+    model, task = cfg.model, cfg.task
+    assert task.frames_per_update == cfg.dataset.max_tokens * 8 * 2 == 35_200
+    assert (task.noise_prob, task.noise_snr, cfg.optimization.max_update) == (0.1, "5", 200_000)
+    assert cfg.lr_scheduler.phase_ratio == [0.05, 0.85, 0.1]
+    assert (model.mask_prob_audio, model.mask_length_audio) == (0.8, 10)
+    assert (model.mask_prob_image, model.mask_length_image) == (0.3, 5)
+    assert (model.modality_dropout, model.audio_dropout, model.loss_on) == (0.5, 0.5, "all")
+    assert (model.balance, cfg.criterion.features_pen_weight, model.final_dim) == ("aligned_mtl", 10.0, 256)
 
 
 SCHEDULES = {

@@ -1,0 +1,132 @@
+"""DistillAV by the stock commands: targets from disk and online, two processes, fine-tuning, decoding."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+
+from av_ssl.cli.main import main
+from av_ssl.data.manifest import read_manifest
+from tests.targets.teacher_folders import write_teacher_folder
+from tests.targets.tiny_teachers import save_teacher
+
+from .conftest import REPOSITORY, TINY_ENCODER, stock, train
+
+pytestmark = pytest.mark.slow
+
+STUDENT = [
+    *(option for option in TINY_ENCODER if "top_k" not in option), "model._name=distillav",
+    "criterion._name=distillav", "~model.ema_decay", "~model.average_top_k_layers", "+model.final_dim=8",
+]  # fmt: skip
+TWO_PROCESSES = (
+    sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python",
+)  # fmt: skip
+
+
+def tensors(save: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint_to_cpu(str(save / "checkpoint_last.pt"))["model"]
+
+
+def listed(folders: list[Path]) -> str:
+    return f"[{','.join(map(str, folders))}]"
+
+
+@pytest.fixture(scope="module")
+def teachers(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two folders that hold random targets of all splits."""
+    folder = tmp_path_factory.mktemp("teachers")
+    splits = ("train", "valid", "test")
+    frames = {
+        split: {clip.id: clip.frames for clip in read_manifest(data / f"{split}.tsv")} for split in splits
+    }
+    second = write_teacher_folder(folder / "whisper", frames, missing=0, dim=4, seed=1)
+    return [write_teacher_folder(folder / "wavlm", frames), second]
+
+
+def pretrain(
+    data: Path, teachers: list[Path], save: Path, *options: str, prefix: tuple[str, ...] = ()
+) -> str:
+    return train(
+        "pretrain", save, f"task.data={data}", f"+model.teachers={listed(teachers)}", *STUDENT, *options,
+        prefix=prefix,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pretrained(data: Path, teachers: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    save = tmp_path_factory.mktemp("pretrained")
+    output = pretrain(
+        data, teachers, save, "optimization.max_update=3", "optimization.update_freq=[2]",
+        f"+task.noise_wav={data / 'noise'}", "+task.noise_prob=0.5",
+        "dataset.disable_validation=false", "dataset.validate_interval_updates=3",
+    )  # fmt: skip
+    assert '"task_weights3"' in output
+    assert "valid_teacher1_clusters" in output
+    return save / "checkpoint_last.pt"
+
+
+def test_two_processes_agree_under_either_wrapper(data: Path, teachers: list[Path], tmp_path: Path):
+    """c10d's wrapper averages while gradients are made, fairseq's own afterwards."""
+    for backend in ("legacy_ddp", "pytorch_ddp"):
+        pretrain(
+            data, teachers, tmp_path / backend, "optimization.max_update=2",
+            "distributed_training.distributed_world_size=2", "distributed_training.distributed_backend=gloo",
+            f"distributed_training.ddp_backend={backend}", "distributed_training.find_unused_parameters=true",
+            prefix=TWO_PROCESSES,
+        )  # fmt: skip
+    first, second = tensors(tmp_path / "legacy_ddp"), tensors(tmp_path / "pytorch_ddp")
+    for name, tensor in first.items():
+        assert torch.allclose(tensor.float(), second[name].float(), atol=1e-5), name
+
+
+def test_teachers_in_the_training_step(data: Path, tmp_path: Path):
+    pytest.importorskip("transformers")
+    model, folder = save_teacher(tmp_path / "hubert", "hubert"), tmp_path / "teacher"
+    options = ("--layers", "2-3", "--clusters", "10", "--shards", "2", "--workers", "1", "--no-dump")
+    assert main(["targets", "teacher", str(data), "--out", str(folder), "--model", str(model), *options]) == 0
+    output = pretrain(
+        data, [folder], tmp_path / "run", "optimization.max_update=2", "+model.teacher_source=online",
+        "common.bf16=true",
+    )  # fmt: skip
+    assert '"num_updates": "2"' in output
+    assert "teacher " + str(model) + ": layers 2-3, 16 channels, torch.bfloat16" in output
+    names = tensors(tmp_path / "run")
+    assert {name.partition(".")[0] for name in names if "teacher" in name} == {"teacher_heads"}
+
+
+def test_fine_tuning_keeps_distilling_and_decoding_needs_no_teacher(
+    data: Path, teachers: list[Path], pretrained: Path, tmp_path: Path
+):
+    kept = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in teachers]
+    save = tmp_path / "run"
+    output = train(
+        "finetune", save, f"task.data={data}", f"model.w2v_path={pretrained}", "task.modalities=video",
+        f"+model.teachers={listed(kept)}", "+model.freeze_finetune_updates=1", "optimization.max_update=3",
+        "criterion._name=distillation_finetuning", "~criterion.zero_infinity", "~criterion.post_process",
+        "+criterion.recognition={_name: ctc, zero_infinity: true}",
+    )  # fmt: skip
+    assert "as pre-trained" in output
+    assert '"distillation_loss"' in output
+    for folder in kept:
+        shutil.rmtree(folder)
+    results = stock(
+        "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_recognition",
+        "--path", save / "checkpoint_last.pt", "--gen-subset", "test", "--modalities", "video",
+        "--scoring", "wer", "--max-tokens", "400", "--cpu",
+    )  # fmt: skip
+    assert "WER" in results
+
+
+def test_teachers_without_a_criterion_that_listens_are_refused(
+    data: Path, teachers: list[Path], pretrained: Path, tmp_path: Path
+):
+    output = train(
+        "finetune", tmp_path, f"task.data={data}", f"model.w2v_path={pretrained}", "task.modalities=video",
+        f"+model.teachers={listed(teachers)}", expect=1,
+    )  # fmt: skip
+    assert "model.teachers is set, but this criterion does not distil" in output
