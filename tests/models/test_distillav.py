@@ -215,7 +215,7 @@ def test_nothing_of_the_teachers_is_in_model_or_checkpoint(folders):
 def test_loads_without_the_teachers_folders(tmp_path: Path):
     folder = write_teacher_folder(tmp_path / "teacher")
     model = tiny([str(folder)])
-    cfg = {"model": {"_name": "distillav", **OmegaConf.to_container(model.cfg, enum_to_str=True)},
+    cfg = {"model": {**OmegaConf.to_container(model.cfg, enum_to_str=True), "_name": "distillav"},
            "task": {"_name": "av_pretraining", "normalize": True, "image_crop_size": 22},
            "criterion": {"_name": "distillav"}}  # fmt: skip
     torch.save({"args": None, "cfg": cfg, "model": model.state_dict()}, tmp_path / "model.pt")
