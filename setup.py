@@ -44,6 +44,7 @@ SAFETENSORS = "safetensors>=0.4"
 SCIKIT_IMAGE = "scikit-image>=0.22"
 SCIKIT_LEARN = "scikit-learn>=1.3"
 SUBMITIT = "submitit>=1.5"
+TRANSFORMERS = "transformers>=4.40"
 
 
 class InstallIntoSitePackages(Distribution().get_command_class("install_data")):
@@ -87,6 +88,7 @@ setup(
         "slurm": [SUBMITIT],
         "dlib": [DLIB],
         "convert": [SAFETENSORS],
+        "teachers": [SCIKIT_LEARN, TRANSFORMERS],
         "toy": [PYAV, "espeakng-loader>=0.2.4", "matplotlib>=3.8", SCIKIT_IMAGE],
         "dev": [
             PYAV,
@@ -94,6 +96,7 @@ setup(
             SCIKIT_IMAGE,
             SCIKIT_LEARN,
             SUBMITIT,
+            TRANSFORMERS,
             "mypy",
             "pytest>=8",
             "pytest-xdist>=3.5",

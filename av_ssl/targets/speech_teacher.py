@@ -98,7 +98,8 @@ class SpeechTeacher:
             part = lengths[rows] if isinstance(rows, slice) else [lengths[row] for row in rows]
             longest = max(part)
             wave = waveform[rows, : longest * SAMPLES_PER_FRAME].float() / FULL_SCALE
-            targets[rows, : longest * self.per_frame] = self._targets(wave, part)
+            with torch.autocast(wave.device.type, enabled=False):
+                targets[rows, : longest * self.per_frame] = self._targets(wave, part)
         return targets
 
     def _targets(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -106,9 +107,8 @@ class SpeechTeacher:
         if self.layers[-1] == self.depth:
             self.heard[self.depth] = final
         span = max(lengths) * self.per_frame
-        layers = [
-            nn.functional.pad(x[:, :span], (0, 0, 0, max(0, span - x.size(1)))) for _, x in self._take()
-        ]
+        layers = [fit_length(self.heard[number], span) for number in self.layers]
+        self.heard.clear()
         counts = [length * self.per_frame - self.missing for length in lengths]
         padding = positions(span, wave.device) >= on_device(counts, wave.device)[:, None]
         normalize = self.spec.norm == "instance"
@@ -117,11 +117,6 @@ class SpeechTeacher:
             normalize = False
         targets = averaged_targets(layers, padding, normalize)
         return targets.masked_fill(padding[..., None], 0.0)
-
-    def _take(self) -> list[tuple[int, Tensor]]:
-        layers = [(number, self.heard[number]) for number in self.layers]
-        self.heard.clear()
-        return layers
 
     def _keep(self, number: int) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -229,6 +224,11 @@ def convolved(samples: int, kernels: Sequence[int], strides: Sequence[int]) -> i
     for kernel, stride in zip(kernels, strides, strict=True):
         samples = (samples - kernel) // stride + 1
     return samples
+
+
+def fit_length(x: Tensor, length: int) -> Tensor:
+    """``[B, S, C]`` cut, or filled with zeros, to ``[B, length, C]``."""
+    return nn.functional.pad(x[:, :length], (0, 0, 0, max(0, length - x.size(1))))
 
 
 def positions(length: int, device: torch.device) -> Tensor:

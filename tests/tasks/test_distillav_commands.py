@@ -1,9 +1,8 @@
-"""DistillAV by the stock commands: targets from disk and online, two processes, fine-tuning, decoding."""
+"""DistillAV by the stock commands: targets from disk and online, fine-tuning, decoding."""
 
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,6 @@ STUDENT = [
     *(option for option in TINY_ENCODER if "top_k" not in option), "model._name=distillav",
     "criterion._name=distillav", "~model.ema_decay", "~model.average_top_k_layers", "+model.final_dim=8",
 ]  # fmt: skip
-TWO_PROCESSES = (
-    sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python",
-)  # fmt: skip
 
 
 def tensors(save: Path) -> dict[str, torch.Tensor]:
@@ -48,12 +44,9 @@ def teachers(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     return [write_teacher_folder(folder / "wavlm", frames), second]
 
 
-def pretrain(
-    data: Path, teachers: list[Path], save: Path, *options: str, prefix: tuple[str, ...] = ()
-) -> str:
+def pretrain(data: Path, teachers: list[Path], save: Path, *options: str) -> str:
     return train(
         "pretrain", save, f"task.data={data}", f"+model.teachers={listed(teachers)}", *STUDENT, *options,
-        prefix=prefix,
     )  # fmt: skip
 
 
@@ -68,20 +61,6 @@ def pretrained(data: Path, teachers: list[Path], tmp_path_factory: pytest.TempPa
     assert '"task_weights3"' in output
     assert "valid_teacher1_clusters" in output
     return save / "checkpoint_last.pt"
-
-
-def test_two_processes_agree_under_either_wrapper(data: Path, teachers: list[Path], tmp_path: Path):
-    """c10d's wrapper averages while gradients are made, fairseq's own afterwards."""
-    for backend in ("legacy_ddp", "pytorch_ddp"):
-        pretrain(
-            data, teachers, tmp_path / backend, "optimization.max_update=2",
-            "distributed_training.distributed_world_size=2", "distributed_training.distributed_backend=gloo",
-            f"distributed_training.ddp_backend={backend}", "distributed_training.find_unused_parameters=true",
-            prefix=TWO_PROCESSES,
-        )  # fmt: skip
-    first, second = tensors(tmp_path / "legacy_ddp"), tensors(tmp_path / "pytorch_ddp")
-    for name, tensor in first.items():
-        assert torch.allclose(tensor.float(), second[name].float(), atol=1e-5), name
 
 
 def test_teachers_in_the_training_step(data: Path, tmp_path: Path):

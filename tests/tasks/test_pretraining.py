@@ -1,10 +1,14 @@
 """Pre-training by the stock commands: resuming, accumulation, two processes, bfloat16."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+
+from av_ssl.errors import DataError
+from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 
 from .conftest import REPOSITORY, pretrain, stock
 
@@ -79,3 +83,15 @@ def test_missing_manifest_is_named(tmp_path):
     output = train("pretrain", tmp_path, f"task.data={tmp_path}", *TINY_ENCODER, expect=1)
     assert str(tmp_path / "valid.tsv") in output
     assert "DataError" in output
+
+
+def test_a_run_goes_on_with_the_same_speech_teachers_only():
+    task = PretrainingTask(PretrainingConfig(data="/none"))
+    task.taught = SimpleNamespace(target_digests=["a", "b"])
+    state = task.state_dict()
+    task.load_state_dict(state)
+    task.taught = SimpleNamespace(target_digests=["b", "a"])
+    with pytest.raises(DataError, match=r"model\.teachers: the checkpoint was trained with others"):
+        task.load_state_dict(state)
+    task.taught = None  # a checkpoint that is read to be used
+    task.load_state_dict(state)
