@@ -17,7 +17,7 @@ from pathlib import Path
 from experiment import FULL, MODALITIES, QUICK, REPOSITORY, Corpus, Experiment, Size
 from jobs import Runner
 from measures import commit, error_rates, machine, method_cost
-from methods import METHODS, SCRATCH, Method
+from methods import METHODS, Method
 from tables import Run, Runs, cost_table, gain_table, rate_table, setting
 
 CORPUS_SEED = 1
@@ -80,8 +80,8 @@ EXPLANATION = (
     "{corpus_seed}."
 )
 ABOUT_GAINS = (
-    "Difference to training from scratch, in points: negative is better. In parentheses: seeds in which it "
-    "is better."
+    "Difference to the same recognisers trained from scratch, in points: negative is better. In parentheses: "
+    "seeds in which it is better."
 )
 ABOUT_COSTS = (
     "Means over the seeds. Frames are real ones, 25 a second, without padding. Seconds are those of the "
@@ -92,7 +92,7 @@ ABOUT_COSTS = (
 
 def report(evidence: Evidence, runs: Runs, command: str) -> str:
     """RESULTS.md."""
-    size, gains = evidence.corpus.size, gain_table(runs, SCRATCH)
+    size, gains = evidence.corpus.size, gain_table(runs)
     parts = [
         "# Results on the toy corpus",
         f"Written by `{command}`; every single number is in RESULTS.json. Trained and decoded at "

@@ -25,6 +25,11 @@ CONDITIONS: list[Condition] = [
 ]  # fmt: skip
 
 
+def conditions(method: Method) -> list[Condition]:
+    """Those that a method's recognisers can be tested in."""
+    return [condition for condition in CONDITIONS if condition[0] in method.modalities]
+
+
 @dataclass(frozen=True)
 class FineTuning:
     """Updates in all, and how many of them leave pre-trained weights as they are."""
@@ -103,10 +108,15 @@ class Experiment:
 
     def finetuning_jobs(self, methods: Iterable[Method]) -> list[Job]:
         methods = list(methods)
-        return [self.finetuning(method, modalities) for modalities in MODALITIES for method in methods]
+        return [
+            self.finetuning(method, modalities)
+            for modalities in MODALITIES
+            for method in methods
+            if modalities in method.modalities
+        ]
 
     def decoding_jobs(self, methods: Iterable[Method]) -> list[Job]:
-        return [self.decoding(method, condition) for method in methods for condition in CONDITIONS]
+        return [self.decoding(method, each) for method in methods for each in conditions(method)]
 
     def clustering(self, labels: Labels) -> Job:
         folder = self.label_folder(labels)
@@ -121,7 +131,7 @@ class Experiment:
         return Job(name, tuple(command), own_progress=True, after=tuple(after), folder=folder)
 
     def pretraining(self, stage: Stage) -> Job:
-        overrides = [*self.noise(PRETRAINING_NOISE), *stage.overrides]
+        overrides = [*(self.noise(PRETRAINING_NOISE) if stage.noise else []), *stage.overrides]
         after = [self.corpus.preprocessing()]
         if stage.labels:
             overrides.append(f"+task.label_dir={self.label_folder(stage.labels)}")

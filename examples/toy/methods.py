@@ -41,12 +41,14 @@ class Stage:
         config: YAML file of conf/, without suffix.
         labels: what it predicts, if these are clusters.
         overrides: for the command line; hydra wants a plus sign before keys that the YAML does not name.
+        noise: whether the student's audio is noisy at times.
     """
 
     name: str
     config: str
     labels: Labels | None = None
     overrides: tuple[str, ...] = ()
+    noise: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Method:
         stage: the training of the pre-trained model, which others may come before (see its labels).
         pretrained: whether fine-tuning takes the weights; else only the configuration.
         finetuning: more overrides of the fine-tuning.
+        modalities: of its recognisers.
+        baseline: the same recognisers without pre-training; None: this is one.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Method:
     stage: Stage
     pretrained: bool = True
     finetuning: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ("video", "audio", "av")
+    baseline: Method | None = None
 
 
 AV2VEC_STAGE = Stage("pretrain", "pretrain")
@@ -87,16 +93,41 @@ AV2VEC_MLM_STAGE = Stage(
     "pretrain_av2vec_mlm", "pretrain", AV_HUBERT_1_LABELS, ("+model.use_mlm=true", "+task.labels=[km]")
 )
 
+# RAVEn's authors add no noise in pre-training.
+RAVEN_STAGE = Stage("pretrain_raven", "pretrain_raven", noise=False)
+BRAVEN_STAGE = Stage(
+    "pretrain_braven", "pretrain_raven", overrides=("model._name=braven", "criterion._name=braven"), noise=False
+)
+RAVEN_SYMMETRIC_STAGE = Stage(
+    "pretrain_raven_symmetric", "pretrain_raven", overrides=("+model.within_video=true",), noise=False
+)
+
 SCRATCH = Method("scratch", "from scratch", AV2VEC_STAGE, pretrained=False)
-AV2VEC = Method("av2vec", "AV2vec", AV2VEC_STAGE)
+AV2VEC = Method("av2vec", "AV2vec", AV2VEC_STAGE, baseline=SCRATCH)
+ON_WAVEFORMS = ("+task.audio_input=waveform",)
+ONE_STREAM = ("video", "audio")
+RAVEN_SCRATCH = Method(
+    "raven_scratch", "RAVEn's encoders from scratch", RAVEN_STAGE, False, ON_WAVEFORMS, ONE_STREAM
+)
+
+
+def unimodal(name: str, title: str, stage: Stage) -> Method:
+    """A pre-training of one encoder a stream, on raw audio."""
+    return Method(name, title, stage, True, ON_WAVEFORMS, ONE_STREAM, RAVEN_SCRATCH)
+
+
 METHODS = {
     method.name: method
     for method in (
         SCRATCH,
         AV2VEC,
-        Method("av2vec_mlm", "AV2vec-MLM", AV2VEC_MLM_STAGE),
-        Method("av_hubert_1", "AV-HuBERT, 1st iteration", AV_HUBERT_1_STAGE),
-        Method("av_hubert_2", "AV-HuBERT, 2nd iteration", AV_HUBERT_2_STAGE),
+        Method("av2vec_mlm", "AV2vec-MLM", AV2VEC_MLM_STAGE, baseline=SCRATCH),
+        Method("av_hubert_1", "AV-HuBERT, 1st iteration", AV_HUBERT_1_STAGE, baseline=SCRATCH),
+        Method("av_hubert_2", "AV-HuBERT, 2nd iteration", AV_HUBERT_2_STAGE, baseline=SCRATCH),
+        RAVEN_SCRATCH,
+        unimodal("raven", "RAVEn", RAVEN_STAGE),
+        unimodal("raven_symmetric", "RAVEn, video predicts video too", RAVEN_SYMMETRIC_STAGE),
+        unimodal("braven", "BRAVEn", BRAVEN_STAGE),
     )
 }
 

@@ -46,9 +46,11 @@ def setting(size: Size) -> str:
 
 def mean_and_range(values: Sequence[float]) -> str:
     """
-    >>> mean_and_range([50.0, 60.0, 52.0]), mean_and_range([50.0])
-    ('54.0 (50.0 to 60.0)', '50.0')
+    >>> mean_and_range([50.0, 60.0, 52.0]), mean_and_range([50.0]), mean_and_range([])
+    ('54.0 (50.0 to 60.0)', '50.0', '-')
     """
+    if not values:
+        return "-"
     spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
     return f"{mean(values):.1f}{spread}"
 
@@ -63,7 +65,7 @@ def rate_table(runs: Runs) -> str:
     rows = [
         [
             method.title,
-            *(mean_and_range([run.rates[key] for run in of_method.values()]) for key in keys),
+            *(mean_and_range([run.rates[key] for run in of_method.values() if key in run.rates]) for key in keys),
             seeds_in(of_method),
         ]
         for method, of_method in runs.items()
@@ -72,15 +74,18 @@ def rate_table(runs: Runs) -> str:
     return markdown_table(["", *condition_titles(), "seeds"], rows)
 
 
-def gain_table(runs: Runs, baseline: Method) -> str:
-    """Difference to the baseline over the seeds that both have; empty if there are none."""
+def gain_table(runs: Runs) -> str:
+    """Difference of each method to its baseline over the seeds that both have; empty if there are none."""
     keys = ["_".join(condition) for condition in CONDITIONS]
     rows = []
     for method, of_method in runs.items():
-        shared = sorted(of_method.keys() & runs.get(baseline, {}).keys())
-        if method != baseline and shared:
-            pairs = [(of_method[seed].rates, runs[baseline][seed].rates) for seed in shared]
-            rows.append([method.title, *(gain([own[k] - other[k] for own, other in pairs]) for k in keys)])
+        of_baseline = runs.get(method.baseline, {}) if method.baseline else {}
+        shared = sorted(of_method.keys() & of_baseline.keys())
+        if shared:
+            pairs = [(of_method[seed].rates, of_baseline[seed].rates) for seed in shared]
+            both = [key for key in keys if all(key in rates for pair in pairs for rates in pair)]
+            gains = {key: gain([own[key] - other[key] for own, other in pairs]) for key in both}
+            rows.append([method.title, *(gains.get(key, "-") for key in keys)])
     return markdown_table(["", *condition_titles()], rows) if rows else ""
 
 
