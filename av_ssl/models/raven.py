@@ -19,9 +19,8 @@ from av_ssl.models.av_encoder import Source
 from av_ssl.models.raven_config import BravenConfig, RavenConfig
 from av_ssl.models.raven_encoder import RavenEncoder
 from av_ssl.modules.batch_norm import synchronise_batch_norm, use_batch_statistics
-from av_ssl.modules.masking import blank_frames
 from av_ssl.modules.predictor import Predictor
-from av_ssl.modules.waveform_frontend import mask_waveform
+from av_ssl.optim.parameter_groups import clip_together
 from av_ssl.targets.ema import EMATeacher, cosine_decay
 from av_ssl.targets.layer_average import instance_norm
 from av_ssl.targets.monitors import TargetMonitor, target_monitor
@@ -103,8 +102,7 @@ class RavenModel(BaseFairseqModel):
         for stream in STREAMS:
             predictors = [self.predictors[pair.name] for pair in self.pairs if pair.student == stream]
             for module in (self.student(stream), *predictors):
-                for parameter in module.parameters():
-                    parameter.clip_group = stream  # type: ignore[attr-defined]
+                clip_together(module.parameters(), stream)
 
     def student(self, stream: str) -> RavenEncoder:
         return self.video_student if stream == "video" else self.audio_student
@@ -155,12 +153,10 @@ class RavenModel(BaseFairseqModel):
         teacher.follow_device(next(self.parameters()))
         encoder = teacher.module
         use_batch_statistics(encoder, self.cfg.teacher_drop_path)
-        source = clean_source(source)
-        if str(self.cfg.target) == "last":
-            target = encoder.extract_features(source, padding_mask, frame_index=frame_index)[0].float()
-        else:
-            _, blocks = encoder.encode(source, padding_mask, frame_index, collect_blocks=True)
-            target = torch.stack([block.float() for block in blocks]).mean(0)
+        signal = unmasked(source, stream)
+        average = str(self.cfg.target) == "mean_blocks"
+        target, blocks = encoder.encode(signal, padding_mask, frame_index, collect_blocks=average)
+        target = torch.stack([block.float() for block in blocks]).mean(0) if average else target.float()
         return instance_norm(target, padding_mask) if str(self.cfg.target_norm) == "instance" else target
 
     # -- students --------------------------------------------------------------------------------------------
@@ -192,20 +188,15 @@ class RavenModel(BaseFairseqModel):
             for stream in STREAMS
             if any(pair.teacher == stream for pair in self.pairs)
         }
-        seen = {
-            "video": {"video": blank_frames(source["video"], masks["video"], self.cfg.image_mean)},
-            "audio": {"audio": mask_waveform(source["audio"], masks["audio"])},
-        }
         encoded = {
-            stream: self.student(stream).extract_features(seen[stream], padding_mask, frame_index=frame_index)[0]
+            stream: self.student(stream).encode(source[stream], padding_mask, frame_index, masks[stream])[0]
             for stream in STREAMS
         }
         pairs = {}
         for pair in self.pairs:
             x = self.predictors[pair.name](encoded[pair.student], masks[pair.student], padding_mask)
             index = masks[f"{pair.student}_index"] if pair.within else frame_index
-            target = targets[pair.teacher].flatten(0, 1)[index]
-            pairs[pair.name] = PairOutput(x.flatten(0, 1)[index].float(), target)
+            pairs[pair.name] = PairOutput(*(y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher])))
         monitors = {stream: target_monitor(target, padding_mask) for stream, target in targets.items()}
         self.check_collapse(monitors)
         return {"pairs": pairs, "monitors": monitors}
@@ -268,6 +259,10 @@ class BravenModel(RavenModel):
     """RAVEn with BRAVEn's settings."""
 
 
-def clean_source(source: Source) -> Source:
-    audio = source.get("audio_clean")
-    return {"audio": source["audio"] if audio is None else audio, "video": source["video"]}
+def unmasked(source: Source, stream: str) -> Tensor:
+    """What the teacher of a stream gets: audio without the noise that was added for the student."""
+    clean = source.get("audio_clean") if stream == "audio" else None
+    signal = source[stream] if clean is None else clean
+    if signal is None:
+        raise ValueError(f"source has no {stream}; RAVEn's pre-training needs both streams (task.modalities=av)")
+    return signal
