@@ -68,6 +68,12 @@ class RavenModel(BaseFairseqModel):
     def __init__(self, cfg: RavenConfig) -> None:
         super().__init__()
         self.cfg = cfg
+        for within, probability in (("audio", cfg.mask_prob_audio), ("video", cfg.mask_prob_video)):
+            if cfg[f"within_{within}"] and probability <= 0:
+                raise ValueError(
+                    f"model.mask_prob_{within} is {probability}, but within_{within} predicts masked frames: "
+                    f"raise it, or set within_{within}=false"
+                )
         self.video_student = RavenEncoder(cfg, "video")
         self.audio_student = RavenEncoder(cfg, "audio")
         self.pairs = [Pair("video", "audio"), Pair("audio", "video")]
@@ -114,7 +120,11 @@ class RavenModel(BaseFairseqModel):
         return UnimodalMasking(
             **{
                 stream: SpanMask(
-                    probability, cfg.mask_length, min_spans=1, semantics=str(cfg.mask_semantics)
+                    probability,
+                    cfg.mask_length,
+                    min_spans=1,
+                    equal_counts=str(cfg.mask_semantics) == "fraction",
+                    semantics=str(cfg.mask_semantics),
                 )
                 for stream, probability in (("audio", cfg.mask_prob_audio), ("video", cfg.mask_prob_video))
             }
