@@ -172,6 +172,19 @@ def test_normalisation_must_be_that_of_pretraining(checkpoint):
         config(CTCConfig, path, normalize=False)
 
 
+@pytest.mark.parametrize(("stored", "given"), [({}, "waveform"), ({"audio_input": "waveform"}, "filterbank")])
+def test_audio_input_must_be_that_of_pretraining(tmp_path, stored, given):
+    path = tmp_path / "pretrained.pt"
+    cfg = {"model": {"_name": "av2vec", **TINY}, "task": {"_name": "av_pretraining", **stored}}
+    torch.save({"cfg": cfg, "model": {}}, path)
+    own = OmegaConf.merge(OmegaConf.structured(CTCConfig()), {"w2v_path": str(path), "normalize": True})
+    pretrained = stored.get("audio_input", "filterbank")
+    with pytest.raises(CheckpointError, match=f"task.audio_input={given}, .* audio_input={pretrained}"):
+        attach_encoder_config(own, given)
+    attach_encoder_config(own, pretrained)
+    assert own.w2v_args.model._name == "av2vec"
+
+
 def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         read_checkpoint(tmp_path / "none.pt")
