@@ -5,6 +5,7 @@ one.  A ResNet-18 (1-D on the waveform, 2-D behind a spatio-temporal stem on vid
 relative positions.  Tensor names are those of the published weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,14 +82,13 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         modality: ``audio`` or ``video``.
     """
 
-    frontend: nn.Module
-
     def __init__(self, cfg: RavenEncoderConfig, modality: str) -> None:
         super().__init__(transformer_sizes(cfg))
         if modality not in MODALITIES:
             raise ValueError(f"modality is {modality!r}; it must be one of {', '.join(MODALITIES)}")
         self.cfg = cfg
         self.modality = modality
+        front_end: type[WaveformResNet | VisualResNet]
         front_end = WaveformResNet if modality == "audio" else VisualResNet
         self.frontend = front_end(cfg.resnet_width, ACTIVATION)
         self.embed = nn.Sequential(nn.Linear(8 * cfg.resnet_width, cfg.encoder_embed_dim))
@@ -104,6 +104,11 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         self.frontend.trunk.compile(dynamic=True)
         for block in self.encoders:
             block.compile(dynamic=True)
+
+    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        """The Transformer's blocks, from the input on, and the modules behind them: what learning rates by
+        layer go by."""
+        return list(self.encoders), [self.after_norm]
 
     def project(
         self,
@@ -129,7 +134,7 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         if self.modality == "audio":
             return self.frontend(signal if mask is None else mask_waveform(signal, mask))
         cfg = self.cfg
-        video = normalized(signal, cfg.image_mean, cfg.image_std, self.embed[0].weight.dtype)
+        video = normalized(signal, cfg.image_mean, cfg.image_std, self.after_norm.weight.dtype)
         if mask is not None:
             video = blank_frames(video, mask, cfg.image_mean)
         batch, _, frames = video.shape[:3]

@@ -105,7 +105,7 @@ class RelativeTransformerBlock(nn.Module):
     def normalized(self, x: Tensor) -> Tensor:
         if not isinstance(self.norm_ff, _BatchNorm):
             return self.norm_ff(x)
-        flat = x.flatten(0, 1).float()
+        flat = x.flatten(0, 1).to(self.norm_ff.weight.dtype)
         return self.norm_ff(flat).view(x.shape).to(x.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RelativeTransformerBlock:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from av_ssl.modules.resnet import ResNetTrunk, make_activation
 
-FRAME_SAMPLES = 640
-"""Samples of one video frame: 16 kHz / 25 Hz."""
 FULL_SCALE = 32768
 POOLED = 20
-"""Positions of the last stage in one video frame: 640 samples, by strides 4, 1, 2, 2 and 2."""
+"""Positions of the last stage that make one video frame."""
+FRAME_SAMPLES = 4 * 2**3 * POOLED
+"""640: samples of one video frame (16 kHz / 25 Hz); strides are 4 in the stem and 2 in three stages."""
 
 
 class WaveformTrunk(ResNetTrunk):

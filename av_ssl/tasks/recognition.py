@@ -95,7 +95,7 @@ class RecognitionTask(AudioVisualTask):
         self.require_dictionary()
         self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
-            attach_encoder_config(cfg, str(self.cfg.audio_input))
+            attach_encoder_config(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
         return super().build_model(cfg, from_checkpoint)
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
