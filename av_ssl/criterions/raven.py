@@ -1,4 +1,4 @@
-"""RAVEn's three losses: negative cosine similarity of predictions and teachers' outputs (arXiv 2212.06246)."""
+"""RAVEn's losses: negative cosine similarity of predictions and teachers' outputs (arXiv 2212.06246)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,8 +26,12 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
 class RavenCriterionConfig(FairseqDataclass):
     """Weights of the terms; a term whose predictor the model lacks has none."""
 
-    weight_va: float = field(default=1.0, metadata={"help": "weight of video predicting audio, on all frames"})
-    weight_av: float = field(default=1.0, metadata={"help": "weight of audio predicting video, on all frames"})
+    weight_va: float = field(
+        default=1.0, metadata={"help": "weight of video predicting audio, on all frames"}
+    )
+    weight_av: float = field(
+        default=1.0, metadata={"help": "weight of audio predicting video, on all frames"}
+    )
     weight_aa: float = field(
         default=1.0, metadata={"help": "weight of audio predicting audio, on masked frames"}
     )

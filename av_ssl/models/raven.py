@@ -104,7 +104,7 @@ class RavenModel(BaseFairseqModel):
         )
 
     def name_clip_groups(self) -> None:
-        """Gradients are clipped for each student by itself, its predictors included (optimizer grouped_adam)."""
+        """``grouped_adam`` clips the gradients of each student, its predictors included, by themselves."""
         for stream in STREAMS:
             predictors = [self.predictors[pair.name] for pair in self.pairs if pair.student == stream]
             for module in (self.student(stream), *predictors):
@@ -206,7 +206,9 @@ class RavenModel(BaseFairseqModel):
         for pair in self.pairs:
             x = self.predictors[pair.name](encoded[pair.student], masks[pair.student], padding_mask)
             index = masks[f"{pair.student}_index"] if pair.within else frame_index
-            pairs[pair.name] = PairOutput(*(y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher])))
+            pairs[pair.name] = PairOutput(
+                *(y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher]))
+            )
         monitors = {stream: target_monitor(target, padding_mask) for stream, target in targets.items()}
         self.check_collapse(monitors)
         return {"pairs": pairs, "monitors": monitors}
@@ -274,5 +276,7 @@ def unmasked(source: Source, stream: str) -> Tensor:
     clean = source.get("audio_clean") if stream == "audio" else None
     signal = source[stream] if clean is None else clean
     if signal is None:
-        raise ValueError(f"source has no {stream}; RAVEn's pre-training needs both streams (task.modalities=av)")
+        raise ValueError(
+            f"source has no {stream}; RAVEn's pre-training needs both streams (task.modalities=av)"
+        )
     return signal

@@ -1,4 +1,4 @@
-"""Keys of RAVEn (Haliassos et al., ICLR 2023, arXiv 2212.06246) and BRAVEn (ICASSP 2024, arXiv 2404.02098)."""
+"""Keys of RAVEn (Haliassos et al., ICLR 2023, arXiv 2212.06246) and BRAVEn (ICASSP 2024, 2404.02098)."""
 
 from dataclasses import dataclass, field
 
@@ -65,7 +65,8 @@ class RavenConfig(RavenEncoderConfig):
         metadata={"help": "the teachers skip blocks at random too, as the authors' program had it"},
     )
     sync_batch_norm: bool = field(
-        default=True, metadata={"help": "batch-norm statistics over all GPUs, teachers and predictors included"}
+        default=True,
+        metadata={"help": "batch-norm statistics over all GPUs, teachers and predictors included"},
     )
     min_target_std: float = field(
         default=0.1,

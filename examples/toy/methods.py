@@ -96,7 +96,10 @@ AV2VEC_MLM_STAGE = Stage(
 # RAVEn's authors add no noise in pre-training.
 RAVEN_STAGE = Stage("pretrain_raven", "pretrain_raven", noise=False)
 BRAVEN_STAGE = Stage(
-    "pretrain_braven", "pretrain_raven", overrides=("model._name=braven", "criterion._name=braven"), noise=False
+    "pretrain_braven",
+    "pretrain_raven",
+    overrides=("model._name=braven", "criterion._name=braven"),
+    noise=False,
 )
 RAVEN_SYMMETRIC_STAGE = Stage(
     "pretrain_raven_symmetric", "pretrain_raven", overrides=("+model.within_video=true",), noise=False

@@ -65,7 +65,10 @@ def rate_table(runs: Runs) -> str:
     rows = [
         [
             method.title,
-            *(mean_and_range([run.rates[key] for run in of_method.values() if key in run.rates]) for key in keys),
+            *(
+                mean_and_range([run.rates[key] for run in of_method.values() if key in run.rates])
+                for key in keys
+            ),
             seeds_in(of_method),
         ]
         for method, of_method in runs.items()

@@ -16,7 +16,6 @@ from av_ssl.criterions.raven import (
 )
 from av_ssl.models.raven import BravenModel, RavenModel
 from av_ssl.models.raven_config import BravenConfig, RavenConfig
-
 from av_ssl.optim.parameter_groups import group_of
 
 from .helpers import source

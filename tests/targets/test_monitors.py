@@ -41,9 +41,7 @@ def test_mean_cosine_is_that_of_all_pairs():
     generator = torch.Generator().manual_seed(2)
     target = torch.randn(3, 4, 5, generator=generator)
     unit = F.normalize(target, dim=-1)
-    pairs = [
-        (unit[a] @ unit[b].T).mean() for a in range(3) for b in range(3) if a != b
-    ]
+    pairs = [(unit[a] @ unit[b].T).mean() for a in range(3) for b in range(3) if a != b]
     assert torch.allclose(target_monitor(target).cosine_between_clips, torch.stack(pairs).mean(), atol=1e-6)
 
 

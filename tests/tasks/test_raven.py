@@ -48,7 +48,8 @@ def test_resumed_run_equals_uninterrupted_one(data, tmp_path):
     pretrain(data, tmp_path / "parts", 2, *options)
     assert "Loaded checkpoint" in pretrain(data, tmp_path / "parts", 4, *options)
     whole, parts = (
-        load_checkpoint_to_cpu(str(tmp_path / run / "checkpoint_last.pt"))["model"] for run in ("whole", "parts")
+        load_checkpoint_to_cpu(str(tmp_path / run / "checkpoint_last.pt"))["model"]
+        for run in ("whole", "parts")
     )
     assert any(name.startswith("_ema.video.") for name in whole)
     assert whole.keys() == parts.keys()

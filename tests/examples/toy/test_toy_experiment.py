@@ -75,6 +75,17 @@ def test_av2vec_mlm_predicts_clusters_of_the_first_iteration(experiment: Experim
     assert [one.name for one in clustering.after] == ["preprocess", "train_pretrain_av_hubert_1"]
 
 
+def test_raven_has_a_recogniser_for_each_stream_on_waveforms(experiment: Experiment) -> None:
+    raven = METHODS["raven"]
+    jobs = experiment.finetuning_jobs([raven])
+    assert [overrides(job)["task.modalities"] for job in jobs] == ["video", "audio"]
+    assert {overrides(job)["+task.audio_input"] for job in jobs} == {"waveform"}
+    assert [job.name for job in experiment.decoding_jobs([raven])] == [
+        "decode_raven_video_clean", "decode_raven_audio_clean", "decode_raven_audio_noisy",
+    ]  # fmt: skip
+    assert "+task.noise_prob" not in overrides(experiment.pretraining(raven.stage))
+
+
 def test_mfcc_are_clustered_without_a_model(experiment: Experiment) -> None:
     stage = METHODS["av_hubert_1"].stage
     assert stage.labels is not None
@@ -101,12 +112,11 @@ def test_plus_signs_mark_the_keys_that_the_recipe_does_not_name(experiment: Expe
 def test_models_of_all_stages_build(stage: Stage) -> None:
     recipe = OmegaConf.load(HERE / "conf" / f"{stage.config}.yaml")
     values = OmegaConf.from_dotlist([text.removeprefix("+") for text in stage.overrides])
-    name = recipe.model._name
-    task = {"image_mean": 0.4, "image_std": 0.2}
-    model = OmegaConf.merge(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[name]()), recipe.model)
-    cfg = OmegaConf.merge(
-        OmegaConf.create({"model": model, "task": task}), {"model": values.get("model", {})}
-    )
+    stated = OmegaConf.merge(recipe.model, values.get("model", {}))
+    name = stated._name
+    others = {"task": {"image_mean": 0.4, "image_std": 0.2}, "optimization": {"max_update": 7}}
+    model = OmegaConf.merge(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[name]()), stated)
+    cfg = OmegaConf.create({"model": model, **others})
     with torch.device("meta"):
         built = MODEL_REGISTRY[name].build_model(cfg.model, SimpleNamespace(dictionaries=[range(54)]))
     assert built.masking is not None

@@ -20,7 +20,8 @@ from methods import (
 
 def test_each_training_comes_once_and_after_what_its_labels_need() -> None:
     stages = all_stages(METHODS.values())
-    assert stages == [AV2VEC_STAGE, AV_HUBERT_1_STAGE, AV2VEC_MLM_STAGE, AV_HUBERT_2_STAGE]
+    assert stages[:4] == [AV2VEC_STAGE, AV_HUBERT_1_STAGE, AV2VEC_MLM_STAGE, AV_HUBERT_2_STAGE]
+    assert len({stage.name for stage in stages}) == len(stages)
     for stage in stages:
         assert all(stages.index(earlier) < stages.index(stage) for earlier in label_stages(stage))
 
@@ -44,3 +45,8 @@ def test_label_rates_are_those_of_mfcc_and_of_models() -> None:
 def test_names_and_recipes_exist(method: Method) -> None:
     assert METHODS[method.name] is method
     assert (HERE / "conf" / f"{method.stage.config}.yaml").is_file()
+    if method.pretrained:  # compared with the same recognisers, without pre-training
+        assert method.baseline is not None
+        assert not method.baseline.pretrained
+        assert method.baseline.modalities == method.modalities
+        assert method.baseline.finetuning == method.finetuning
