@@ -56,12 +56,16 @@ def load(path: str | Path) -> BaseFairseqModel:
         DataError: the file is missing, cut off, no checkpoint, or asks for code to be run; it holds a model
             that is unknown here, or not all of the model's tensors.
     """
-    stored = read_stored(path)
+    return assemble(read_stored(path))
+
+
+def assemble(stored: StoredModel) -> BaseFairseqModel:
+    """The model of a file that has been read; see :func:`load`."""
     cfg = build_config(stored)
     try:
         model = build_model(cfg, StoredTask(stored), from_checkpoint=True)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise DataError(f"{path}: its model cannot be built ({error})") from error
+        raise DataError(f"{stored.path}: its model cannot be built ({error})") from error
     load_tensors(model, stored)
     model.cfg = cfg
     model.task_cfg = stored.task_cfg

@@ -51,9 +51,9 @@ class GroupedAdamConfig(FairseqAdamConfig):
 class GroupedAdam(FairseqAdam):
     """fairseq's Adam over one torch parameter group for each group that the model named.
 
-    The peak learning rate of a group is ``lr * layer_decay ** depth``, ``head_lr`` for heads, and at least
-    ``lr_floor``.  Any of fairseq's schedulers sets the rate of a group of peak ``lr``; the others follow in
-    proportion between floor and peak (see :func:`group_lr`).
+    The peak learning rate of a group is ``lr * layer_decay ** depth``, ``head_lr`` outside the pre-trained
+    encoder, and at least ``lr_floor``.  Any of fairseq's schedulers sets the rate of a group of peak ``lr``;
+    the others follow in proportion between floor and peak (see :func:`group_lr`).
 
     Works in fp32, with ``--bf16``, ``--memory-efficient-fp16``/``-bf16`` and ``--amp``, and with ``--fp16``
     together with ``--fp16-no-flatten-grads`` (one flat tensor has no groups).
@@ -76,7 +76,9 @@ class GroupedAdam(FairseqAdam):
         self.scheduled_lr = self.base_lr
         self.set_lr(self.base_lr)
         for (group, members), peak in zip(groups.items(), self.peaks, strict=True):
-            place = "heads" if group.depth is None else f"encoder, {group.depth} layers below its output"
+            place = f"encoder, {group.depth} layers below its output"
+            if group.depth is None:
+                place = "new parameters"
             logger.info(
                 "peak learning rate %.3g: %s%s (%d tensors)",
                 peak, place, group.clip and f", clipped as {group.clip}", len(members),

@@ -62,17 +62,21 @@ class RecognitionTask(AudioVisualTask):
 
     The dictionary and the tokenizer are stored in the checkpoint (as plain strings and bytes in a tensor, no
     pickled objects), and a checkpoint whose dictionary differs from the data's is refused.
+
+    Args:
+        cfg: keys.
+        text_encoder: that of the model, for clips without transcripts; None: the data's.
     """
 
     cfg: RecognitionConfig
 
-    def __init__(self, cfg: RecognitionConfig) -> None:
+    def __init__(self, cfg: RecognitionConfig, text_encoder: Optional[TextEncoder] = None) -> None:
         super().__init__(cfg)
         self.dictionary_file = Path(cfg.label_dir or cfg.data) / f"dict.{cfg.labels}.txt"
         self.starts_from_pretrained = True
         # Where the data has none, decoding fills this dictionary, which it holds by then, from a checkpoint.
-        self.text_encoder = TextEncoder(Dictionary(), origin=str(self.dictionary_file))
-        if self.dictionary_file.exists():
+        self.text_encoder = text_encoder or TextEncoder(Dictionary(), origin=str(self.dictionary_file))
+        if text_encoder is None and self.dictionary_file.exists():
             self.text_encoder = TextEncoder.load(self.dictionary_file, self.find_tokenizer())
 
     def find_tokenizer(self) -> Path | None:

@@ -71,7 +71,7 @@ def hybrid(data, pretrained, tmp_path_factory):
     """The folder of a run of two epochs, each of which left a checkpoint, and what training said."""
     save = tmp_path_factory.mktemp("hybrid")
     output = finetune(
-        data, pretrained, save, 1000, *HYBRID, "+optimization.max_epoch=2", *EVERY_EPOCH,
+        data, pretrained, save, 1000, *HYBRID, "optimization.max_epoch=2", *EVERY_EPOCH,
         "dataset.disable_validation=false",
     )  # fmt: skip
     return save, output
@@ -105,7 +105,7 @@ def test_seq2seq_decodes_in_noise(data, seq2seq, tmp_path):
 @pytest.mark.slow
 def test_hybrid_learns_by_layer_and_logs_both_losses(hybrid):
     _, output = hybrid
-    assert re.search(r"peak learning rate 0\.004: heads", output)
+    assert re.search(r"peak learning rate 0\.004: new parameters", output)
     assert re.search(r"peak learning rate 0\.001: encoder, 1 layers below its output", output)
     for key in ("ctc_loss", "attention_loss", "accuracy", "unaligned", "valid_uer"):
         assert re.search(rf'"(train_)?{key}": "[\d.]+"', output), key
@@ -125,7 +125,7 @@ def test_hybrid_is_decoded_by_its_attention_decoder(data, hybrid, tmp_path):
 def test_resumed_hybrid_run_is_bit_identical(data, pretrained, hybrid, tmp_path):
     save, _ = hybrid
     for epochs in (1, 2):
-        finetune(data, pretrained, tmp_path, 1000, *HYBRID, f"+optimization.max_epoch={epochs}", *EVERY_EPOCH)
+        finetune(data, pretrained, tmp_path, 1000, *HYBRID, f"optimization.max_epoch={epochs}", *EVERY_EPOCH)
     straight, resumed = (
         torch.load(folder / "checkpoint_last.pt", weights_only=False) for folder in (save, tmp_path)
     )
@@ -140,8 +140,8 @@ def test_resumed_hybrid_run_is_bit_identical(data, pretrained, hybrid, tmp_path)
 
 @pytest.mark.slow
 def test_hybrid_trains_in_bfloat16(data, pretrained, tmp_path):
-    output = finetune(data, pretrained, tmp_path, 2, *HYBRID, "+common.bf16=true")
-    assert "peak learning rate 0.004: heads" in output
+    output = finetune(data, pretrained, tmp_path, 2, *HYBRID, "common.bf16=true")
+    assert "peak learning rate 0.004: new parameters" in output
 
 
 @pytest.mark.slow
