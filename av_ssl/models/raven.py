@@ -7,7 +7,7 @@ arXiv 2404.02098) is the same model with other settings. The authors published n
 
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from fairseq.models import BaseFairseqModel, register_model
@@ -117,17 +117,16 @@ class RavenModel(BaseFairseqModel):
     def masking(self) -> UnimodalMasking:
         """What the data pipeline draws for each batch."""
         cfg = self.cfg
-        return UnimodalMasking(
-            **{
-                stream: SpanMask(
-                    probability,
-                    cfg.mask_length,
-                    min_spans=1,
-                    equal_counts=str(cfg.mask_semantics) == "fraction",
-                    semantics=str(cfg.mask_semantics),
-                )
-                for stream, probability in (("audio", cfg.mask_prob_audio), ("video", cfg.mask_prob_video))
-            }
+        return UnimodalMasking(audio=self.spans(cfg.mask_prob_audio), video=self.spans(cfg.mask_prob_video))
+
+    def spans(self, probability: float) -> SpanMask:
+        semantics = str(self.cfg.mask_semantics)
+        return SpanMask(
+            probability,
+            self.cfg.mask_length,
+            min_spans=1,
+            equal_counts=semantics == "fraction",
+            semantics=semantics,
         )
 
     # -- teachers --------------------------------------------------------------------------------------------
@@ -161,7 +160,7 @@ class RavenModel(BaseFairseqModel):
             self.teachers[stream] = self.make_teacher(stream)
         teacher = self.teachers[stream]
         teacher.follow_device(next(self.parameters()))
-        encoder = teacher.module
+        encoder = cast(RavenEncoder, teacher.module)
         use_batch_statistics(encoder, self.cfg.teacher_drop_path)
         signal = unmasked(source, stream)
         average = str(self.cfg.target) == "mean_blocks"
@@ -199,16 +198,17 @@ class RavenModel(BaseFairseqModel):
             if any(pair.teacher == stream for pair in self.pairs)
         }
         encoded = {
-            stream: self.student(stream).encode(source[stream], padding_mask, frame_index, masks[stream])[0]
+            stream: self.student(stream).encode(
+                given(source, stream), padding_mask, frame_index, masks[stream]
+            )[0]
             for stream in STREAMS
         }
         pairs = {}
         for pair in self.pairs:
             x = self.predictors[pair.name](encoded[pair.student], masks[pair.student], padding_mask)
             index = masks[f"{pair.student}_index"] if pair.within else frame_index
-            pairs[pair.name] = PairOutput(
-                *(y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher]))
-            )
+            prediction, target = (y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher]))
+            pairs[pair.name] = PairOutput(prediction, target)
         monitors = {stream: target_monitor(target, padding_mask) for stream, target in targets.items()}
         self.check_collapse(monitors)
         return {"pairs": pairs, "monitors": monitors}
@@ -274,9 +274,11 @@ class BravenModel(RavenModel):
 def unmasked(source: Source, stream: str) -> Tensor:
     """What the teacher of a stream gets: audio without the noise that was added for the student."""
     clean = source.get("audio_clean") if stream == "audio" else None
-    signal = source[stream] if clean is None else clean
+    return given(source, stream) if clean is None else clean
+
+
+def given(source: Source, stream: str) -> Tensor:
+    signal = source[stream]
     if signal is None:
-        raise ValueError(
-            f"source has no {stream}; RAVEn's pre-training needs both streams (task.modalities=av)"
-        )
+        raise ValueError(f"source has no {stream}; pre-training needs both streams (task.modalities=av)")
     return signal
