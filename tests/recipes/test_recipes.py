@@ -129,7 +129,7 @@ def build(recipe: Path, labels: Path):
 def test_builds(recipe: Path, labels: Path):
     cfg, task, model = build(recipe, labels)
     criterions.build_criterion(cfg.criterion, task)
-    optimizer = optim.build_optimizer(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+    optimizer = optim.build_optimizer(cfg.optimizer, list(model.parameters()))
     lr_scheduler.build_lr_scheduler(cfg.lr_scheduler, optimizer).step_update(1)
     encoders = [one for one in model.modules() if isinstance(one, (AudioVisualEncoder, RavenEncoder))]
     assert encoders
