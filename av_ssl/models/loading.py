@@ -18,7 +18,7 @@ from torch import nn
 from av_ssl.data.stored_text import dictionary_of
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
-from av_ssl.models import av2vec, av_hubert, ctc, seq2seq  # noqa: F401  (registers them)
+from av_ssl.models import av2vec, av_hubert, ctc, hybrid, seq2seq  # noqa: F401  (registers them)
 from av_ssl.models.av2vec import TEACHER_PREFIX
 from av_ssl.models.model_files import read_stored
 from av_ssl.models.pretrained import PRETRAINING_ONLY

@@ -46,7 +46,7 @@ class RecognitionConfig(AudioVisualTaskConfig):
 
 @register_task("av_recognition", dataclass=RecognitionConfig)
 class RecognitionTask(AudioVisualTask):
-    """Clips with transcripts, for ``av_hubert_seq2seq`` and ``av_hubert_ctc`` models.
+    """Clips with transcripts, for ``av_hubert_seq2seq``, ``av_hubert_ctc``, ``hybrid_ctc_attention`` models.
 
     The dictionary and the tokenizer are stored in the checkpoint (as plain strings and bytes in a tensor, no
     pickled objects), and a checkpoint whose dictionary differs from the data's is refused.

@@ -14,7 +14,7 @@ from av_ssl.models.ctc import CTCConfig, CTCModel
 from av_ssl.models.pretrained import CheckpointError, attach_encoder_config, load_pretrained, read_checkpoint
 from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 
-from .helpers import TINY, source, tiny_av2vec
+from .helpers import TINY, build, config, source, tiny_av2vec
 
 DECODER = {
     "decoder_layers": 1,
@@ -24,47 +24,6 @@ DECODER = {
     "share_decoder_input_output_embed": True,
     "decoder_normalize_before": True,
 }
-
-
-@pytest.fixture
-def dictionary() -> Dictionary:
-    dictionary = Dictionary()
-    for number in range(6):
-        dictionary.add_symbol(f"piece{number}")
-    return dictionary
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """A checkpoint as fairseq writes it, with an AV2vec model and its teacher."""
-    model = tiny_av2vec()
-    model.teacher = model.make_teacher()
-    cfg = {"model": {"_name": "av2vec", **TINY}, "task": {"_name": "av_pretraining", "normalize": True}}
-    path = tmp_path / "pretrained.pt"
-    history = [{"criterion_name": "AV2vecCriterion", "num_updates": 1, "lr_scheduler_state": {}}]
-    extra = {"train_iterator": {"epoch": 1}}
-    state = {
-        "args": None,
-        "cfg": cfg,
-        "model": model.state_dict(),
-        "optimizer_history": history,
-        "extra_state": extra,
-    }
-    torch.save(state, path)
-    return path, model
-
-
-def config(structure, path, **overrides):
-    cfg = OmegaConf.merge(
-        OmegaConf.structured(structure()), {"w2v_path": str(path), "normalize": True, **overrides}
-    )
-    attach_encoder_config(cfg)
-    return cfg
-
-
-def build(model, cfg, dictionary, starts_from_pretrained=True):
-    task = SimpleNamespace(target_dictionary=dictionary, starts_from_pretrained=starts_from_pretrained)
-    return model.build_model(cfg, task)
 
 
 def test_student_weights_are_taken_and_nothing_else(checkpoint, dictionary):
