@@ -9,7 +9,7 @@ say g and end in its last token (n) or in blank (b).  A prefix g·c whose c begi
 So candidates need no recursion over frames, only this sum; and the recursions of the few hypotheses that the
 beam keeps are linear and of first order, which a running sum solves [ours]:
 
-    n'[t+1] = x[t, c] (n'[t] + phi[t])   =>   n'[t+1] = X[t] * cumsum(phi / X[before t])[t],  X = cumprod x[:, c]
+    n'[t+1] = x[t, c] (n'[t] + phi[t])   =>   n'[t+1] = X[t+1] cumsum(phi / X[:-1])[t],   X[t] = prod x[:t, c]
 
 and the same for ``b'[t+1] = x[t, blank] (b'[t] + n'[t])``.  In the log domain these quotients need float64,
 which holds for the states [B, K, T]; what grows with candidates, [B, K, P, T], is float32.
@@ -59,7 +59,7 @@ class CTCPrefixScorer:
         return torch.matmul((starts - highest).exp(), self.log_probs.exp().transpose(1, 2)).log() + highest
 
     def prefixes(self, candidates: Tensor) -> Tensor:
-        """Log-probability of each hypothesis's prefix with a candidate behind it: ``[B, K, P]`` for int64 ids."""
+        """Log-probabilities ``[B, K, P]`` of hypotheses with each of their candidates (int64) behind them."""
         clips, beam, width = candidates.shape
         starts = torch.logaddexp(self.in_token, self.in_blank)[..., :-1].float()
         emitted = self.emissions(candidates.flatten(1)).view(clips, beam, width, -1)
@@ -108,7 +108,7 @@ def possible(log_probs: Tensor) -> Tensor:
 
 
 def solve(starts: Tensor, stays: Tensor) -> Tensor:
-    """State log-probabilities ``[..., T + 1]`` of ``state[t + 1] = x[t] (state[t] + start[t])``, ``state[0] = 0``.
+    """Solve ``state[t + 1] = x[t] (state[t] + start[t])``, ``state[0] = 0``: log-states ``[..., T + 1]``.
 
     Args:
         starts: log of ``start``, float64 ``[..., T]``.

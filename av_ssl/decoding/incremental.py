@@ -1,4 +1,4 @@
-"""fairseq decoders, one token at a time, as scorers of a beam: the attention decoder and the language model."""
+"""fairseq's decoders, one token at a time, as scorers of a beam: attention decoders and language models."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ class JointBeamSearch:
     """Decodes in the place of fairseq's ``SequenceGenerator``.
 
     A hypothesis ends where its end is among the best K of all ways to go on, as in fairseq; scores are not
-    divided by lengths.  Scores only fall (but for the bonus of tokens to come, which is bounded), so a clip is
-    done when its n-th best ended hypothesis is no worse than any live one can become [ours]: in contrast to
-    ESPnet's rule, which stops when scores at the last lengths were poor, that never changes a result.
+    divided by lengths.  Scores only fall, but for the bonus of tokens to come, which is bounded: so a clip is
+    done when its n-th best ended hypothesis is no worse than any live one can become [ours].  That changes
+    no result, whereas ESPnet's rule stops when the scores of the last lengths were poor.
 
     Args:
         dictionary: fairseq dictionary; its bos (blank), pad and unk are never output.
