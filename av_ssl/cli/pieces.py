@@ -1,4 +1,4 @@
-"""`av-ssl pieces DATA TEXT OUT`: any text as pieces of a data folder's tokenizer, to train a language model on.
+"""`av-ssl pieces DATA TEXT OUT`: a text in the pieces of a data folder's tokenizer, for a language model.
 
 Lines go the way of transcripts (lower case, sentencepiece, `av_ssl.data.text`), so that a language model sees
 the symbols that a recogniser puts out.  `fairseq-preprocess --only-source --srcdict DATA/dict.wrd.txt` reads
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
                     sentences, symbols = sentences + 1, symbols + len(pieces)
                     unknown += sum(piece not in known for piece in pieces)
             check(args.text, symbols, unknown)
-    except FileNotFoundError as error:
+    except OSError as error:
         raise DataError(f"{args.text}: the text cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{args.text}: is not UTF-8 (byte {error.start}); convert it with iconv") from error
@@ -56,6 +56,6 @@ def check(text: Path, symbols: int, unknown: int) -> None:
         raise DataError(f"{text}: holds no words")
     if unknown > TOLERATED_UNKNOWN * symbols:
         raise DataError(
-            f"{text}: {unknown / symbols:.0%} of its pieces are not in the dictionary; take digits and symbols "
-            "that transcripts do not have out of the text, or write them as words"
+            f"{text}: {unknown / symbols:.0%} of its pieces are not in the dictionary; take out digits and "
+            "symbols that transcripts do not have, or write them as words"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,19 +72,23 @@ def kind(models: Sequence[Any], part: str) -> bool:
 
 def search_config(task: Any, args: Any, ctc_weight: float, lm_weight: float) -> SearchConfig:
     """fairseq's options in joint search's terms; raises ValueError for those that it would ignore."""
-    defaults = {name: GenerationConfig.__dataclass_fields__[name].default for name in OTHER_SEARCHES}
-    ignored = [name for name, default in defaults.items() if getattr(args, name, default) != default]
+    ignored = [name for name in OTHER_SEARCHES if option(args, name) != option(None, name)]
     if ignored:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
-        raise ValueError(f"{names}: not an option of joint search; with --ctc-weight 0 fairseq's own decodes")
+        raise ValueError(f"{names}: joint CTC/attention search has no such option")
     return SearchConfig(
         beam=args.beam,
-        nbest=getattr(args, "nbest", 1),
+        nbest=option(args, "nbest"),
         ctc_weight=ctc_weight,
         lm_weight=lm_weight,
         length_bonus=task.length_bonus,
         pre_beam=task.pre_beam,
-        min_len=getattr(args, "min_len", 0),
-        max_len_a=getattr(args, "max_len_a", 0.0),
-        max_len_b=getattr(args, "max_len_b", math.inf),
+        min_len=option(args, "min_len"),
+        max_len_a=option(args, "max_len_a"),
+        max_len_b=option(args, "max_len_b"),
     )
+
+
+def option(args: Any, name: str) -> Any:
+    """What the command says, or fairseq's default."""
+    return getattr(args, name, GenerationConfig.__dataclass_fields__[name].default)

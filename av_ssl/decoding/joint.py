@@ -93,7 +93,7 @@ class JointBeamSearch:
             scores, best = candidates.flatten(1).topk(cfg.beam)
             finished = finished.with_ended(live, self.ends(growth.ends, scores, over, length))
             reach = scores[:, 0] + max(cfg.length_bonus, 0.0) * (limits - length - 1)
-            done = finished.scores[:, -1] >= reach
+            done = over | (finished.scores[:, -1] >= reach)
             going = (~done).nonzero().squeeze(1)  # the one wait for the device in a step
             if len(going) < len(clips):
                 left = done.nonzero().squeeze(1)

@@ -60,8 +60,8 @@ def language_model(seed: int = 0, positions: int = 64) -> TransformerLanguageMod
     torch.manual_seed(seed)
     cfg = TransformerLanguageModelConfig(
         decoder_embed_dim=CHANNELS, decoder_output_dim=CHANNELS, decoder_input_dim=CHANNELS,
-        decoder_ffn_embed_dim=16, decoder_layers=1, decoder_attention_heads=2, dropout=0.0, add_bos_token=False,
-        tokens_per_sample=positions, max_target_positions=positions, tpu=False,
+        decoder_ffn_embed_dim=16, decoder_layers=1, decoder_attention_heads=2, dropout=0.0,
+        add_bos_token=False, tokens_per_sample=positions, max_target_positions=positions, tpu=False,
     )  # fmt: skip
     dictionary = letters()
     task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
