@@ -55,28 +55,29 @@ class JointBeamSearch:
         encoder_outs, log_probs = encode(models, net_input, ctc=self.cfg.ctc_weight > 0)
         lengths = (~net_input["padding_mask"]).sum(1)
         limits = self.cfg.limits(lengths)
-        decoders = [model.decoder for model in models] if self.cfg.ctc_weight < 1 else []
-        self.check_positions(decoders, int(limits.max()))
+        readers = models if self.cfg.ctc_weight < 1 else []
+        self.check_positions(readers, int(limits.max()))
         scorer = JointScorer(
             self.cfg,
             self.never.to(lengths.device),
             self.eos,
-            attention=NextToken(decoders, encoder_outs) if decoders else None,
+            attention=NextToken(readers, encoder_outs) if readers else None,
             ctc=None if log_probs is None else CTCPrefixScorer(log_probs, lengths, self.cfg.beam, self.blank),
-            lm=None if self.lm is None else NextToken([self.lm.decoder], [None]),
+            lm=None if self.lm is None else NextToken([self.lm], [None]),
         )
-        with beams(decoders, self.cfg.beam):
+        with beams(readers, self.cfg.beam):
             return self.search(scorer, limits)
 
-    def check_positions(self, decoders: Sequence[Any], longest: int) -> None:
-        named = [("the decoder", decoder) for decoder in decoders]
+    def check_positions(self, models: Sequence[Any], longest: int) -> None:
+        named = [("the decoder", model) for model in models]
         if self.lm is not None:
-            named.append(("the language model", self.lm.decoder))
-        for name, decoder in named:
-            if longest >= decoder.max_positions():
+            named.append(("the language model", self.lm))
+        for name, model in named:
+            positions = model.decoder.max_positions()
+            if longest >= positions:
                 raise ValueError(
-                    f"{name} has {decoder.max_positions()} positions, too few for outputs of up to {longest} "
-                    "tokens; bound them with --max-len-a 0 --max-len-b TOKENS"
+                    f"{name} has {positions} positions, too few for outputs of up to {longest} tokens; bound "
+                    "them with --max-len-a 0 --max-len-b TOKENS"
                 )
 
     def search(self, scorer: JointScorer, limits: Tensor) -> list[list[dict[str, Any]]]:

@@ -48,7 +48,11 @@ def spoken(*frames: int) -> torch.Tensor:
 
 
 def decode(likely, log_probs, ctc_weight):
-    model = SimpleNamespace(encoder=Features(), decoder=Bigrams(likely), ctc_log_probs=lambda _: log_probs)
+    decoder = Bigrams(likely)
+    model = SimpleNamespace(
+        encoder=Features(), decoder=decoder, ctc_log_probs=lambda _: log_probs,
+        get_normalized_probs=decoder.get_normalized_probs,
+    )  # fmt: skip
     search = JointBeamSearch(letters(), SearchConfig(beam=5, ctc_weight=ctc_weight))
     ((best, *_),) = search.generate([model], batch([log_probs.shape[1]]))
     return best["tokens"].tolist()

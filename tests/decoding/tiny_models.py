@@ -15,7 +15,7 @@ from torch.nn.functional import ctc_loss
 
 from av_ssl.decoding.joint_score import SearchConfig
 from av_ssl.models.hybrid import CTCHead, HybridModel
-from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqDecoder
+from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqDecoder, Seq2SeqEncoder
 
 CHANNELS = 8
 LETTERS = "abc"
@@ -38,6 +38,8 @@ class Features(FairseqEncoder):
         self, source: Tensor, padding_mask: Tensor, frame_index: Tensor | None = None, **unused: Any
     ) -> dict[str, list[Tensor]]:
         return {"encoder_out": [source.transpose(0, 1)], "encoder_padding_mask": [padding_mask]}
+
+    reorder_encoder_out = Seq2SeqEncoder.reorder_encoder_out
 
 
 def hybrid(seed: int = 0, positions: int = 64) -> HybridModel:
