@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", type=Path, help=f"folder with {MODEL} and {DICTIONARY}")
     parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8 text, a sentence a line")
     parser.add_argument("out", metavar="OUT", type=Path, help="file for the pieces, a sentence a line")
+    parser.add_argument("--tokenizer", type=Path, help=f"sentencepiece model (default: DATA/{MODEL})")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     prepare()
     from av_ssl.data.text import TextEncoder
 
-    encoder = TextEncoder.load(args.data / DICTIONARY, args.data / MODEL)
+    encoder = TextEncoder.load(args.data / DICTIONARY, args.tokenizer or args.data / MODEL)
     known = encoder.dictionary.indices
     sentences = symbols = unknown = 0
     try:

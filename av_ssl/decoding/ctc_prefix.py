@@ -6,13 +6,13 @@ say g and end in its last token (n) or in blank (b).  A prefix g·c whose c begi
 
     psi(g·c) = sum_t phi[t] x[t, c],    phi = n + b, or b alone where c repeats the last token of g.
 
-So candidates need no recursion over frames, only this sum; and the recursions of the few hypotheses that the
-beam keeps are linear and of first order, which a running sum solves [ours]:
+So candidates need no recursion over frames: for all tokens at once this is a matrix product.  And the
+recursions of the few hypotheses that the beam keeps are linear, of first order: a running sum solves them,
 
     n'[t+1] = x[t, c] (n'[t] + phi[t])   =>   n'[t+1] = X[t+1] cumsum(phi / X[:-1])[t],   X[t] = prod x[:t, c]
 
-and the same for ``b'[t+1] = x[t, blank] (b'[t] + n'[t])``.  In the log domain these quotients need float64,
-which holds for the states [B, K, T]; what grows with candidates, [B, K, P, T], is float32.
+and the same for ``b'[t+1] = x[t, blank] (b'[t] + n'[t])`` [both ours].  As products of many frames leave the
+range of float32, all of it is float64: states [B, K, T] as logarithms, x [B, T, V] as probabilities.
 """
 
 from __future__ import annotations
@@ -43,29 +43,23 @@ class CTCPrefixScorer:
         by_token = log_probs.float().transpose(1, 2).masked_fill(padded[:, None], -math.inf)
         blanks = log_probs[..., blank].double().masked_fill(padded, 0.0)
         self.log_probs = by_token.contiguous()  # [B, V, T]
+        self.probabilities = by_token.transpose(1, 2).double().exp()  # [B, T, V]
         self.blanks = running(blanks)  # [B, T + 1]
         self.in_token = blanks.new_full((clips, beam, frames + 1), -math.inf)
         self.in_blank = possible(self.blanks)[:, None].expand(clips, beam, frames + 1)
         self.last = torch.full((clips, beam), blank, device=log_probs.device)
 
-    def rank(self) -> Tensor:
-        """``prefixes`` for all tokens ``[B, K, V]`` by one matrix product, to choose candidates by.
+    def prefixes(self) -> Tensor:
+        """Log-probability of each hypothesis's prefix with each token behind it, float32 ``[B, K, V]``.
 
-        Scores more than about 87 nats below their hypothesis's best may come out as -inf, and a repetition
-        of the last token is scored as if it needed no blank between, that is, too high.
+        What is more than about 700 nats below a hypothesis's best is -inf; the blank's column says nothing.
         """
-        starts = torch.logaddexp(self.in_token, self.in_blank)[..., :-1].float()
+        starts = torch.logaddexp(self.in_token, self.in_blank)[..., :-1]
         highest = starts.amax(-1, keepdim=True).clamp(min=IMPOSSIBLE)
-        return torch.matmul((starts - highest).exp(), self.log_probs.exp().transpose(1, 2)).log() + highest
-
-    def prefixes(self, candidates: Tensor) -> Tensor:
-        """Log-probabilities ``[B, K, P]`` of hypotheses with each of their candidates (int64) behind them."""
-        clips, beam, width = candidates.shape
-        starts = torch.logaddexp(self.in_token, self.in_blank)[..., :-1].float()
-        emitted = self.emissions(candidates.flatten(1)).view(clips, beam, width, -1)
-        scores = torch.logsumexp(emitted + starts[:, :, None], dim=-1)
-        again = torch.logsumexp(self.emissions(self.last) + self.in_blank[..., :-1].float(), dim=-1)
-        return torch.where(candidates == self.last[..., None], again[..., None], scores)
+        scores = torch.bmm((starts - highest).exp(), self.probabilities)
+        blank_between = (self.in_blank[..., :-1] - highest).exp() * self.emissions(self.last).double().exp()
+        scores = scores.scatter(2, self.last[..., None], blank_between.sum(-1, keepdim=True))
+        return (scores.log() + highest).float()
 
     def complete(self) -> Tensor:
         """Log-probability ``[B, K]`` that a hypothesis is the whole output (the score of eos)."""
@@ -80,7 +74,8 @@ class CTCPrefixScorer:
             tokens: int64 ``[B', K]``, what it adds.
         """
         if len(clips) < len(self.log_probs):
-            self.log_probs, self.blanks = self.log_probs[clips], self.blanks[clips]
+            self.log_probs, self.probabilities = self.log_probs[clips], self.probabilities[clips]
+            self.blanks = self.blanks[clips]
         places = clips[:, None], parents
         in_token, in_blank = self.in_token[places], self.in_blank[places]
         repeats = (tokens == self.last[places])[..., None]

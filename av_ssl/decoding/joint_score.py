@@ -28,7 +28,7 @@ class SearchConfig:
         ctc_weight: c, from 0 (attention alone) to 1 (CTC alone; the attention decoder is not run).
         lm_weight: w.
         length_bonus: added for each token but the end, in nats.
-        pre_beam: candidates a hypothesis that CTC scores, in beams: those of the attention decoder's highest
+        pre_beam: next tokens that a hypothesis may take, in beams: those of the attention decoder's highest
             probability (with c = 1, CTC's).
         min_len: least tokens before the end.
         max_len_a, max_len_b: at most ``a * frames + b`` tokens before the end, and never more than frames.
@@ -95,25 +95,23 @@ class JointScorer:
 
     def grow(self, live: Hypotheses) -> Growth:
         """Score the next tokens of all hypotheses."""
-        cfg, ranking = self.cfg, None
-        local, ends = live.local[..., None], live.local
-        sources = ((self.attention, 1 - cfg.ctc_weight), (self.lm, cfg.lm_weight))
-        for source, weight in sources:
-            if source is not None:
-                log_probs = source.log_probs(live.tokens)
-                ranking = log_probs if ranking is None and source is self.attention else ranking
-                local, ends = local + weight * log_probs, ends + weight * log_probs[..., self.eos]
-        if ranking is None:
-            assert self.ctc is not None  # c is 1, or there would be attention
-            ranking = self.ctc.rank()
+        cfg = self.cfg
+        attention = None if self.attention is None else self.attention.log_probs(live.tokens)
+        language = None if self.lm is None else self.lm.log_probs(live.tokens)
+        prefixes = None if self.ctc is None else self.ctc.prefixes()
+        ranking = prefixes if attention is None else attention
+        assert ranking is not None  # a CTC weight is either below 1 or above 0
         width = min(math.ceil(cfg.pre_beam * cfg.beam), ranking.shape[-1])
         candidates = ranking.masked_fill(self.never, -math.inf).topk(width).indices
-        if local.shape[-1] > 1:
-            local = local.gather(2, candidates)
-        local = (local + cfg.length_bonus).masked_fill(self.never[candidates], -math.inf)
-        if self.ctc is None:
+        local, ends = live.local[..., None] + cfg.length_bonus, live.local
+        for log_probs, weight in ((attention, 1 - cfg.ctc_weight), (language, cfg.lm_weight)):
+            if log_probs is not None:
+                local = local + weight * log_probs.gather(2, candidates)
+                ends = ends + weight * log_probs[..., self.eos]
+        local = local.masked_fill(self.never[candidates], -math.inf)
+        if self.ctc is None or prefixes is None:
             return Growth(candidates, local, local, ends)
-        scores = local + cfg.ctc_weight * self.ctc.prefixes(candidates)
+        scores = local + cfg.ctc_weight * prefixes.gather(2, candidates)
         return Growth(candidates, local, scores, ends + cfg.ctc_weight * self.ctc.complete())
 
     def advance(self, clips: Tensor, parents: Tensor, tokens: Tensor) -> None:

@@ -55,8 +55,8 @@ class RecognitionConfig(AudioVisualTaskConfig):
     pre_beam: float = field(
         default=1.5,
         metadata={
-            "help": "decoding: next tokens of a hypothesis that CTC scores, the decoder's likeliest, in "
-            "beams (default: RAVEn's)"
+            "help": "decoding: next tokens that joint search lets a hypothesis take, the decoder's "
+            "likeliest, in beams (default: RAVEn's)"
         },
     )
 

@@ -34,10 +34,12 @@ def hybrid(data, pretrained, tmp_path_factory):
 def language_model(data, tmp_path_factory):
     """As the README says it is made; the folder of its data, and the checkpoint."""
     folder = tmp_path_factory.mktemp("lm")
-    assert main(["pieces", str(data), str(data / "train.wrd"), str(folder / "train.pieces")]) == 0
+    for split in ("train", "valid"):
+        assert main(["pieces", str(data), str(data / f"{split}.wrd"), str(folder / f"{split}.pieces")]) == 0
     stock(
         "fairseq-preprocess", "--only-source", "--srcdict", data / "dict.wrd.txt",
-        "--trainpref", folder / "train.pieces", "--destdir", folder / "data",
+        "--trainpref", folder / "train.pieces", "--validpref", folder / "valid.pieces",
+        "--destdir", folder / "data",
     )  # fmt: skip
     stock("fairseq-train", folder / "data", *LANGUAGE_MODEL, "--save-dir", folder)
     return folder / "data", folder / "checkpoint_last.pt"
