@@ -22,6 +22,7 @@ COMMANDS = {
     "check": ("av_ssl.cli.check", "report every problem of a finished data folder"),
     "plan": ("av_ssl.cli.plan", "say what a recipe costs on a data folder: updates, hours, memory, disk"),
     "convert": ("av_ssl.cli.convert", "convert a model between fairseq's checkpoints and safetensors"),
+    "average": ("av_ssl.cli.average", "average the weights of a run's last checkpoints"),
     "doctor": ("av_ssl.cli.doctor", "say what works on this machine"),
 }
 EXTRAS = {

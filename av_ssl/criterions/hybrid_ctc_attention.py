@@ -1,5 +1,7 @@
-"""Weighted sum of CTC and label-smoothed cross-entropy (Watanabe et al., 2017); the defaults are RAVEn's, from
-its published configuration files (Haliassos et al., 2023, arXiv 2212.06246)."""
+"""Weighted sum of CTC and label-smoothed cross-entropy (Watanabe et al., 2017).
+
+The defaults are those of RAVEn's published configuration files (Haliassos et al., 2023, arXiv 2212.06246).
+"""
 
 import math
 from dataclasses import dataclass, field

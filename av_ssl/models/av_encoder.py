@@ -5,7 +5,7 @@ a Transformer (Shi et al., 2022, section 3).  Tensor names are AV-HuBERT's, so w
 methods.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -141,6 +141,11 @@ class AudioVisualEncoder(BaseFairseqModel):
         """Layer norm and linear layer into the encoder's channels: ``[B, T, C]``, no dropout."""
         x = self.layer_norm(joined)
         return x if self.post_extract_proj is None else self.post_extract_proj(x)
+
+    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        """The Transformer's layers, from the input on, and the modules behind them: what learning rates by
+        layer go by."""
+        return list(self.encoder.layers), [self.encoder.layer_norm] if self.encoder.norm_first else []
 
     # -- what downstream code calls --------------------------------------------------------------------------
 

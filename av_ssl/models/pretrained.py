@@ -17,6 +17,7 @@ from av_ssl.errors import DataError
 from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig, Source
 from av_ssl.models.model_files import read_stored
 from av_ssl.models.stored import StoredModel, plain_config
+from av_ssl.optim.parameter_groups import mark_depths
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ ENCODER_OVERRIDES = {
     "activation_dropout": "activation_dropout",
     "dropout_input": "dropout_input",
     "encoder_layerdrop": "layerdrop",
+    "drop_path": "drop_path",
     "feature_grad_mult": "feature_grad_mult",
     "compile": "compile",
 }
@@ -82,6 +84,10 @@ class PretrainedEncoderConfig(FineTuningMaskConfig):
         default=0.0, metadata={"help": "feed-forward dropout inside the encoder"}
     )
     layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping an encoder layer"})
+    drop_path: float = field(
+        default=0.0,
+        metadata={"help": "probability that a clip skips half an encoder layer (RAVEn's encoders alone)"},
+    )
     feature_grad_mult: float = field(
         default=0.0, metadata={"help": "gradient scale of the front-ends; 0: frozen"}
     )
@@ -145,7 +151,11 @@ def attach_encoder_config(cfg: Any) -> None:
 
 
 def encoder_config(cfg: PretrainedEncoderConfig) -> AudioVisualEncoderConfig:
-    """The pre-trained encoder's configuration with the regularisation that fine-tuning asks for."""
+    """The pre-trained encoder's configuration with the regularisation that fine-tuning asks for.
+
+    Raises:
+        ValueError: fine-tuning asks for regularisation that this kind of encoder has no place for.
+    """
     args = plain_config(cfg.w2v_args)  # references that AV-HuBERT's files hold lead nowhere any more
     stored = {**args.get("task", {}), **args["model"]}
     encoder = AudioVisualEncoderConfig()
@@ -153,7 +163,13 @@ def encoder_config(cfg: PretrainedEncoderConfig) -> AudioVisualEncoderConfig:
         if stored.get(known.name) is not None:
             setattr(encoder, known.name, stored[known.name])
     for target, source in ENCODER_OVERRIDES.items():
-        setattr(encoder, target, getattr(cfg, source))
+        if hasattr(encoder, target):
+            setattr(encoder, target, getattr(cfg, source))
+        elif getattr(cfg, source):
+            raise ValueError(
+                f"model.{source}={getattr(cfg, source)}: the encoder of {cfg.w2v_path} has no {source}; "
+                "leave it out"
+            )
     return encoder
 
 
@@ -191,6 +207,7 @@ class FineTunedEncoder(FairseqEncoder):
         self.w2v_model = AudioVisualEncoder(encoder_config(cfg))
         if load_weights and not cfg.no_pretrained_weights:
             load_pretrained(self.w2v_model, cfg.w2v_path, read_checkpoint(cfg.w2v_path).tensors)
+        mark_depths(self.w2v_model, *self.w2v_model.layer_stack())
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.cfg.encoder_embed_dim
         self.updates = 0

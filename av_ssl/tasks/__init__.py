@@ -4,7 +4,7 @@ from av_ssl.compat import prepare
 
 prepare()
 
-from av_ssl import criterions  # noqa: E402, F401
+from av_ssl import criterions, optim  # noqa: E402, F401
 from av_ssl.models import av2vec, ctc, hybrid, seq2seq  # noqa: E402, F401
 
 # Not under its own name, which is that of a task's module here.

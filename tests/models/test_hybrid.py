@@ -66,6 +66,7 @@ def test_decoder_is_ravens(model):
     assert model.decoder.layer_norm is not None
     assert model.decoder.embed_scale == pytest.approx(8**0.5)
     assert model.decoder.embed_out is not model.decoder.embed_tokens.weight
+    assert model.decoder.embed_positions._float_tensor.item() == 0  # fairseq leaves it uninitialised
     assert layer.activation_fn is torch.nn.functional.relu
     assert layer.encoder_attn.k_proj.weight.shape == (8, 16)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fairseq.data import Dictionary
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from av_ssl.models.av2vec import AV2vecModel
 from av_ssl.models.av2vec_config import AV2vecConfig
@@ -13,6 +13,7 @@ from av_ssl.models.av_encoder import AudioVisualEncoder
 from av_ssl.models.ctc import CTCConfig, CTCModel
 from av_ssl.models.pretrained import CheckpointError, attach_encoder_config, load_pretrained, read_checkpoint
 from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from av_ssl.optim.parameter_groups import group_of
 
 from .helpers import TINY, build, config, source, tiny_av2vec
 
@@ -70,6 +71,26 @@ def test_regularisation_is_that_of_fine_tuning(checkpoint, dictionary):
     cfg = config(CTCConfig, path, dropout=0.3, layerdrop=0.2, feature_grad_mult=0.5)
     encoder = build(CTCModel, cfg, dictionary).w2v_encoder.w2v_model.cfg
     assert (encoder.dropout, encoder.encoder_layerdrop, encoder.feature_grad_mult) == (0.3, 0.2, 0.5)
+
+
+def test_regularisation_that_the_encoder_lacks_is_refused(checkpoint, dictionary):
+    with pytest.raises(ValueError, match=r"model\.drop_path=0\.1: .* has no drop_path"):
+        build(CTCModel, config(CTCConfig, checkpoint[0], drop_path=0.1), dictionary)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_optimizer_learns_how_deep_a_parameter_lies(checkpoint, dictionary, norm_first):
+    cfg = config(CTCConfig, checkpoint[0], no_pretrained_weights=True)
+    with open_dict(cfg):
+        cfg.w2v_args.model.layer_norm_first = norm_first
+    model = build(CTCModel, cfg, dictionary)
+    depth = {name: group_of(parameter).depth for name, parameter in model.named_parameters()}
+    encoder = "w2v_encoder.w2v_model."
+    assert [depth[f"{encoder}encoder.layers.{layer}.fc1.weight"] for layer in range(3)] == [2, 1, 0]
+    bottom = ("feature_extractor_video.proj.weight", "post_extract_proj.bias", "encoder.pos_conv.0.bias")
+    assert {depth[encoder + name] for name in bottom} == {2}
+    assert depth[encoder + "encoder.layer_norm.weight"] == (0 if norm_first else 2)
+    assert depth["w2v_encoder.proj.weight"] is None
 
 
 @pytest.mark.parametrize("train_mode", [False, True])
