@@ -9,12 +9,8 @@ from omegaconf import OmegaConf
 from av_ssl.cli.main import main
 
 from .conftest import stock
-from .test_recognition import DECODER, assert_decoded, finetune, generate
+from .test_recognition import HYBRID, assert_decoded, finetune, generate
 
-HYBRID = [
-    "model._name=hybrid_ctc_attention", *DECODER, "criterion._name=hybrid_ctc_attention",
-    "~criterion.zero_infinity", "~criterion.post_process",
-]  # fmt: skip
 LANGUAGE_MODEL = [
     "--task", "language_modeling", "--arch", "transformer_lm", "--decoder-layers", "1",
     "--decoder-embed-dim", "16", "--decoder-ffn-embed-dim", "16", "--decoder-attention-heads", "2",
