@@ -117,7 +117,7 @@ def searches(
 ) -> dict[str, tuple[Search, Any]]:
     """By name a search and the model that it decodes; all outputs have the same length."""
     tokens = frames // FRAMES_A_TOKEN
-    length = {"min_len": tokens, "max_len_a": 0.0, "max_len_b": tokens}
+    length: dict[str, Any] = {"min_len": tokens, "max_len_a": 0.0, "max_len_b": tokens}
     stock = SequenceGenerator([model], dictionary, beam_size=beam, normalize_scores=False, **length)
 
     def joint(ctc_weight: float, lm_weight: float = 0.0) -> tuple[Search, Any]:

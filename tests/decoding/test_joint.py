@@ -140,6 +140,21 @@ def test_the_model_is_left_as_it_was():
     assert torch.equal(model(**inputs)[0], before)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.2, 1.0])
+def test_a_gpu_finds_the_same(ctc_weight):
+    model, lm, sample = hybrid(5), language_model(5), batch([10, 2, 7], seed=2)
+    cfg = SearchConfig(beam=3, ctc_weight=ctc_weight, lm_weight=0.3)
+    expected = search([model], sample, cfg, lm)
+    inputs = sample["net_input"]
+    on_gpu = {key: None if value is None else value.cuda() for key, value in inputs.items()}
+    for clip, other in zip(
+        search([model.cuda()], {"net_input": on_gpu}, cfg, lm.cuda()), expected, strict=True
+    ):
+        assert clip[0]["tokens"].tolist() == other[0]["tokens"].tolist()
+        assert clip[0]["score"] == pytest.approx(other[0]["score"], abs=1e-3)
+
+
 def test_too_few_positions_are_refused():
     sample = batch([12])
     with pytest.raises(ValueError, match=r"the decoder has 12 positions.*--max-len-b"):
