@@ -143,11 +143,8 @@ def yardsticks(source: Path, folder: Path, dlib_model: Path | None) -> list[tupl
     detector = dlib.get_frontal_face_detector()
     some = list(VideoReader(source).frames())[:HOG_FRAMES]
     alone = _speed(lambda: [detector(picture, 1) for picture in some], len(some))
-    return [
-        *rows,
-        ("dlib: HOG and 68 points, from mp4 to written crop", speed),
-        ("its detection alone", alone),
-    ]
+    whole = "dlib: HOG and 68 points, from mp4 to written crop"
+    return [*rows, (whole, speed), ("its detection alone", alone)]
 
 
 def _speed(work: Callable[[], object], frames: int) -> float:
@@ -202,9 +199,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--stride", type=int, default=stride, help=f"landmarks on every k-th frame (default: {stride})"
     )
-    parser.add_argument(
-        "--dlib-model", type=Path, help="dlib's own file of 68 points (default: one made here)"
-    )
+    parser.add_argument("--dlib-model", type=Path, help="dlib's file of 68 points (default: one made here)")
     parser.add_argument("--device", choices=["cpu"], default="cpu", help="cropping runs on the CPU only")
     return parser.parse_args()
 
