@@ -32,7 +32,7 @@ def all_jobs(experiment: Experiment) -> list[Job]:
 
 def test_names_are_unique_and_each_job_comes_after_what_it_reads(experiment: Experiment) -> None:
     corpus = experiment.corpus
-    jobs = [corpus.making(), corpus.preprocessing(), *all_jobs(experiment)]
+    jobs = [corpus.making(), corpus.preprocessing(), corpus.lengthening(), *all_jobs(experiment)]
     assert len({job.name for job in jobs}) == len(jobs)
     for place, job in enumerate(jobs):
         assert set(job.after) <= set(jobs[:place])
@@ -84,6 +84,31 @@ def test_raven_has_a_recogniser_for_each_stream_on_waveforms(experiment: Experim
         "decode_raven_video_clean", "decode_raven_audio_clean", "decode_raven_audio_noisy",
     ]  # fmt: skip
     assert "+task.noise_prob" not in overrides(experiment.pretraining(raven.stage))
+
+
+def test_self_training_transcribes_what_has_no_labels(experiment: Experiment) -> None:
+    rounds = experiment.finetuning_rounds([METHODS["self_training"]])
+    assert [[job.name for job in jobs] for jobs in rounds] == [
+        ["train_av2vec_audio"], ["transcribe_av2vec_audio"], ["pseudo_labels_av2vec_audio"],
+        ["train_self_training_video"],
+    ]  # fmt: skip
+    _, (transcription,), (selection,), (training,) = rounds
+    assert str(experiment.checkpoint("av2vec_audio")) in transcription.command
+    assert selection.command[2:4] == (str(experiment.corpus.data), str(transcription.folder))
+    assert overrides(training)["task.data"] == str(selection.folder)
+    (decoding,) = experiment.decoding_jobs([METHODS["self_training"]])
+    assert decoding.command[1] == str(experiment.corpus.labelled)
+
+
+def test_ways_of_decoding_share_their_recognisers(experiment: Experiment) -> None:
+    ways = [METHODS[name] for name in ("hybrid", "hybrid_attention", "hybrid_ctc")]
+    assert len(experiment.finetuning_jobs(ways)) == 3  # one a modality
+    commands = [experiment.decoding(way, ("av", "long")).command for way in ways]
+    assert [command[command.index("--ctc-weight") + 1] for command in commands] == ["0.1", "0", "1"]
+    assert {command[command.index("--path") + 1] for command in commands} == {
+        str(experiment.checkpoint("hybrid_av"))
+    }
+    assert {command[1] for command in commands} == {str(experiment.corpus.long)}
 
 
 def test_mfcc_are_clustered_without_a_model(experiment: Experiment) -> None:
