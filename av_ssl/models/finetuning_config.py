@@ -68,6 +68,9 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
     )
     normalize: bool = field(default=II("task.normalize"), metadata={"help": "must be as in pre-training"})
     data: Optional[str] = field(default=None, metadata={"help": "without effect: the task's is used"})
+    sync_batch_norm: bool = field(
+        default=False, metadata={"help": "batch-norm statistics over all GPUs (RAVEn: true) [ours]"}
+    )
     compile: bool = field(default=False, metadata={"help": "torch.compile the encoder [ours]"})
     w2v_args: Any = field(
         default=None,

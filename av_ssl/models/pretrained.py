@@ -18,6 +18,7 @@ from av_ssl.models.finetuning_config import PretrainedEncoderConfig
 from av_ssl.models.finetuning_distillation import RepresentationDistillation, starting_heads
 from av_ssl.models.model_files import read_stored
 from av_ssl.models.stored import StoredModel, plain_config
+from av_ssl.modules.batch_norm import synchronise_batch_norm
 from av_ssl.optim.parameter_groups import mark_depths, set_depth
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,8 @@ class FineTunedEncoder(FairseqEncoder):
         super().__init__(dictionary=None)
         self.cfg = cfg
         self.w2v_model = build_encoder(cfg, load_weights)
+        if cfg.sync_batch_norm:
+            self.w2v_model = synchronise_batch_norm(self.w2v_model)
         mark_depths(self.w2v_model, *self.w2v_model.layer_stack())
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.cfg.encoder_embed_dim
