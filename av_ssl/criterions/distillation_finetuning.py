@@ -125,7 +125,7 @@ class DistillationFineTuning(FairseqCriterion):
             return loss, sample_size, log
         losses = teacher_losses(distilled)
         frames = max(index.numel() for index in sample["net_input"]["teachers"]["index"])
-        mean = torch.stack([sum(each, torch.zeros_like(each[0])) for each in losses]).sum() / max(1, frames)
+        mean = torch.stack([each.regression + each.clusters for each in losses]).sum() / max(1, frames)
         weight = self.weight(distilled["updates"], distilled["unfrozen_at"])
         clips = sample["nsentences"]
         log = {

@@ -21,6 +21,7 @@ from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.spans import SpanMask
 from av_ssl.data.time_masking import TimeMask
 from av_ssl.data.unimodal_masking import UnimodalMasking
+from av_ssl.errors import DataError
 
 MASKING = UnimodalMasking(SpanMask(0.2, 3, min_spans=1), SpanMask(0.2, 3, min_spans=1))
 TIME_MASKS = {"audio_time_mask": TimeMask(0.3, 0.4), "video_time_mask": TimeMask(0.2, 0.4)}
@@ -200,3 +201,38 @@ def test_any_number_of_workers_and_a_resumed_run_see_the_same(clips: list[Clip],
 def test_masks_of_single_streams_need_both(clips: list[Clip]) -> None:
     with pytest.raises(ValueError, match="load both streams"):
         dataset(clips, reader(modalities=("audio",)), masking=MASKING)
+
+
+# -- clean speech for teachers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("modalities", [("audio", "video"), ("video",), ("audio",)])
+def test_speech_teachers_hear_the_file_whatever_the_student_gets(
+    clips: list[Clip], noise: NoiseMixer, modalities: tuple[str, ...]
+) -> None:
+    how = reader(
+        audio_input="filterbank", modalities=modalities, noise=noise, clean_waveform=True, **TIME_MASKS
+    )
+    first, second = (source(dataset(clips, how, seed=seed)) for seed in (1, 2))
+    assert (first["waveform"].shape, first["waveform"].dtype) == ((4, 20 * 640), torch.int16)
+    assert torch.equal(first["waveform"], second["waveform"])
+    for row, clip in zip(first["waveform"].numpy(), clips, strict=True):
+        np.testing.assert_array_equal(row[: clip.samples], read_wave(clip.audio))
+    if "audio" in modalities:
+        assert not torch.equal(first["audio"], second["audio"])
+    else:
+        assert first["audio"] is None
+
+
+def test_waveform_for_teachers_is_cut_as_the_pictures_are(clips: list[Clip]) -> None:
+    how = reader(audio_input="filterbank", clean_waveform=True)
+    heard = source(dataset(clips, how, max_frames=10, random_crop=True, seed=3))
+    for wave, pictures, clip in zip(heard["waveform"].numpy(), heard["video"].numpy(), clips, strict=True):
+        start = next(k for k, frame in enumerate(read_crops(clip.video)) if (frame == pictures[0, 0]).all())
+        np.testing.assert_array_equal(wave, read_wave(clip.audio)[start * 640 :][: 10 * 640])
+
+
+def test_teachers_need_audio(clips: list[Clip]) -> None:
+    mute = replace(clips[0], audio=None)
+    with pytest.raises(DataError, match="has no audio, which the teachers hear"):
+        dataset([mute], reader(modalities=("video",), clean_waveform=True))
