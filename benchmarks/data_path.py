@@ -24,14 +24,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from av_ssl.data.augment import CropAndFlip
+from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.manifest import Clip
 from av_ssl.data.masking import StreamMasking
+from av_ssl.data.reading import SAMPLES_PER_FRAME
 from av_ssl.data.spans import SpanMask
 from av_ssl.media.video import write_video
 
 SIDE = 96
-SAMPLES_PER_FRAME = 640
 MASKING = StreamMasking(SpanMask(0.8, 10), SpanMask(0.3, 5), modality_dropout=0.5, audio_dropout=0.5)
 
 
@@ -102,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="frames a second of the data path")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, torch.multiprocessing.cpu_count()])
     parser.add_argument("--device", default="cpu", help="where batches are copied to, e.g. cuda")
+    parser.add_argument("--audio-input", choices=AUDIO_INPUTS, default="filterbank")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--frames", type=int, default=75, help="a clip")
     parser.add_argument("--max-frames", type=int, default=1000, help="frames of a batch")
@@ -114,7 +116,8 @@ def main() -> None:
     for suffix in (".mp4", ".npy"):
         with tempfile.TemporaryDirectory() as folder:
             clips = make_clips(Path(folder), suffix, arguments.clips, arguments.frames)
-            data = AudioVisualDataset(clips=clips, crop=CropAndFlip(88, random=True), masking=MASKING)
+            reader = ClipReader(CropAndFlip(88, random=True), audio_input=arguments.audio_input)
+            data = AudioVisualDataset(clips=clips, reader=reader, masking=MASKING)
             for workers in arguments.workers:
                 rate = measure(data, workers, arguments.max_frames, arguments.epochs, device)
                 print(f"| {suffix} | {workers} | {rate:,.0f} | {rate / max(1, workers):,.0f} |", flush=True)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from av_ssl.data.labels import FRAME_RATE, TOLERATED_SECONDS
+from av_ssl.data.labels import TOLERATED_SECONDS
 from av_ssl.data.manifest import Clip, parse_clip, read_manifest
 from av_ssl.data.noise import read_noise_list
+from av_ssl.data.reading import FRAME_RATE, SAMPLES_PER_FRAME
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
 
 LABEL_RATES = (25.0, 50.0, 100.0)  # labels a second that are in use
-SAMPLES_PER_FRAME = 640
 
 
 def check_manifest(path: Path) -> tuple[list[Clip], list[str]]:

@@ -9,10 +9,8 @@ from pathlib import Path
 import cv2
 
 from av_ssl.data.manifest import Clip
-from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.data.reading import FRAME_RATE, read_crops, read_wave
 from av_ssl.errors import DataError
-
-FRAME_RATE = 25
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from av_ssl.data.labels import FrameLabels
+from av_ssl.data.spans import BoolArray
 
 PADDING_GREY = 107
-"""Grey level of padded pictures: zero, as AV-HuBERT pads, after normalising by its mean of 0.421."""
+"""Grey level of padded and of masked pictures: zero, as AV-HuBERT pads, after normalising by its mean of
+0.421."""
 PLACEHOLDER_TOKEN = 4
 """The first id behind fairseq's specials: `src_tokens` carries lengths to fairseq-generate, not symbols."""
+AudioFrames = NDArray[np.float32] | NDArray[np.int16]
+"""Filterbanks float32 `[T, 104]`, or the samples under each video frame, int16 `[T, 640]`."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,15 @@ class Sample:
     index: int
     """In the data set."""
     utt_id: str
-    audio: NDArray[np.float32] | None
-    """`[T, 104]`."""
-    audio_clean: NDArray[np.float32] | None
-    """`[T, 104]`, without the noise that `audio` may have."""
+    audio: AudioFrames | None
+    audio_clean: AudioFrames | None
+    """Without the noise that `audio` may have."""
     video: NDArray[np.uint8] | None
     """`[T, H, W]`; a view that may be memory-mapped or have negative strides."""
     labels: Sequence[Tensor]
     """int64: the transcript `[L]`, or for each set of frame labels one `[T]`."""
+    grey: BoolArray | None = None
+    """bool `[T]`, True on video frames that the batch shows as mean grey; `video` itself is never written."""
 
     @property
     def frames(self) -> int:
@@ -51,6 +56,7 @@ class Sample:
             audio=None if self.audio is None else self.audio[:frames],
             audio_clean=None if self.audio_clean is None else self.audio_clean[:frames],
             video=None if self.video is None else self.video[:frames],
+            grey=None if self.grey is None else self.grey[:frames],
             labels=[ids[:frames] for ids in self.labels],
         )
 
@@ -89,13 +95,13 @@ def collate_streams(samples: Sequence[Sample], extent: Extent) -> dict[str, Any]
     """`net_input` without masks and tokens.
 
     Returns:
-        `source`: `audio` (and `audio_clean`, where samples have it) float32 `[B, 104, T]`, `video` uint8
-        `[B, 1, T, H, W]`, None for a stream that was not loaded; `padding_mask` bool `[B, T]`; `frame_index`
-        int64 `[F]`, flat indices b*T+t of the real frames.
+        `source`: `audio` (and `audio_clean`, where samples have it) float32 `[B, 104, T]`, or int16
+        `[B, 640 T]` for waveforms, `video` uint8 `[B, 1, T, H, W]`, None for a stream that was not loaded;
+        `padding_mask` bool `[B, T]`; `frame_index` int64 `[F]`, flat indices b*T+t of the real frames.
     """
     source = {
         "audio": _collate_audio([sample.audio for sample in samples], extent),
-        "video": _collate_video([sample.video for sample in samples], extent),
+        "video": _collate_video(samples, extent),
     }
     clean = _collate_audio([sample.audio_clean for sample in samples], extent)
     if clean is not None:
@@ -108,38 +114,44 @@ def collate_streams(samples: Sequence[Sample], extent: Extent) -> dict[str, Any]
     }
 
 
-def _collate_audio(streams: Sequence[NDArray[np.float32] | None], extent: Extent) -> Tensor | None:
+def _collate_audio(streams: Sequence[AudioFrames | None], extent: Extent) -> Tensor | None:
     first = streams[0]
     if first is None:
         return None
-    batch = np.zeros((len(streams), first.shape[1], extent.frames), np.float32)
-    for row, stream, start, length in zip(batch, streams, extent.starts, extent.lengths, strict=True):
+    clips, frames, size = len(streams), extent.frames, first.shape[1]
+    if first.dtype == np.int16:  # a waveform: frames follow each other
+        batch: NDArray[Any] = np.zeros((clips, frames * size), np.int16)
+        rows = batch.reshape(clips, frames, size)
+    else:
+        batch = np.zeros((clips, size, frames), np.float32)
+        rows = batch.swapaxes(1, 2)
+    for row, stream, start, length in zip(rows, streams, extent.starts, extent.lengths, strict=True):
         assert stream is not None
-        row[:, :length] = stream[start : start + length].T
+        row[:length] = stream[start : start + length]
     return torch.from_numpy(batch)
 
 
-def _collate_video(streams: Sequence[NDArray[np.uint8] | None], extent: Extent) -> Tensor | None:
-    first = streams[0]
+def _collate_video(samples: Sequence[Sample], extent: Extent) -> Tensor | None:
+    first = samples[0].video
     if first is None:
         return None
-    batch = np.empty((len(streams), 1, extent.frames, *first.shape[1:]), np.uint8)
-    for row, stream, start, length in zip(batch, streams, extent.starts, extent.lengths, strict=True):
-        assert stream is not None
-        row[0, :length] = stream[start : start + length]
+    batch = np.empty((len(samples), 1, extent.frames, *first.shape[1:]), np.uint8)
+    for row, sample, start, length in zip(batch, samples, extent.starts, extent.lengths, strict=True):
+        assert sample.video is not None
+        row[0, :length] = sample.video[start : start + length]
         row[0, length:] = PADDING_GREY
+        if sample.grey is not None:
+            row[0, :length][sample.grey[start : start + length]] = PADDING_GREY
     return torch.from_numpy(batch)
 
 
-def collate_text(
-    samples: Sequence[Sample], net_input: dict[str, Any], pad: int, eos: int | None
-) -> dict[str, Any]:
+def collate_text(samples: Sequence[Sample], net_input: dict[str, Any], pad: int, eos: int) -> dict[str, Any]:
     """Add to `net_input` what fairseq's criterions and fairseq-generate read, and return the targets.
 
     Args:
         pad: the dictionary's index of padding.
-        eos: that of the end of a sequence, where the labels end with it: then `prev_output_tokens` is made,
-            the target with its end moved to the front.
+        eos: that of the end of a sequence, with which the labels end; `prev_output_tokens` is the target with
+            its end moved to the front.
 
     Returns:
         `target` int64 `[B, L]`, padded on the right, and `ntokens`.  No `target_lengths`: fairseq's `ctc`
@@ -151,11 +163,8 @@ def collate_text(
         padding_mask, pad
     )
     net_input["src_lengths"] = (~padding_mask).sum(1)
-    if eos is not None:
-        end = torch.tensor([eos])
-        net_input["prev_output_tokens"] = pad_right(
-            [torch.cat([end, target[:-1]]) for target in targets], pad
-        )
+    end = torch.tensor([eos])
+    net_input["prev_output_tokens"] = pad_right([torch.cat([end, target[:-1]]) for target in targets], pad)
     lengths = torch.tensor([len(target) for target in targets])
     return {"target": pad_right(targets, pad), "ntokens": int(lengths.sum())}
 

@@ -13,16 +13,13 @@ from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.data.augment import CropAndFlip
 from av_ssl.data.bad_clips import BadClips
+from av_ssl.data.clip_reader import ClipReader
 from av_ssl.data.collate import Extent, Sample, collate_label_sets, collate_streams, collate_text
-from av_ssl.data.features import audio_features
 from av_ssl.data.labels import FrameLabels, TextLabels
 from av_ssl.data.manifest import Clip
-from av_ssl.data.masking import StreamMasking
-from av_ssl.data.noise import NoiseMixer
-from av_ssl.data.reading import read_crops, read_wave
-from av_ssl.errors import DataError, MediaError
+from av_ssl.data.masking import Masking
+from av_ssl.errors import MediaError
 
 # Keep the draws for a clip apart from those for a batch that begins with the same number.
 CLIP, BATCH = 0, 1
@@ -37,13 +34,9 @@ class AudioVisualDataset(FairseqDataset):
 
     Args:
         clips: see `read_manifest`.
-        modalities: streams to load, of `audio` and `video`.
-        normalize: layer norm of each audio frame.
-        noise: added to the audio.
-        clean_audio: with `noise`, also give the audio without it (`audio_clean`), for a teacher.
-        crop: of the pictures.
+        reader: which streams are loaded, and how.
         labels: transcripts, or sets of frame labels; one entry a clip.
-        masking: draw masks for each batch; streams are dropped in training only.
+        masking: draws masks for each batch, which needs both streams.
         max_frames: length to which clips of a batch are cut.
         pad: pad clips to the longest of a batch; False cuts them to the shortest.
         random_crop: cut at a random place instead of the end.
@@ -59,13 +52,9 @@ class AudioVisualDataset(FairseqDataset):
         self,
         *,
         clips: Sequence[Clip],
-        crop: CropAndFlip,
-        modalities: Sequence[str] = ("audio", "video"),
-        normalize: bool = True,
-        noise: NoiseMixer | None = None,
-        clean_audio: bool = False,
+        reader: ClipReader,
         labels: TextLabels | list[FrameLabels] | None = None,
-        masking: StreamMasking | None = None,
+        masking: Masking | None = None,
         max_frames: int | None = None,
         pad: bool = True,
         random_crop: bool = False,
@@ -75,11 +64,7 @@ class AudioVisualDataset(FairseqDataset):
         shuffle: bool = True,
     ) -> None:
         self.clips = list(clips)
-        self.modalities = tuple(modalities)
-        self.normalize = normalize
-        self.noise = noise
-        self.clean_audio = clean_audio and noise is not None
-        self.crop = crop
+        self.reader = reader
         self.text = labels if isinstance(labels, TextLabels) else None
         self.frame_labels = labels if isinstance(labels, list) else []
         self.masking = masking
@@ -98,15 +83,7 @@ class AudioVisualDataset(FairseqDataset):
     def _check(self) -> None:
         if not self.clips:
             raise ValueError("there are no clips")
-        if not self.modalities or not {"audio", "video"}.issuperset(self.modalities):
-            raise ValueError(f"modalities are {self.modalities}; take audio, video or both")
-        for clip in self.clips:
-            for stream in self.modalities:
-                if getattr(clip, stream) is None:
-                    raise DataError(
-                        f"clip {clip.id} (line {clip.line} of its manifest) has no {stream}; "
-                        f"fill in the column, or leave {stream} out of modalities"
-                    )
+        self.reader.check_streams(self.clips)
         for labels in [self.text] if self.text is not None else self.frame_labels:
             if len(labels) != len(self.clips):
                 raise ValueError(
@@ -119,7 +96,7 @@ class AudioVisualDataset(FairseqDataset):
                 f"transcripts belong to whole clips, which would be cut to {self.max_frames} frames, "
                 f"the longest has {self.sizes.max()}: raise max_trim_sample_size or lower max_sample_size"
             )
-        if self.masking is not None and len(self.modalities) < 2:
+        if self.masking is not None and len(self.reader.modalities) < 2:
             raise ValueError("masks are drawn for audio and video: load both streams (modalities)")
 
     # -- samples ---------------------------------------------------------------------------------------------
@@ -142,33 +119,8 @@ class AudioVisualDataset(FairseqDataset):
     def _read(self, index: int, clip: Clip) -> Sample:
         # By the id, not the position: a test set that is sharded or filtered gets the same noise.
         rng = self._generator(CLIP, zlib.crc32(clip.id.encode()))
-        video = self._read_video(clip, rng) if "video" in self.modalities else None
-        audio, clean = None, None
-        if "audio" in self.modalities:
-            audio, clean = self._read_audio(clip, None if video is None else len(video), rng)
-        sample = Sample(index, clip.id, audio, clean, video, self._labels(index))
+        sample = self.reader.read(index, clip, self._labels(index), rng)
         return sample.cut(min(map(len, sample.labels))) if self.frame_labels else sample
-
-    def _read_video(self, clip: Clip, rng: np.random.Generator) -> NDArray[np.uint8]:
-        assert clip.video is not None
-        frames = read_crops(clip.video)
-        try:
-            crop = self.crop.draw(frames.shape[1], frames.shape[2], rng)
-        except MediaError as error:
-            raise MediaError(f"{clip.video}: {error}") from error
-        return self.crop.apply(frames, crop)
-
-    def _read_audio(
-        self, clip: Clip, frames: int | None, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Filterbanks as the student hears them, and without noise where that is wanted."""
-        assert clip.audio is not None
-        clean = read_wave(clip.audio)
-        heard = clean if self.noise is None else self.noise.mix(clean, rng)
-        features = audio_features(heard, frames, self.normalize)
-        if heard is clean or not self.clean_audio:
-            return features, features if self.clean_audio else None
-        return features, audio_features(clean, frames, self.normalize)
 
     def _labels(self, index: int) -> list[Tensor]:
         if self.text is not None:
@@ -185,7 +137,7 @@ class AudioVisualDataset(FairseqDataset):
 
         Returns:
             `id` int64 `[B]`, `utt_id`, `net_input` (see `collate_streams`, `collate_text`; `masks`, see
-            `MaskBatch`), `nsentences`, `ntokens` (target tokens, or real frames), and `target` int64
+            `Masking`), `nsentences`, `ntokens` (target tokens, or real frames), and `target` int64
             `[B, L]`, or for frame labels `target_list` of int64 `[B, T]`.  Empty where no clip could be
             read, which fairseq takes for the end of a rank's data.
         """
@@ -215,8 +167,7 @@ class AudioVisualDataset(FairseqDataset):
     ) -> dict[str, Any]:
         if self.text is not None:
             dictionary = self.text.dictionary
-            eos = dictionary.eos() if self.text.append_eos else None
-            return collate_text(samples, net_input, dictionary.pad(), eos)
+            return collate_text(samples, net_input, dictionary.pad(), dictionary.eos())
         if not self.frame_labels:
             return {}
         return {"target_list": collate_label_sets(samples, self.frame_labels, extent)}

@@ -15,13 +15,12 @@ from torch import Tensor
 from typing_extensions import Self
 
 from av_ssl.data.manifest import Clip
+from av_ssl.data.reading import FRAME_RATE
 from av_ssl.data.text import TextEncoder, load_dictionary
 from av_ssl.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-FRAME_RATE = 25
-"""Video frames a second: the unit of a clip's length."""
 SAMPLED_LINES = 2000
 """Lines searched for unknown symbols, evenly spread: a wrong dictionary shows in any of them."""
 TOLERATED_UNKNOWN = 0.1
@@ -122,27 +121,24 @@ class TextLabels(Labels):
     """Transcripts `{split}.wrd`, UTF-8.
 
     With a tokenizer they are lower-cased and cut into pieces (AV-HuBERT, Shi et al., 2022); without one they
-    are space-separated symbols.
+    are space-separated symbols.  Each ends with `</s>`: attention decoders must learn where to stop, and
+    fairseq's `ctc` criterion leaves the ends out.
 
     Args:
         path: the label file.
         encoder: dictionary and tokenizer.
         clips: all clips of the manifest, in its order.
-        append_eos: end every sequence with `</s>`, as attention decoders need; None: if there is a tokenizer.
 
     Raises DataError when lines and clips differ in number, or more than 10 % of the symbols are unknown.
     """
 
-    def __init__(
-        self, path: Path, encoder: TextEncoder, clips: Sequence[Clip], append_eos: bool | None = None
-    ) -> None:
+    def __init__(self, path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> None:
         super().__init__(path, encoder.dictionary, clips)
         self.encoder = encoder
-        self.append_eos = encoder.tokenizer is not None if append_eos is None else append_eos
         self.check_unknown()
 
     def encode(self, line: str) -> Tensor:
-        return self.encoder.ids(line, self.append_eos)
+        return self.encoder.ids(line)
 
 
 class FrameLabels(Labels):

@@ -6,9 +6,9 @@ What replaces masked frames is a matter of the model (`av_ssl.modules.masking`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -20,6 +20,16 @@ from av_ssl.data.spans import BoolArray, SpanMask, draw_spans
 Stream = Literal["audio", "video"]
 LOSS_FRAMES = ("union", "surviving", "all")
 REPLACEMENTS = ("same_seq", "same_other_seq")
+
+
+class Masking(Protocol):
+    """What a model asks the data pipeline to draw for each batch (its attribute `masking`)."""
+
+    def draw(
+        self, lengths: Sequence[int], frames: int, rng: np.random.Generator, training: bool = True
+    ) -> Mapping[str, object]:
+        """`net_input["masks"]` of B clips of `lengths` real frames in a batch of T = `frames`."""
+        ...
 
 
 class MaskBatch(TypedDict):

@@ -13,6 +13,9 @@ from av_ssl.errors import MediaError
 
 SAMPLE_RATE = 16000
 """Audio samples a second."""
+FRAME_RATE = 25
+"""Video frames a second: the unit of a clip's length."""
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
 
 def read_wave(path: Path) -> NDArray[np.int16]:

@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 
 BoolArray = NDArray[np.bool_]
 SPAN_LENGTHS = ("static", "uniform", "normal", "poisson")
+MASK_SEMANTICS = ("fraction", "start_prob")
 
 
 @dataclass(frozen=True)
 class SpanMask:
     """How the spans of one stream are drawn.
 
-    The number of spans in n frames is `floor(probability * n / length + u)`, u uniform in [0, 1), at least
-    `min_spans`: since spans overlap, the masked share is below `probability`.  `equal_counts` un-masks random
-    frames of a batch until all clips have as many masked ones.  Probability 0 masks nothing.
+    `semantics` says what `probability` is of.  `fraction`: of frames to be masked; the number of spans in n
+    frames is `floor(probability * n / length + u)`, u uniform in [0, 1), and since spans overlap, the masked
+    share is below `probability`.  `start_prob`: of every frame, that a span starts there (the wording of the
+    wav2vec 2.0 and RAVEn papers), a masked share of 1 - (1 - probability)^length.  Either way there are at
+    least `min_spans`.  `equal_counts` un-masks random frames of a batch until all clips have as many masked
+    ones.  Probability 0 masks nothing.
 
     `selection` says how long each span is: `static` (`length`), `uniform` in [`other`, 2 `length`], `normal`
     (mean `length`, standard deviation `other`, at least 1) or `poisson` (mean `length`).  With `overlap`
@@ -33,6 +37,7 @@ class SpanMask:
     other: float = 0.0
     overlap: bool = True
     min_space: int = 1
+    semantics: str = "fraction"
 
     def __post_init__(self) -> None:
         if self.probability < 0 or self.length < 1:
@@ -44,6 +49,20 @@ class SpanMask:
             raise ValueError(
                 f"mask_selection is {self.selection!r}; it must be one of {', '.join(SPAN_LENGTHS)}"
             )
+        if self.semantics not in MASK_SEMANTICS:
+            raise ValueError(
+                f"mask_semantics is {self.semantics!r}; it must be one of {', '.join(MASK_SEMANTICS)}"
+            )
+        if self.semantics == "start_prob" and self.probability > 1:
+            raise ValueError(f"with mask_semantics=start_prob, {self.probability} is no probability")
+
+    def draw_count(self, frames: int, rng: np.random.Generator) -> int:
+        """Number of spans in a clip."""
+        if self.semantics == "start_prob":
+            count = int(rng.binomial(frames, self.probability))
+        else:
+            count = int(self.probability * frames / self.length + rng.random())
+        return max(self.min_spans, count)
 
     def draw_lengths(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Lengths of `count` spans, in frames."""
@@ -77,13 +96,16 @@ def draw_spans(lengths: Sequence[int], frames: int, spans: SpanMask, rng: np.ran
 
 def _masked_frames(frames: int, spans: SpanMask, rng: np.random.Generator) -> NDArray[np.int64]:
     """Masked frames of one clip, in order, each once."""
-    count = max(spans.min_spans, int(spans.probability * frames / spans.length + rng.random()))
+    count = spans.draw_count(frames, rng)
     lengths = spans.draw_lengths(count, rng)
     if not spans.overlap:
         return _separate_spans(frames, lengths, spans.min_space, rng)
-    starts = frames - int(lengths.min(initial=frames))
-    if starts <= count:  # too short for so many spans: let them run over the end
-        starts = count + 1
+    if spans.semantics == "start_prob":
+        starts = max(frames, count)
+    else:
+        starts = frames - int(lengths.min(initial=frames))
+        if starts <= count:  # too short for so many spans: let them run over the end
+            starts = count + 1
     first = rng.choice(starts, count, replace=False)
     masked = np.unique(
         np.concatenate(

@@ -102,10 +102,10 @@ class TextEncoder:
             return pieces
         return str(self.processor.decode_pieces(pieces.split()))
 
-    def ids(self, text: str, append_eos: bool) -> Tensor:
-        """Dictionary ids int64 `[L]` of a transcript."""
+    def ids(self, text: str) -> Tensor:
+        """Dictionary ids int64 `[L]` of a transcript, the last one `</s>`."""
         ids = [self.dictionary.index(symbol) for symbol in self.encode(text).split()]
-        return torch.tensor([*ids, self.dictionary.eos()] if append_eos else ids, dtype=torch.int64)
+        return torch.tensor([*ids, self.dictionary.eos()], dtype=torch.int64)
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints: strings and a tensor, so that reading it runs no code."""

@@ -116,11 +116,16 @@ def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredMode
         raise CheckpointError(f"{key}: {error}") from error
 
 
-def attach_encoder_config(cfg: Any) -> None:
+def attach_encoder_config(cfg: Any, audio_input: str = "filterbank") -> None:
     """Fill ``cfg.w2v_args`` from ``cfg.w2v_path``, so that the fine-tuned checkpoint loads without that file.
 
+    Args:
+        cfg: the fine-tuned model's configuration.
+        audio_input: what the task gives the model to hear.
+
     Raises:
-        CheckpointError: see :func:`read_checkpoint`; or ``normalize`` differs from pre-training.
+        CheckpointError: see :func:`read_checkpoint`; or ``normalize`` or ``audio_input`` differs from
+            pre-training.
         ValueError: masking is asked for.
     """
     if cfg.get("apply_mask"):
@@ -138,6 +143,12 @@ def attach_encoder_config(cfg: Any) -> None:
         raise CheckpointError(
             f"task.normalize={cfg.normalize}, but {cfg.w2v_path} was pre-trained with "
             f"normalize={pretrained_normalize}"
+        )
+    heard = str(checkpoint.task_cfg.get("audio_input") or "filterbank")  # others came later
+    if heard != audio_input:
+        raise CheckpointError(
+            f"task.audio_input={audio_input}, but {cfg.w2v_path} was pre-trained with audio_input={heard}: "
+            f"set task.audio_input={heard}"
         )
     OmegaConf.set_struct(cfg, False)
     cfg.w2v_args = {"model": checkpoint.model_cfg, "task": checkpoint.task_cfg}

@@ -10,16 +10,16 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
 
 from av_ssl.data.augment import CropAndFlip
+from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.data.noise import NoiseMixer, parse_snr
+from av_ssl.data.reading import FRAME_RATE
 from av_ssl.tasks.data_wait import DataWaitMeter
 
 logger = logging.getLogger(__name__)
 
 STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
-FRAME_RATE = 25
-"""Video frames, and stacked filterbank frames, a second."""
 
 
 @dataclass
@@ -33,7 +33,16 @@ class AudioVisualTaskConfig(FairseqDataclass):
     modalities: ChoiceEnum(list(STREAMS)) = field(  # type: ignore[valid-type]
         default="av", metadata={"help": "streams to load: audio, video, or both (av)"}
     )
-    normalize: bool = field(default=True, metadata={"help": "layer norm of each stacked filterbank frame"})
+    audio_input: ChoiceEnum(list(AUDIO_INPUTS)) = field(  # type: ignore[valid-type]
+        default="filterbank",
+        metadata={
+            "help": "what models hear: stacked log-mel filterbanks, or the 640 raw samples of each video "
+            "frame (waveform)"
+        },
+    )
+    normalize: bool = field(
+        default=True, metadata={"help": "layer norm of each stacked filterbank frame; nothing for waveforms"}
+    )
     max_sample_size: Optional[int] = field(
         default=500, metadata={"help": "leave out longer clips, in video frames"}
     )
@@ -122,10 +131,7 @@ class AudioVisualTask(FairseqTask):
         """Build the dataset of the clips given; ``parts`` are labels and masks of the sub-class."""
         return AudioVisualDataset(
             clips=clips,
-            modalities=STREAMS[str(cfg.modalities)],
-            normalize=cfg.normalize,
-            noise=self.make_noise(split, cfg, train),
-            crop=CropAndFlip(cfg.image_crop_size, random=cfg.image_aug and train),
+            reader=self.make_reader(split, cfg, train),
             max_frames=cfg.max_trim_sample_size,
             pad=cfg.pad_audio,
             random_crop=cfg.random_crop,
@@ -133,6 +139,16 @@ class AudioVisualTask(FairseqTask):
             train=train,
             bad_clips_file=self.bad_clips_dir and self.bad_clips_dir / f"bad_clips.{split}.tsv",
             **parts,
+        )
+
+    def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
+        """Say how clips are read; sub-classes add what they alone need."""
+        return ClipReader(
+            CropAndFlip(cfg.image_crop_size, random=cfg.image_aug and train),
+            modalities=STREAMS[str(cfg.modalities)],
+            audio_input=str(cfg.audio_input),
+            normalize=cfg.normalize,
+            noise=self.make_noise(split, cfg, train),
         )
 
     def make_noise(self, split: str, cfg: Any, train: bool) -> NoiseMixer | None:

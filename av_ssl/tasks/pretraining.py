@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, List
@@ -10,6 +10,7 @@ from typing import Any, List
 from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
+from av_ssl.data.clip_reader import ClipReader
 from av_ssl.data.labels import FrameLabels, keep_agreeing
 from av_ssl.data.manifest import Clip
 from av_ssl.data.stored_text import dictionary_of, stored_label_sets
@@ -33,7 +34,10 @@ class PretrainingConfig(AudioVisualTaskConfig):
 
 @register_task("av_pretraining", dataclass=PretrainingConfig)
 class PretrainingTask(AudioVisualTask):
-    """Clips, with cluster ids or without; the model says which masks the data workers draw (its ``masking``).
+    """Clips, with cluster ids or without.
+
+    The model says which masks the data workers draw (its ``masking``), and, where it is not filterbanks, what
+    it hears (its ``audio_input``).
 
     The symbols of each label set's dictionary are stored in the checkpoint, which then loads without files.
     """
@@ -59,7 +63,19 @@ class PretrainingTask(AudioVisualTask):
         self.starts_from_pretrained = not from_checkpoint
         model = super().build_model(cfg, from_checkpoint)
         self.masking = getattr(model, "masking", None)
+        self.check_audio_input(getattr(model, "audio_input", "filterbank"))
         return model
+
+    def check_audio_input(self, wanted: str) -> None:
+        """Raise ValueError when ``task.audio_input`` is not what the model hears."""
+        if str(self.cfg.audio_input) != wanted:
+            raise ValueError(
+                f"task.audio_input is {self.cfg.audio_input}, but this model hears {wanted}: set "
+                f"task.audio_input={wanted}"
+            )
+
+    def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
+        return replace(super().make_reader(split, cfg, train), clean_audio=True)
 
     def load_dataset(self, split: str, combine: bool = False, **unused: Any) -> None:
         """Read ``{data}/{split}.tsv`` and labels; the model must have been built (fairseq's commands do)."""
@@ -73,7 +89,6 @@ class PretrainingTask(AudioVisualTask):
             self.cfg,
             train=is_training_split(split),
             masking=self.masking,
-            clean_audio=True,
             labels=[one.select(kept) for one in labels],
         )
 

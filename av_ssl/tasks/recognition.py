@@ -1,16 +1,18 @@
 """Speech recognition from audio (ASR), video (VSR) or both (AVSR)."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
 from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
+from av_ssl.data.clip_reader import ClipReader
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.stored_text import text_state
 from av_ssl.data.text import TextEncoder, load_dictionary
+from av_ssl.data.time_masking import TimeMask
 from av_ssl.decoding.ctc import CTCBeamSearch
 from av_ssl.decoding.options import save_options
 from av_ssl.models.ctc import CTCModel
@@ -24,13 +26,13 @@ from av_ssl.tasks.audio_visual import (
 
 logger = logging.getLogger(__name__)
 
-FEATURE_KEYS = ("normalize", "image_crop_size", "image_mean", "image_std")
+FEATURE_KEYS = ("audio_input", "normalize", "image_crop_size", "image_mean", "image_std")
 """What the model was trained to see; decoding takes it from the checkpoint."""
 
 
 @dataclass
 class RecognitionConfig(AudioVisualTaskConfig):
-    """Keys of the labels."""
+    """Keys of the labels, and of time masking (RAVEn; the defaults of the strides are its own)."""
 
     labels: str = field(
         default="wrd", metadata={"help": "label files are {split}.LABELS, the dictionary dict.LABELS.txt"}
@@ -42,6 +44,16 @@ class RecognitionConfig(AudioVisualTaskConfig):
             "the labels are symbols already"
         },
     )
+    time_mask_audio: float = field(
+        default=0.0,
+        metadata={"help": "stretches of up to so many seconds are silent in training; 0: none (RAVEn: 0.6)"},
+    )
+    time_mask_audio_stride: float = field(default=2.0, metadata={"help": "seconds a silent stretch"})
+    time_mask_video: float = field(
+        default=0.0,
+        metadata={"help": "stretches of up to so many seconds are grey in training; 0: none (RAVEn: 0.4)"},
+    )
+    time_mask_video_stride: float = field(default=1.0, metadata={"help": "seconds a grey stretch"})
 
 
 @register_task("av_recognition", dataclass=RecognitionConfig)
@@ -83,7 +95,7 @@ class RecognitionTask(AudioVisualTask):
         self.require_dictionary()
         self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
-            attach_encoder_config(cfg)
+            attach_encoder_config(cfg, str(self.cfg.audio_input))
         return super().build_model(cfg, from_checkpoint)
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
@@ -98,12 +110,8 @@ class RecognitionTask(AudioVisualTask):
             if key in task_cfg:
                 cfg[key] = task_cfg[key]
         clips, kept = self.read_split(split, cfg)
-        # Attention decoders must learn where to stop; fairseq's ctc criterion leaves the ends out.
         labels = TextLabels(
-            Path(cfg.label_dir or cfg.data) / f"{split}.{cfg.labels}",
-            self.text_encoder,
-            clips,
-            append_eos=True,
+            Path(cfg.label_dir or cfg.data) / f"{split}.{cfg.labels}", self.text_encoder, clips
         )
         self.datasets[split] = self.make_dataset(
             split,
@@ -112,6 +120,15 @@ class RecognitionTask(AudioVisualTask):
             train=is_training_split(split),
             labels=labels.select(kept),
         )
+
+    def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
+        """Add time masks in training; raises ValueError when they are given a length below 0."""
+        reader = super().make_reader(split, cfg, train)
+        if not train:
+            return reader
+        audio = TimeMask(cfg.time_mask_audio, cfg.time_mask_audio_stride) if cfg.time_mask_audio else None
+        video = TimeMask(cfg.time_mask_video, cfg.time_mask_video_stride) if cfg.time_mask_video else None
+        return replace(reader, audio_time_mask=audio, video_time_mask=video)
 
     def build_bpe(self, args: Any) -> Any:
         """The tokenizer joins pieces to words, unless ``--bpe`` asks for another."""

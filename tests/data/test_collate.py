@@ -88,14 +88,6 @@ def test_transcripts() -> None:
     assert net_input["src_lengths"].tolist() == [3, 2]
 
 
-def test_transcripts_without_end_have_no_decoder_input() -> None:
-    samples = [sample(3, ([5, 6],)), sample(2, ([],))]
-    net_input = collate_streams(samples, Extent([0, 0], [3, 2], 3))
-    batch = collate_text(samples, net_input, pad=1, eos=None)
-    assert batch["target"].tolist() == [[5, 6], [1, 1]]
-    assert "prev_output_tokens" not in net_input
-
-
 def test_frame_labels_are_cut_with_the_frames() -> None:
     labels = [torch.arange(10), torch.arange(100, 106)]
     target = collate_frame_labels(labels, Extent([2, 0], [6, 6], 6), pad=1)

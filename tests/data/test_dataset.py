@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from fairseq.data import Dictionary
 from torch.utils.data import DataLoader
 
 from av_ssl.data.augment import CropAndFlip
+from av_ssl.data.clip_reader import ClipReader
 from av_ssl.data.collate import PADDING_GREY
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.labels import FrameLabels, TextLabels
@@ -38,7 +39,9 @@ def noise(tmp_path: Path) -> NoiseMixer:
 
 
 def dataset(clips: list[Clip], **arguments) -> AudioVisualDataset:
-    return AudioVisualDataset(clips=clips, **{"crop": CropAndFlip(88, random=True), **arguments})
+    reading = {field.name for field in fields(ClipReader)} & arguments.keys()
+    reader = {"crop": CropAndFlip(88, random=True)} | {name: arguments.pop(name) for name in reading}
+    return AudioVisualDataset(clips=clips, reader=ClipReader(**reader), **arguments)
 
 
 def collate(data: AudioVisualDataset, *indices: int) -> dict:
@@ -118,7 +121,7 @@ def test_transcripts(clips: list[Clip], tmp_path: Path) -> None:
     for word in ("a", "ü"):
         words.add_symbol(word)
     (tmp_path / "train.wrd").write_text("a\nü a\na a a\nü\n", encoding="utf-8")
-    labels = TextLabels(tmp_path / "train.wrd", TextEncoder(words), clips, append_eos=True)
+    labels = TextLabels(tmp_path / "train.wrd", TextEncoder(words), clips)
     batch = collate(dataset([clips[1], clips[3]], labels=labels.select([1, 3]), max_frames=20))
     assert batch["target"].tolist() == [[5, 4, 2], [5, 2, 1]]
     assert batch["net_input"]["prev_output_tokens"].tolist() == [[2, 5, 4], [2, 5, 1]]

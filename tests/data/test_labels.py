@@ -37,26 +37,20 @@ def test_lines_are_found_behind_non_ascii_ones(tmp_path: Path) -> None:
     path = write(tmp_path / "train.wrd", "ü ü groß\na b\r\n\nb groß\n")
     labels = TextLabels(path, WORDS, clips(1, 1, 1, 1))
     assert len(labels) == 4
-    assert [labels[k].tolist() for k in range(4)] == [[6, 6, 7], [4, 5], [], [5, 7]]
+    end = WORDS.dictionary.eos()
+    assert [labels[k].tolist() for k in range(4)] == [[6, 6, 7, end], [4, 5, end], [end], [5, 7, end]]
 
 
 def test_last_line_may_lack_its_end(tmp_path: Path) -> None:
     labels = TextLabels(write(tmp_path / "train.wrd", "a\nb"), WORDS, clips(1, 1))
-    assert labels[1].tolist() == [5]
+    assert labels[1].tolist() == [5, WORDS.dictionary.eos()]
 
 
 def test_selected_clips_keep_their_lines(tmp_path: Path) -> None:
     labels = TextLabels(write(tmp_path / "train.wrd", "a\nb\nü\n"), WORDS, clips(1, 2, 3))
     selected = labels.select([2, 0])
-    assert [selected[0].tolist(), selected[1].tolist(), len(selected)] == [[6], [4], 2]
+    assert [selected[0].tolist(), selected[1].tolist(), len(selected)] == [[6, 2], [4, 2], 2]
     assert len(labels) == 3
-
-
-def test_end_of_sequence_is_a_choice(tmp_path: Path) -> None:
-    path = write(tmp_path / "train.wrd", "a\n")
-    assert TextLabels(path, WORDS, clips(1)).append_eos is False
-    with_eos = TextLabels(path, WORDS, clips(1), append_eos=True)
-    assert with_eos[0].tolist() == [4, WORDS.dictionary.eos()]
 
 
 def test_missing_line_is_refused(tmp_path: Path) -> None:
@@ -81,10 +75,10 @@ def test_many_unknown_symbols_are_refused_few_are_reported(
 ) -> None:
     few = write(tmp_path / "few.wrd", "a b a b a b a b a b\na c a b a b a b a b\n")
     assert TextLabels(few, WORDS, clips(1, 1))[1][1] == WORDS.dictionary.unk()
-    assert "5.0% of the labels looked at are not in the dictionary" in caplog.text
+    assert "4.5% of the labels looked at are not in the dictionary" in caplog.text
     assert "line 2" in caplog.text
     many = write(tmp_path / "many.wrd", "a b\nA B\n")
-    with pytest.raises(DataError, match=r"many\.wrd: 50\.0% of the labels"):
+    with pytest.raises(DataError, match=r"many\.wrd: 33\.3% of the labels"):
         TextLabels(many, WORDS, clips(1, 1))
 
 
