@@ -48,7 +48,8 @@ def write_lists(folder: Path, lists: Mapping[str, list[Entry]]) -> None:
 
 def _write_classes(path: Path, labels: Sequence[str | None]) -> None:
     """The classes of a column, sorted, where every clip has one."""
-    _write_column(path, sorted(set(labels)) if all(labels) else [])
+    names = {label for label in labels if label}
+    _write_column(path, sorted(names) if all(labels) else [])
 
 
 def _write_column(path: Path, values: Sequence[str | None]) -> None:

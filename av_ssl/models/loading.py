@@ -18,7 +18,7 @@ from torch import nn
 from av_ssl.data.stored_text import dictionary_of
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
-from av_ssl.models import av2vec, av_hubert, ctc, seq2seq  # noqa: F401  (registers them)
+from av_ssl.models import av2vec, av_hubert, classifier, ctc, lupi, seq2seq  # noqa: F401  (registers them)
 from av_ssl.models.av2vec import TEACHER_PREFIX
 from av_ssl.models.model_files import read_stored
 from av_ssl.models.pretrained import PRETRAINING_ONLY
@@ -50,8 +50,9 @@ def load(path: str | Path) -> BaseFairseqModel:
     """Load a model from ``.pt`` or ``.safetensors``, on the CPU, in eval mode, running no code from the file.
 
     Returns:
-        The model, with ``cfg`` (its configuration), ``task_cfg`` (a dict: the stored task's keys) and
-        ``text_encoder`` (dictionary and tokenizer of a recogniser; None for other models).
+        The model, with ``cfg`` (its configuration), ``task_cfg`` (a dict: the stored task's keys),
+        ``text_encoder`` (dictionary and tokenizer of a recogniser; None for other models) and ``classes``
+        (names of a classifier's classes by id; empty for other models).
 
     Raises:
         DataError: the file is missing, cut off, no checkpoint, or asks for code to be run; it holds a model
@@ -67,6 +68,7 @@ def load(path: str | Path) -> BaseFairseqModel:
     model.cfg = cfg
     model.task_cfg = stored.task_cfg
     model.text_encoder = text_encoder(stored)
+    model.classes = stored.classes
     return model.eval()
 
 
