@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.cli.progress import ProgressBar
-from av_ssl.cli.scoring_options import add_scoring_arguments
+from av_ssl.cli.scoring_options import add_scoring_arguments, noise_of
 from av_ssl.compat import prepare
 from av_ssl.errors import DataError
 
@@ -17,7 +17,6 @@ prepare()  # before fairseq is imported
 
 from av_ssl.data.class_labels import ClassList  # noqa: E402
 from av_ssl.data.manifest import Clip, read_manifest  # noqa: E402
-from av_ssl.data.noise import NoiseMixer, parse_snr  # noqa: E402
 from av_ssl.evaluation.classification import (  # noqa: E402
     class_scores,
     confusion_matrix,
@@ -43,17 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify, report; 0 when done."""
     model = load_classifier(args.checkpoint, args.device)
-    names: list[str] = list(model.classes)  # type: ignore[arg-type]
+    names: list[str] = list(model.class_names)  # type: ignore[arg-type]
     if not names:
         raise DataError(f"{args.checkpoint}: holds no list of classes; it was trained without labels")
     classes = ClassList(names, str(args.checkpoint))
     clips = read_manifest(args.manifest)
     truth = classes.read(args.labels, clips, training=True)
-    noise = None
-    if args.noise is not None:
-        noise = NoiseMixer(args.noise, probability=1.0, snr=parse_snr(args.snr), random_offset=False)
     with ProgressBar("clip") as bar:
-        logits = ClipRunner(model, noise, args.workers).predictions(clips, bar.update)
+        logits = ClipRunner(model, noise_of(args), args.workers).predictions(clips, bar.update)
     found = np.array([logits[clip.id].argmax() for clip in clips])
     confusion = confusion_matrix(truth, found, len(classes))
     print(score_line(class_scores(confusion), int(confusion.sum())))

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.cli.arguments import positive
 from av_ssl.cli.progress import ProgressBar
-from av_ssl.cli.scoring_options import add_scoring_arguments
+from av_ssl.cli.scoring_options import add_scoring_arguments, noise_of
 from av_ssl.compat import prepare
 from av_ssl.errors import DataError
 
@@ -21,7 +20,6 @@ prepare()  # before fairseq is imported
 
 from av_ssl.data.labels import LabelFile  # noqa: E402
 from av_ssl.data.manifest import Clip, read_manifest  # noqa: E402
-from av_ssl.data.noise import NoiseMixer, parse_snr  # noqa: E402
 from av_ssl.evaluation.clips import ClipRunner, load_classifier  # noqa: E402
 from av_ssl.evaluation.embedding_cache import EmbeddingCache  # noqa: E402
 from av_ssl.evaluation.score_norm import adaptive_s_norm, cosine_scores  # noqa: E402
@@ -52,11 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cohort",
         metavar="MANIFEST",
         type=Path,
-        help="also score with adaptive s-norm against the speakers (.spk beside it, else the clips) of
-    MANIFEST", )
-    parser.add_argument("--top", type=positive, default=300, help="nearest of the cohort (default: 300)")
-    parser.add_argument(
-        "--subtract-mean", action="store_true", help="subtract the cohort's mean embedding before scoring"
+        help="also score with adaptive s-norm against the speakers of MANIFEST (by the .spk beside it; "
+        "without one, against its clips)",
     )
     parser.add_argument(
         "--cache",
@@ -140,10 +135,8 @@ class _Embedder:
     def _compute(self, clips: list[Clip]) -> Embeddings:
         args = self.args
         if self.runner is None:
-            noise = None
-            if args.noise is not None:
-                noise = NoiseMixer(args.noise, probability=1.0, snr=parse_snr(args.snr), random_offset=False)
-            self.runner = ClipRunner(load_classifier(args.checkpoint, args.device), noise, args.workers)
+            model = load_classifier(args.checkpoint, args.device)
+            self.runner = ClipRunner(model, noise_of(args), args.workers)
         with ProgressBar("clip") as bar:
             return self.runner.embeddings(clips, args.layer, bar.update)
 

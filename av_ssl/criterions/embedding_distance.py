@@ -23,6 +23,7 @@ def embedding_distance(student: Tensor, teacher: Tensor, name: str) -> Tensor:
     Raises:
         ValueError: the name is unknown.
 
+    >>> import torch
     >>> u, v = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 5.0])
     >>> [round(embedding_distance(u, v, name).item(), 4) for name in DISTANCES]
     [5.0, 10.0, 0.4, 0.2, 2.0, 1.5, 0.1]

@@ -51,7 +51,7 @@ def load(path: str | Path) -> BaseFairseqModel:
 
     Returns:
         The model, with ``cfg`` (its configuration), ``task_cfg`` (a dict: the stored task's keys),
-        ``text_encoder`` (dictionary and tokenizer of a recogniser; None for other models) and ``classes``
+        ``text_encoder`` (dictionary and tokenizer of a recogniser; None for other models) and ``class_names``
         (names of a classifier's classes by id; empty for other models).
 
     Raises:
@@ -68,7 +68,7 @@ def load(path: str | Path) -> BaseFairseqModel:
     model.cfg = cfg
     model.task_cfg = stored.task_cfg
     model.text_encoder = text_encoder(stored)
-    model.classes = stored.classes
+    model.class_names = stored.classes
     return model.eval()
 
 
