@@ -101,7 +101,6 @@ class ClassificationTask(AudioVisualTask):
         ``model.teacher_path``; neither file is asked for when a checkpoint is loaded.
         """
         self.starts_from_pretrained = not from_checkpoint
-        OmegaConf.set_struct(cfg, False)
         if self.cfg.label and not from_checkpoint:
             cfg.num_classes = len(self.require_classes())
         if not from_checkpoint:

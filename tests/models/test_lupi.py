@@ -192,3 +192,35 @@ def test_target_norms(norm):
         torch.testing.assert_close(found.mean(-1), torch.zeros(6), atol=1e-5, rtol=0)
     else:
         torch.testing.assert_close(found, raw)
+
+
+@pytest.mark.slow
+def test_a_few_clips_are_learned_by_heart():
+    """Embeddings first, the header on top of them then."""
+    teacher = classifier(segment_frames=4)
+    net_input = batch([9, 4, 8, 6], segment=4)
+    target = torch.tensor([0, 1, 2, 1])
+    data = {"net_input": net_input, "target": target, "ntokens": 27, "nsentences": 4}
+    with torch.no_grad():
+        teacher(**net_input)  # so that its batch norms have seen something
+    embedded = fitted(student(teacher, segment_frames=4, phase="embed", audio_width=4), data, 150, lr=0.01)
+    log = criterion()(embedded.eval(), data)[2]
+    assert log["cos_enc"] / 4 > 0.95
+    assert log["cos_agg"] / 4 > 0.95
+    model = student(segment_frames=4, phase="head", audio_width=4)
+    model.encoder.load_state_dict(embedded.encoder.state_dict())
+    model.aggregator.load_state_dict(embedded.aggregator.state_dict())
+    assert (
+        fitted(model, data, 100, lr=0.1).eval()(**net_input)["logits"].argmax(-1).tolist() == target.tolist()
+    )
+
+
+def fitted(model, data, updates, lr):
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
+    for _ in range(updates):
+        model.train()
+        loss, size, _ = criterion()(model, data)
+        optimizer.zero_grad()
+        (loss / size).backward()
+        optimizer.step()
+    return model
