@@ -72,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _manifests(folder: Path) -> tuple[Manifests, list[str]]:
     paths = [path for path in sorted(folder.glob("*.tsv")) if path.stem not in NOT_MANIFESTS]
-    paths = [path for path in paths if not path.stem.startswith("bad_clips.")]
+    paths = [
+        path for path in paths if not path.stem.startswith("bad_clips.") and not path.stem.endswith(".hyp")
+    ]
     present = {path.stem for path in paths}
     problems = [
         f"{folder / split}.tsv: does not exist; training needs it: run av-ssl manifest"

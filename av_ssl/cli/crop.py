@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stride",
         type=positive,
-        default=1,
-        help="find landmarks on every k-th frame: faster, a little less exact (default: 1)",
+        default=CropSettings.stride,
+        help="find landmarks on every k-th frame: 1 is slower, a little more exact (default: %(default)s)",
     )
     _add_landmark_arguments(parser)
     add_cluster_arguments(parser)

@@ -18,11 +18,17 @@ COMMANDS = {
     "musan": ("av_ssl.cli.musan", "make noise, music, babble and speech lists of the MUSAN corpus"),
     "noise": ("av_ssl.cli.noise", "make babble noise, or lists of your own noise recordings"),
     "targets": ("av_ssl.cli.targets", "cluster MFCC or a model's features to targets for pre-training"),
+    "transcribe": ("av_ssl.cli.transcribe", "transcribe clips with a fine-tuned recogniser"),
+    "pseudo-labels": (
+        "av_ssl.cli.pseudo_labels",
+        "filter transcripts, and join them with labelled clips for self-training",
+    ),
     "classify": ("av_ssl.cli.classify", "say how well a classifier tells the classes of clips apart"),
     "verify": ("av_ssl.cli.verify", "score a speaker verification list: equal error rate, minDCF"),
     "check": ("av_ssl.cli.check", "report every problem of a finished data folder"),
     "plan": ("av_ssl.cli.plan", "say what a recipe costs on a data folder: updates, hours, memory, disk"),
     "convert": ("av_ssl.cli.convert", "convert a model between fairseq's checkpoints and safetensors"),
+    "average": ("av_ssl.cli.average", "average the weights of a run's last checkpoints"),
     "doctor": ("av_ssl.cli.doctor", "say what works on this machine"),
 }
 EXTRAS = {

@@ -158,15 +158,21 @@ def collate_text(samples: Sequence[Sample], net_input: dict[str, Any], pad: int,
         criterion would take them for lengths without eos.
     """
     targets = [sample.labels[0] for sample in samples]
+    add_lengths(net_input, pad)
+    end = torch.tensor([eos])
+    net_input["prev_output_tokens"] = pad_right([torch.cat([end, target[:-1]]) for target in targets], pad)
+    lengths = torch.tensor([len(target) for target in targets])
+    return {"target": pad_right(targets, pad), "ntokens": int(lengths.sum())}
+
+
+def add_lengths(net_input: dict[str, Any], pad: int) -> None:
+    """Add what tells fairseq's generators the lengths: `src_tokens` int64 `[B, T]`, placeholders that end in
+    `pad`, and `src_lengths` `[B]`."""
     padding_mask = net_input["padding_mask"]
     net_input["src_tokens"] = torch.full(padding_mask.shape, PLACEHOLDER_TOKEN).masked_fill_(
         padding_mask, pad
     )
     net_input["src_lengths"] = (~padding_mask).sum(1)
-    end = torch.tensor([eos])
-    net_input["prev_output_tokens"] = pad_right([torch.cat([end, target[:-1]]) for target in targets], pad)
-    lengths = torch.tensor([len(target) for target in targets])
-    return {"target": pad_right(targets, pad), "ntokens": int(lengths.sum())}
 
 
 def collate_frame_labels(labels: Sequence[Tensor], extent: Extent, pad: int) -> Tensor:

@@ -77,6 +77,20 @@ def parse_clip(path: Path, number: int, line: str, root: Path) -> Clip:
     return Clip(items[0], video, audio, frames, samples, number)
 
 
+def manifest_text(clips: Sequence[Clip]) -> str:
+    """The lines of a manifest with the root `/`; raises DataError where a path is not absolute."""
+    lines = ["/"]
+    for clip in clips:
+        for path in (clip.video, clip.audio):
+            if path is not None and not path.is_absolute():
+                raise DataError(
+                    f"clip {clip.id}: its path {path} is not absolute; write the whole path of the folder on "
+                    "line 1 of its manifest"
+                )
+        lines.append(f"{clip.id}\t{clip.video or ''}\t{clip.audio or ''}\t{clip.frames}\t{clip.samples}")
+    return "\n".join(lines) + "\n"
+
+
 def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: int | None) -> list[int]:
     """Indices of the clips that have `min_frames` to `max_frames` video frames, both included; None is no
     bound.

@@ -107,12 +107,10 @@ def _masked_frames(frames: int, spans: SpanMask, rng: np.random.Generator) -> ND
         if starts <= count:  # too short for so many spans: let them run over the end
             starts = count + 1
     first = rng.choice(starts, count, replace=False)
-    masked = np.unique(
-        np.concatenate(
-            [np.arange(start, start + length) for start, length in zip(first, lengths, strict=True)]
-        )
-    )
-    return masked[masked < frames]
+    masked = np.zeros(frames, bool)
+    for start, length in zip(first, lengths, strict=True):
+        masked[start : start + length] = True
+    return np.flatnonzero(masked)
 
 
 def _separate_spans(

@@ -6,6 +6,7 @@ landmarks that somebody else has made.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,30 +52,42 @@ class OpenCVBackend:
 
     def follow(self, reader: VideoReader, clip: str) -> Faces:
         """See `Backend.follow`."""
-        return follow_pictures(FaceTracker(self._mesh, self._stride), reader)
+        return follow_pictures(FaceTracker(self._mesh), reader, self._stride)
 
 
 class PictureTracker(Protocol):
     """What `FaceTracker` and `FaceMatcher` have in common."""
 
-    stride: int
     tracks: list[Track]
 
-    @property
-    def frames(self) -> int:
-        """Pictures seen so far."""
-        ...
-
-    def update(self, rgb: Picture) -> None:
-        """Look at the next picture."""
+    def update(self, rgb: Picture | None) -> None:
+        """Look at the next picture; None skips it."""
         ...
 
 
-def follow_pictures(tracker: PictureTracker, reader: VideoReader) -> Faces:
-    """Show all pictures of a clip to `tracker`."""
-    for picture in reader.frames():
+def follow_pictures(tracker: PictureTracker, reader: VideoReader, stride: int) -> Faces:
+    """Show every `stride`-th picture of a clip to `tracker`, and the last, beyond which nothing is known."""
+    frames = looked_at = 0
+    for picture in thinned(reader.frames(), stride):
         tracker.update(picture)
-    return Faces(tracker.tracks, tracker.frames, -(-tracker.frames // tracker.stride))
+        frames += 1
+        looked_at += picture is not None
+    return Faces(tracker.tracks, frames, looked_at)
+
+
+def thinned(pictures: Iterable[Picture], stride: int) -> Iterator[Picture | None]:
+    """Every `stride`-th picture and the last one, None in the place of the others.
+
+    >>> [number for number in thinned(range(1, 9), 3)]
+    [1, None, None, 4, None, None, 7, 8]
+    """
+    newest: Picture | None = None
+    for number, picture in enumerate(pictures):
+        if newest is not None:
+            yield newest if (number - 1) % stride == 0 else None
+        newest = picture
+    if newest is not None:
+        yield newest
 
 
 def make_backend(settings: CropSettings) -> Backend:

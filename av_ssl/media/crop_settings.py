@@ -15,13 +15,14 @@ class CropSettings:
     """Plain values, since they are written into the folder of the crops.
 
     size: side of the crop, pixels, even. region: "mouth" or "face". stride: landmarks are found on every k-th
-    frame. backend: see `backends`; dlib_model: its model file, for dlib. landmarks: folder of ready-made
-    ones, for files. mean_face: file with AV-HuBERT's mean face; None for our own.
+    frame and interpolated between; they are averaged over half a second anyway. backend: see `backends`;
+    dlib_model: its model file, for dlib. landmarks: folder of ready-made ones, for files. mean_face: file
+    with AV-HuBERT's mean face; None for our own.
     """
 
     size: int = 96
     region: str = "mouth"
-    stride: int = 1
+    stride: int = 3
     backend: str = OPENCV
     dlib_model: str | None = None
     landmarks: str | None = None

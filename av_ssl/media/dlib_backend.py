@@ -41,7 +41,7 @@ class DlibBackend:
 
     def follow(self, reader: VideoReader, clip: str) -> Faces:
         """See `Backend.follow`."""
-        return follow_pictures(FaceMatcher(self._find_faces, self._stride), reader)
+        return follow_pictures(FaceMatcher(self._find_faces), reader, self._stride)
 
     def _find_faces(self, rgb: Picture) -> list[Floats]:
         return [self._points(rgb, box) for box in self._detector(rgb, UPSAMPLE)]

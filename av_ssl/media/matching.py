@@ -15,21 +15,17 @@ FindFaces = Callable[[Picture], list[Floats]]
 class FaceMatcher:
     """Joins the faces of successive pictures to tracks, nearest first; used as `FaceTracker` is.
 
-    `find_faces` returns the landmarks `[P, 2 or 3]` of every face of a picture; with `stride` k it is asked
-    for every k-th picture only.
+    `find_faces` returns the landmarks `[P, 2 or 3]` of every face of a picture.
     """
 
-    def __init__(self, find_faces: FindFaces, stride: int = 1) -> None:
-        if stride < 1:
-            raise ValueError(f"stride must be at least 1, not {stride}")
-        self.stride = stride
+    def __init__(self, find_faces: FindFaces) -> None:
         self.tracks: list[Track] = []
         self.frames = 0
         self._find_faces = find_faces
 
-    def update(self, rgb: Picture) -> None:
-        """Look at the next picture `[H, W, 3]` (uint8, RGB)."""
-        if self.frames % self.stride == 0:
+    def update(self, rgb: Picture | None) -> None:
+        """Look at the next picture `[H, W, 3]` (uint8, RGB); None skips it."""
+        if rgb is not None:
             self._match(self._find_faces(rgb))
         self.frames += 1
 

@@ -24,7 +24,7 @@ class MediapipeBackend:
     def follow(self, reader: VideoReader, clip: str) -> Faces:
         """See `Backend.follow`."""
         self._mesh.reset()  # or it would look for the faces of the clip before
-        return follow_pictures(FaceMatcher(self.faces, self._stride), reader)
+        return follow_pictures(FaceMatcher(self.faces), reader, self._stride)
 
     def faces(self, rgb: Picture) -> list[Floats]:
         """Landmarks `[468, 3]` of each face of a picture `[H, W, 3]` (uint8, RGB), in pixels."""

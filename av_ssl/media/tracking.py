@@ -66,13 +66,10 @@ class Track:
 class FaceTracker:
     """Tracks of all faces; feed it the pictures in order, then read `tracks`.
 
-    With `stride` k only every k-th picture is looked at; `Track.interpolated` fills the rest.
+    Pictures may be skipped, which `Track.interpolated` fills in.
     """
 
-    def __init__(self, mesh: FaceMesh, stride: int = 1) -> None:
-        if stride < 1:
-            raise ValueError(f"stride must be at least 1, not {stride}")
-        self.stride = stride
+    def __init__(self, mesh: FaceMesh) -> None:
         self.tracks: list[Track] = []
         self._mesh = mesh
         self._frame = 0
@@ -84,9 +81,9 @@ class FaceTracker:
         """How many pictures have been seen."""
         return self._frame
 
-    def update(self, rgb: Picture) -> None:
-        """Look at the next picture `[H, W, 3]` (uint8, RGB)."""
-        if self._frame % self.stride == 0:
+    def update(self, rgb: Picture | None) -> None:
+        """Look at the next picture `[H, W, 3]` (uint8, RGB); None skips it."""
+        if rgb is not None:
             lost = self._follow(rgb)
             due = self._frame >= self._detect_at
             if due:

@@ -5,18 +5,18 @@ a Transformer (Shi et al., 2022, section 3).  Tensor names are AV-HuBERT's, so w
 methods.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from fairseq.dataclass import ChoiceEnum
 from fairseq.models import BaseFairseqModel
-from fairseq.modules import GradMultiply
 from omegaconf import II
 from torch import Tensor, nn
 
 from av_ssl.modules.audio_frontend import AudioFrontend
+from av_ssl.modules.gradient import with_scaled_gradient
 from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
 from av_ssl.modules.video_frontend import VideoFrontend
 
@@ -121,12 +121,7 @@ class AudioVisualEncoder(BaseFairseqModel):
         return Features(heard, seen)
 
     def scaled_gradient(self, extract: Callable[[], Tensor], wanted: bool = True) -> Tensor:
-        scale = self.cfg.feature_grad_mult
-        if scale <= 0 or not wanted:
-            with torch.no_grad():
-                return extract()
-        features = extract()
-        return features if scale == 1.0 or not features.requires_grad else GradMultiply.apply(features, scale)
+        return with_scaled_gradient(extract, self.cfg.feature_grad_mult if wanted else 0.0)
 
     def join(self, features: Features) -> Tensor:
         """Concatenate (or add) the streams, zeros for an absent one -> ``[B, T, 2C]`` (or ``[B, T, C]``)."""
@@ -141,6 +136,11 @@ class AudioVisualEncoder(BaseFairseqModel):
         """Layer norm and linear layer into the encoder's channels: ``[B, T, C]``, no dropout."""
         x = self.layer_norm(joined)
         return x if self.post_extract_proj is None else self.post_extract_proj(x)
+
+    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        """The Transformer's layers, from the input on, and the modules behind them: what learning rates by
+        layer go by."""
+        return list(self.encoder.layers), [self.encoder.layer_norm] if self.encoder.norm_first else []
 
     # -- what downstream code calls --------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from av_ssl.errors import DataError
 from av_ssl.models.av_hubert import AVHubertConfig
+from av_ssl.models.encoders import PRETRAINING_ONLY
 from av_ssl.models.loading import build_config
-from av_ssl.models.pretrained import PRETRAINING_ONLY
 from av_ssl.models.stored import StoredModel
 
 logger = logging.getLogger(__name__)

@@ -28,10 +28,18 @@ class CTCEncoder(FineTunedEncoder):
 
     def forward(self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None) -> Tensor:
         """Logits ``[B, T, V]``; padded frames can only be blank."""
-        logits = self.proj(self.encode(source, padding_mask, frame_index))
-        only_blank = torch.full_like(logits[0, 0], torch.finfo(logits.dtype).min)
-        only_blank[BLANK] = 0
-        return torch.where(padding_mask[..., None], only_blank, logits)
+        return blank_on_padding(self.proj(self.encode(source, padding_mask, frame_index)), padding_mask)
+
+
+def blank_on_padding(logits: Tensor, padding_mask: Tensor) -> Tensor:
+    """Logits ``[B, T, V]`` with all but the blank impossible on frames that ``padding_mask [B, T]`` marks.
+
+    Impossible is the dtype's least finite value: scores of hypotheses are differences of these, and stay
+    finite.
+    """
+    only_blank = torch.full_like(logits[0, 0], torch.finfo(logits.dtype).min)
+    only_blank[BLANK] = 0
+    return torch.where(padding_mask[..., None], only_blank, logits)
 
 
 @register_model("av_hubert_ctc", dataclass=CTCConfig)

@@ -21,30 +21,42 @@ AV_HUBERT_TASK = "av_hubert_pretraining"
 """Its checkpoints hold dictionaries as pickled objects, whether pre-trained or fine-tuned."""
 
 
-def read_fairseq(path: Path) -> StoredModel:
-    """Read a checkpoint on the CPU, without running code from it.
+def read_state(path: Path) -> Any:
+    """What a file of ``torch.save`` holds, on the CPU, without running code from it.
 
     Raises:
-        DataError: it is cut off, no checkpoint with a configuration, or asks for code to be run.
+        DataError: it is cut off, no checkpoint, or asks for code to be run.
     """
     allow_classes()
     try:
         with path.open("rb") as file, explained(path):
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(str(error)) from error
-    cfg, tensors = (state.get(key) for key in ("cfg", "model")) if isinstance(state, dict) else (None, None)
-    if not isinstance(tensors, dict) or cfg is None:
+
+
+def is_fairseq(state: Any) -> bool:
+    """Whether it is a checkpoint with a configuration, as fairseq-hydra-train writes it."""
+    return isinstance(state, dict) and isinstance(state.get("model"), dict) and state.get("cfg") is not None
+
+
+def stored_model(state: Any, path: Path) -> StoredModel:
+    """The model of what :func:`read_state` gave.
+
+    Raises:
+        DataError: it is no checkpoint with a configuration.
+    """
+    if not is_fairseq(state):
         keys = ", ".join(sorted(map(str, state))[:8]) if isinstance(state, dict) else type(state).__name__
         raise DataError(
             f"{path}: is no fairseq checkpoint with a configuration (it holds {keys}); needed is one that "
-            "fairseq-hydra-train wrote, or AV-HuBERT's published files"
+            "fairseq-hydra-train wrote, or AV-HuBERT's or RAVEn's published files"
         )
     task_state = state.get("task_state") or {}
     return StoredModel(
         path=path,
-        cfg=plain_config(cfg),
-        tensors={name: value for name, value in tensors.items() if isinstance(value, Tensor)},
+        cfg=plain_config(state["cfg"]),
+        tensors={name: value for name, value in state["model"].items() if isinstance(value, Tensor)},
         text=text_state(task_state, str(path)),
         label_sets=stored_label_sets(task_state, str(path)),
         classes=[str(name) for name in task_state.get(CLASSES) or []],

@@ -1,4 +1,4 @@
-"""One call that turns a checkpoint into a model: this package's own, and AV-HuBERT's published files.
+"""One call that turns a checkpoint into a model: this package's own, AV-HuBERT's and RAVEn's published files.
 
 Nothing but the file is needed: no data folder, no dictionary, no pre-training checkpoint.  fairseq's
 ``load_model_ensemble_and_task`` reads the same files, for its commands.
@@ -6,7 +6,7 @@ Nothing but the file is needed: no data folder, no dictionary, no pre-training c
 
 import dataclasses
 import logging
-from collections.abc import Collection, Sized
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,25 @@ from torch import nn
 from av_ssl.data.stored_text import dictionary_of
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
-from av_ssl.models import av2vec, av_hubert, classifier, ctc, lupi, seq2seq  # noqa: F401  (registers them)
+from av_ssl.models import (  # noqa: F401  (registers them)
+    av2vec,
+    av_hubert,
+    classifier,
+    ctc,
+    hybrid,
+    lupi,
+    raven_encoder,
+    seq2seq,
+)
 from av_ssl.models.av2vec import TEACHER_PREFIX
+from av_ssl.models.encoders import PRETRAINING_ONLY
 from av_ssl.models.model_files import read_stored
-from av_ssl.models.pretrained import PRETRAINING_ONLY
-from av_ssl.models.stored import StoredModel
+from av_ssl.models.stored import StoredModel, listed
 
 logger = logging.getLogger(__name__)
 
 ENCODER_PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
 """Where the fused encoder lies in pre-trained, attention and CTC models."""
-SHOWN = 5
 
 
 class StoredTask:
@@ -58,12 +66,16 @@ def load(path: str | Path) -> BaseFairseqModel:
         DataError: the file is missing, cut off, no checkpoint, or asks for code to be run; it holds a model
             that is unknown here, or not all of the model's tensors.
     """
-    stored = read_stored(path)
+    return assemble(read_stored(path))
+
+
+def assemble(stored: StoredModel) -> BaseFairseqModel:
+    """The model of a file that has been read; see :func:`load`."""
     cfg = build_config(stored)
     try:
         model = build_model(cfg, StoredTask(stored), from_checkpoint=True)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise DataError(f"{path}: its model cannot be built ({error})") from error
+        raise DataError(f"{stored.path}: its model cannot be built ({error})") from error
     load_tensors(model, stored)
     model.cfg = cfg
     model.task_cfg = stored.task_cfg
@@ -135,14 +147,6 @@ def serves_pretraining(name: str) -> bool:
     """Whether a tensor belongs to a pre-training objective, in a pre-trained or a fine-tuned model."""
     inner = next(name[len(prefix) :] for prefix in reversed(ENCODER_PREFIXES) if name.startswith(prefix))
     return inner.startswith(PRETRAINING_ONLY)
-
-
-def listed(names: Collection[str]) -> str:
-    """The first few names and how many there are."""
-    if not names:
-        return "none"
-    more = f", ... ({len(names)})" if len(names) > SHOWN else ""
-    return ", ".join(sorted(names)[:SHOWN]) + more
 
 
 def text_encoder(stored: StoredModel) -> TextEncoder | None:

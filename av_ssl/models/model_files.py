@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from av_ssl.errors import DataError
-from av_ssl.models.fairseq_file import read_fairseq, write_fairseq
+from av_ssl.models.fairseq_file import is_fairseq, read_state, stored_model, write_fairseq
+from av_ssl.models.raven_weights import published_tensors, stored_encoder
 from av_ssl.models.stored import StoredModel
 
 FAIRSEQ, SAFETENSORS = ".pt", ".safetensors"
 
 
 def read_stored(path: str | Path) -> StoredModel:
-    """Read a model on the CPU: fairseq's checkpoint, or ``.safetensors`` with the JSON beside it.
+    """Read a model on the CPU: fairseq's checkpoint, RAVEn's weights, or ``.safetensors`` and its JSON.
 
     Raises:
         DataError: the file is missing, cut off, something else, or asks for code to be run.
@@ -20,11 +21,21 @@ def read_stored(path: str | Path) -> StoredModel:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
-    stored = safetensors_file().read_safetensors(path) if path.suffix == SAFETENSORS else read_fairseq(path)
+    stored = safetensors_file().read_safetensors(path) if path.suffix == SAFETENSORS else read_pickled(path)
     for section in ("model", "task"):
         if not isinstance(stored.cfg.get(section), dict):
             raise DataError(f"{path}: its configuration has no section {section!r}; it is not from fairseq")
     return stored
+
+
+def read_pickled(path: Path) -> StoredModel:
+    """Read a file of ``torch.save``: a checkpoint with its configuration, or RAVEn's bare tensors."""
+    state = read_state(path)
+    if not is_fairseq(state):
+        tensors = published_tensors(state)
+        if tensors is not None:
+            return stored_encoder(tensors, path)
+    return stored_model(state, path)
 
 
 def write_stored(stored: StoredModel, path: str | Path) -> list[Path]:

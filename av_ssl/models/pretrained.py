@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -14,21 +13,13 @@ from omegaconf import II, OmegaConf
 from torch import Tensor, nn
 
 from av_ssl.errors import DataError
-from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig, Source
+from av_ssl.models.av_encoder import Source
+from av_ssl.models.encoders import PRETRAINING_ONLY, CheckpointError, Encoder, family_of, load_pretrained
 from av_ssl.models.model_files import read_stored
 from av_ssl.models.stored import StoredModel, plain_config
+from av_ssl.optim.parameter_groups import mark_depths
 
 logger = logging.getLogger(__name__)
-
-PRETRAINING_ONLY = (
-    "mask_emb",
-    "label_embs_concat",
-    "final_proj.",
-    "final_pred_proj.",
-    "target_glu.",
-    "_ema.",
-)
-"""Names that start so belong to the pre-training objective; fine-tuning leaves them behind."""
 
 ENCODER_OVERRIDES = {
     "dropout": "dropout",
@@ -36,14 +27,11 @@ ENCODER_OVERRIDES = {
     "activation_dropout": "activation_dropout",
     "dropout_input": "dropout_input",
     "encoder_layerdrop": "layerdrop",
+    "drop_path": "drop_path",
     "feature_grad_mult": "feature_grad_mult",
     "compile": "compile",
 }
 """Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
-
-
-class CheckpointError(DataError):
-    """A checkpoint does not hold what is asked of it."""
 
 
 @dataclass
@@ -69,7 +57,11 @@ class PretrainedEncoderConfig(FineTuningMaskConfig):
     """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's but where marked [ours]."""
 
     w2v_path: str = field(
-        default="", metadata={"help": "pre-trained checkpoint (fused encoder: av2vec, av_hubert)"}
+        default="",
+        metadata={
+            "help": "pre-trained checkpoint: of a fused encoder (av2vec, av_hubert), of RAVEn's two (raven, "
+            "braven), or RAVEn's published weights"
+        },
     )
     no_pretrained_weights: bool = field(
         default=False, metadata={"help": "take the checkpoint's configuration only and train from scratch"}
@@ -82,6 +74,10 @@ class PretrainedEncoderConfig(FineTuningMaskConfig):
         default=0.0, metadata={"help": "feed-forward dropout inside the encoder"}
     )
     layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping an encoder layer"})
+    drop_path: float = field(
+        default=0.0,
+        metadata={"help": "probability that a clip skips half an encoder layer (RAVEn's encoders alone)"},
+    )
     feature_grad_mult: float = field(
         default=0.0, metadata={"help": "gradient scale of the front-ends; 0: frozen"}
     )
@@ -116,16 +112,17 @@ def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredMode
         raise CheckpointError(f"{key}: {error}") from error
 
 
-def attach_encoder_config(cfg: Any, audio_input: str = "filterbank") -> None:
+def attach_encoder_config(cfg: Any, audio_input: str = "filterbank", modalities: str = "av") -> None:
     """Fill ``cfg.w2v_args`` from ``cfg.w2v_path``, so that the fine-tuned checkpoint loads without that file.
 
     Args:
         cfg: the fine-tuned model's configuration.
         audio_input: what the task gives the model to hear.
+        modalities: the task's streams: ``audio``, ``video`` or ``av``.
 
     Raises:
         CheckpointError: see :func:`read_checkpoint`; or ``normalize`` or ``audio_input`` differs from
-            pre-training.
+            pre-training; or the checkpoint's encoders take one stream each, and none takes these.
         ValueError: masking is asked for.
     """
     if cfg.get("apply_mask"):
@@ -144,53 +141,53 @@ def attach_encoder_config(cfg: Any, audio_input: str = "filterbank") -> None:
             f"task.normalize={cfg.normalize}, but {cfg.w2v_path} was pre-trained with "
             f"normalize={pretrained_normalize}"
         )
+    model = checkpoint.model_cfg
+    stream = family_of(model).choose_stream(model, modalities, cfg.w2v_path)
     heard = str(checkpoint.task_cfg.get("audio_input") or "filterbank")  # others came later
-    if heard != audio_input:
+    if modalities != "video" and heard != audio_input:
         raise CheckpointError(
             f"task.audio_input={audio_input}, but {cfg.w2v_path} was pre-trained with audio_input={heard}: "
             f"set task.audio_input={heard}"
         )
     OmegaConf.set_struct(cfg, False)
-    cfg.w2v_args = {"model": checkpoint.model_cfg, "task": checkpoint.task_cfg}
+    cfg.w2v_args = {
+        "model": {**model, "modality": stream} if stream else model,
+        "task": checkpoint.task_cfg,
+    }
     OmegaConf.set_struct(cfg, True)
 
 
-def encoder_config(cfg: PretrainedEncoderConfig) -> AudioVisualEncoderConfig:
-    """The pre-trained encoder's configuration with the regularisation that fine-tuning asks for."""
+def encoder_config(cfg: PretrainedEncoderConfig) -> Any:
+    """The pre-trained encoder's configuration with the regularisation that fine-tuning asks for.
+
+    Raises:
+        ValueError: fine-tuning asks for regularisation that this kind of encoder has no place for.
+    """
     args = plain_config(cfg.w2v_args)  # references that AV-HuBERT's files hold lead nowhere any more
     stored = {**args.get("task", {}), **args["model"]}
-    encoder = AudioVisualEncoderConfig()
+    encoder = family_of(stored).config()
     for known in dataclasses.fields(encoder):
         if stored.get(known.name) is not None:
             setattr(encoder, known.name, stored[known.name])
     for target, source in ENCODER_OVERRIDES.items():
-        setattr(encoder, target, getattr(cfg, source))
+        if hasattr(encoder, target):
+            setattr(encoder, target, getattr(cfg, source))
+        elif getattr(cfg, source):
+            raise ValueError(
+                f"model.{source}={getattr(cfg, source)}: the encoder of {cfg.w2v_path} has no {source}; "
+                "leave it out"
+            )
     return encoder
 
 
-def load_pretrained(encoder: AudioVisualEncoder, path: str, tensors: Mapping[str, Tensor]) -> None:
-    """Load a pre-training checkpoint's tensors into the encoder; what is of pre-training only stays.
-
-    Raises:
-        CheckpointError: tensors are missing, left over or of another shape: the checkpoint is of another
-            method.
-    """
-    own, wanted = (
-        {key: value for key, value in state.items() if not key.startswith(PRETRAINING_ONLY)}
-        for state in (nn.Module.state_dict(encoder), tensors)
-    )
-    missing, left_over = sorted(own.keys() - wanted.keys()), sorted(wanted.keys() - own.keys())
-    reshaped = [key for key in own.keys() & wanted.keys() if own[key].shape != wanted[key].shape]
-    if missing or left_over or reshaped:
-        raise CheckpointError(
-            f"{path} does not hold a fused audio-visual encoder (av_hubert, av2vec) of this configuration. "
-            f"Missing: {missing[:3]} ({len(missing)}); left over: {left_over[:3]} ({len(left_over)}); "
-            f"of another shape: {reshaped[:3]} ({len(reshaped)})"
-        )
-    nn.Module.load_state_dict(encoder, wanted, strict=False)
-    logger.info(
-        "loaded %d tensors of %s; %d of pre-training only", len(wanted), path, len(tensors) - len(wanted)
-    )
+def build_encoder(cfg: PretrainedEncoderConfig, load_weights: bool) -> Encoder:
+    """The encoder that ``cfg.w2v_args`` describes, with weights from ``cfg.w2v_path`` or at random."""
+    stored = plain_config(cfg.w2v_args)["model"]
+    family, stream = family_of(stored), stored.get("modality")
+    encoder = family.build(encoder_config(cfg), stream)
+    if load_weights and not cfg.no_pretrained_weights:
+        load_pretrained(encoder, cfg.w2v_path, read_checkpoint(cfg.w2v_path).tensors, family, stream)
+    return encoder
 
 
 class FineTunedEncoder(FairseqEncoder):
@@ -199,9 +196,8 @@ class FineTunedEncoder(FairseqEncoder):
     def __init__(self, cfg: PretrainedEncoderConfig, load_weights: bool) -> None:
         super().__init__(dictionary=None)
         self.cfg = cfg
-        self.w2v_model = AudioVisualEncoder(encoder_config(cfg))
-        if load_weights and not cfg.no_pretrained_weights:
-            load_pretrained(self.w2v_model, cfg.w2v_path, read_checkpoint(cfg.w2v_path).tensors)
+        self.w2v_model = build_encoder(cfg, load_weights)
+        mark_depths(self.w2v_model, *self.w2v_model.layer_stack())
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.cfg.encoder_embed_dim
         self.updates = 0

@@ -72,6 +72,9 @@ class Seq2SeqDecoder(TransformerDecoderBase):
         nn.init.zeros_(embed.weight[dictionary.pad()])
         super().__init__(decoder_config(cfg, encoder_dim), dictionary, embed)
         del self.version
+        unused = getattr(self.embed_positions, "_float_tensor", None)
+        if unused is not None:  # fairseq leaves it uninitialised, so checkpoints of equal runs would differ
+            unused.zero_()
 
     def build_output_projection(self, cfg: Any, dictionary: Dictionary, embed_tokens: nn.Embedding) -> None:
         if not self.share_input_output_embed:

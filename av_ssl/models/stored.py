@@ -1,12 +1,14 @@
 """A model as it is stored: configuration, tensors, dictionary and tokenizer, all of them plain data."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from torch import Tensor
+
+SHOWN = 5
 
 
 @dataclass
@@ -54,6 +56,14 @@ def plain(value: Any) -> Any:
     if hasattr(value, "__dict__") and not isinstance(value, type):  # an argparse.Namespace
         return plain(vars(value))
     return value
+
+
+def listed(names: Collection[str]) -> str:
+    """The first few names and how many there are, for messages."""
+    if not names:
+        return "none"
+    more = f", ... ({len(names)})" if len(names) > SHOWN else ""
+    return ", ".join(sorted(names)[:SHOWN]) + more
 
 
 def is_reference(value: Any) -> bool:

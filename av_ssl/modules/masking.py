@@ -40,3 +40,14 @@ def blank_frames(video: Tensor, mask: Tensor, mean: float) -> Tensor:
     """
     grey = round(255 * mean) if video.dtype == torch.uint8 else 0
     return video.masked_fill(mask[:, None, :, None, None], grey)
+
+
+def mask_waveform(audio: Tensor, mask: Tensor) -> Tensor:
+    """Make masked frames silent.
+
+    Args:
+        audio: ``[B, N]``, samples of any type; N is a multiple of T (640 T at 16 kHz and 25 Hz).
+        mask: bool ``[B, T]``.
+    """
+    frames = audio.unflatten(1, (mask.size(1), -1))
+    return frames.masked_fill(mask[..., None], 0).flatten(1)

@@ -1,77 +1,33 @@
 """Visual front-end: a spatio-temporal convolution, a ResNet-18 a frame, and a linear projection.
 
-The architecture and its tensor names are AV-HuBERT's (Shi et al., 2022, section 3 and appendix A), so weights
-move freely.  Only the order of the work differs: frames that are padding are left out before the first
-convolution, which saves their cost and keeps batch-norm statistics independent of the padding.
+The architecture and its tensor names are AV-HuBERT's (Shi et al., 2022, section 3 and appendix A) and, with
+Swish, RAVEn's (Haliassos et al., 2023), so weights move freely.  Only the order of the work differs: frames
+that are padding are left out before the first convolution, which saves their cost and keeps batch-norm
+statistics independent of the padding.  The originals compute padding too, so in training their statistics
+are those of real and padded frames together.
 """
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from av_ssl.modules.resnet import ResNetTrunk, init_he, make_activation
+
 KERNEL_FRAMES = 5
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut (He et al., 2016); the activations are per-channel PReLUs."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int, activation: str) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.relu1 = make_activation(activation, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu2 = make_activation(activation, channels)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or channels_in != channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(x)) + shortcut)
-
-
-class ResNetTrunk(nn.Module):
-    """ResNet-18 without its stem: maps of ``width`` channels in, a vector of ``8 * width`` a frame out."""
-
-    def __init__(self, width: int, activation: str) -> None:
-        super().__init__()
-        channels_in = width
-        for stage in range(4):
-            channels = width << stage
-            blocks = [
-                ResidualBlock(channels_in, channels, 1 if stage == 0 else 2, activation),
-                ResidualBlock(channels, channels, 1, activation),
-            ]
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-            channels_in = channels
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[F, width, H, W]`` -> ``[F, 8 * width]``."""
-        for stage in range(1, 5):
-            x = getattr(self, f"layer{stage}")(x)
-        return x.mean(dim=(2, 3))
 
 
 class VisualResNet(nn.Module):
     """Spatio-temporal stem and ResNet-18 trunk, computed for the frames that are asked for.
 
+    Its weights are PyTorch's initial ones; callers draw others (:func:`~av_ssl.modules.resnet.init_he`).
+
     Args:
         width: channels of the stem and of the first stage (64 in AV-HuBERT; less for small machines).
-        activation: ``prelu`` or ``relu``.
+        activation: ``prelu``, ``relu`` or ``swish``.
     """
 
     def __init__(self, width: int = 64, activation: str = "prelu") -> None:
@@ -95,7 +51,7 @@ class VisualResNet(nn.Module):
         x = F.conv2d(x, weight, stride=2, padding=3)
         for layer in rest:
             x = layer(x)
-        return self.trunk(x)
+        return self.trunk(x).mean(dim=(2, 3))
 
 
 class VideoFrontend(nn.Module):
@@ -119,6 +75,7 @@ class VideoFrontend(nn.Module):
     ) -> None:
         super().__init__()
         self.resnet = VisualResNet(width, activation)
+        init_he(self.resnet.trunk)
         self.proj = nn.Linear(8 * width, output_dim)
         self.mean, self.std = mean, std
         self.encoder: nn.Module | None = None
@@ -140,24 +97,22 @@ class VideoFrontend(nn.Module):
         batch, _, frames = video.shape[:3]
         if frame_index is None:
             frame_index = real_frames(padding_mask, batch, frames, video.device)
-        x = self.normalize(video).squeeze(1)
+        x = normalized(video, self.mean, self.std, self.proj.weight.dtype).squeeze(1)
         x = self.proj(self.resnet(x, frame_index, padding_mask))
-        x = x.new_zeros(batch * frames, x.size(-1)).index_copy(0, frame_index, x).view(batch, frames, -1)
+        x = unpacked(x, frame_index, batch, frames)
         return x if self.encoder is None else self.encoder(x)
 
-    def normalize(self, video: Tensor) -> Tensor:
-        dtype = self.proj.weight.dtype
-        if video.dtype != torch.uint8:
-            return video.to(dtype)
-        return video.float().sub_(255 * self.mean).div_(255 * self.std).to(dtype)
+
+def normalized(video: Tensor, mean: float, std: float, dtype: torch.dtype) -> Tensor:
+    """Grey values (``uint8``) with ``mean`` and ``std`` on the scale 0..1 taken out; floats have it done."""
+    if video.dtype != torch.uint8:
+        return video.to(dtype)
+    return video.float().sub_(255 * mean).div_(255 * std).to(dtype)
 
 
-def make_activation(name: str, channels: int) -> nn.Module:
-    if name == "prelu":
-        return nn.PReLU(channels)
-    if name == "relu":
-        return nn.ReLU()
-    raise ValueError(f"resnet_relu_type is {name!r}; it must be prelu or relu")
+def unpacked(x: Tensor, frame_index: Tensor, batch: int, frames: int) -> Tensor:
+    """Features of the real frames ``[F, C]`` in their places, zeros elsewhere: ``[B, T, C]``."""
+    return x.new_zeros(batch * frames, x.size(-1)).index_copy(0, frame_index, x).view(batch, frames, -1)
 
 
 def real_frames(padding_mask: Tensor | None, batch: int, frames: int, device: torch.device) -> Tensor:

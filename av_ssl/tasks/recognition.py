@@ -58,21 +58,25 @@ class RecognitionConfig(AudioVisualTaskConfig):
 
 @register_task("av_recognition", dataclass=RecognitionConfig)
 class RecognitionTask(AudioVisualTask):
-    """Clips with transcripts, for ``av_hubert_seq2seq`` and ``av_hubert_ctc`` models.
+    """Clips with transcripts, for ``av_hubert_seq2seq``, ``av_hubert_ctc``, ``hybrid_ctc_attention`` models.
 
     The dictionary and the tokenizer are stored in the checkpoint (as plain strings and bytes in a tensor, no
     pickled objects), and a checkpoint whose dictionary differs from the data's is refused.
+
+    Args:
+        cfg: keys.
+        text_encoder: that of the model, for clips without transcripts; None: the data's.
     """
 
     cfg: RecognitionConfig
 
-    def __init__(self, cfg: RecognitionConfig) -> None:
+    def __init__(self, cfg: RecognitionConfig, text_encoder: Optional[TextEncoder] = None) -> None:
         super().__init__(cfg)
         self.dictionary_file = Path(cfg.label_dir or cfg.data) / f"dict.{cfg.labels}.txt"
         self.starts_from_pretrained = True
         # Where the data has none, decoding fills this dictionary, which it holds by then, from a checkpoint.
-        self.text_encoder = TextEncoder(Dictionary(), origin=str(self.dictionary_file))
-        if self.dictionary_file.exists():
+        self.text_encoder = text_encoder or TextEncoder(Dictionary(), origin=str(self.dictionary_file))
+        if text_encoder is None and self.dictionary_file.exists():
             self.text_encoder = TextEncoder.load(self.dictionary_file, self.find_tokenizer())
 
     def find_tokenizer(self) -> Path | None:
@@ -95,7 +99,7 @@ class RecognitionTask(AudioVisualTask):
         self.require_dictionary()
         self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
-            attach_encoder_config(cfg, str(self.cfg.audio_input))
+            attach_encoder_config(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
         return super().build_model(cfg, from_checkpoint)
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:

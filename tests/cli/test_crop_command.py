@@ -170,7 +170,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
     talking_head(talks / "a.mkv", frames=6)
     assert main(["crop", str(talks), str(out)]) == 0
     assert main(["crop", str(talks), str(out), "--size", "48"]) == 1
-    assert "--size 96 --region mouth --stride 1" in capsys.readouterr().err
+    assert "--size 96 --region mouth --stride 3" in capsys.readouterr().err
 
 
 def test_nothing_usable(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 
 from av_ssl.models.av2vec import AV2vecModel
 from av_ssl.models.av2vec_config import AV2vecConfig
+from av_ssl.models.pretrained import attach_encoder_config
 
 TINY = {
     "encoder_layers": 3,
@@ -56,3 +58,18 @@ def net_input(
     frames = frames or max(lengths)
     masks = model.masking.draw(lengths, frames, np.random.default_rng(seed))
     return {**source(lengths, frames, seed=seed), "masks": masks}
+
+
+def config(structure: Any, path: Any, **overrides: Any) -> Any:
+    """Configuration of a recogniser on the pre-trained checkpoint `path`."""
+    cfg = OmegaConf.merge(
+        OmegaConf.structured(structure()), {"w2v_path": str(path), "normalize": True, **overrides}
+    )
+    attach_encoder_config(cfg)
+    return cfg
+
+
+def build(model: Any, cfg: Any, dictionary: Any, starts_from_pretrained: bool = True) -> Any:
+    """A recogniser as `RecognitionTask` builds it."""
+    task = SimpleNamespace(target_dictionary=dictionary, starts_from_pretrained=starts_from_pretrained)
+    return model.build_model(cfg, task)

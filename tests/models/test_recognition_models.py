@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fairseq.data import Dictionary
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from av_ssl.models.av2vec import AV2vecModel
 from av_ssl.models.av2vec_config import AV2vecConfig
@@ -13,8 +13,9 @@ from av_ssl.models.av_encoder import AudioVisualEncoder
 from av_ssl.models.ctc import CTCConfig, CTCModel
 from av_ssl.models.pretrained import CheckpointError, attach_encoder_config, load_pretrained, read_checkpoint
 from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from av_ssl.optim.parameter_groups import group_of
 
-from .helpers import TINY, source, tiny_av2vec
+from .helpers import TINY, build, config, source, tiny_av2vec
 
 DECODER = {
     "decoder_layers": 1,
@@ -24,47 +25,6 @@ DECODER = {
     "share_decoder_input_output_embed": True,
     "decoder_normalize_before": True,
 }
-
-
-@pytest.fixture
-def dictionary() -> Dictionary:
-    dictionary = Dictionary()
-    for number in range(6):
-        dictionary.add_symbol(f"piece{number}")
-    return dictionary
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """A checkpoint as fairseq writes it, with an AV2vec model and its teacher."""
-    model = tiny_av2vec()
-    model.teacher = model.make_teacher()
-    cfg = {"model": {"_name": "av2vec", **TINY}, "task": {"_name": "av_pretraining", "normalize": True}}
-    path = tmp_path / "pretrained.pt"
-    history = [{"criterion_name": "AV2vecCriterion", "num_updates": 1, "lr_scheduler_state": {}}]
-    extra = {"train_iterator": {"epoch": 1}}
-    state = {
-        "args": None,
-        "cfg": cfg,
-        "model": model.state_dict(),
-        "optimizer_history": history,
-        "extra_state": extra,
-    }
-    torch.save(state, path)
-    return path, model
-
-
-def config(structure, path, **overrides):
-    cfg = OmegaConf.merge(
-        OmegaConf.structured(structure()), {"w2v_path": str(path), "normalize": True, **overrides}
-    )
-    attach_encoder_config(cfg)
-    return cfg
-
-
-def build(model, cfg, dictionary, starts_from_pretrained=True):
-    task = SimpleNamespace(target_dictionary=dictionary, starts_from_pretrained=starts_from_pretrained)
-    return model.build_model(cfg, task)
 
 
 def test_student_weights_are_taken_and_nothing_else(checkpoint, dictionary):
@@ -111,6 +71,26 @@ def test_regularisation_is_that_of_fine_tuning(checkpoint, dictionary):
     cfg = config(CTCConfig, path, dropout=0.3, layerdrop=0.2, feature_grad_mult=0.5)
     encoder = build(CTCModel, cfg, dictionary).w2v_encoder.w2v_model.cfg
     assert (encoder.dropout, encoder.encoder_layerdrop, encoder.feature_grad_mult) == (0.3, 0.2, 0.5)
+
+
+def test_regularisation_that_the_encoder_lacks_is_refused(checkpoint, dictionary):
+    with pytest.raises(ValueError, match=r"model\.drop_path=0\.1: .* has no drop_path"):
+        build(CTCModel, config(CTCConfig, checkpoint[0], drop_path=0.1), dictionary)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_optimizer_learns_how_deep_a_parameter_lies(checkpoint, dictionary, norm_first):
+    cfg = config(CTCConfig, checkpoint[0], no_pretrained_weights=True)
+    with open_dict(cfg):
+        cfg.w2v_args.model.layer_norm_first = norm_first
+    model = build(CTCModel, cfg, dictionary)
+    depth = {name: group_of(parameter).depth for name, parameter in model.named_parameters()}
+    encoder = "w2v_encoder.w2v_model."
+    assert [depth[f"{encoder}encoder.layers.{layer}.fc1.weight"] for layer in range(3)] == [2, 1, 0]
+    bottom = ("feature_extractor_video.proj.weight", "post_extract_proj.bias", "encoder.pos_conv.0.bias")
+    assert {depth[encoder + name] for name in bottom} == {2}
+    assert depth[encoder + "encoder.layer_norm.weight"] == (0 if norm_first else 2)
+    assert depth["w2v_encoder.proj.weight"] is None
 
 
 @pytest.mark.parametrize("train_mode", [False, True])
@@ -190,6 +170,19 @@ def test_normalisation_must_be_that_of_pretraining(checkpoint):
     path, _ = checkpoint
     with pytest.raises(CheckpointError, match="normalize=False"):
         config(CTCConfig, path, normalize=False)
+
+
+@pytest.mark.parametrize(("stored", "given"), [({}, "waveform"), ({"audio_input": "waveform"}, "filterbank")])
+def test_audio_input_must_be_that_of_pretraining(tmp_path, stored, given):
+    path = tmp_path / "pretrained.pt"
+    cfg = {"model": {"_name": "av2vec", **TINY}, "task": {"_name": "av_pretraining", **stored}}
+    torch.save({"cfg": cfg, "model": {}}, path)
+    own = OmegaConf.merge(OmegaConf.structured(CTCConfig()), {"w2v_path": str(path), "normalize": True})
+    pretrained = stored.get("audio_input", "filterbank")
+    with pytest.raises(CheckpointError, match=f"task.audio_input={given}, .* audio_input={pretrained}"):
+        attach_encoder_config(own, given)
+    attach_encoder_config(own, pretrained)
+    assert own.w2v_args.model._name == "av2vec"
 
 
 def test_missing_and_foreign_files(tmp_path):

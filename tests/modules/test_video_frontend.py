@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av_ssl.modules.video_frontend import VideoFrontend, real_frames, temporal_context
+from av_ssl.modules.video_frontend import VideoFrontend, VisualResNet, real_frames, temporal_context
 
 
 @pytest.fixture
@@ -54,4 +54,28 @@ def test_given_frame_index_equals_found_one(frontend):
 
 def test_unknown_activation():
     with pytest.raises(ValueError, match="resnet_relu_type"):
-        VideoFrontend(8, 4, "swish")
+        VideoFrontend(8, 4, "gelu")
+
+
+@pytest.mark.parametrize("size", [88, 96])
+def test_the_published_swish_front_end_takes_crops_of_any_size(size):
+    torch.manual_seed(0)
+    net = VisualResNet(4, "swish").eval()
+    with torch.no_grad():
+        features = net(torch.randn(2, 5, size, size), torch.arange(10), None)
+    assert features.shape == (10, 32)
+
+
+def test_swish_front_end_has_the_published_size_and_no_slopes():
+    with torch.device("meta"):
+        net = VisualResNet(64, "swish")
+    assert sum(parameter.numel() for parameter in net.parameters()) == 11_182_784
+    assert not [name for name in net.state_dict() if "relu" in name or name.startswith("frontend3D.2")]
+
+
+def test_only_the_fused_front_end_draws_he_weights():
+    """PyTorch's are uniform, with a third of He's variance at equal fans (1/(3 n) against 2/n: a sixth)."""
+    torch.manual_seed(0)
+    plain = VisualResNet(16, "prelu").trunk.layer4[1].conv2.weight
+    he = VideoFrontend(8, 16).resnet.trunk.layer4[1].conv2.weight
+    assert (he.var() / plain.var()).item() == pytest.approx(6, rel=0.05)

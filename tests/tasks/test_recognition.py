@@ -4,8 +4,10 @@ import re
 import shutil
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
+from av_ssl.cli.main import main
 from av_ssl.errors import DataError
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 
@@ -20,6 +22,13 @@ SEQ2SEQ = [
     "model._name=av_hubert_seq2seq", *DECODER, "criterion._name=label_smoothed_cross_entropy",
     "+criterion.label_smoothing=0.1", "~criterion.zero_infinity", "~criterion.post_process",
 ]  # fmt: skip
+
+HYBRID = [
+    "model._name=hybrid_ctc_attention", *DECODER, "criterion._name=hybrid_ctc_attention",
+    "~criterion.zero_infinity", "~criterion.post_process", "optimizer._name=grouped_adam",
+    "+optimizer.layer_decay=0.5", "+optimizer.head_lr=0.004", "+optimizer.lr_floor=0.00001",
+]  # fmt: skip
+EVERY_EPOCH = ["checkpoint.no_epoch_checkpoints=false", "checkpoint.save_interval=1"]
 
 
 def finetune(data, checkpoint, save, updates, *overrides, modalities="av", expect=0):
@@ -57,6 +66,17 @@ def seq2seq(data, pretrained, tmp_path_factory):
     return save / "checkpoint_last.pt"
 
 
+@pytest.fixture(scope="module")
+def hybrid(data, pretrained, tmp_path_factory):
+    """The folder of a run of two epochs, each of which left a checkpoint, and what training said."""
+    save = tmp_path_factory.mktemp("hybrid")
+    output = finetune(
+        data, pretrained, save, 1000, *HYBRID, "optimization.max_epoch=2", *EVERY_EPOCH,
+        "dataset.disable_validation=false",
+    )  # fmt: skip
+    return save, output
+
+
 def assert_decoded(output):
     assert re.search(r"Generate test with beam=\d+: WER: \d", output), output[-2000:]
     assert len(re.findall(r"^D-\d+\t", output, re.MULTILINE)) == 4
@@ -80,6 +100,48 @@ def test_seq2seq_decodes_in_noise(data, seq2seq, tmp_path):
     assert (options.task.noise_snr, options.task.modalities) == ("-5", "av")
     assert (options.generation.beam, options.generation.max_len_b) == (3, 12)
     assert options.common_eval.path == str(seq2seq)
+
+
+@pytest.mark.slow
+def test_hybrid_learns_by_layer_and_logs_both_losses(hybrid):
+    _, output = hybrid
+    assert re.search(r"peak learning rate 0\.004: new parameters", output)
+    assert re.search(r"peak learning rate 0\.001: encoder, 1 layers below its output", output)
+    for key in ("ctc_loss", "attention_loss", "accuracy", "unaligned", "valid_uer"):
+        assert re.search(rf'"(train_)?{key}": "[\d.]+"', output), key
+
+
+@pytest.mark.slow
+def test_hybrid_is_decoded_by_its_attention_decoder(data, hybrid, tmp_path):
+    """Here from the mean of two checkpoints, which fairseq-generate reads like any other."""
+    save, _ = hybrid
+    mean = tmp_path / "mean.pt"
+    assert main(["average", str(mean), str(save), "--epochs", "2"]) == 0
+    output = generate(data, mean, "--modalities", "av", "--beam", "3", "--max-len-b", "12")
+    assert_decoded(output)
+
+
+@pytest.mark.slow
+def test_resumed_hybrid_run_is_bit_identical(data, pretrained, hybrid, tmp_path):
+    save, _ = hybrid
+    for epochs in (1, 2):
+        finetune(data, pretrained, tmp_path, 1000, *HYBRID, f"optimization.max_epoch={epochs}", *EVERY_EPOCH)
+    straight, resumed = (
+        torch.load(folder / "checkpoint_last.pt", weights_only=False) for folder in (save, tmp_path)
+    )
+    for name, tensor in straight["model"].items():
+        assert torch.equal(tensor, resumed["model"][name]), name
+    rates = [
+        [group["lr"] for group in run["last_optimizer_state"]["param_groups"]] for run in (straight, resumed)
+    ]
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) == 3  # two layers and the heads
+
+
+@pytest.mark.slow
+def test_hybrid_trains_in_bfloat16(data, pretrained, tmp_path):
+    output = finetune(data, pretrained, tmp_path, 2, *HYBRID, "common.bf16=true")
+    assert "peak learning rate 0.004: new parameters" in output
 
 
 @pytest.mark.slow

@@ -1,0 +1,130 @@
+"""`av-ssl pseudo-labels DATA HYPOTHESES`: a data folder of labelled and pseudo-labelled clips.
+
+av-ssl transcribe asr.pt UNLABELLED --subset train --out HYPOTHESES
+av-ssl pseudo-labels UNLABELLED HYPOTHESES --labelled LABELLED --keep 0.8 --out BOTH
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from av_ssl.cli.arguments import positive
+from av_ssl.compat import prepare
+
+prepare()  # before fairseq is imported
+
+from av_ssl.data.labels import LabelFile  # noqa: E402
+from av_ssl.data.manifest import Clip, read_manifest  # noqa: E402
+from av_ssl.targets.kept_settings import digest  # noqa: E402
+from av_ssl.transcription.hypotheses import read_hypotheses  # noqa: E402
+from av_ssl.transcription.pseudo_labels import Rules, by_id, choose  # noqa: E402
+from av_ssl.transcription.pseudo_report import report  # noqa: E402
+from av_ssl.transcription.training_folder import LabelledFolder, TrainingFolder, training_files  # noqa: E402
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    rules = Rules()
+    parser.add_argument("data", metavar="DATA", type=Path, help="folder that was transcribed")
+    parser.add_argument("hypotheses", metavar="HYPOTHESES", type=Path, help="--out of av-ssl transcribe")
+    parser.add_argument("--subset", default="train", help="of DATA (default: train)")
+    parser.add_argument(
+        "--labelled",
+        metavar="FOLDER",
+        type=Path,
+        required=True,
+        help="{train,valid,test}.tsv and .wrd, dict.wrd.txt, spm.model; of a clip that is in both, its "
+        "transcript counts, and its validation and test clips are not trained on",
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, required=True, help="for training; new or empty"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FILE", type=Path, help="sentencepiece model (default: LABELLED/spm.model)"
+    )
+    parser.add_argument(
+        "--min-confidence", metavar="C", type=_share, default=rules.min_confidence, help="0 to 1 (default: 0)"
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="SHARE",
+        type=_share,
+        default=rules.keep,
+        help="of the clips that pass all else, the most confident ones (default: 1, all)",
+    )
+    parser.add_argument(
+        "--min-frames", metavar="N", type=positive, default=rules.min_frames,
+        help=f"of a clip, 25 a second (default: {rules.min_frames})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-frames", metavar="N", type=positive, default=rules.max_frames,
+        help=f"(default: {rules.max_frames})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--references",
+        metavar="FILE",
+        type=Path,
+        help="what is really said, to measure errors only (default: DATA/{subset}.wrd if there is one)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Filter, write the folder, say what is in it."""
+    manifest = args.data.absolute() / f"{args.subset}.tsv"
+    transcripts = args.hypotheses.absolute() / f"{args.subset}.hyp.tsv"
+    clips = read_manifest(manifest)
+    hypotheses = by_id(transcripts, read_hypotheses(transcripts), clips)
+    labelled = LabelledFolder(args.labelled.absolute(), args.tokenizer and args.tokenizer.absolute())
+    labelled.check_ids()
+    rules = Rules(args.min_confidence, args.keep, args.min_frames, args.max_frames)
+    choice = choose(clips, hypotheses, labelled.facts(), rules)
+    references = _references(args, manifest, clips)
+    numbers = report(choice, labelled.splits["train"], hypotheses, references)
+    folder = TrainingFolder(args.out.absolute())
+    inputs = {"manifest": digest(manifest), "transcripts": digest(transcripts)}
+    settings = {**vars(rules), **inputs, **labelled.settings()}
+    folder.write(training_files(labelled, choice.kept), settings, numbers)
+    _print(folder, numbers)
+    return 0
+
+
+def _references(args: argparse.Namespace, manifest: Path, clips: list[Clip]) -> Mapping[str, str] | None:
+    path = args.references or manifest.with_suffix(".wrd")
+    if args.references is None and not path.is_file():
+        return None
+    lines = LabelFile(path, clips)
+    return {clip.id: lines.line(number) for number, clip in enumerate(clips)}
+
+
+def _print(folder: TrainingFolder, numbers: dict[str, Any]) -> None:
+    real, pseudo = numbers["labelled"], numbers["pseudo_labelled"]
+    print(
+        f"{folder.path}: {real['clips']} labelled clips ({real['hours']:.2f} hours) and {pseudo['clips']} "
+        f"pseudo-labelled ({pseudo['hours']:.2f} hours)"
+    )
+    for reason, dropped in numbers["dropped"].items():
+        print(f"  dropped {dropped['clips']} ({dropped['hours']:.2f} hours): {reason}")
+    if rates := numbers.get("word_error_rate"):
+        print(
+            f"  word error rate: {_rate(rates['all'])} of all transcripts, {_rate(rates['kept'])} of the kept"
+        )
+        for decile in rates["deciles"]:
+            print(
+                f"    confidence {decile['confidence_from']:.3f} to {decile['confidence_to']:.3f}: "
+                f"{_rate(decile)} of {decile['clips']} clips"
+            )
+    print(f"  the whole report: {folder.report}")
+
+
+def _rate(measured: dict[str, Any]) -> str:
+    return "unknown" if measured["wer"] is None else f"{measured['wer']:.1f} %"
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {value:g}")
+    return value

@@ -1,0 +1,133 @@
+"""The encoder in a pre-trained model that fine-tuning starts from: a fused one, or RAVEn's of one stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq.dataclass import FairseqDataclass
+from torch import Tensor, nn
+
+from av_ssl.errors import DataError
+from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
+from av_ssl.models.raven_encoder import MODALITIES, RavenEncoder, RavenEncoderConfig
+
+Encoder = AudioVisualEncoder | RavenEncoder
+
+logger = logging.getLogger(__name__)
+
+PRETRAINING_ONLY = (
+    "mask_emb",
+    "label_embs_concat",
+    "final_proj.",
+    "final_pred_proj.",
+    "target_glu.",
+    "_ema.",
+)
+"""Names of fused models that start so serve the pre-training objective; fine-tuning leaves them behind."""
+
+
+class CheckpointError(DataError):
+    """A checkpoint does not hold what is asked of it."""
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """Methods whose checkpoints hold the same kind of encoder in the same place.
+
+    Attributes:
+        holds: what that is, for messages.
+        config: the encoder's configuration; its keys are among the pre-trained model's.
+        build: makes the encoder from configuration and stream.
+        left_behind: names in the encoder that start so are not taken: they start anew in fine-tuning.
+        prefix: before the encoder's names; ``{}`` is the stream.
+        single_stream: whether the encoder takes one stream only.
+    """
+
+    holds: str
+    config: type[FairseqDataclass]
+    build: Callable[[Any, str], Encoder]
+    left_behind: tuple[str, ...]
+    prefix: str = ""
+    single_stream: bool = False
+
+    def choose_stream(self, model_cfg: Mapping[str, Any], modalities: str, path: str) -> str | None:
+        """The stream of the encoder that a task of these ``modalities`` needs; None for fused encoders.
+
+        Raises:
+            CheckpointError: the checkpoint at ``path`` has no such encoder.
+        """
+        if not self.single_stream:
+            return None
+        streams = [model_cfg["modality"]] if "modality" in model_cfg else list(MODALITIES)
+        if modalities not in streams:
+            either = " or ".join(streams)
+            raise CheckpointError(
+                f"task.modalities={modalities}, but {path} holds {self.holds} of one stream ({either}): set "
+                f"task.modalities={either}"
+            )
+        return modalities
+
+    def taken(self, tensors: Mapping[str, Tensor], stream: str | None) -> dict[str, Tensor]:
+        """Those of a pre-trained model's tensors that fine-tuning starts from, under the encoder's names."""
+        prefix = self.prefix.format(stream)
+        return self.kept(
+            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        )
+
+    def kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The encoder's tensors without what is left behind."""
+        return {name: value for name, value in tensors.items() if not name.startswith(self.left_behind)}
+
+
+FUSED = EncoderFamily(
+    "a fused audio-visual encoder (av_hubert, av2vec)",
+    AudioVisualEncoderConfig,
+    lambda cfg, stream: AudioVisualEncoder(cfg),
+    PRETRAINING_ONLY,
+)
+# RAVEn's final norm is not transferred, as in the authors' program.
+RAVEN_ENCODER = EncoderFamily(
+    "RAVEn's encoder", RavenEncoderConfig, RavenEncoder, ("after_norm.",), single_stream=True
+)
+RAVEN_STUDENTS = EncoderFamily(
+    "RAVEn's encoders", RavenEncoderConfig, RavenEncoder, ("after_norm.",), "{}_student.", True
+)
+FAMILIES = {"raven_encoder": RAVEN_ENCODER, "raven": RAVEN_STUDENTS, "braven": RAVEN_STUDENTS}
+"""By the pre-trained model's name; any other's encoder is fused."""
+
+
+def family_of(model_cfg: Mapping[str, Any]) -> EncoderFamily:
+    """The family of a stored model's configuration."""
+    return FAMILIES.get(str(model_cfg.get("_name")), FUSED)
+
+
+def load_pretrained(
+    encoder: Encoder,
+    path: str,
+    tensors: Mapping[str, Tensor],
+    family: EncoderFamily = FUSED,
+    stream: str | None = None,
+) -> None:
+    """Load a pre-training checkpoint's tensors into the encoder; what is left behind stays at random.
+
+    Args:
+        family, stream: which encoder the checkpoint holds, and which of several.
+
+    Raises:
+        CheckpointError: tensors are missing, left over or of another shape: the checkpoint is of another
+            method.
+    """
+    own, wanted = family.kept(nn.Module.state_dict(encoder)), family.taken(tensors, stream)
+    missing, left_over = sorted(own.keys() - wanted.keys()), sorted(wanted.keys() - own.keys())
+    reshaped = [key for key in own.keys() & wanted.keys() if own[key].shape != wanted[key].shape]
+    if missing or left_over or reshaped:
+        raise CheckpointError(
+            f"{path} does not hold {family.holds} of this configuration. "
+            f"Missing: {missing[:3]} ({len(missing)}); left over: {left_over[:3]} ({len(left_over)}); "
+            f"of another shape: {reshaped[:3]} ({len(reshaped)})"
+        )
+    nn.Module.load_state_dict(encoder, wanted, strict=False)
+    logger.info("loaded %d tensors of %s; %d left behind", len(wanted), path, len(tensors) - len(wanted))

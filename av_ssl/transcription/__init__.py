@@ -1,0 +1,1 @@
+"""Transcripts of clips that have none, and what self-training makes of them."""

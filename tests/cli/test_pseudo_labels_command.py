@@ -1,0 +1,257 @@
+"""`av-ssl pseudo-labels`: filtering, the folder for training, its report, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+from av_ssl.cli.main import main
+from av_ssl.data.labels import TextLabels
+from av_ssl.data.manifest import read_manifest
+from av_ssl.data.text import TextEncoder
+from av_ssl.transcription.hypotheses import HEADER, Hypothesis
+
+WORDS = ["bin", "lay", "blue", "green", "at", "by", "one", "two", "now", "soon"]
+
+
+def write_list(path: Path, clips: dict[str, int], root: str = "/media") -> None:
+    lines = [f"{id}\t{id}.mp4\t{id}.wav\t{frames}\t{frames * 640}" for id, frames in clips.items()]
+    path.write_text("\n".join([root, *lines]) + "\n")
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Two training clips, one for validation, one for test, and a vocabulary."""
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    for split, clips in (("train", ("l1", "l2")), ("valid", ("v1",)), ("test", ("t1",))):
+        write_list(folder / f"{split}.tsv", dict.fromkeys(clips, 50))
+        (folder / f"{split}.wrd").write_text("bin blue now\n" * len(clips))
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(WORDS * 5), model_prefix=str(folder / "spm"), vocab_size=40,
+        model_type="unigram", hard_vocab_limit=False, bos_id=0, pad_id=1, eos_id=2, unk_id=3, minloglevel=2,
+    )  # fmt: skip
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
+    pieces = [tokenizer.id_to_piece(number) for number in range(4, tokenizer.get_piece_size())]
+    (folder / "dict.wrd.txt").write_text("".join(f"{piece} 1\n" for piece in pieces))
+    return folder
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path) -> Path:
+    """Ten clips of 100 frames, `u0` to `u9`, less and less confident, and their transcripts."""
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    write_list(folder / "train.tsv", {f"u{number}": 100 for number in range(10)})
+    write_transcripts(folder, {f"u{number}": (1 - number / 10, "lay green") for number in range(10)})
+    return folder
+
+
+def write_transcripts(folder: Path, found: dict[str, tuple[float, str]]) -> None:
+    rows = "".join(Hypothesis(id, rating, 100, text).row for id, (rating, text) in found.items())
+    (folder / "train.hyp.tsv").write_text(HEADER + rows)
+
+
+@pytest.fixture
+def pseudo_labels(labelled, unlabelled, tmp_path):
+    def run(*words: str | Path, out: str = "both") -> int:
+        paths = [unlabelled, unlabelled, "--labelled", labelled, "--out", tmp_path / out]
+        return main(["pseudo-labels", *map(str, paths), *map(str, words)])
+
+    return run
+
+
+def ids(folder: Path, split: str = "train") -> list[str]:
+    return [clip.id for clip in read_manifest(folder / f"{split}.tsv")]
+
+
+def report(folder: Path) -> dict:
+    return json.loads((folder / "pseudo_labels" / "report.json").read_text())
+
+
+# -- what comes out ------------------------------------------------------------------------------------------
+
+
+def test_a_folder_for_training(pseudo_labels, labelled, tmp_path, capsys):
+    assert pseudo_labels() == 0
+    both = tmp_path / "both"
+    assert ids(both) == ["l1", "l2", *(f"u{number}" for number in range(10))]
+    lines = (both / "train.tsv").read_text().splitlines()
+    assert lines[0] == "/"
+    assert lines[3] == "u0\t/media/u0.mp4\t/media/u0.wav\t100\t64000"
+    assert (both / "train.wrd").read_text() == "bin blue now\n" * 2 + "lay green\n" * 10
+    for name in ("dict.wrd.txt", "spm.model", "spm.vocab", "valid.wrd", "test.wrd"):
+        assert (both / name).read_bytes() == (labelled / name).read_bytes()
+    assert (ids(both, "valid"), ids(both, "test")) == (["v1"], ["t1"])
+    encoder = TextEncoder.load(both / "dict.wrd.txt", both / "spm.model")
+    labels = TextLabels(both / "train.wrd", encoder, read_manifest(both / "train.tsv"))
+    assert encoder.decode(encoder.dictionary.string(labels[2])) == "lay green"
+    assert main(["check", str(both), "--lists-only"]) == 0
+    output = capsys.readouterr().out
+    assert "2 labelled clips (0.00 hours) and 10 pseudo-labelled (0.01 hours)" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["--min-confidence", "0.75"], 3),
+        (["--keep", "0.4"], 4),
+        (["--keep", "0.5", "--min-confidence", "0.7"], 2),  # a half of the four that pass
+        (["--keep", "1"], 10),
+    ],
+)
+def test_the_most_confident_are_kept(words, kept, pseudo_labels, tmp_path):
+    assert pseudo_labels(*words) == 0
+    assert ids(tmp_path / "both")[2:] == [f"u{number}" for number in range(kept)]
+    assert report(tmp_path / "both")["pseudo_labelled"]["clips"] == kept
+
+
+def test_every_reason_is_counted(pseudo_labels, unlabelled, tmp_path, capsys):
+    clips = {"u1": 100, "short": 9, "shortest": 10, "longest": 600, "long": 601, "l1": 100, "v1": 100}
+    clips |= {"t1": 100, "empty": 100, "none": 100, "foreign": 100, "unsure": 100, "mute": 100}
+    write_list(unlabelled / "train.tsv", clips)
+    text = (unlabelled / "train.tsv").read_text()
+    (unlabelled / "train.tsv").write_text(text.replace("mute.wav", ""))
+    found = dict.fromkeys(clips, (0.9, "lay")) | {"empty": (0.9, ""), "foreign": (0.9, "ж lay")}
+    del found["none"]
+    write_transcripts(unlabelled, found | {"unsure": (0.3, "lay")})
+    assert pseudo_labels("--min-confidence", "0.5") == 0
+    assert ids(tmp_path / "both")[2:] == ["u1", "shortest", "longest"]
+    dropped = {reason: entry["first"] for reason, entry in report(tmp_path / "both")["dropped"].items()}
+    assert dropped == {
+        "too short": ["short"],
+        "too long": ["long"],
+        "labelled already": ["l1"],
+        "in valid or test": ["v1", "t1"],
+        "empty transcript": ["empty"],
+        "without transcript": ["none"],
+        "symbols that the dictionary lacks": ["foreign"],
+        "confidence too low": ["unsure"],
+        "without a stream that is needed": ["mute"],
+    }
+    assert "dropped 2 (0.00 hours): in valid or test" in capsys.readouterr().out
+
+
+def test_the_labelled_transcript_wins(pseudo_labels, unlabelled, tmp_path):
+    write_list(unlabelled / "train.tsv", {"l1": 100, "u1": 100})
+    write_transcripts(unlabelled, {"l1": (1.0, "soon"), "u1": (1.0, "soon")})
+    assert pseudo_labels() == 0
+    assert ids(tmp_path / "both") == ["l1", "l2", "u1"]
+    assert (tmp_path / "both" / "train.wrd").read_text() == "bin blue now\nbin blue now\nsoon\n"
+
+
+def test_errors_by_confidence_where_references_exist(pseudo_labels, unlabelled, tmp_path, capsys):
+    assert pseudo_labels(out="without") == 0
+    assert "word_error_rate" not in report(tmp_path / "without")
+    # The five most confident ones are right but for case; of the others one word of two is, one has no words.
+    lines = ["LAY GREEN"] * 5 + ["lay blue"] * 4 + [""]
+    (unlabelled / "train.wrd").write_text("\n".join(lines) + "\n")
+    assert pseudo_labels("--keep", "0.7", out="with") == 0
+    rates = report(tmp_path / "with")["word_error_rate"]
+    assert rates["all"] == {"clips": 9, "words": 18, "wer": round(400 / 18, 2)}
+    assert rates["kept"] == {"clips": 7, "words": 14, "wer": round(200 / 14, 2)}
+    assert [decile["wer"] for decile in rates["deciles"]] == [50.0] * 4 + [0.0] * 5
+    assert (rates["deciles"][0]["confidence_from"], rates["deciles"][-1]["confidence_to"]) == (0.2, 1.0)
+    assert "word error rate: 22.2 % of all transcripts, 14.3 % of the kept" in capsys.readouterr().out
+
+
+def test_histogram(pseudo_labels, tmp_path):
+    assert pseudo_labels("--min-confidence", "0.85") == 0
+    bins = report(tmp_path / "both")["confidence"]
+    assert [entry["clips"] for entry in bins] == [0, *[1] * 8, 2]  # 0.9 and 1.0 share the last
+    assert [entry["kept"] for entry in bins] == [0] * 9 + [2]
+
+
+def test_relative_paths_are_joined_to_the_root(pseudo_labels, labelled, unlabelled, capsys):
+    write_list(labelled / "valid.tsv", {"v1": 50}, root="videos")
+    assert pseudo_labels() == 1
+    assert "clip v1: its path videos/v1.mp4 is not absolute" in capsys.readouterr().err
+
+
+# -- run again -----------------------------------------------------------------------------------------------
+
+
+def test_the_same_command_changes_nothing(pseudo_labels, tmp_path):
+    assert pseudo_labels() == 0
+    files = [path for path in (tmp_path / "both").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    (tmp_path / "both" / "train.wrd").unlink()  # as a kill would leave it
+    assert pseudo_labels() == 0
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_other_settings_are_refused(pseudo_labels, labelled, tmp_path, capsys):
+    assert pseudo_labels() == 0
+    assert pseudo_labels("--keep", "0.5") == 1
+    assert "made with keep 1.0 (now 0.5); delete" in capsys.readouterr().err
+    (labelled / "train.wrd").write_text("bin blue\nbin blue\n")
+    assert pseudo_labels() == 1
+    assert "made with labelled train.wrd" in capsys.readouterr().err
+    assert len(ids(tmp_path / "both")) == 12
+
+
+def test_a_folder_of_other_origin_is_not_touched(pseudo_labels, labelled, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in labelled.iterdir()}
+    assert pseudo_labels(out="labelled") == 1
+    assert "holds files that this command did not write" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in labelled.iterdir()} == before
+
+
+# -- bad input -----------------------------------------------------------------------------------------------
+
+
+def test_no_clip_left(pseudo_labels, tmp_path, capsys):
+    assert pseudo_labels("--min-frames", "101", "--min-confidence", "0.5") == 1
+    error = capsys.readouterr().err
+    assert "no pseudo-labelled clip is left of 10: 10 too short; relax" in error
+    assert not (tmp_path / "both").exists()
+
+
+def test_an_id_twice(pseudo_labels, labelled, unlabelled, capsys):
+    text = (unlabelled / "train.hyp.tsv").read_text()
+    (unlabelled / "train.hyp.tsv").write_text(text.replace("u4\t", "u2\t"))
+    assert pseudo_labels() == 1
+    assert "train.hyp.tsv, line 6: id 'u2' stands there a second time" in capsys.readouterr().err
+    (unlabelled / "train.hyp.tsv").write_text(text)
+    lines = (labelled / "train.tsv").read_text().replace("l2\t", "l1\t")
+    (labelled / "train.tsv").write_text(lines)
+    assert pseudo_labels() == 1
+    assert "train.tsv, line 3: id 'l1' stands on line 2, too" in capsys.readouterr().err
+
+
+def test_transcripts_of_other_clips(pseudo_labels, unlabelled, capsys):
+    write_transcripts(unlabelled, {"x": (0.9, "lay")})
+    assert pseudo_labels() == 1
+    assert "has a transcript of 'x', which the manifest lacks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train.tsv", "train.wrd", "valid.tsv", "valid.wrd", "dict.wrd.txt"])
+def test_a_labelled_folder_that_is_not_whole(name, pseudo_labels, labelled, tmp_path, capsys):
+    (labelled / name).unlink()
+    assert pseudo_labels() == 1
+    assert str(labelled / name) in capsys.readouterr().err
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_tokenizer_elsewhere_and_no_test_clips(pseudo_labels, labelled, tmp_path):
+    (labelled / "spm.model").rename(tmp_path / "spm_unigram.model")
+    (labelled / "test.wrd").unlink()
+    assert pseudo_labels("--tokenizer", tmp_path / "spm_unigram.model") == 0
+    assert (tmp_path / "both" / "spm.model").read_bytes() == (tmp_path / "spm_unigram.model").read_bytes()
+    assert not (tmp_path / "both" / "test.tsv").exists()
+
+
+def test_references_of_another_list(pseudo_labels, unlabelled, capsys):
+    (unlabelled / "train.wrd").write_text("lay green\n")
+    assert pseudo_labels() == 1
+    assert "train.wrd has 1 lines, train.tsv lists 10 clips" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--keep", "1.5"], ["--min-confidence", "-1"], ["--min-frames", "0"]])
+def test_wrong_arguments(words, pseudo_labels):
+    with pytest.raises(SystemExit) as error:
+        pseudo_labels(*words)
+    assert error.value.code == 2

@@ -1,0 +1,92 @@
+"""What a model hears: the task's key against the model and the pre-trained checkpoint; time masks."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from av_ssl.data.time_masking import TimeMask
+from av_ssl.tasks.audio_visual import AudioVisualTask
+from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
+from av_ssl.tasks.recognition import FEATURE_KEYS, RecognitionConfig, RecognitionTask
+
+
+def pretraining(data, **keys):
+    return PretrainingTask(OmegaConf.structured(PretrainingConfig(data=str(data), seed=1, **keys)))
+
+
+def recognition(data, **keys):
+    own = {"seed": 1, "image_crop_size": 22, "max_trim_sample_size": None, **keys}
+    return RecognitionTask(OmegaConf.structured(RecognitionConfig(data=str(data), **own)))
+
+
+@pytest.mark.parametrize(
+    ("audio_input", "model", "message"),
+    [
+        ("waveform", SimpleNamespace(audio_input="waveform"), None),
+        ("filterbank", SimpleNamespace(), None),
+        (
+            "filterbank",
+            SimpleNamespace(audio_input="waveform"),
+            "is filterbank, but this model hears waveform",
+        ),
+        (
+            "waveform",
+            SimpleNamespace(),
+            "is waveform, but this model hears filterbank: set task.audio_input=f",
+        ),
+    ],
+)
+def test_pretraining_task_and_model_agree(data, monkeypatch, audio_input, model, message):
+    monkeypatch.setattr(AudioVisualTask, "build_model", lambda *_: model)
+    task = pretraining(data, audio_input=audio_input)
+    if message is None:
+        assert task.build_model(None) is model
+    else:
+        with pytest.raises(ValueError, match=message):
+            task.build_model(None)
+
+
+def test_pretraining_reads_waveforms_for_student_and_teacher(data):
+    task = pretraining(
+        data, audio_input="waveform", image_crop_size=22, max_trim_sample_size=None,
+        noise_wav=str(data / "noise"), noise_prob=1.0,
+    )  # fmt: skip
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    source = dataset.collater([dataset[0], dataset[1]])["net_input"]["source"]
+    assert source["audio"].dtype == source["audio_clean"].dtype == torch.int16
+    assert source["audio"].shape == (2, 640 * source["video"].shape[2])
+    assert not torch.equal(source["audio"], source["audio_clean"])
+
+
+def test_decoding_hears_what_the_checkpoint_was_trained_on(data):
+    assert "audio_input" in FEATURE_KEYS
+    task = recognition(data)
+    task.load_dataset("test", task_cfg=OmegaConf.create({"audio_input": "waveform", "image_crop_size": 20}))
+    assert task.dataset("test").reader.audio_input == "waveform"
+    old = recognition(data)
+    old.load_dataset("test", task_cfg=OmegaConf.create({"normalize": False}))
+    reader = old.dataset("test").reader
+    assert (reader.audio_input, reader.normalize) == ("filterbank", False)
+
+
+def test_time_masks_in_training_only(data):
+    task = recognition(data, time_mask_audio=0.6, time_mask_video=0.4, time_mask_video_stride=0.5)
+    for split in ("train", "valid"):
+        task.load_dataset(split)
+    train, valid = task.dataset("train").reader, task.dataset("valid").reader
+    assert (train.audio_time_mask, train.video_time_mask) == (TimeMask(0.6, 2.0), TimeMask(0.4, 0.5))
+    assert valid.audio_time_mask is valid.video_time_mask is None
+    assert task.dataset("valid")[0].grey is None
+    assert task.dataset("train")[0].grey.any()
+
+
+def test_time_masks_are_off_unless_asked_for(data):
+    task = recognition(data)
+    task.load_dataset("train")
+    reader = task.dataset("train").reader
+    assert reader.audio_time_mask is reader.video_time_mask is None
+    with pytest.raises(ValueError, match=r"up to -0\.4 s .*time_mask_video"):
+        recognition(data, time_mask_video=-0.4).load_dataset("train")
