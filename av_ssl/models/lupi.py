@@ -19,7 +19,8 @@ from typing_extensions import Self
 from av_ssl.data.segments import SegmentBatch
 from av_ssl.models.av_encoder import Source
 from av_ssl.models.classifier import AVClassifier, ClassifierConfig
-from av_ssl.models.pretrained import CheckpointError, read_checkpoint
+from av_ssl.models.encoders import CheckpointError
+from av_ssl.models.pretrained import read_checkpoint
 from av_ssl.targets.target_norm import TARGET_NORMS
 
 if TYPE_CHECKING:

@@ -106,7 +106,7 @@ class ClassificationTask(AudioVisualTask):
         if not from_checkpoint:
             if cfg.get("w2v_path"):
                 attach_encoder_config(cfg, str(self.cfg.audio_input), str(cfg.streams))
-            if cfg.get("teacher_path"):
+            if "teacher_path" in cfg and cfg.teacher_path:
                 self.teacher = FrozenTeacher.load(
                     cfg.teacher_path, str(cfg.target_norm), OmegaConf.to_container(self.cfg), FEATURE_KEYS
                 )

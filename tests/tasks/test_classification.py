@@ -179,7 +179,7 @@ def embedded(folder, teacher, tmp_path_factory):
     output = train(folder, "student_embed", save, 8, *overrides)
     valid = logged(output, "valid")
     assert {"valid_cos_enc", "valid_cos_agg", "valid_loss_distill"} <= valid[-1].keys()
-    assert float(valid[-1]["valid_loss_distill"]) < float(valid[0]["valid_loss_distill"])
+    assert float(valid[-1]["valid_best_loss_distill"]) < float(valid[0]["valid_loss_distill"])
     assert "valid_accuracy" not in valid[-1]
     return save / "checkpoint_last.pt"
 
