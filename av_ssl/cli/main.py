@@ -24,6 +24,7 @@ COMMANDS = {
         "filter transcripts, and join them with labelled clips for self-training",
     ),
     "classify": ("av_ssl.cli.classify", "say how well a classifier tells the classes of clips apart"),
+    "trials": ("av_ssl.cli.trials", "draw a speaker verification list over the clips of a manifest"),
     "verify": ("av_ssl.cli.verify", "score a speaker verification list: equal error rate, minDCF"),
     "check": ("av_ssl.cli.check", "report every problem of a finished data folder"),
     "plan": ("av_ssl.cli.plan", "say what a recipe costs on a data folder: updates, hours, memory, disk"),

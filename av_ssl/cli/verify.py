@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from av_ssl.cli.arguments import positive
 from av_ssl.cli.progress import ProgressBar
 from av_ssl.cli.scoring_options import add_scoring_arguments, noise_of
 from av_ssl.compat import prepare
@@ -52,6 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="also score with adaptive s-norm against the speakers of MANIFEST (by the .spk beside it; "
         "without one, against its clips)",
+    )
+    parser.add_argument("--top", type=positive, default=300, help="nearest of the cohort (default: 300)")
+    parser.add_argument(
+        "--subtract-mean", action="store_true", help="subtract the cohort's mean embedding before scoring"
     )
     parser.add_argument(
         "--cache",

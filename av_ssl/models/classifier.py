@@ -14,6 +14,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from av_ssl.data.segments import SegmentBatch
+from av_ssl.errors import DataError
 from av_ssl.models.av_encoder import Source
 from av_ssl.models.clip_encoder import ClipEncoder, ClipEncoderConfig
 from av_ssl.modules.class_header import HEADERS, ClassHeader
@@ -189,7 +190,7 @@ class AVClassifier(BaseFairseqModel):
                 ``auto``: the aggregator's if there is one, else the encoder's.
 
         Raises:
-            ValueError: the model has no such layer.
+            DataError: the model has no such layer.
         """
         embeddings, empty = self.embed_segments(source, padding_mask, frame_index, segments)
         if layer == "encoder" or (layer == "auto" and self.aggregator is None):
@@ -198,7 +199,7 @@ class AVClassifier(BaseFairseqModel):
             return self.aggregator(embeddings, empty).float()
         if layer == "header" and self.header is not None and self.cfg.header_hidden:
             return self.header.hidden(self.aggregate(embeddings, empty)).float()
-        raise ValueError(
+        raise DataError(
             f"layer is {layer!r}: it must be one of {', '.join(EMBEDDING_LAYERS)}, and this model has "
             f"{'an' if self.aggregator is not None else 'no'} aggregator and a header with "
             f"{self.cfg.header_hidden} hidden channels"

@@ -14,7 +14,7 @@ class MaskedBatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:  # type: ignore[override]
-        """``x [B, C, F, T]``, zero on padding; ``keep`` float32 ``[B, 1, 1, T]``, 1 on real frames."""
+        """``x [B, C, F, T]``, zero on padding; ``keep`` float ``[B, 1, 1, T]``, 1 on real frames."""
         assert self.running_mean is not None
         assert self.running_var is not None
         if not self.training:
@@ -22,7 +22,7 @@ class MaskedBatchNorm(nn.BatchNorm2d):
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
             return normed * keep.to(x.dtype)
-        wide = x.float()
+        wide, keep = x.float(), keep.float()  # half precision cannot count
         count = keep.sum() * x.size(2)
         mean = wide.sum((0, 2, 3)) / count
         centred = (wide - mean[:, None, None]) * keep

@@ -28,7 +28,7 @@ TASK = {
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = classifier(streams="audio").eval()
-    cfg = {"_name": "av_classifier", **OmegaConf.to_container(model.cfg, enum_to_str=True)}
+    cfg = {**OmegaConf.to_container(model.cfg, enum_to_str=True), "_name": "av_classifier"}
     path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
     stored = StoredModel(path, {"model": cfg, "task": TASK}, dict(model.state_dict()), None, [], CLASSES)
     write_fairseq(stored, path)
@@ -99,6 +99,28 @@ def test_trials_that_are_not_there(checkpoint, manifest, trials, tmp_path, capsy
     trials.write_text("1 a b\n0 a c\n")
     assert run(*command, "--allow-missing") == 1
     assert "no trial is left" in capsys.readouterr().err
+
+
+def test_drawing_trials(checkpoint, manifest, tmp_path, capsys):
+    out = tmp_path / "trials.txt"
+    assert run("trials", manifest, out, "--number", 4) == 0
+    assert "2 target and 2 non-target trials, 3 speakers" in capsys.readouterr().out
+    first = out.read_text()
+    assert run("trials", manifest, out, "--number", 4) == 0
+    assert out.read_text() == first
+    assert run("trials", manifest, out, "--number", 4, "--seed", 1) == 0
+    assert out.read_text() != first
+    assert run("trials", manifest, out) == 0
+    rows = [line.split() for line in out.read_text().splitlines()]
+    assert len({tuple(row[1:]) for row in rows}) == len(rows) == 6
+    assert all((a[:7] == b[:7]) == (label == "1") for label, a, b in rows)
+    assert run("verify", checkpoint, manifest, out, "--cache", tmp_path / "cache") == 0
+    assert "6 trials (3 target, 3 non-target)" in capsys.readouterr().out
+    alone = tmp_path / "alone.tsv"
+    alone.write_text("\n".join(manifest.read_text().splitlines()[:3]) + "\n")
+    alone.with_suffix(".spk").write_text("one\none\n")
+    assert run("trials", alone, out) == 1
+    assert "1 speakers in 2 clips give 1 pairs of one and 0 of two" in capsys.readouterr().err
 
 
 def test_classification(checkpoint, manifest, tmp_path, capsys):

@@ -5,6 +5,7 @@ import torch
 
 from av_ssl.modules.pooling import POOLINGS
 from tests.models.classifiers import batch, classifier
+from tests.models.helpers import TINY
 
 
 @pytest.mark.parametrize("streams", ["audio", "video", "av"])
@@ -113,3 +114,51 @@ def test_waveforms():
     net_input = batch([6, 4])
     net_input["source"]["audio"] = torch.randint(-3000, 3000, (2, 6 * 640), dtype=torch.int16)
     assert model(**net_input)["logits"].shape == (2, 3)
+
+
+def test_bfloat16():
+    model = classifier(segment_frames=4, header="aam").bfloat16()
+    net_input = batch([9, 5], segment=4)
+    net_input["source"]["audio"] = net_input["source"]["audio"].bfloat16()
+    target = torch.tensor([0, 2])
+    output = model(**net_input, target=target)
+    assert output["logits"].dtype == torch.float32
+    torch.nn.functional.cross_entropy(output["margin_logits"], target).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+FUSED = {key: TINY[key] for key in TINY if key not in ("average_top_k_layers", "ema_anneal_end_step")}
+RAVEN = {
+    "_name": "raven_encoder", "modality": "audio", "encoder_layers": 1, "encoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2, "resnet_width": 2,
+}  # fmt: skip
+
+
+def pretrained(model: dict, **options):
+    """A classifier on an encoder of a pre-trained model's configuration."""
+    return classifier(w2v_args={"model": model, "task": {}}, no_pretrained_weights=True, **options).eval()
+
+
+@pytest.mark.parametrize("streams", ["audio", "video", "av"])
+def test_a_fused_encoder_loses_the_front_ends_that_it_does_not_need(streams):
+    model = pretrained({"_name": "av2vec", **FUSED}, streams=streams)
+    names = "\n".join(model.state_dict())
+    for stream in ("audio", "video"):
+        assert (f"feature_extractor_{stream}." in names) == (stream in model.encoder.streams)
+    net_input = batch([9, 5])
+    output = model(**net_input)["enc"]
+    longer = batch([9, 5], 12)
+    for stream in ("audio", "video"):
+        longer["source"][stream].narrow(2, 0, 9).copy_(net_input["source"][stream])
+    torch.testing.assert_close(model(**longer)["enc"], output, atol=1e-4, rtol=1e-3)
+
+
+def test_ravens_encoder_of_waveforms():
+    model = pretrained(RAVEN, streams="audio", audio_input="waveform", segment_frames=3)
+    net_input = batch([6, 4], segment=3)
+    net_input["source"]["audio"] = torch.randint(-3000, 3000, (2, 6 * 640), dtype=torch.int16)
+    output = model(**net_input)
+    assert output["enc"].shape == (2, 2, 8)
+    whole = torch.zeros(1, 3, dtype=torch.bool)
+    cut = {"audio": net_input["source"]["audio"][:1, 3 * 640 :], "video": None}
+    torch.testing.assert_close(model.encoder(cut, whole)[0], output["enc"][0, 1], atol=1e-4, rtol=1e-3)

@@ -73,6 +73,17 @@ def test_masked_norm_is_batch_norm_where_nothing_is_masked():
     torch.testing.assert_close(masked(x, keep), plain.eval()(x))
 
 
+def test_masked_norm_counts_in_half_precision():
+    """A sum of 300 ones is 300, not 256, however coarse the numbers."""
+    norm = MaskedBatchNorm(2)
+    keep = torch.ones(1, 1, 1, 301)
+    keep[..., -1] = 0
+    x = (torch.ones(1, 2, 1, 301) * keep).bfloat16()
+    norm.momentum = 1.0
+    norm(x, keep.bfloat16())
+    torch.testing.assert_close(norm.running_mean, torch.ones(2))
+
+
 def test_a_single_row_has_no_batch_statistics():
     norm = RowBatchNorm(4)
     x = torch.randn(1, 4)
