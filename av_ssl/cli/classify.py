@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify, report; 0 when done."""
     model = load_classifier(args.checkpoint, args.device)
-    names: list[str] = list(model.class_names)  # type: ignore[arg-type]
+    names: list[str] = list(model.class_names)
     if not names:
         raise DataError(f"{args.checkpoint}: holds no list of classes; it was trained without labels")
     classes = ClassList(names, str(args.checkpoint))

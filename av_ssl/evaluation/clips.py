@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from av_ssl.data.augment import CropAndFlip
 from av_ssl.data.classification_dataset import ClassificationDataset
 from av_ssl.data.clip_reader import ClipReader
-from av_ssl.data.manifest import Clip
+from av_ssl.data.manifest import Clip, with_lengths
 from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.segments import Segmentation
 from av_ssl.errors import DataError
@@ -52,7 +52,7 @@ class ClipRunner:
 
     def __init__(self, model: AVClassifier, noise: NoiseMixer | None = None, workers: int = 0) -> None:
         self.model, self.workers = model, workers
-        cfg: dict[str, Any] = dict(model.task_cfg)  # type: ignore[arg-type]
+        cfg: dict[str, Any] = dict(model.task_cfg)
         self.reader = ClipReader(
             CropAndFlip(int(cfg["image_crop_size"])),
             modalities=model.encoder.streams,
@@ -101,14 +101,14 @@ class ClipRunner:
 
     def _batches(self, clips: list[Clip]) -> Iterator[dict[str, Any]]:
         dataset = ClassificationDataset(
-            clips=clips,
+            clips=with_lengths(clips),
             reader=self.reader,
             classes=None,
             segmentation=self.segmentation,
             train=False,
             shuffle=False,
         )
-        loader = DataLoader(
+        loader: Iterable[dict[str, Any]] = DataLoader(
             dataset,
             batch_sampler=frame_batches(dataset),
             collate_fn=dataset.collater,

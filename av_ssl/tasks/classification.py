@@ -15,8 +15,7 @@ from torch import Tensor
 from av_ssl.data.class_labels import CLASSES, ClassList
 from av_ssl.data.classification_dataset import ClassificationDataset
 from av_ssl.data.clip_reader import ClipReader
-from av_ssl.data.manifest import Clip, keep_by_length, read_manifest
-from av_ssl.data.reading import SAMPLES_PER_FRAME
+from av_ssl.data.manifest import Clip, keep_by_length, read_manifest, with_lengths
 from av_ssl.data.segments import Segmentation
 from av_ssl.errors import DataError
 from av_ssl.models.pretrained import attach_encoder_config
@@ -148,7 +147,7 @@ class ClassificationTask(AudioVisualTask):
         Raises:
             DataError: none is left.
         """
-        clips = [with_length(clip) for clip in read_manifest(Path(cfg.data) / f"{split}.tsv")]
+        clips = with_lengths(read_manifest(Path(cfg.data) / f"{split}.tsv"))
         longest = cfg.max_sample_size if is_training_split(split) else None
         streams = STREAMS[str(cfg.modalities)]
         kept = [
@@ -222,10 +221,3 @@ class ClassificationTask(AudioVisualTask):
                 f"{self.classes_file}: the checkpoint was trained with other classes ({len(names)}: "
                 f"{', '.join(names[:5])}, ...); use its list, or start anew in another checkpoint.save_dir"
             )
-
-
-def with_length(clip: Clip) -> Clip:
-    """A clip without video has the length of its audio, whatever its manifest says of frames."""
-    if clip.video is not None or clip.frames > 0:
-        return clip
-    return dataclasses.replace(clip, frames=clip.samples // SAMPLES_PER_FRAME)
