@@ -6,6 +6,7 @@
 | Python >= 3.12 | hydra scans for plug-ins with `find_module`, which finders lost  | mend_plugin_scan     |
 | Python >= 3.13 | antlr4 4.8, hydra's parser, imports `typing.io`, which is gone   | restore_typing_io    |
 | Python >= 3.10 | hydra prints a job's traceback with an argument that was renamed | mend_error_report    |
+| numpy >= 2     | language models are trained on blocks typed `np.compat.long`      | restore_numpy_compat |
 | torch >= 2.6   | `torch.load` refuses what checkpoints hold beside tensors        | checkpoints.py       |
 | all            | a key of a stored task that its class lacks ends the loading     | ignore_unknown_keys  |
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
@@ -166,6 +167,16 @@ def mend_error_report(module: ModuleType) -> None:
     module.run_and_report = run_and_report  # type: ignore[attr-defined]
 
 
+def restore_numpy_compat(module: ModuleType) -> None:
+    """Give a module a numpy with `compat.long`, Python's int, where numpy itself has lost it."""
+    if hasattr(module.np, "compat"):
+        return
+    numpy = ModuleType("numpy")
+    numpy.compat = types.SimpleNamespace(long=int)  # type: ignore[attr-defined]
+    numpy.__getattr__ = functools.partial(getattr, module.np)  # type: ignore[method-assign]
+    module.np = numpy  # type: ignore[attr-defined]
+
+
 def allow_checkpoint_classes(_: ModuleType) -> None:
     """Let `torch.load` read the classes that checkpoints of fairseq hold besides tensors."""
     from av_ssl_fairseq_hook import checkpoints
@@ -212,6 +223,7 @@ AFTER: dict[str, tuple[tuple[int, int], Mend]] = {
     "hydra.core.plugins": ((3, 12), mend_plugin_scan),
     "fairseq": ((3, 10), allow_checkpoint_classes),
     "fairseq.checkpoint_utils": ((3, 10), explain_unreadable_checkpoints),
+    "fairseq.data.token_block_dataset": ((3, 10), restore_numpy_compat),
     "fairseq.tasks": ((3, 10), ignore_unknown_keys),
 }
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "crop": ("av_ssl.cli.crop", "crop the speaker's mouth out of every video of a folder"),
     "manifest": ("av_ssl.cli.manifest", "write the lists of training, validation and test clips"),
     "vocabulary": ("av_ssl.cli.vocabulary", "train the sentencepiece model and write the dictionary"),
+    "pieces": ("av_ssl.cli.pieces", "write a text in the tokenizer's pieces, to train a language model on"),
     "musan": ("av_ssl.cli.musan", "make noise, music, babble and speech lists of the MUSAN corpus"),
     "noise": ("av_ssl.cli.noise", "make babble noise, or lists of your own noise recordings"),
     "targets": ("av_ssl.cli.targets", "cluster MFCC or a model's features to targets for pre-training"),

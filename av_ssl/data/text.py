@@ -132,14 +132,15 @@ class TextEncoder:
         stored, own = list(state["symbols"]), self.dictionary.symbols
         if stored != own:
             raise DataError(
-                f"{self.origin}: the checkpoint has another dictionary, {_compare(stored, own)}; {mend}"
+                f"{self.origin}: the checkpoint has another dictionary, {difference(stored, own)}; {mend}"
             )
         tokenizer = state.get("tokenizer")
         if (None if tokenizer is None else tokenizer.cpu().numpy().tobytes()) != self.tokenizer:
             raise DataError(f"{self.origin}: the checkpoint was trained with another tokenizer; {mend}")
 
 
-def _compare(stored: list[str], own: list[str]) -> str:
+def difference(stored: list[str], own: list[str]) -> str:
+    """In which way another dictionary's symbols are not our own."""
     if len(stored) != len(own):
         return f"of {len(stored)} symbols instead of {len(own)}"
     first = next(id for id, (a, b) in enumerate(zip(stored, own, strict=True)) if a != b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ import yaml
 from omegaconf import OmegaConf
 
 from av_ssl import __version__
+from av_ssl.decoding.joint import JointBeamSearch
 
 SECTIONS = ("task", "generation", "scoring", "common_eval", "dataset", "common")
 
 
-def save_options(root: Any) -> Path | None:
+def save_options(root: Any, search: Any) -> Path | None:
     """Write ``options-{subset}.yaml`` into the results folder of `fairseq-generate`.
 
     Args:
         root: the whole configuration of the command.
+        search: what decodes. Its name is stored, and what joint search made of the options: which of them
+            count depends on the model.
 
     Returns:
         The file; None if the command writes no results.
@@ -28,6 +32,9 @@ def save_options(root: Any) -> Path | None:
     if not folder:
         return None
     options: dict[str, Any] = {key: OmegaConf.to_container(root[key], enum_to_str=True) for key in SECTIONS}
+    options["search"] = {"name": type(search).__name__}
+    if isinstance(search, JointBeamSearch):
+        options["search"].update(asdict(search.cfg))
     options["versions"] = {"av_ssl": __version__, "torch": torch.__version__}
     path = Path(folder) / f"options-{root.dataset.gen_subset}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -47,8 +47,8 @@ class CTCHead(nn.Module):
 class HybridModel(FairseqEncoderDecoderModel):
     """Train with ``hybrid_ctc_attention``.
 
-    fairseq's beam search decodes it by its attention decoder alone; :meth:`ctc_log_probs` is there for
-    searches that score with both.
+    ``fairseq-generate`` decodes it by joint search, see :mod:`av_ssl.decoding.joint`, which asks for
+    :meth:`ctc_log_probs`.
     """
 
     def __init__(self, encoder: Seq2SeqEncoder, decoder: Seq2SeqDecoder, ctc: CTCHead) -> None:

@@ -17,6 +17,7 @@ from av_ssl.models.av_encoder import Source
 from av_ssl.models.encoders import PRETRAINING_ONLY, CheckpointError, Encoder, family_of, load_pretrained
 from av_ssl.models.model_files import read_stored
 from av_ssl.models.stored import StoredModel, plain_config
+from av_ssl.modules.batch_norm import synchronise_batch_norm
 from av_ssl.optim.parameter_groups import mark_depths
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,9 @@ class PretrainedEncoderConfig(FineTuningMaskConfig):
     )
     normalize: bool = field(default=II("task.normalize"), metadata={"help": "must be as in pre-training"})
     data: Optional[str] = field(default=None, metadata={"help": "without effect: the task's is used"})
+    sync_batch_norm: bool = field(
+        default=False, metadata={"help": "batch-norm statistics over all GPUs (RAVEn: true) [ours]"}
+    )
     compile: bool = field(default=False, metadata={"help": "torch.compile the encoder [ours]"})
     w2v_args: Any = field(
         default=None,
@@ -197,6 +201,8 @@ class FineTunedEncoder(FairseqEncoder):
         super().__init__(dictionary=None)
         self.cfg = cfg
         self.w2v_model = build_encoder(cfg, load_weights)
+        if cfg.sync_batch_norm:
+            self.w2v_model = synchronise_batch_norm(self.w2v_model)
         mark_depths(self.w2v_model, *self.w2v_model.layer_stack())
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.cfg.encoder_embed_dim

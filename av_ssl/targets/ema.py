@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -19,6 +20,18 @@ def annealed_decay(update: int, start: float, end: float, anneal_updates: int) -
     if update >= anneal_updates:
         return end
     return end - (end - start) * (1 - update / anneal_updates)
+
+
+def cosine_decay(update: int, start: float, updates: int) -> float:
+    """Decay for the update with this index: half a cosine from ``start`` at 0 to 1 at ``updates``.
+
+    As RAVEn (Haliassos et al., 2023) and BYOL (Grill et al., 2020, section 3.3).
+
+    >>> [round(cosine_decay(n, 0.999, 100), 8) for n in (0, 25, 50, 75, 100)]
+    [0.999, 0.99914645, 0.9995, 0.99985355, 1.0]
+    """
+    done = min(1.0, max(0, update) / max(1, updates))
+    return 1 - (1 - start) * (1 + math.cos(math.pi * done)) / 2
 
 
 class EMATeacher:

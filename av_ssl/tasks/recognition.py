@@ -13,9 +13,9 @@ from av_ssl.data.labels import TextLabels
 from av_ssl.data.stored_text import text_state
 from av_ssl.data.text import TextEncoder, load_dictionary
 from av_ssl.data.time_masking import TimeMask
-from av_ssl.decoding.ctc import CTCBeamSearch
+from av_ssl.decoding.choose import choose_search
+from av_ssl.decoding.language_model import check_stored_dictionary
 from av_ssl.decoding.options import save_options
-from av_ssl.models.ctc import CTCModel
 from av_ssl.models.pretrained import attach_encoder_config
 from av_ssl.tasks.audio_visual import (
     AudioVisualTask,
@@ -32,7 +32,7 @@ FEATURE_KEYS = ("audio_input", "normalize", "image_crop_size", "image_mean", "im
 
 @dataclass
 class RecognitionConfig(AudioVisualTaskConfig):
-    """Keys of the labels, and of time masking (RAVEn; the defaults of the strides are its own)."""
+    """Keys of the labels, of time masking (RAVEn; the strides are its own) and of decoding."""
 
     labels: str = field(
         default="wrd", metadata={"help": "label files are {split}.LABELS, the dictionary dict.LABELS.txt"}
@@ -54,6 +54,23 @@ class RecognitionConfig(AudioVisualTaskConfig):
         metadata={"help": "stretches of up to so many seconds are grey in training; 0: none (RAVEn: 0.4)"},
     )
     time_mask_video_stride: float = field(default=1.0, metadata={"help": "seconds a grey stretch"})
+    ctc_weight: float = field(
+        default=0.1,
+        metadata={
+            "help": "decoding of models with a CTC head and an attention decoder: weight of CTC's prefix "
+            "scores, the decoder has the rest (default: RAVEn's); 0: fairseq's beam search, 1: CTC alone"
+        },
+    )
+    length_bonus: float = field(
+        default=0.0, metadata={"help": "decoding: added to the score for each token, in nats"}
+    )
+    pre_beam: float = field(
+        default=1.5,
+        metadata={
+            "help": "decoding: next tokens that joint search lets a hypothesis take, the decoder's "
+            "likeliest, in beams (default: RAVEn's)"
+        },
+    )
 
 
 @register_task("av_recognition", dataclass=RecognitionConfig)
@@ -109,7 +126,10 @@ class RecognitionTask(AudioVisualTask):
             task_cfg: configuration stored in the checkpoint that is decoded; features are made as it says.
         """
         self.require_dictionary()
-        cfg = self.cfg
+        cfg, root = self.cfg, root_config(self.cfg)
+        if root is not None and root.generation.lm_path:
+            # fairseq loads the language model next, and would say of a wrong dictionary that sizes differ.
+            check_stored_dictionary(Path(cfg.data), self.target_dictionary)
         for key in FEATURE_KEYS if task_cfg is not None else ():
             if key in task_cfg:
                 cfg[key] = task_cfg[key]
@@ -143,19 +163,22 @@ class RecognitionTask(AudioVisualTask):
     def build_generator(
         self, models: Any, args: Any, seq_gen_cls: Any = None, extra_gen_cls_kwargs: Any = None, **kwargs: Any
     ) -> Any:
-        """fairseq's beam search for attention decoders, CTC beam search for CTC models.
+        """The search of :func:`~av_ssl.decoding.choose.choose_search`, or fairseq's own.
 
         The options of the command are stored beside its results.
+
+        Args:
+            extra_gen_cls_kwargs: ``lm_model`` and ``lm_weight``, as fairseq-generate reads them.
         """
+        extra = extra_gen_cls_kwargs or {}
+        lm, lm_weight = extra.get("lm_model"), extra.get("lm_weight", 0.0)
+        search = choose_search(models, self.target_dictionary, self.cfg, args, lm, lm_weight)
+        if search is None:
+            search = super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
         root = root_config(self.cfg)
         if root is not None:
-            save_options(root)
-        ctc = [isinstance(model, CTCModel) for model in models]
-        if any(ctc) and not all(ctc):
-            raise ValueError("an ensemble of CTC and attention models cannot be decoded together")
-        if all(ctc):
-            return CTCBeamSearch(self.target_dictionary, beam=args.beam)
-        return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs, **kwargs)
+            save_options(root, search)
+        return search
 
     def state_dict(self) -> dict[str, Any]:
         return self.text_encoder.state_dict()

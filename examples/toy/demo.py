@@ -10,11 +10,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiment import CONDITIONS, FULL, QUICK, REPOSITORY, Corpus, Experiment
+from conditions import CONDITIONS, title
+from experiment import FULL, QUICK, REPOSITORY, Corpus, Experiment
 from jobs import Runner
 from measures import commit, error_rates, machine
 from methods import AV2VEC, SCRATCH
-from tables import condition_titles, markdown_table, setting
+from tables import markdown_table, setting
 
 STARTS = (SCRATCH, AV2VEC)
 Rates = dict[str, dict[str, float]]
@@ -27,7 +28,7 @@ def report(experiment: Experiment, rates: Rates, seconds: dict[str, float], comm
     minutes = sum(seconds.values()) / 60
     stages = ", ".join(f"{title.lower()} {taken:.0f} s" for title, taken in seconds.items())
     made = f"`{command}`, seed {experiment.seed}, {commit()}, {minutes:.1f} min: {stages}. {machine()}"
-    table = markdown_table(["", *condition_titles()], rows)
+    table = markdown_table(["", *map(title, CONDITIONS)], rows)
     return "\n".join([setting(experiment.size), "", table, "", made])
 
 

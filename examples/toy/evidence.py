@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from experiment import FULL, MODALITIES, QUICK, REPOSITORY, Corpus, Experiment, Size
+from conditions import MODALITIES
+from experiment import FULL, QUICK, REPOSITORY, Corpus, Experiment, Size
 from jobs import Runner
 from measures import commit, error_rates, machine, method_cost
-from methods import METHODS, SCRATCH, Method
+from methods import COMPARISONS, METHODS, Comparison, Method
 from tables import Run, Runs, cost_table, gain_table, rate_table, setting
 
 CORPUS_SEED = 1
@@ -38,17 +39,21 @@ class Evidence:
             for seed, folder in ((seed, out / f"seed_{seed}") for seed in seeds)
         }
 
-    def make_corpus(self) -> None:
+    def make_corpus(self, methods: Sequence[Method]) -> None:
+        """What the methods are trained and tested on."""
         runner = Runner(self.out, self.version)
         runner.run("Talking faces", [self.corpus.making()])
         runner.run("Mouth crops", [self.corpus.preprocessing()])
+        if any(clips == "long" for method in methods for _, clips in method.conditions):
+            runner.run("Long clips", [self.corpus.lengthening()])
 
     def run(self, seed: int, methods: Sequence[Method]) -> None:
         """Train and decode; pre-trainings one after the other, so that their seconds can be compared."""
         experiment, runner = self.seeds[seed]
         for job in experiment.pretraining_jobs(methods):
             runner.run(f"Seed {seed}: {job.name}", [job])
-        runner.run(f"Seed {seed}: fine-tuning", experiment.finetuning_jobs(methods), at_once=2)
+        for number, jobs in enumerate(experiment.finetuning_rounds(methods), start=1):
+            runner.run(f"Seed {seed}: fine-tuning, round {number}", jobs, at_once=2)
         runner.run(f"Seed {seed}: decoding", experiment.decoding_jobs(methods), at_once=2)
 
     def runs(self) -> Runs:
@@ -80,8 +85,8 @@ EXPLANATION = (
     "{corpus_seed}."
 )
 ABOUT_GAINS = (
-    "Difference to training from scratch, in points: negative is better. In parentheses: seeds in which it "
-    "is better."
+    "Difference in points: with pre-training to the same recognisers trained from scratch, with "
+    "self-training to the real labels alone. Negative is better. In parentheses: seeds in which it is better."
 )
 ABOUT_COSTS = (
     "Means over the seeds. Frames are real ones, 25 a second, without padding. Seconds are those of the "
@@ -92,7 +97,7 @@ ABOUT_COSTS = (
 
 def report(evidence: Evidence, runs: Runs, command: str) -> str:
     """RESULTS.md."""
-    size, gains = evidence.corpus.size, gain_table(runs, SCRATCH)
+    size = evidence.corpus.size
     parts = [
         "# Results on the toy corpus",
         f"Written by `{command}`; every single number is in RESULTS.json. Trained and decoded at "
@@ -103,13 +108,22 @@ def report(evidence: Evidence, runs: Runs, command: str) -> str:
             finetuning=", ".join(f"{MODALITIES[m]} {each.updates}" for m, each in size.finetune.items()),
             corpus_seed=evidence.corpus.seed,
         ),
-        rate_table(runs),
-        *([ABOUT_GAINS, gains] if gains else []),
+        *(part for comparison in COMPARISONS for part in compared(comparison, runs)),
         "## Cost",
         ABOUT_COSTS,
         cost_table(runs),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def compared(comparison: Comparison, runs: Runs) -> list[str]:
+    """Heading and tables; nothing while none of its methods is finished."""
+    chosen = {method: runs[method] for method in comparison.methods}
+    if not any(chosen.values()):
+        return []
+    parts = [f"## {comparison.title}", rate_table(chosen, comparison.columns)]
+    gains = gain_table(chosen, comparison.columns)
+    return [*parts, ABOUT_GAINS, gains] if gains else parts
 
 
 def document(evidence: Evidence, runs: Runs, command: str) -> str:
@@ -153,9 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evidence = Evidence(out, QUICK if args.quick else FULL, list(dict.fromkeys(args.seeds)))
     command = shlex.join(["python", "examples/toy/evidence.py", *words])
     results = out if args.quick else REPOSITORY / "examples"
-    evidence.make_corpus()
+    methods = [METHODS[name] for name in dict.fromkeys(args.methods)]
+    evidence.make_corpus(methods)
     for seed in evidence.seeds:
-        evidence.run(seed, [METHODS[name] for name in dict.fromkeys(args.methods)])
+        evidence.run(seed, methods)
         runs = evidence.runs()
         (results / "RESULTS.md").write_text(report(evidence, runs, command))
         (results / "RESULTS.json").write_text(document(evidence, runs, command))

@@ -5,24 +5,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from conditions import MODALITIES, NOISE_DB, Condition
 from jobs import Job
-from methods import Labels, Method, Stage, all_stages
+from methods import Labels, Method, PseudoLabels, Stage, all_stages
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 PLUGIN = REPOSITORY / "av_ssl"
-MODALITIES = {"video": "VSR", "audio": "ASR", "av": "AVSR"}
-NOISE_DB = 0
-SOUND = {"clean": "clean", "noisy": f"{NOISE_DB} dB babble"}
 PRETRAINING_NOISE, FINETUNING_NOISE = 0.25, 0.5
 """Probability of babble in a training clip."""
-
-Condition = tuple[str, str]
-"""Modalities and sound."""
-# Noise does not change what a lip-reader sees.
-CONDITIONS: list[Condition] = [
-    ("video", "clean"), ("audio", "clean"), ("av", "clean"), ("audio", "noisy"), ("av", "noisy"),
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,7 @@ class Corpus:
         self.size, self.seed = size, seed
         self.videos, self.data = out / "corpus", out / "data"
         self.labelled, self.noise = self.data / f"labelled_{size.labelled}", self.data / "noise"
+        self.long = self.data / "long"
 
     def making(self) -> Job:
         size = self.size
@@ -79,6 +71,11 @@ class Corpus:
         script = str(REPOSITORY / "preprocess" / "folder.sh")
         command = ("bash", script, str(self.videos), str(self.data), *options.split())
         return Job("preprocess", command, own_progress=True, after=(self.making(),))
+
+    def lengthening(self) -> Job:
+        """Test clips, two joined to one."""
+        command = (sys.executable, str(HERE / "long_clips.py"), str(self.labelled), str(self.long))
+        return Job("long_clips", command, after=(self.preprocessing(),))
 
 
 class Experiment:
@@ -102,11 +99,58 @@ class Experiment:
         return list(dict.fromkeys(jobs))
 
     def finetuning_jobs(self, methods: Iterable[Method]) -> list[Job]:
-        methods = list(methods)
-        return [self.finetuning(method, modalities) for modalities in MODALITIES for method in methods]
+        """All that lies between pre-training and decoding, each once."""
+        return [job for jobs in self.finetuning_rounds(methods) for job in jobs]
+
+    def finetuning_rounds(self, methods: Iterable[Method]) -> list[list[Job]]:
+        """The same in rounds, the jobs of which may run side by side.
+
+        First trainings, then transcription of clips without labels and the choice of those to be trained on,
+        last trainings on these.
+        """
+        trained = list(dict.fromkeys(method.trained for method in methods))
+        pseudo = list(dict.fromkeys(method.pseudo_labels for method in trained if method.pseudo_labels))
+        plain = [method for method in trained if not method.pseudo_labels]
+        first = [
+            self.finetuning(method, modalities)
+            for modalities in MODALITIES
+            for method in plain
+            if modalities in method.modalities
+        ]
+        first += [self.finetuning(labels.method, labels.modalities) for labels in pseudo]
+        last = [
+            self.finetuning(method, modalities)
+            for method in trained
+            if method.pseudo_labels
+            for modalities in method.modalities
+        ]
+        rounds = [first, list(map(self.transcription, pseudo)), list(map(self.selection, pseudo)), last]
+        return [list(dict.fromkeys(jobs)) for jobs in rounds if jobs]
 
     def decoding_jobs(self, methods: Iterable[Method]) -> list[Job]:
-        return [self.decoding(method, condition) for method in methods for condition in CONDITIONS]
+        return [self.decoding(method, each) for method in methods for each in method.conditions]
+
+    def transcription(self, labels: PseudoLabels) -> Job:
+        """Of all clips without labels."""
+        checkpoint = self.checkpoint(f"{labels.method.name}_{labels.modalities}")
+        folder = self.pseudo_label_folder(labels, "transcripts")
+        command = ["av-ssl", "transcribe", str(checkpoint), str(self.corpus.data), "--subset", "train"]
+        command += ["--out", str(folder), "--modalities", labels.modalities, "--beam", "8", "--device", "cpu"]
+        after = (self.finetuning(labels.method, labels.modalities),)
+        name = f"transcribe_{folder.parent.name}"
+        return Job(name, tuple(command), threads=2, own_progress=True, after=after, folder=folder)
+
+    def selection(self, labels: PseudoLabels) -> Job:
+        """The labelled clips and the best of the others."""
+        transcribed = self.transcription(labels)
+        folder = self.pseudo_label_folder(labels, "data")
+        command = ["av-ssl", "pseudo-labels", str(self.corpus.data), str(transcribed.folder)]
+        command += ["--labelled", str(self.corpus.labelled), "--keep", str(labels.keep), "--out", str(folder)]
+        name = f"pseudo_labels_{folder.parent.name}"
+        return Job(name, tuple(command), after=(transcribed,), folder=folder)
+
+    def pseudo_label_folder(self, labels: PseudoLabels, content: str) -> Path:
+        return self.out / "pseudo_labels" / f"{labels.method.name}_{labels.modalities}" / content
 
     def clustering(self, labels: Labels) -> Job:
         folder = self.label_folder(labels)
@@ -121,7 +165,7 @@ class Experiment:
         return Job(name, tuple(command), own_progress=True, after=tuple(after), folder=folder)
 
     def pretraining(self, stage: Stage) -> Job:
-        overrides = [*self.noise(PRETRAINING_NOISE), *stage.overrides]
+        overrides = [*(self.noise(PRETRAINING_NOISE) if stage.noise else []), *stage.overrides]
         after = [self.corpus.preprocessing()]
         if stage.labels:
             overrides.append(f"+task.label_dir={self.label_folder(stage.labels)}")
@@ -142,7 +186,11 @@ class Experiment:
             overrides.append(f"+model.freeze_finetune_updates={schedule.frozen}")
         overrides += method.finetuning
         name, after = f"{method.name}_{modalities}", [self.pretraining(method.stage)]
-        return self.training("finetune", name, self.corpus.labelled, schedule.updates, overrides, after)
+        data = self.corpus.labelled
+        if method.pseudo_labels:
+            data = self.pseudo_label_folder(method.pseudo_labels, "data")
+            after.append(self.selection(method.pseudo_labels))
+        return self.training(method.recipe, name, data, schedule.updates, overrides, after)
 
     def training(
         self,
@@ -171,18 +219,21 @@ class Experiment:
         )
 
     def decoding(self, method: Method, condition: Condition) -> Job:
-        modalities, sound = condition
-        name = f"{method.name}_{modalities}"
-        command = ["fairseq-generate", str(self.corpus.labelled), "--user-dir", str(PLUGIN)]
-        command += ["--task", "av_recognition", "--path", str(self.checkpoint(name))]
+        modalities, clips = condition
+        data = self.corpus.long if clips == "long" else self.corpus.labelled
+        checkpoint = self.checkpoint(f"{method.trained.name}_{modalities}")
+        command = ["fairseq-generate", str(data), "--user-dir", str(PLUGIN)]
+        command += ["--task", "av_recognition", "--path", str(checkpoint)]
         command += ["--results-path", str(self.results(method, condition)), "--modalities", modalities]
         command += ["--gen-subset", "test", "--scoring", "wer", "--beam", "8", "--max-tokens", "4000"]
-        command.append("--cpu")
-        if sound == "noisy":
+        command += ["--cpu", *method.decoding]
+        if clips == "noisy":
             command += ["--noise-wav", str(self.corpus.noise), "--noise-prob", "1"]
             command += ["--noise-snr", str(NOISE_DB)]
-        after = (self.finetuning(method, modalities),)
-        return Job(f"decode_{name}_{sound}", tuple(command), after=after)
+        after = [self.finetuning(method.trained, modalities)]
+        if clips == "long":
+            after.append(self.corpus.lengthening())
+        return Job(f"decode_{method.name}_{modalities}_{clips}", tuple(command), after=tuple(after))
 
     def noise(self, probability: float) -> list[str]:
         return [f"+task.noise_wav={self.corpus.noise}", f"+task.noise_prob={probability}"]

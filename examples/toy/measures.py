@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiment import CONDITIONS, REPOSITORY, Experiment
+from experiment import REPOSITORY, Experiment
 from jobs import Job, Runner
 from methods import Method, label_sets, label_stages
 
@@ -59,7 +59,7 @@ def error_rates(experiment: Experiment, method: Method) -> dict[str, float]:
     """Word error rate in percent by condition, e.g. ``audio_noisy``."""
     return {
         "_".join(condition): word_error_rate(experiment.results(method, condition))
-        for condition in CONDITIONS
+        for condition in method.conditions
     }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from conditions import CONDITIONS, LONG_CONDITIONS, Condition
+
 MFCC_RATE = 100
 MODEL_RATE = 25
 
@@ -41,17 +43,34 @@ class Stage:
         config: YAML file of conf/, without suffix.
         labels: what it predicts, if these are clusters.
         overrides: for the command line; hydra wants a plus sign before keys that the YAML does not name.
+        noise: whether the student's audio is noisy at times.
     """
 
     name: str
     config: str
     labels: Labels | None = None
     overrides: tuple[str, ...] = ()
+    noise: bool = True
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Transcripts of the unlabelled clips, which a recogniser of another method makes.
+
+    Args:
+        method: whose recogniser.
+        modalities: of that recogniser.
+        keep: share of the clips that are trained on, the most confident ones.
+    """
+
+    method: Method
+    modalities: str
+    keep: float
 
 
 @dataclass(frozen=True)
 class Method:
-    """What fine-tuning starts from.
+    """Recognisers: what they start from, how they are trained and decoded.
 
     Args:
         name: on the command line, and of folders.
@@ -59,6 +78,12 @@ class Method:
         stage: the training of the pre-trained model, which others may come before (see its labels).
         pretrained: whether fine-tuning takes the weights; else only the configuration.
         finetuning: more overrides of the fine-tuning.
+        conditions: in which its recognisers are tested.
+        baseline: what they are compared with; None: nothing.
+        recipe: YAML file of the fine-tuning in conf/, without suffix.
+        pseudo_labels: trained on beside the real labels.
+        same_recognisers: those of this method are decoded, in another way; nothing is trained.
+        decoding: more options of fairseq-generate.
     """
 
     name: str
@@ -66,6 +91,22 @@ class Method:
     stage: Stage
     pretrained: bool = True
     finetuning: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = CONDITIONS
+    baseline: Method | None = None
+    recipe: str = "finetune"
+    pseudo_labels: PseudoLabels | None = None
+    same_recognisers: Method | None = None
+    decoding: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> Method:
+        """The method whose recognisers these are."""
+        return self.same_recognisers or self
+
+    @property
+    def modalities(self) -> list[str]:
+        """Of its recognisers."""
+        return list(dict.fromkeys(modalities for modalities, _ in self.conditions))
 
 
 AV2VEC_STAGE = Stage("pretrain", "pretrain")
@@ -87,18 +128,99 @@ AV2VEC_MLM_STAGE = Stage(
     "pretrain_av2vec_mlm", "pretrain", AV_HUBERT_1_LABELS, ("+model.use_mlm=true", "+task.labels=[km]")
 )
 
+# RAVEn's authors add no noise in pre-training.
+RAVEN_STAGE = Stage("pretrain_raven", "pretrain_raven", noise=False)
+BRAVEN_STAGE = Stage(
+    "pretrain_braven",
+    "pretrain_raven",
+    overrides=("model._name=braven", "criterion._name=braven"),
+    noise=False,
+)
+RAVEN_SYMMETRIC_STAGE = Stage(
+    "pretrain_raven_symmetric", "pretrain_raven", overrides=("+model.within_video=true",), noise=False
+)
+
 SCRATCH = Method("scratch", "from scratch", AV2VEC_STAGE, pretrained=False)
-AV2VEC = Method("av2vec", "AV2vec", AV2VEC_STAGE)
-METHODS = {
-    method.name: method
-    for method in (
-        SCRATCH,
-        AV2VEC,
-        Method("av2vec_mlm", "AV2vec-MLM", AV2VEC_MLM_STAGE),
-        Method("av_hubert_1", "AV-HuBERT, 1st iteration", AV_HUBERT_1_STAGE),
-        Method("av_hubert_2", "AV-HuBERT, 2nd iteration", AV_HUBERT_2_STAGE),
+AV2VEC = Method("av2vec", "AV2vec", AV2VEC_STAGE, baseline=SCRATCH)
+ON_WAVEFORMS = ("+task.audio_input=waveform",)
+ONE_STREAM = tuple(condition for condition in CONDITIONS if condition[0] != "av")
+RAVEN_SCRATCH = Method(
+    "raven_scratch", "RAVEn's encoders from scratch", RAVEN_STAGE, False, ON_WAVEFORMS, ONE_STREAM
+)
+
+
+def unimodal(name: str, title: str, stage: Stage) -> Method:
+    """A pre-training of one encoder a stream, on raw audio."""
+    return Method(name, title, stage, True, ON_WAVEFORMS, ONE_STREAM, RAVEN_SCRATCH)
+
+
+def decoded(name: str, title: str, ctc_weight: float, joint: Method | None = None) -> Method:
+    """A recogniser with a CTC head and an attention decoder, scored by both as ``ctc_weight`` says."""
+    return Method(
+        name,
+        title,
+        AV2VEC_STAGE,
+        conditions=LONG_CONDITIONS,
+        recipe="finetune_hybrid",
+        same_recognisers=joint,
+        decoding=("--ctc-weight", str(ctc_weight)),
     )
-}
+
+
+HYBRID = decoded("hybrid", "CTC 0.1 + attention 0.9", 0.1)
+SELF_TRAINED = Method(
+    "self_training",
+    "AV2vec, self-training",
+    AV2VEC_STAGE,
+    conditions=(("video", "clean"),),
+    baseline=AV2VEC,
+    pseudo_labels=PseudoLabels(AV2VEC, "audio", keep=0.5),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of word error rates.
+
+    Args:
+        title: above it.
+        methods: its rows, first to last.
+        columns: conditions.
+    """
+
+    title: str
+    methods: tuple[Method, ...]
+    columns: tuple[Condition, ...]
+
+
+COMPARISONS = (
+    Comparison(
+        "Pre-training",
+        (
+            SCRATCH,
+            AV2VEC,
+            Method("av2vec_mlm", "AV2vec-MLM", AV2VEC_MLM_STAGE, baseline=SCRATCH),
+            Method("av_hubert_1", "AV-HuBERT, 1st iteration", AV_HUBERT_1_STAGE, baseline=SCRATCH),
+            Method("av_hubert_2", "AV-HuBERT, 2nd iteration", AV_HUBERT_2_STAGE, baseline=SCRATCH),
+            RAVEN_SCRATCH,
+            unimodal("raven", "RAVEn", RAVEN_STAGE),
+            unimodal("raven_symmetric", "RAVEn, video predicts video too", RAVEN_SYMMETRIC_STAGE),
+            unimodal("braven", "BRAVEn", BRAVEN_STAGE),
+        ),
+        CONDITIONS,
+    ),
+    Comparison("Labels of an ASR model for lip-reading", (AV2VEC, SELF_TRAINED), SELF_TRAINED.conditions),
+    Comparison(
+        "Decoding of one recogniser, from AV2vec",
+        (
+            HYBRID,
+            decoded("hybrid_attention", "attention alone", 0, HYBRID),
+            decoded("hybrid_ctc", "CTC alone", 1, HYBRID),
+        ),
+        LONG_CONDITIONS,
+    ),
+)
+METHODS = {method.name: method for comparison in COMPARISONS for method in comparison.methods}
 
 
 def label_stages(stage: Stage) -> list[Stage]:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from experiment import CONDITIONS, MODALITIES, SOUND, Size
+from conditions import Condition, title
+from experiment import Size
 from measures import Cost, MethodCost
 from methods import Method
 
@@ -31,11 +32,6 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def condition_titles() -> list[str]:
-    """Such as ``ASR, clean``; VSR has only one."""
-    return [MODALITIES[m] + ("" if m == "video" else f", {SOUND[sound]}") for m, sound in CONDITIONS]
-
-
 def setting(size: Size) -> str:
     """The sentence above a table of word error rates."""
     return (
@@ -46,9 +42,11 @@ def setting(size: Size) -> str:
 
 def mean_and_range(values: Sequence[float]) -> str:
     """
-    >>> mean_and_range([50.0, 60.0, 52.0]), mean_and_range([50.0])
-    ('54.0 (50.0 to 60.0)', '50.0')
+    >>> mean_and_range([50.0, 60.0, 52.0]), mean_and_range([50.0]), mean_and_range([])
+    ('54.0 (50.0 to 60.0)', '50.0', '-')
     """
+    if not values:
+        return "-"
     spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
     return f"{mean(values):.1f}{spread}"
 
@@ -57,31 +55,37 @@ def seeds_in(runs: dict[int, Run]) -> str:
     return ", ".join(map(str, sorted(runs)))
 
 
-def rate_table(runs: Runs) -> str:
+def rate_table(runs: Runs, columns: Sequence[Condition]) -> str:
     """Mean and range over the seeds that are finished; a method without any is left out."""
-    keys = ["_".join(condition) for condition in CONDITIONS]
+    keys = ["_".join(condition) for condition in columns]
     rows = [
         [
             method.title,
-            *(mean_and_range([run.rates[key] for run in of_method.values()]) for key in keys),
+            *(
+                mean_and_range([run.rates[key] for run in of_method.values() if key in run.rates])
+                for key in keys
+            ),
             seeds_in(of_method),
         ]
         for method, of_method in runs.items()
         if of_method
     ]
-    return markdown_table(["", *condition_titles(), "seeds"], rows)
+    return markdown_table(["", *map(title, columns), "seeds"], rows)
 
 
-def gain_table(runs: Runs, baseline: Method) -> str:
-    """Difference to the baseline over the seeds that both have; empty if there are none."""
-    keys = ["_".join(condition) for condition in CONDITIONS]
+def gain_table(runs: Runs, columns: Sequence[Condition]) -> str:
+    """Difference of each method to its baseline over the seeds that both have; empty where no baseline is."""
+    keys = ["_".join(condition) for condition in columns]
     rows = []
     for method, of_method in runs.items():
-        shared = sorted(of_method.keys() & runs.get(baseline, {}).keys())
-        if method != baseline and shared:
-            pairs = [(of_method[seed].rates, runs[baseline][seed].rates) for seed in shared]
-            rows.append([method.title, *(gain([own[k] - other[k] for own, other in pairs]) for k in keys)])
-    return markdown_table(["", *condition_titles()], rows) if rows else ""
+        of_baseline = runs.get(method.baseline, {}) if method.baseline is not None else {}
+        shared = sorted(of_method.keys() & of_baseline.keys())
+        if shared:
+            pairs = [(of_method[seed].rates, of_baseline[seed].rates) for seed in shared]
+            both = [key for key in keys if all(key in rates for pair in pairs for rates in pair)]
+            gains = {key: gain([own[key] - other[key] for own, other in pairs]) for key in both}
+            rows.append([method.title, *(gains.get(key, "-") for key in keys)])
+    return markdown_table(["", *map(title, columns)], rows) if rows else ""
 
 
 def gain(differences: Sequence[float]) -> str:

@@ -117,6 +117,18 @@ def test_fairseq_that_was_imported_first_is_mended_later(monkeypatch: pytest.Mon
     assert [module.__name__ for module in mended] == ["json"]
 
 
+def test_text_is_cut_into_blocks_without_what_numpy_dropped() -> None:
+    """fairseq's language models ask for `np.compat.long` at `--sample-break-mode eos`."""
+    code = """
+import torch
+from fairseq.data import TokenBlockDataset
+lines = [torch.tensor([4, 5, 2]), torch.tensor([6, 2])]
+blocks = TokenBlockDataset(lines, [3, 2], block_size=None, pad=1, eos=2, break_mode='eos')
+print([block.tolist() for block in blocks])
+"""
+    assert check(code).splitlines()[-1] == "[[4, 5, 2], [6, 2]]"
+
+
 def test_a_missing_fairseq_names_the_mend(tmp_path: Path) -> None:
     code = """
 sys.modules['fairseq'] = None

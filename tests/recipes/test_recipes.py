@@ -17,6 +17,8 @@ from hydra.experimental import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
+from av_ssl.models.av_encoder import AudioVisualEncoder
+from av_ssl.models.raven_encoder import RavenEncoder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RECIPES = sorted(path for path in EXAMPLES.glob("*/conf/**/*.yaml") if not path.stem.startswith("_"))
@@ -25,11 +27,19 @@ RECIPES = sorted(path for path in EXAMPLES.glob("*/conf/**/*.yaml") if not path.
 ENCODER_PARAMETERS = {768: 102_620_288, 1024: 324_622_976}
 # With that head and a mask vector for the audio input, of 2000 clusters.
 AV_HUBERT_PARAMETERS = {768: 103_330_280, 1024: 325_398_504}
+# RAVEn's published encoders, by channels and stream.
+RAVEN_PARAMETERS = {
+    (512, "video"): 52_445_376, (512, "audio"): 45_111_168,
+    (768, "video"): 103_747_520, (768, "audio"): 96_413_312,
+    (1024, "video"): 339_283_648, (1024, "audio"): 331_949_440,
+}  # fmt: skip
 PRETRAINING_ONLY = (
     "mask_emb", "mask_emb_video", "final_pred_proj.weight", "final_pred_proj.bias", "final_proj.weight",
     "final_proj.bias", "label_embs_concat",
 )  # fmt: skip
 CLASSES = 6
+FROM_SCRATCH = ("av_classifier", "lupi_student")
+"""Models that need no pre-trained encoder."""
 REQUIRED = (
     "user_dir", "data", "modalities", "w2v_path", "label_dir", "tokenizer_bpe_model", "noise_wav",
     "teacher_path", "init_student_from",
@@ -77,9 +87,19 @@ def stated(recipe: Path) -> dict:
 
 
 @functools.cache
-def pretraining_model(channels: int) -> dict:
-    recipe = EXAMPLES / "av2vec/conf/pretrain" / ("base_lrs3.yaml" if channels == 768 else "large_lrs3.yaml")
+def pretraining_model(recipe: Path) -> dict:
     return OmegaConf.to_container(load(recipe, **{"task.data": "/none", "common.user_dir": "/none"}).model)
+
+
+def pretrained(recipe: Path, groups: dict) -> dict:
+    """Configuration of a model that a fine-tuning recipe may start from."""
+    conf = EXAMPLES / "av2vec/conf/pretrain"
+    if "raven" in recipe.parts:
+        size = "large_vox" if "large" in recipe.stem else "base_vox"
+        model = pretraining_model(EXAMPLES / f"raven/conf/pretrain/{size}.yaml")
+        return {**model, "modality": groups["task"]["modalities"]}
+    large = groups["model"].get("decoder_embed_dim") == 1024
+    return pretraining_model(conf / ("large_lrs3.yaml" if large else "base_lrs3.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +126,14 @@ def build(recipe: Path, labels: Path):
         cfg = load(recipe, **values)
     else:
         cfg = load(recipe, **values, **{"model.w2v_path": "/none"})
-        channels = groups["model"].get("decoder_embed_dim", 768)
-        cfg.model.w2v_args = {"model": pretraining_model(channels), "task": {}}
+        cfg.model.w2v_args = {"model": pretrained(recipe, groups), "task": {}}
         cfg.model.no_pretrained_weights = True
     for key in ("teacher_path", "init_student_from"):
         if groups["model"].get(key) == "???":
             cfg.model[key] = ""
     task = tasks.setup_task(cfg.task)
-    student = (
-        cfg.model._name == "lupi_student"
-    )  # which asks for files that are not there, unless it is loaded
+    # A student asks for files that are not there, unless it is loaded.
+    student = cfg.model._name == "lupi_student"
     if student:
         cfg.model.num_classes = CLASSES
     with torch.device("meta"):
@@ -126,22 +144,29 @@ def build(recipe: Path, labels: Path):
 def test_builds(recipe: Path, labels: Path):
     cfg, task, model = build(recipe, labels)
     criterions.build_criterion(cfg.criterion, task)
-    optimizer = optim.build_optimizer(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+    optimizer = optim.build_optimizer(cfg.optimizer, list(model.parameters()))
     lr_scheduler.build_lr_scheduler(cfg.lr_scheduler, optimizer).step_update(1)
-    encoder = next((module for module in model.modules() if hasattr(module, "post_extract_proj")), None)
-    channels = encoder and encoder.cfg.encoder_embed_dim
-    if channels in ENCODER_PARAMETERS:
+    encoders = [one for one in model.modules() if isinstance(one, (AudioVisualEncoder, RavenEncoder))]
+    assert encoders or cfg.model._name in FROM_SCRATCH
+    for encoder in encoders:
+        expected = published_parameters(encoder)
         named = encoder.named_parameters()
-        assert (
-            sum(p.numel() for name, p in named if name not in PRETRAINING_ONLY)
-            == ENCODER_PARAMETERS[channels]
-        )
+        counted = sum(p.numel() for name, p in named if not name.startswith(PRETRAINING_ONLY))
+        assert expected in (None, counted)
+
+
+def published_parameters(encoder) -> int | None:
+    channels = encoder.cfg.encoder_embed_dim
+    if isinstance(encoder, RavenEncoder):
+        return RAVEN_PARAMETERS.get((channels, encoder.modality))
+    return ENCODER_PARAMETERS.get(channels)
 
 
 COMPOSED = [
     "av_hubert/conf/pretrain/base_vox_iter5",
     "av_hubert/conf/finetune/large_lrs3_30h",
     "toy/conf/pretrain",
+    "raven/conf/finetune/vsr_30h_large_vox",
     "lupi/conf/emotion/student_head",
 ]
 
@@ -195,6 +220,8 @@ def test_schedules_end_with_training(recipe: Path):
     updates, schedule = groups["optimization"]["max_update"], groups["lr_scheduler"]
     if "decay_steps" in schedule:
         assert schedule["warmup_steps"] + schedule["decay_steps"] == updates
+    if "lr_period_updates" in schedule:
+        assert schedule["warmup_updates"] + schedule["lr_period_updates"] == updates
     if "total_num_update" in schedule:
         assert schedule["total_num_update"] == updates
     task, gpus = groups["task"], groups.get("distributed_training", {}).get("distributed_world_size", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,13 +75,16 @@ def stock(*command: str | Path, expect: int = 0) -> str:
     return output
 
 
-def train(config: str, save: Path, *overrides: str, prefix: tuple[str, ...] = (), expect: int = 0) -> str:
+def train(
+    config: str, save: Path, *overrides: str, prefix: tuple[str, ...] = (), expect: int = 0,
+    schedule: Sequence[str] = SCHEDULE,
+) -> str:  # fmt: skip
     """``fairseq-hydra-train`` with a configuration of the toy demo, cut down."""
     return stock(
         *prefix, "fairseq-hydra-train", "--config-dir", REPOSITORY / "examples/toy/conf",
         "--config-name", config, f"common.user_dir={REPOSITORY / 'av_ssl'}", f"checkpoint.save_dir={save}",
         f"hydra.run.dir={save / 'hydra'}", "task.image_crop_size=22", "dataset.max_tokens=150",
-        "common.log_interval=1", *SCHEDULE, *overrides, expect=expect,
+        "common.log_interval=1", *schedule, *overrides, expect=expect,
     )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def test_hybrid_learns_by_layer_and_logs_both_losses(hybrid):
 
 
 @pytest.mark.slow
-def test_hybrid_is_decoded_by_its_attention_decoder(data, hybrid, tmp_path):
+def test_mean_of_hybrids_is_decoded(data, hybrid, tmp_path):
     """Here from the mean of two checkpoints, which fairseq-generate reads like any other."""
     save, _ = hybrid
     mean = tmp_path / "mean.pt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from experiment import CONDITIONS, Experiment
+from experiment import Experiment
 from jobs import Job, Runner
 from methods import Method
 
@@ -26,7 +26,7 @@ def finish(
     """Everything of a method, with one word error rate in all conditions."""
     jobs = experiment.pretraining_jobs([method]) + experiment.finetuning_jobs([method])
     finish_jobs(runner, jobs + experiment.decoding_jobs([method]), version)
-    for condition in CONDITIONS:
+    for condition in method.conditions:
         folder = experiment.results(method, condition)
         folder.mkdir(parents=True)
         (folder / "generate-test.txt").write_text(f"WER: {rate}\n")

@@ -32,7 +32,7 @@ def all_jobs(experiment: Experiment) -> list[Job]:
 
 def test_names_are_unique_and_each_job_comes_after_what_it_reads(experiment: Experiment) -> None:
     corpus = experiment.corpus
-    jobs = [corpus.making(), corpus.preprocessing(), *all_jobs(experiment)]
+    jobs = [corpus.making(), corpus.preprocessing(), corpus.lengthening(), *all_jobs(experiment)]
     assert len({job.name for job in jobs}) == len(jobs)
     for place, job in enumerate(jobs):
         assert set(job.after) <= set(jobs[:place])
@@ -75,6 +75,42 @@ def test_av2vec_mlm_predicts_clusters_of_the_first_iteration(experiment: Experim
     assert [one.name for one in clustering.after] == ["preprocess", "train_pretrain_av_hubert_1"]
 
 
+def test_raven_has_a_recogniser_for_each_stream_on_waveforms(experiment: Experiment) -> None:
+    raven = METHODS["raven"]
+    jobs = experiment.finetuning_jobs([raven])
+    assert [overrides(job)["task.modalities"] for job in jobs] == ["video", "audio"]
+    assert {overrides(job)["+task.audio_input"] for job in jobs} == {"waveform"}
+    assert [job.name for job in experiment.decoding_jobs([raven])] == [
+        "decode_raven_video_clean", "decode_raven_audio_clean", "decode_raven_audio_noisy",
+    ]  # fmt: skip
+    assert "+task.noise_prob" not in overrides(experiment.pretraining(raven.stage))
+
+
+def test_self_training_transcribes_what_has_no_labels(experiment: Experiment) -> None:
+    rounds = experiment.finetuning_rounds([METHODS["self_training"]])
+    assert [[job.name for job in jobs] for jobs in rounds] == [
+        ["train_av2vec_audio"], ["transcribe_av2vec_audio"], ["pseudo_labels_av2vec_audio"],
+        ["train_self_training_video"],
+    ]  # fmt: skip
+    _, (transcription,), (selection,), (training,) = rounds
+    assert str(experiment.checkpoint("av2vec_audio")) in transcription.command
+    assert selection.command[2:4] == (str(experiment.corpus.data), str(transcription.folder))
+    assert overrides(training)["task.data"] == str(selection.folder)
+    (decoding,) = experiment.decoding_jobs([METHODS["self_training"]])
+    assert decoding.command[1] == str(experiment.corpus.labelled)
+
+
+def test_ways_of_decoding_share_their_recognisers(experiment: Experiment) -> None:
+    ways = [METHODS[name] for name in ("hybrid", "hybrid_attention", "hybrid_ctc")]
+    assert len(experiment.finetuning_jobs(ways)) == 3  # one a modality
+    commands = [experiment.decoding(way, ("av", "long")).command for way in ways]
+    assert [command[command.index("--ctc-weight") + 1] for command in commands] == ["0.1", "0", "1"]
+    assert {command[command.index("--path") + 1] for command in commands} == {
+        str(experiment.checkpoint("hybrid_av"))
+    }
+    assert {command[1] for command in commands} == {str(experiment.corpus.long)}
+
+
 def test_mfcc_are_clustered_without_a_model(experiment: Experiment) -> None:
     stage = METHODS["av_hubert_1"].stage
     assert stage.labels is not None
@@ -101,12 +137,11 @@ def test_plus_signs_mark_the_keys_that_the_recipe_does_not_name(experiment: Expe
 def test_models_of_all_stages_build(stage: Stage) -> None:
     recipe = OmegaConf.load(HERE / "conf" / f"{stage.config}.yaml")
     values = OmegaConf.from_dotlist([text.removeprefix("+") for text in stage.overrides])
-    name = recipe.model._name
-    task = {"image_mean": 0.4, "image_std": 0.2}
-    model = OmegaConf.merge(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[name]()), recipe.model)
-    cfg = OmegaConf.merge(
-        OmegaConf.create({"model": model, "task": task}), {"model": values.get("model", {})}
-    )
+    stated = OmegaConf.merge(recipe.model, values.get("model", {}))
+    name = stated._name
+    others = {"task": {"image_mean": 0.4, "image_std": 0.2}, "optimization": {"max_update": 7}}
+    model = OmegaConf.merge(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[name]()), stated)
+    cfg = OmegaConf.create({"model": model, **others})
     with torch.device("meta"):
         built = MODEL_REGISTRY[name].build_model(cfg.model, SimpleNamespace(dictionaries=[range(54)]))
     assert built.masking is not None

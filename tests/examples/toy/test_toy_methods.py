@@ -9,8 +9,10 @@ from methods import (
     AV_HUBERT_1_LABELS,
     AV_HUBERT_1_STAGE,
     AV_HUBERT_2_STAGE,
+    COMPARISONS,
     METHODS,
     SCRATCH,
+    Comparison,
     Method,
     all_stages,
     label_sets,
@@ -20,7 +22,8 @@ from methods import (
 
 def test_each_training_comes_once_and_after_what_its_labels_need() -> None:
     stages = all_stages(METHODS.values())
-    assert stages == [AV2VEC_STAGE, AV_HUBERT_1_STAGE, AV2VEC_MLM_STAGE, AV_HUBERT_2_STAGE]
+    assert stages[:4] == [AV2VEC_STAGE, AV_HUBERT_1_STAGE, AV2VEC_MLM_STAGE, AV_HUBERT_2_STAGE]
+    assert len({stage.name for stage in stages}) == len(stages)
     for stage in stages:
         assert all(stages.index(earlier) < stages.index(stage) for earlier in label_stages(stage))
 
@@ -44,3 +47,19 @@ def test_label_rates_are_those_of_mfcc_and_of_models() -> None:
 def test_names_and_recipes_exist(method: Method) -> None:
     assert METHODS[method.name] is method
     assert (HERE / "conf" / f"{method.stage.config}.yaml").is_file()
+    assert (HERE / "conf" / f"{method.recipe}.yaml").is_file()
+
+
+def test_pre_training_is_compared_with_the_same_recognisers_from_scratch() -> None:
+    for method in COMPARISONS[0].methods:
+        assert (method.baseline is None) == (not method.pretrained)
+        if method.baseline is not None:
+            assert not method.baseline.pretrained
+            assert method.baseline.conditions == method.conditions
+            assert method.baseline.finetuning == method.finetuning
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS, ids=lambda comparison: comparison.title)
+def test_columns_are_what_the_methods_are_tested_in(comparison: Comparison) -> None:
+    tested = {condition for method in comparison.methods for condition in method.conditions}
+    assert set(comparison.columns) <= tested

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from experiment import CONDITIONS
+from conditions import CONDITIONS
 from measures import Cost, MethodCost
 from methods import AV2VEC, METHODS, SCRATCH
 from tables import Run, cost_table, gain, gain_table, markdown_table, mean_and_range, rate_table, whole
@@ -21,7 +21,7 @@ def test_a_table_has_the_form_of_the_readme() -> None:
 
 
 def test_means_name_their_range_and_their_seeds() -> None:
-    lines = rate_table({SCRATCH: {1: run(70), 3: run(60.5)}, AV2VEC: {}}).splitlines()
+    lines = rate_table({SCRATCH: {1: run(70), 3: run(60.5)}, AV2VEC: {}}, CONDITIONS).splitlines()
     assert lines[0] == f"{HEAD} seeds |"
     assert lines[2].startswith("| from scratch | 65.2 (60.5 to 70.0) | 66.2 (61.5 to 71.0) |")
     assert lines[2].endswith("| 1, 3 |")
@@ -30,12 +30,28 @@ def test_means_name_their_range_and_their_seeds() -> None:
 
 def test_gains_compare_the_seeds_that_both_have() -> None:
     runs = {SCRATCH: {1: run(70), 2: run(60)}, AV2VEC: {2: run(50), 3: run(10)}}
-    assert gain_table(runs, SCRATCH).splitlines()[2] == "| AV2vec |" + " -10.0 (1 of 1) |" * 5
+    assert gain_table(runs, CONDITIONS).splitlines()[2] == "| AV2vec |" + " -10.0 (1 of 1) |" * 5
+
+
+def test_conditions_that_a_method_lacks_are_left_empty() -> None:
+    raven, scratch = METHODS["raven"], METHODS["raven_scratch"]
+    keys = [key for key in KEYS if not key.startswith("av")]
+    runs = {
+        method: {1: Run(dict.fromkeys(keys, rate), run(0).cost)}
+        for method, rate in ((scratch, 50.0), (raven, 49.0))
+    }
+    assert (
+        rate_table(runs, CONDITIONS)
+        .splitlines()[2]
+        .startswith("| RAVEn's encoders from scratch | 50.0 | 50.0 | - |")
+    )
+    row = "| RAVEn | -1.0 (1 of 1) | -1.0 (1 of 1) | - | -1.0 (1 of 1) | - |"
+    assert gain_table(runs, CONDITIONS).splitlines()[2] == row
 
 
 def test_without_a_shared_seed_there_are_no_gains() -> None:
-    assert gain_table({SCRATCH: {1: run(70)}, AV2VEC: {2: run(50)}}, SCRATCH) == ""
-    assert gain_table({AV2VEC: {2: run(50)}}, SCRATCH) == ""
+    assert gain_table({SCRATCH: {1: run(70)}, AV2VEC: {2: run(50)}}, CONDITIONS) == ""
+    assert gain_table({AV2VEC: {2: run(50)}}, CONDITIONS) == ""
 
 
 def test_costs_are_means_over_seeds() -> None:

@@ -1,0 +1,94 @@
+"""Which search decodes which model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fairseq.dataclass.configs import GenerationConfig
+
+from av_ssl.decoding.ctc import CTCBeamSearch
+from av_ssl.decoding.joint import JointBeamSearch
+from av_ssl.decoding.joint_score import SearchConfig
+from av_ssl.decoding.language_model import check_dictionary
+
+logger = logging.getLogger(__name__)
+
+OTHER_SEARCHES = (
+    "sampling", "constraints", "diverse_beam_groups", "diversity_rate", "match_source_len", "prefix_size",
+    "no_repeat_ngram_size", "lenpen", "unkpen", "temperature", "score_reference", "print_alignment",
+)  # fmt: skip
+"""Options of fairseq's beam search that joint search does not have."""
+
+
+def choose_search(
+    models: Sequence[Any], dictionary: Any, task: Any, args: Any, lm: Any = None, lm_weight: float = 0.0
+) -> Any | None:
+    """A search for these models; None: fairseq's own.
+
+    ============================  =====================================================================
+    attention decoder             fairseq's, with any language model
+    CTC head                      CTC beam search; with a language model joint search, CTC weight 1
+    both                          joint search; with a CTC weight of 0 fairseq's
+    any, and a length bonus       joint search
+    ============================  =====================================================================
+
+    Args:
+        models: an ensemble of one kind.
+        task: configuration of the recognition task.
+        args: ``GenerationConfig`` or the options of the command.
+        lm: language model of ``--lm-path``.
+
+    Raises:
+        ValueError: models of several kinds, or options that the search lacks.
+        DataError: the language model has another dictionary.
+    """
+    if lm is not None:
+        check_dictionary(lm.decoder.dictionary, dictionary, "--lm-path")
+        if not lm_weight:
+            logger.warning("--lm-path has no effect without --lm-weight")
+            lm = None
+    has_attention = kind(models, "decoder")
+    has_ctc = not has_attention or kind(models, "ctc_log_probs")
+    ctc_weight = 0.0 if not has_ctc else task.ctc_weight if has_attention else 1.0
+    if not task.length_bonus:
+        if ctc_weight == 0:
+            return None
+        if not has_attention and lm is None:
+            return CTCBeamSearch(dictionary, beam=args.beam)
+    return JointBeamSearch(dictionary, search_config(task, args, ctc_weight, lm_weight), lm)
+
+
+def kind(models: Sequence[Any], part: str) -> bool:
+    """Whether models have a part; ValueError if some have and some have not."""
+    have = {hasattr(model, part) for model in models}
+    if len(have) > 1:
+        raise ValueError(
+            "an ensemble of models with different heads (CTC, attention) cannot be decoded together"
+        )
+    return have.pop()
+
+
+def search_config(task: Any, args: Any, ctc_weight: float, lm_weight: float) -> SearchConfig:
+    """fairseq's options in joint search's terms; raises ValueError for those that it would ignore."""
+    ignored = [name for name in OTHER_SEARCHES if option(args, name) != option(None, name)]
+    if ignored:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        raise ValueError(f"{names}: joint CTC/attention search has no such option")
+    return SearchConfig(
+        beam=args.beam,
+        nbest=option(args, "nbest"),
+        ctc_weight=ctc_weight,
+        lm_weight=lm_weight,
+        length_bonus=task.length_bonus,
+        pre_beam=task.pre_beam,
+        min_len=option(args, "min_len"),
+        max_len_a=option(args, "max_len_a"),
+        max_len_b=option(args, "max_len_b"),
+    )
+
+
+def option(args: Any, name: str) -> Any:
+    """What the command says, or fairseq's default."""
+    return getattr(args, name, GenerationConfig.__dataclass_fields__[name].default)

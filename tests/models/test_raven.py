@@ -1,0 +1,272 @@
+"""What RAVEn's pre-training promises: who sees what, where gradients go, what a checkpoint holds."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from av_ssl.criterions.raven import (
+    BravenCriterion,
+    BravenCriterionConfig,
+    RavenCriterion,
+    RavenCriterionConfig,
+    negative_cosine,
+)
+from av_ssl.models.raven import BravenModel, RavenModel
+from av_ssl.models.raven_config import BravenConfig, RavenConfig
+from av_ssl.optim.parameter_groups import group_of
+
+from .helpers import source
+
+LENGTHS = [20, 14]
+TINY = {
+    "encoder_layers": 2,
+    "encoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 32,
+    "encoder_attention_heads": 2,
+    "resnet_width": 4,
+    "predictor_embed_dim": 12,
+    "predictor_ffn_embed_dim": 24,
+    "predictor_attention_heads": 2,
+    "image_mean": 0.421,
+    "image_std": 0.165,
+    "ema_updates": 100,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+}
+
+
+def tiny(model=RavenModel, structure=RavenConfig, **overrides):
+    torch.manual_seed(0)
+    return model(OmegaConf.merge(OmegaConf.structured(structure()), {**TINY, **overrides})).train()
+
+
+def batch_for(model, lengths=LENGTHS, seed=0):
+    """What the data pipeline gives: waveforms, pictures, a mask for each stream."""
+    frames = max(lengths)
+    net_input = source(lengths, frames, size=16, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    wave = torch.randint(-9000, 9000, (len(lengths), frames, 640), dtype=torch.int16, generator=generator)
+    wave[net_input["padding_mask"]] = 0
+    net_input["source"]["audio"] = wave.flatten(1)
+    net_input["masks"] = model.masking.draw(lengths, frames, np.random.default_rng(seed))
+    return net_input
+
+
+def loss_of(model, batch, criterion=RavenCriterion, config=RavenCriterionConfig):
+    return criterion(config(), task=None)(model, {"net_input": batch, "ntokens": 1, "nsentences": 1})
+
+
+@pytest.fixture
+def model():
+    return tiny()
+
+
+def test_three_terms_and_a_fourth_on_demand(model):
+    _, sample_size, log = loss_of(model, batch_for(model))
+    assert sample_size == 1
+    assert sorted(key for key in log if key.startswith("loss_")) == ["loss_aa", "loss_av", "loss_va"]
+    terms = log["loss_va"] + log["loss_av"] + log["loss_aa"]
+    assert torch.allclose(log["loss"], terms)
+    symmetric = tiny(within_video=True)
+    assert "loss_vv" in loss_of(symmetric, batch_for(symmetric))[2]
+    assert "loss_aa" not in loss_of(tiny(within_audio=False), batch_for(model))[2]
+
+
+def test_braven_weighs_audio_by_audio_twice():
+    model = tiny(BravenModel, BravenConfig)
+    assert len(model.predictors["va"].encoders) == 1
+    assert len(model.predictors["aa"].encoders) == 2
+    log = loss_of(model, batch_for(model), BravenCriterion, BravenCriterionConfig)[2]
+    assert torch.allclose(log["loss"], log["loss_va"] + log["loss_av"] + 2 * log["loss_aa"])
+
+
+def test_across_streams_all_real_frames_count_within_one_the_masked(model):
+    batch = batch_for(model)
+    pairs = model(**batch)["pairs"]
+    assert len(pairs["va"].target) == len(pairs["av"].target) == sum(LENGTHS)
+    masked = int(batch["masks"]["audio"].sum())
+    assert 0 < masked < sum(LENGTHS)
+    assert len(pairs["aa"].target) == masked
+
+
+def test_targets_are_of_the_other_or_the_own_teacher(model):
+    batch = batch_for(model)
+    pairs = model(**batch)["pairs"]
+    index = batch["masks"]["audio_index"]
+    frame_of = {int(frame): row for row, frame in enumerate(batch["frame_index"])}
+    rows = [frame_of[int(frame)] for frame in index]
+    assert torch.equal(pairs["aa"].target, pairs["va"].target[rows])  # both the audio teacher's
+    assert not torch.allclose(pairs["aa"].target, pairs["av"].target[rows])
+
+
+def test_teachers_see_no_mask(model):
+    batch, other = batch_for(model), batch_for(model)
+    other["masks"] = model.masking.draw(LENGTHS, max(LENGTHS), np.random.default_rng(7))
+    assert not torch.equal(batch["masks"]["video"], other["masks"]["video"])
+    first, second = model(**batch)["pairs"], model(**other)["pairs"]
+    assert torch.equal(first["va"].target, second["va"].target)
+    assert torch.equal(first["av"].target, second["av"].target)
+    assert not torch.allclose(first["va"].prediction, second["va"].prediction)
+
+
+def test_the_audio_teacher_hears_no_noise(model):
+    batch = batch_for(model)
+    clean = model(**batch)["pairs"]["va"].target
+    noisy = copy.deepcopy(batch)
+    noisy["source"]["audio_clean"] = noisy["source"]["audio"]
+    noisy["source"]["audio"] = noisy["source"]["audio"].flip(1)
+    assert torch.equal(model(**noisy)["pairs"]["va"].target, clean)
+
+
+def test_students_see_nothing_of_masked_frames(model):
+    batch = batch_for(model)
+    changed = copy.deepcopy(batch)
+    masks = batch["masks"]
+    changed["source"]["video"][masks["video"][:, None]] = 255
+    changed["source"]["audio"].view(2, -1, 640)[masks["audio"]] = 12345
+    model.targets = lambda stream, *unused: torch.zeros(2, max(LENGTHS), 16)  # which do see them
+    for one, other in zip(model(**batch)["pairs"].values(), model(**changed)["pairs"].values(), strict=True):
+        assert torch.equal(one.prediction, other.prediction)
+
+
+def test_no_gradient_reaches_teachers_and_every_student_weight_has_one(model):
+    loss, _, _ = loss_of(model, batch_for(model))
+    loss.backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    for teacher in model.teachers.values():
+        assert all(parameter.grad is None for parameter in teacher.module.parameters())
+
+
+def test_target_passes_agree_and_depend_on_the_batch():
+    model = tiny(dropout=0.5, attention_dropout=0.5, drop_path=0.5)
+    batch = batch_for(model)
+    arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
+    first, again = (model.targets("video", *arguments) for _ in range(2))
+    assert torch.equal(first, again)
+    alone = batch_for(model)
+    alone["source"]["video"][1] = 0
+    other = model.targets("video", alone["source"], *arguments[1:])
+    assert not torch.allclose(first[0], other[0])  # batch norm
+
+
+def test_teacher_drop_path_is_an_option():
+    model = tiny(drop_path=0.5, teacher_drop_path=True)
+    batch = batch_for(model)
+    arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
+    assert not torch.equal(model.targets("audio", *arguments), model.targets("audio", *arguments))
+
+
+def test_teachers_start_as_copies_and_move_once_an_update(model):
+    model(**batch_for(model))
+    teacher = model.teachers["audio"]
+    name = "embed.0.weight"
+    student = dict(model.audio_student.named_parameters())[name]
+    assert torch.equal(teacher.average[name], student)
+    with torch.no_grad():
+        student += 1
+    before = teacher.average[name].clone()
+    model.set_num_updates(1)
+    model.set_num_updates(1)  # of a second micro-batch
+    assert torch.allclose(teacher.average[name], before + 0.001, atol=1e-6)  # 1 - m(0)
+
+
+def test_mean_of_blocks_is_normalised_over_time():
+    model = tiny(BravenModel, BravenConfig)
+    batch = batch_for(model)
+    target = model.targets("audio", batch["source"], batch["padding_mask"], batch["frame_index"])
+    for clip, length in zip(target, LENGTHS, strict=True):
+        assert clip[:length].mean(0).abs().max() < 1e-4
+        assert torch.allclose(clip[:length].std(0, correction=0), torch.ones(16), atol=0.02)
+
+
+def test_mean_of_blocks_is_taken_before_the_final_norm():
+    model = tiny(target="mean_blocks")
+    batch = batch_for(model)
+    arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
+    target = model.targets("audio", *arguments)
+    encoder = model.teachers["audio"].module
+    outputs = []
+    for block in encoder.encoders:
+        block.register_forward_hook(lambda module, args, output: outputs.append(output))
+    model.targets("audio", *arguments)
+    assert torch.allclose(target, torch.stack(outputs).mean(0), atol=1e-6)
+
+
+def test_gradients_are_clipped_by_student(model):
+    groups = {name: group_of(parameter).clip for name, parameter in model.named_parameters()}
+    assert groups["video_student.embed.0.weight"] == groups["predictors.va.last_linear.weight"] == "video"
+    assert groups["audio_student.embed.0.weight"] == groups["predictors.av.last_linear.weight"] == "audio"
+    assert set(groups.values()) == {"audio", "video"}
+
+
+def test_checkpoint_restores_students_and_teachers(model):
+    model(**batch_for(model))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1
+    model.set_num_updates(1)
+    state = copy.deepcopy(model.state_dict())
+    other = tiny()
+    other.load_state_dict(state)
+    assert other.teachers["video"].updates == 1
+    batch = batch_for(model, seed=3)
+    for one, two in zip(model(**batch)["pairs"].values(), other(**batch)["pairs"].values(), strict=True):
+        assert torch.equal(one.prediction, two.prediction)
+        assert torch.equal(one.target, two.target)
+    lacking = {key: value for key, value in state.items() if not key.startswith("_ema.")}
+    other.load_state_dict(lacking)
+    assert other.teachers == {}
+
+
+def test_collapse_stops_training(model):
+    model.cfg.collapse_check_start = 50
+    with torch.no_grad():
+        for student in (model.video_student, model.audio_student):
+            student.after_norm.weight.zero_()
+            student.after_norm.bias.fill_(1)
+    model.set_num_updates(100)
+    with pytest.raises(FloatingPointError, match="teacher has collapsed at update 100"):
+        model(**batch_for(model))
+    model.eval()
+    model(**batch_for(model))
+
+
+def test_overfits_eight_clips():
+    torch.manual_seed(0)
+    model = tiny(encoder_embed_dim=32, encoder_ffn_embed_dim=64, ema_decay=0.99, ema_updates=10**6)
+    batch = batch_for(model, [8] * 8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for update in range(80):
+        model.set_num_updates(update)
+        optimizer.zero_grad()
+        loss, _, log = loss_of(model, batch)
+        loss.backward()
+        optimizer.step()
+    assert max(log["loss_va"], log["loss_av"], log["loss_aa"]) < -0.8
+    assert min(log["audio_target_std"], log["video_target_std"]) > 0.3
+
+
+def test_bfloat16():
+    model = tiny().bfloat16()
+    loss, _, log = loss_of(model, batch_for(model))
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert torch.isfinite(log["loss"])
+
+
+@pytest.mark.parametrize("stream", ["audio", "video"])
+def test_both_streams_are_needed(model, stream):
+    batch = batch_for(model)
+    batch["source"][stream] = None
+    with pytest.raises(ValueError, match=f"no {stream}"):
+        model(**batch)
+
+
+def test_cosine():
+    x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(negative_cosine(x, 3 * x), -torch.ones(5))
+    assert torch.allclose(negative_cosine(x, -x), torch.ones(5))
+    assert negative_cosine(torch.zeros(1, 3), torch.ones(1, 3)).item() == 0
