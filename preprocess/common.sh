@@ -1,5 +1,5 @@
 # Sourced by the scripts of this folder: their options, and the four steps from videos to training data.
-# A script sets `corpus`, may set options of single steps, defines `about` and calls `prepare "$@"`.
+# A script sets `corpus`, may set `audio_only` and options of single steps, defines `about` and calls `prepare "$@"`.
 # shellcheck shell=bash
 
 crop=(--corpus "$corpus") manifest=(--corpus "$corpus") noise=()
@@ -17,6 +17,7 @@ options() {
   --ids FILE        take only the clips whose ids FILE lists, one a line
   --valid N         validation clips: below 1 a share, else a number (default: see preprocess/README.md)
   --test N          likewise test clips, where the corpus has none of its own
+  --fold NAME       also make OUT/fold_NAME, a published division by speaker: see preprocess/README.md
   --valid-ids FILE  validation clips are those whose ids FILE lists
   --seed N          of the random choices (default: 0)
   --labelled N      also make OUT/labelled_N, with N transcribed training clips
@@ -62,7 +63,7 @@ pass_on() {
         --workers | --cluster | --slurm-* | --size | --stride | --region | --backend | --dlib-model | --landmarks | \
             --mean-face) crop+=("$@") ;;
         --ids) crop+=("$@") manifest+=("$@") ;;
-        --valid | --test | --valid-ids | --labelled) manifest+=("$@") ;;
+        --valid | --test | --valid-ids | --labelled | --fold) manifest+=("$@") ;;
         --seed) manifest+=("$@") noise+=("$@") ;;
         --vocab-size) vocabulary+=(--size "${@:2}") ;;
         --vocab-type) vocabulary+=(--type "${@:2}") ;;
@@ -75,7 +76,9 @@ prepare() {
     parse "$@"
     find_command
     local source_folder=${folders[0]} out=${folders[1]} transcripts
-    "${av_ssl[@]}" crop "${crop[@]}" -- "$source_folder" "$out"
+    if [[ -z ${audio_only:-} ]]; then
+        "${av_ssl[@]}" crop "${crop[@]}" -- "$source_folder" "$out"
+    fi
     "${av_ssl[@]}" manifest "${manifest[@]}" -- "$source_folder" "$out"
     shopt -s nullglob
     transcripts=("$out"/{,labelled_*/,*_data/}train.wrd*)

@@ -9,8 +9,8 @@ about() {
 Usage: preprocess/crema_d.sh IN OUT [options]
 
   IN   folder with VideoFlash/ and, where its videos have no sound, AudioWAV/.
-  OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, .spk, .emo, spm.model, dict.wrd.txt, noise/,
-       report.html, contact_sheet.png. No actor is in two splits.
+  OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, .spk, .emo, classes.*.txt, spm.model, dict.wrd.txt, noise/,
+       report.html, contact_sheet.png. No actor is in two splits; --fold NAME: published folds.
 TEXT
 }
 

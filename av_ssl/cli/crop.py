@@ -11,6 +11,8 @@ from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
 from av_ssl.cli.corpus_options import add_corpus_arguments, chosen_clips
 from av_ssl.cli.crop_shards import crop_on_cluster
 from av_ssl.cli.progress import ProgressBar
+from av_ssl.corpora import CORPORA
+from av_ssl.errors import DataError
 from av_ssl.media.alignment import REGIONS
 from av_ssl.media.crop_folder import crop_folder
 from av_ssl.media.crop_report import write_report
@@ -74,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
         landmarks=_absolute(args.landmarks),
         mean_face=_absolute(args.mean_face),
     )
+    if CORPORA[args.corpus].audio_only:
+        title = CORPORA[args.corpus].title
+        raise DataError(f"{args.source}: {title} has no videos; go on with av-ssl manifest")
     sources = {name: clip.source for name, clip in chosen_clips(args).items()}
     cluster = cluster_options(args)
     with ProgressBar("clip" if cluster.kind == "local" else "shard") as bar:

@@ -9,6 +9,7 @@ from av_ssl.corpora.splits import SPLITS
 MODEL, PIECES, DICTIONARY = "spm.model", "spm.vocab", "dict.wrd.txt"
 TOKENIZER_FILES = (MODEL, PIECES, DICTIONARY)
 LABELLED = "labelled_"
+FOLD = "fold_"
 PART = "_data"  # end of the name of a folder whose training list is a part of the corpus, e.g. 30h_data
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "PIECES",
     "SPLITS",
     "TOKENIZER_FILES",
+    "fold_folder",
     "labelled_folder",
     "labelled_folders",
 ]
@@ -25,6 +27,11 @@ __all__ = [
 def labelled_folder(out: Path, clips: int) -> Path:
     """Folder whose training list is only `clips` transcribed clips."""
     return out / f"{LABELLED}{clips}"
+
+
+def fold_folder(out: Path, name: str) -> Path:
+    """Folder of a published division of the clips."""
+    return out / f"{FOLD}{name}"
 
 
 def labelled_folders(out: Path) -> list[Path]:

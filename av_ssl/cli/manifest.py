@@ -3,42 +3,28 @@
 `SPLIT.tsv`: "/" on the first line, then id, video, audio, frames, samples, with tabs between. Paths are
 absolute, since AV-HuBERT's own loader joins no root to the audio path.
 `SPLIT.wrd`: the transcript of each clip, written only when every clip of the split has one.
-`SPLIT.spk`, `SPLIT.emo`: speaker and emotion of each clip, of corpora that have them.
+`SPLIT.spk`, `SPLIT.emo`: speaker and emotion of each clip, of corpora that have them; the classes of the
+training clips in `classes.spk.txt`, `classes.emo.txt`, one a line.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from av_ssl.cli.arguments import positive, share_or_number
 from av_ssl.cli.corpus_options import add_corpus_arguments, chosen_clips
-from av_ssl.cli.data_folder import SPLITS, TOKENIZER_FILES, labelled_folder
+from av_ssl.cli.data_folder import SPLITS, fold_folder, labelled_folder
+from av_ssl.cli.list_files import SPEAKER, Entry, write_lists, write_subset
 from av_ssl.corpora import CORPORA, CorpusClip
-from av_ssl.corpora.corpus import Draw
+from av_ssl.corpora.corpus import Draw, Fold
 from av_ssl.corpora.id_list import read_ids, require_known
 from av_ssl.corpora.splits import assign_splits, capped
 from av_ssl.errors import DataError
+from av_ssl.media.audio import SAMPLES_PER_FRAME, plain_wav_length
 from av_ssl.media.crop_report import read_clips
-from av_ssl.media.files import write_atomically
-
-ROOT = "/"
-SPEAKER = "spk"  # suffix of the file with the speaker of each clip
-LABELS = (SPEAKER, "emo")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A clip in a list."""
-
-    name: str
-    line: str  # of the tsv
-    transcript: str | None
-    part: str
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,41 +54,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write OUT/labelled_N, whose training list is N transcribed clips",
     )
 
+    parser.add_argument(
+        "--fold",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="also write OUT/fold_NAME, a published division by speaker: ravdess p6-1 to p6-6, p5-1 to p5-5, "
+        "p1; crema_d p5-1 to p5-5; iemocap session-1 to session-5; may be given several times",
+    )
+
 
 def run(args: argparse.Namespace) -> int:
     """Write the lists and say what is in them."""
     corpus = chosen_clips(args)
-    entries = _entries(corpus, args.out)
+    folds = {name: _fold(args.corpus, name) for name in args.fold}
+    entries = _entries(args, corpus)
     clips = {name: corpus[name] for name in entries}
     valid_ids = _valid_ids(args, corpus)
     splits = assign_splits(clips, _draw(args, clips), args.seed, valid_ids)
     lists = {split: [entries[name] for name in names] for split, names in splits.items()}
-    _write_lists(args.out, lists)
+    write_lists(args.out, lists)
     for folder, part in CORPORA[args.corpus].subsets.items():
         train = [entry for entry in lists["train"] if entry.part == part]
         if 0 < len(train) < len(lists["train"]):
-            _write_subset(args.out, args.out / folder, {**lists, "train": train})
+            write_subset(args.out, args.out / folder, {**lists, "train": train})
     if args.labelled:
         train = _draw_labelled(lists["train"], args.labelled, args.seed)
-        _write_subset(args.out, labelled_folder(args.out, args.labelled), {**lists, "train": train})
+        write_subset(args.out, labelled_folder(args.out, args.labelled), {**lists, "train": train})
+    for name, fold in folds.items():
+        parts = {
+            split: [e for e in entries.values() if fold.split(clips[e.name]) == split] for split in SPLITS
+        }
+        write_subset(args.out, fold_folder(args.out, name), parts)
     return 0
 
 
-def _entries(corpus: Mapping[str, CorpusClip], out: Path) -> dict[str, Entry]:
+def _fold(corpus: str, name: str) -> Fold:
+    known = CORPORA[corpus].folds
+    if name not in known:
+        names = ", ".join(known) or "none"
+        raise DataError(f"--fold {name}: {CORPORA[corpus].title} has {names}")
+    return known[name]
+
+
+def _entries(args: argparse.Namespace, corpus: Mapping[str, CorpusClip]) -> dict[str, Entry]:
+    rows = _recordings(corpus) if CORPORA[args.corpus].audio_only else _crops(args.out)
     entries = {}
-    folder = out.resolve()
-    for name, video, audio, frames, samples in read_clips(out):
+    for name, *columns in rows:
         if name not in corpus:
             continue  # cropped in an earlier run, with another --ids
         clip = corpus[name]
-        line = "\t".join((name, str(folder / video), str(folder / audio), str(frames), str(samples)))
         labels = {**({SPEAKER: clip.speaker} if clip.speaker else {}), **clip.labels}
-        entries[name] = Entry(name, line, clip.transcript, clip.part, labels)
+        entries[name] = Entry(name, "\t".join((name, *columns)), clip.transcript, clip.part, labels)
     if not entries:
         raise DataError(
-            f"{out / 'clips.tsv'}: lists no clip of the corpus; give --corpus and --ids as to av-ssl crop"
+            f"{args.out / 'clips.tsv'}: lists no clip of the corpus; "
+            "give --corpus and --ids as to av-ssl crop"
         )
     return entries
+
+
+def _crops(out: Path) -> Iterator[tuple[str, ...]]:
+    """Columns of the clips that have been cropped."""
+    folder = out.resolve()
+    for name, video, audio, frames, samples in read_clips(out):
+        yield name, str(folder / video), str(folder / audio), str(frames), str(samples)
+
+
+def _recordings(corpus: Mapping[str, CorpusClip]) -> Iterator[tuple[str, ...]]:
+    """Columns of clips without video: frames are those that one would have; lengths as the headers say."""
+    for name, clip in corpus.items():
+        assert clip.source.sound is not None
+        sound = clip.source.sound.resolve()
+        samples = plain_wav_length(sound)
+        if samples is None:
+            raise DataError(f"{sound}: is no wav file of 16 kHz, mono, 16 bits; get it again, or convert it")
+        yield name, "", str(sound), str(samples // SAMPLES_PER_FRAME), str(samples)
 
 
 def _draw(args: argparse.Namespace, clips: Mapping[str, CorpusClip]) -> Draw:
@@ -127,42 +154,3 @@ def _draw_labelled(train: Sequence[Entry], count: int, seed: int) -> list[Entry]
         raise DataError(f"--labelled {count}: only {len(labelled)} training clips have a transcript")
     chosen = {entry.name for entry in random.Random(seed).sample(labelled, count)}
     return [entry for entry in labelled if entry.name in chosen]
-
-
-def _write_subset(out: Path, folder: Path, lists: Mapping[str, list[Entry]]) -> None:
-    """Lists of a part of the training clips, with the tokenizer of the whole."""
-    _write_lists(folder, lists)
-    for name in TOKENIZER_FILES:
-        if (out / name).is_file():
-            write_atomically(folder / name, (out / name).read_bytes())
-
-
-def _write_lists(folder: Path, lists: Mapping[str, list[Entry]]) -> None:
-    for split in SPLITS:
-        entries = lists[split]
-        _write_lines(folder / f"{split}.tsv", [ROOT, *(entry.line for entry in entries)])
-        _write_column(folder / f"{split}.wrd", [entry.transcript for entry in entries])
-        for kind in LABELS:
-            _write_column(folder / f"{split}.{kind}", [entry.labels.get(kind) for entry in entries])
-        print(f"{folder / split}.tsv: {len(entries)} clips, {_labels(entries)}")
-
-
-def _write_column(path: Path, values: Sequence[str | None]) -> None:
-    known = [value for value in values if value]
-    if values and len(known) == len(values):
-        _write_lines(path, known)
-    else:
-        path.unlink(missing_ok=True)  # one of an earlier run would not fit the list
-
-
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
-
-
-def _labels(entries: Sequence[Entry]) -> str:
-    without = [entry.name for entry in entries if not entry.transcript]
-    if len(without) == len(entries):
-        return "no transcripts"
-    if without:
-        return f"{len(without)} without transcript (e.g. {without[0]}), so no .wrd"
-    return "all with transcripts"

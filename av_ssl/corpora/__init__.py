@@ -8,16 +8,21 @@ from av_ssl.corpora.corpus import Corpus, CorpusClip
 from av_ssl.corpora.crema_d import CremaD
 from av_ssl.corpora.folder import Folder
 from av_ssl.corpora.grid import Grid
+from av_ssl.corpora.iemocap import Iemocap
 from av_ssl.corpora.lrs2 import Lrs2
 from av_ssl.corpora.lrs3 import Lrs3
 from av_ssl.corpora.ravdess import Ravdess
+from av_ssl.corpora.voxceleb1 import VoxCeleb1
 from av_ssl.corpora.voxceleb2 import VoxCeleb2
 from av_ssl.errors import DataError
 
 FOLDER = Folder.name
 CORPORA: dict[str, Corpus] = {
-    corpus.name: corpus for corpus in (Folder(), Lrs3(), Lrs2(), VoxCeleb2(), Grid(), Ravdess(), CremaD())
-}
+    corpus.name: corpus
+    for corpus in (
+        Folder(), Lrs3(), Lrs2(), VoxCeleb1(), VoxCeleb2(), Grid(), Ravdess(), CremaD(), Iemocap(),
+    )
+}  # fmt: skip
 
 __all__ = ["CORPORA", "FOLDER", "Corpus", "CorpusClip", "read_corpus"]
 

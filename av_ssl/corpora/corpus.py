@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -41,6 +41,20 @@ class Draw:
     by_speaker: bool = False
 
 
+@dataclass(frozen=True)
+class Fold:
+    """A published division by speaker: whose clips are for testing and validation; the others train."""
+
+    test: frozenset[str]
+    valid: frozenset[str]
+
+    def split(self, clip: CorpusClip) -> str:
+        """train, valid or test."""
+        if clip.speaker in self.test:
+            return "test"
+        return "valid" if clip.speaker in self.valid else "train"
+
+
 class Corpus(ABC):
     """A corpus in the layout in which its owners ship it."""
 
@@ -51,6 +65,10 @@ class Corpus(ABC):
     draw: ClassVar[Draw]
     subsets: ClassVar[Mapping[str, str]] = {}
     """Folder of each further training list, and the part that it holds."""
+    folds: ClassVar[Mapping[str, Fold]] = {}
+    """Published divisions by name, e.g. p6-1."""
+    audio_only: ClassVar[bool] = False
+    """Whether there is nothing to see and so to crop: sources are wav files, 16 kHz mono."""
 
     @abstractmethod
     def recognises(self, root: Path) -> bool:
@@ -86,3 +104,15 @@ def numbered_folders(root: Path, prefix: str) -> list[Path]:
         path for path in root.glob(f"{prefix}*") if path.name[len(prefix) :].isdecimal() and path.is_dir()
     ]
     return sorted(folders, key=lambda path: int(path.name[len(prefix) :]))
+
+
+def rotating_folds(prefix: str, parts: Sequence[Iterable[str]]) -> dict[str, Fold]:
+    """`prefix-1`, `prefix-2`, ...: part k of the speakers tests, the next one (cyclically) validates.
+
+    Lists in circulation often name no validation part; that the next one takes its place is our choice.
+    """
+    sets = [frozenset(part) for part in parts]
+    return {
+        f"{prefix}-{number}": Fold(test, sets[number % len(sets)])
+        for number, test in enumerate(sets, start=1)
+    }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
-from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
+from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, rotating_folds
 from av_ssl.errors import DataError
 from av_ssl.media.corpus import ClipSource
 
@@ -29,6 +30,9 @@ SENTENCES = {
 }
 # Fold lists in circulation leave these out as broken.
 BROKEN = frozenset(["1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"])
+# First actor of each of the five folds in circulation (HiCMAE's lists), and the end.
+FIRST_ACTORS = (1001, 1019, 1037, 1055, 1073, 1092)
+ACTORS = [[str(actor) for actor in range(first, end)] for first, end in pairwise(FIRST_ACTORS)]
 
 
 class CremaD(Corpus):
@@ -41,6 +45,7 @@ class CremaD(Corpus):
     title = "CREMA-D"
     layout = "VideoFlash/NNNN_SSS_EMO_LV.flv"
     draw = Draw(valid=0.1, test=0.2, by_speaker=True)
+    folds = rotating_folds("p5", ACTORS)
 
     def recognises(self, root: Path) -> bool:
         """The folder VideoFlash."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
 from av_ssl.corpora.transcripts import read_transcript
+from av_ssl.errors import DataError
 from av_ssl.media.corpus import ClipSource, find_videos
 
 # Folder names that decide; pretrain and trainval are LRS3's. Validation and test clips may be drawn from the
@@ -25,7 +26,7 @@ class Folder(Corpus):
     """A folder of talking-face videos; the id of a clip is its path without suffix.
 
     A folder called train, pretrain, trainval, valid, val or test decides for the clips below it, the
-    outermost first.
+    outermost first.  ID.spk and ID.emo beside a video name its speaker and emotion.
     """
 
     name = "folder"
@@ -43,4 +44,16 @@ class Folder(Corpus):
             folders = name.lower().split("/")[:-1]
             split = next((FOLDER_SPLITS[part] for part in folders if part in FOLDER_SPLITS), None)
             transcript = read_transcript(root / f"{name}.txt")
-            yield name, CorpusClip(ClipSource(video), split, transcript=transcript)
+            speaker, emotion = (_label(root / f"{name}.{kind}") for kind in ("spk", "emo"))
+            labels = {"emo": emotion} if emotion else {}
+            yield name, CorpusClip(ClipSource(video), split, speaker, transcript, labels=labels)
+
+
+def _label(path: Path) -> str:
+    """The one word that a label file holds; "" where there is none."""
+    if not path.is_file():
+        return ""
+    words = path.read_text(encoding="utf-8", errors="replace").split()
+    if len(words) != 1:
+        raise DataError(f"{path}: holds {len(words)} words; write the one that names the class")
+    return words[0]

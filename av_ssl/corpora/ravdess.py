@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
+from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, Fold, rotating_folds
 from av_ssl.errors import DataError
 from av_ssl.media.corpus import ClipSource
 
@@ -20,6 +20,21 @@ EMOTIONS = dict(
         strict=True,
     )
 )
+# Six folds of consecutive actors (HiCMAE's lists), five of Luna-Jimenez et al. (2022), the one division of
+# Chumachenko et al. (2022).
+CONSECUTIVE = [[f"{actor:02d}" for actor in range(first, first + 4)] for first in range(1, 25, 4)]
+LUNA_JIMENEZ = [
+    line.split()
+    for line in (
+        "02 05 14 15 16",
+        "03 06 07 13 18",
+        "10 11 12 19 20",
+        "08 17 21 23 24",
+        "01 04 09 22",
+    )
+]
+CHUMACHENKO = Fold(test=frozenset(["05", "10", "16", "19"]), valid=frozenset(["11", "13", "18", "22"]))
+FOLDS = {**rotating_folds("p6", CONSECUTIVE), **rotating_folds("p5", LUNA_JIMENEZ), "p1": CHUMACHENKO}
 STATEMENTS = {"01": "kids are talking by the door", "02": "dogs are sitting by the door"}
 
 
@@ -34,6 +49,7 @@ class Ravdess(Corpus):
     title = "RAVDESS"
     layout = "Actor_NN/01-01-EE-II-SS-RR-AA.mp4, perhaps in Video_Speech_Actor_NN"
     draw = Draw(valid=0.15, test=0.15, by_speaker=True)
+    folds = FOLDS
 
     def recognises(self, root: Path) -> bool:
         """Folders of actors, at the top or in those of the archives."""

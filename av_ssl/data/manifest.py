@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from av_ssl.data.reading import SAMPLES_PER_FRAME
 from av_ssl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,17 @@ def manifest_text(clips: Sequence[Clip]) -> str:
                 )
         lines.append(f"{clip.id}\t{clip.video or ''}\t{clip.audio or ''}\t{clip.frames}\t{clip.samples}")
     return "\n".join(lines) + "\n"
+
+
+def with_lengths(clips: Sequence[Clip]) -> list[Clip]:
+    """The clips, of which those without video, whose manifest may say 0 frames, have the length of their
+    audio."""
+    return [
+        replace(clip, frames=clip.samples // SAMPLES_PER_FRAME)
+        if clip.video is None and not clip.frames
+        else clip
+        for clip in clips
+    ]
 
 
 def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: int | None) -> list[int]:

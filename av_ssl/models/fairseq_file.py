@@ -10,6 +10,7 @@ import torch
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
 from torch import Tensor
 
+from av_ssl.data.class_labels import CLASSES
 from av_ssl.data.stored_text import dictionary_of, stored_label_sets, text_state
 from av_ssl.errors import DataError
 from av_ssl.media.files import write_atomically
@@ -58,6 +59,7 @@ def stored_model(state: Any, path: Path) -> StoredModel:
         tensors={name: value for name, value in state["model"].items() if isinstance(value, Tensor)},
         text=text_state(task_state, str(path)),
         label_sets=stored_label_sets(task_state, str(path)),
+        classes=[str(name) for name in task_state.get(CLASSES) or []],
     )
 
 
@@ -94,6 +96,8 @@ def task_state(stored: StoredModel) -> dict[str, Any]:
     """Dictionaries and tokenizer in the form that the stored task reads."""
     origin = str(stored.path)
     state: dict[str, Any] = {}
+    if stored.classes:
+        state[CLASSES] = stored.classes
     if stored.label_sets:
         state["dictionaries"] = [dictionary_of(symbols, origin) for symbols in stored.label_sets]
     if stored.text is None:

@@ -21,9 +21,11 @@ from av_ssl.errors import DataError
 from av_ssl.models import (  # noqa: F401  (registers them)
     av2vec,
     av_hubert,
+    classifier,
     ctc,
     distillav,
     hybrid,
+    lupi,
     raven_encoder,
     seq2seq,
 )
@@ -57,8 +59,9 @@ def load(path: str | Path) -> BaseFairseqModel:
     """Load a model from ``.pt`` or ``.safetensors``, on the CPU, in eval mode, running no code from the file.
 
     Returns:
-        The model, with ``cfg`` (its configuration), ``task_cfg`` (a dict: the stored task's keys) and
-        ``text_encoder`` (dictionary and tokenizer of a recogniser; None for other models).
+        The model, with ``cfg`` (its configuration), ``task_cfg`` (a dict: the stored task's keys),
+        ``text_encoder`` (dictionary and tokenizer of a recogniser; None for other models) and ``class_names``
+        (names of a classifier's classes by id; empty for other models).
 
     Raises:
         DataError: the file is missing, cut off, no checkpoint, or asks for code to be run; it holds a model
@@ -78,6 +81,7 @@ def assemble(stored: StoredModel) -> BaseFairseqModel:
     model.cfg = cfg
     model.task_cfg = stored.task_cfg
     model.text_encoder = text_encoder(stored)
+    model.class_names = stored.classes
     return model.eval()
 
 

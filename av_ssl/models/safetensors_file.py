@@ -38,7 +38,7 @@ def read_safetensors(path: Path) -> StoredModel:
     if text is not None and text["tokenizer"] is not None:
         model = base64.b64decode(text["tokenizer"])
         text["tokenizer"] = torch.from_numpy(np.frombuffer(model, np.uint8).copy())
-    return StoredModel(path, rest["cfg"], tensors, text, rest["label_sets"])
+    return StoredModel(path, rest["cfg"], tensors, text, rest["label_sets"], rest.get("classes", []))
 
 
 def write_safetensors(stored: StoredModel, path: Path) -> None:
@@ -53,7 +53,13 @@ def described(stored: StoredModel) -> bytes:
     text = stored.text
     if text is not None and text["tokenizer"] is not None:
         text = {**text, "tokenizer": base64.b64encode(text["tokenizer"].numpy().tobytes()).decode()}
-    content = {"format": FORMAT, "cfg": finite(stored.cfg), "text": text, "label_sets": stored.label_sets}
+    content = {
+        "format": FORMAT,
+        "cfg": finite(stored.cfg),
+        "text": text,
+        "label_sets": stored.label_sets,
+        "classes": stored.classes,
+    }
     return (json.dumps(content, indent=1, ensure_ascii=False, default=str, allow_nan=False) + "\n").encode()
 
 

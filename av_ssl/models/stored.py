@@ -1,7 +1,7 @@
 """A model as it is stored: configuration, tensors, dictionary and tokenizer, all of them plain data."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class StoredModel:
         tensors: the model's state dict.
         text: ``symbols`` and ``tokenizer`` of a recogniser (see ``TextEncoder.state_dict``), or None.
         label_sets: symbols of each dictionary of cluster ids.
+        classes: names of a classifier's classes, by id.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class StoredModel:
     tensors: dict[str, Tensor]
     text: dict[str, Any] | None
     label_sets: list[list[str]]
+    classes: list[str] = field(default_factory=list)
 
     @property
     def model_cfg(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask
@@ -89,6 +89,7 @@ class AudioVisualTask(FairseqTask):
     """Reads manifests; sub-classes say which labels and masks a sample has."""
 
     cfg: AudioVisualTaskConfig
+    dataset_class: ClassVar[type[AudioVisualDataset]] = AudioVisualDataset
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
@@ -133,19 +134,20 @@ class AudioVisualTask(FairseqTask):
     def make_dataset(
         self, split: str, clips: list[Clip], cfg: Any, train: bool, **parts: Any
     ) -> AudioVisualDataset:
-        """Build the dataset of the clips given; ``parts`` are labels and masks of the sub-class."""
-        return AudioVisualDataset(
-            clips=clips,
-            reader=self.make_reader(split, cfg, train),
-            teachers=() if self.taught is None else self.taught.teacher_inputs(split, clips),
-            max_frames=cfg.max_trim_sample_size,
-            pad=cfg.pad_audio,
-            random_crop=cfg.random_crop,
-            seed=cfg.seed,
-            train=train,
-            bad_clips_file=self.bad_clips_dir and self.bad_clips_dir / f"bad_clips.{split}.tsv",
-            **parts,
-        )
+        """Build the dataset of the clips given; ``parts`` are labels and masks of the sub-class, and options
+        that differ from the configuration's."""
+        options = {
+            "clips": clips,
+            "reader": self.make_reader(split, cfg, train),
+            "teachers": () if self.taught is None else self.taught.teacher_inputs(split, clips),
+            "max_frames": cfg.max_trim_sample_size,
+            "pad": cfg.pad_audio,
+            "random_crop": cfg.random_crop,
+            "seed": cfg.seed,
+            "train": train,
+            "bad_clips_file": self.bad_clips_dir and self.bad_clips_dir / f"bad_clips.{split}.tsv",
+        }
+        return self.dataset_class(**{**options, **parts})
 
     def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
         """Say how clips are read; sub-classes add what they alone need."""

@@ -20,6 +20,9 @@ What it is not: there are two photographs, an astronaut and Grace Hopper. Speake
 splits have voices that are not in training and faces that are warped and coloured anew, but no face is truly
 unseen. It shows that a method learns; it says nothing of how well it would do on people.
 
+With `--emotions` voices and faces show one of five: pitch, range, rate and loudness, brows and corners of the
+mouth. Crop whole faces then: `preprocess/folder.sh CORPUS DATA --region face`.
+
 `--difficulty` is how far the lips stray from what is said: at 0 lip-reading is easier than listening (for
 smoke tests), at 1 the words can hardly be read from the lips.
 """
@@ -45,7 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     counts = {"pretrain": arguments.train, "valid": arguments.valid, "test": arguments.test}
     try:
-        settings = Settings(arguments.seed, arguments.speakers, arguments.difficulty, arguments.frame_size)
+        settings = Settings(
+            arguments.seed,
+            arguments.speakers,
+            arguments.difficulty,
+            arguments.frame_size,
+            arguments.emotions,
+        )
         portraits = load_portraits(FaceMesh().find)
         report = generate(arguments.out, settings, counts, portraits, arguments.workers)
     except (ValueError, OSError, PhotographError, SpeechError) as error:
@@ -83,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=defaults.difficulty,
         help="0: clear lips, easier to read than the sound is to hear; 1: hardly legible (%(default)s)",
+    )
+    parser.add_argument(
+        "--emotions",
+        action="store_true",
+        help="clips say and show one of five emotions; CLIP.emo beside a clip names it, CLIP.spk the speaker",
     )
     parser.add_argument("--frame-size", type=int, default=defaults.frame_size, help="pixels (%(default)s)")
     return parser

@@ -148,7 +148,13 @@ def test_lrs2_follows_the_lists_of_its_owners(tmp_path):
 
 @pytest.mark.parametrize(
     ("corpus", "sizes"),
-    [("grid", [3, 1, 2]), ("ravdess", [12, 2, 2]), ("crema_d", [7, 1, 2]), ("voxceleb2", [4, 2, 1])],
+    [
+        ("grid", [3, 1, 2]),
+        ("ravdess", [12, 2, 2]),
+        ("crema_d", [7, 1, 2]),
+        ("voxceleb2", [4, 2, 1]),
+        ("iemocap", [8, 3, 4]),
+    ],
 )
 def test_no_speaker_is_in_two_splits(tmp_path, corpus, sizes):
     source, out = cropped(tmp_path, corpus)
@@ -166,6 +172,40 @@ def test_emotions_lie_beside_the_clips(tmp_path):
     assert [name.split("/")[1][6:8] for name in names(out / "train.tsv")] == [
         {"angry": "05", "neutral": "01"}[emotion] for emotion in emotions
     ]
+
+
+def test_folds_are_folders_of_their_own(tmp_path, capsys):
+    source, out = cropped(tmp_path, "iemocap")
+    command = ["manifest", "--corpus", "iemocap", str(source), str(out)]
+    assert main([*command, "--fold", "session-2", "--fold", "session-5"]) == 0
+    for session, valid in ((2, 3), (5, 1)):
+        folder = out / f"fold_session-{session}"
+        assert set((folder / "test.spk").read_text().split()) == {f"Ses{session:02d}F", f"Ses{session:02d}M"}
+        assert set((folder / "valid.spk").read_text().split()) == {f"Ses{valid:02d}F", f"Ses{valid:02d}M"}
+        assert len(names(folder / "train.tsv")) == len((folder / "train.emo").read_text().split()) == 9
+        assert (folder / "classes.emo.txt").read_text().split() == ["ang", "hap", "neu"]
+        assert len((folder / "classes.spk.txt").read_text().split()) == 6
+    assert main([*command, "--fold", "p6-1"]) == 1
+    assert "--fold p6-1: IEMOCAP has session-1, session-2" in capsys.readouterr().err
+    assert main(["manifest", str(source), str(out), "--fold", "p6-1"]) == 1
+    assert "has none" in capsys.readouterr().err
+
+
+def test_recordings_without_video_are_listed_where_they_are(tmp_path, capsys):
+    source = trees.voxceleb1(tmp_path / "in")
+    out = tmp_path / "out"
+    command = ["manifest", "--corpus", "voxceleb1", "--valid", "1", str(source), str(out)]
+    assert main(command) == 0
+    row = (out / "test.tsv").read_text().splitlines()[1]
+    wav = source / "wav/id10270/5r0dWxy17C8/00001.wav"
+    assert row == f"id10270/5r0dWxy17C8/00001\t\t{wav}\t25\t16000"
+    assert (out / "test.spk").read_text() == "id10270\n"
+    assert [len(names(out / f"{split}.tsv")) for split in ("train", "valid", "test")] == [4, 2, 1]
+    wav.write_bytes(b"RIFF")
+    assert main(command) == 1
+    assert "00001.wav: is no wav file of 16 kHz" in capsys.readouterr().err
+    assert main(["crop", "--corpus", "voxceleb1", str(source), str(out)]) == 1
+    assert "VoxCeleb1 has no videos; go on with av-ssl manifest" in capsys.readouterr().err
 
 
 def test_only_the_clips_of_a_list_of_ids(tmp_path, capsys):

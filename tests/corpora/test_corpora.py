@@ -132,6 +132,61 @@ def test_crema_d(tmp_path):
         read_corpus("crema_d", tmp_path)
 
 
+def test_voxceleb1(tmp_path):
+    trees.voxceleb1(tmp_path / "dev")
+    clips = read_corpus("voxceleb1", tmp_path)
+    assert splits(clips) == {None: 6, "test": 1}
+    clip = clips["id10001/1zcIwhmdeo4/00002"]
+    assert (clip.speaker, clip.source.sound) == (
+        "id10001",
+        tmp_path / "dev/wav/id10001/1zcIwhmdeo4/00002.wav",
+    )
+    assert CORPORA["voxceleb1"].clip_id("wav/id10001/1zcIwhmdeo4/00002.wav\n") == "id10001/1zcIwhmdeo4/00002"
+
+
+def test_iemocap(tmp_path):
+    trees.iemocap(tmp_path)
+    clips = read_corpus("iemocap", tmp_path)
+    assert len(clips) == 15  # frustration is none of the four classes
+    clip = clips["Ses03F_impro01_M0003"]
+    # The last letter speaks, the first one wears the markers.
+    assert (clip.speaker, clip.labels, clip.transcript) == ("Ses03M", {"emo": "hap"}, "excuse me.")
+    assert clip.source.span == (3.0, 4.5)
+    assert clip.source.recording == "Ses03F_impro01"
+    evaluation = tmp_path / "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt"
+    evaluation.write_text("head\n[1.0 - 2.0]\tSes02F\tneu\t[2, 2, 2]\n")
+    with pytest.raises(
+        DataError, match=r"Ses02F_impro01\.txt, line 2: Ses02F from 1\.0 to 2\.0 s is no utterance"
+    ):
+        read_corpus("iemocap", tmp_path)
+    (tmp_path / "Session2/dialog/avi/DivX/Ses02F_impro01.avi").unlink()
+    with pytest.raises(DataError, match="there is no video"):
+        read_corpus("iemocap", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "folds", "speakers"),
+    [("ravdess", 12, 24), ("crema_d", 5, 91), ("iemocap", 5, 10)],
+)
+def test_folds_share_no_speaker_and_test_everybody(corpus, folds, speakers):
+    known = CORPORA[corpus].folds
+    assert len(known) == folds
+    assert all(not fold.test & fold.valid for fold in known.values())
+    for protocol in {name.split("-")[0] for name in known if "-" in name}:
+        tested = [fold.test for name, fold in known.items() if name.startswith(f"{protocol}-")]
+        assert len(frozenset.union(*tested)) == sum(map(len, tested)) == speakers
+
+
+def test_published_folds():
+    assert CORPORA["ravdess"].folds["p6-6"].test == {"21", "22", "23", "24"}
+    assert CORPORA["ravdess"].folds["p6-6"].valid == {"01", "02", "03", "04"}
+    assert CORPORA["ravdess"].folds["p5-2"].test == {"03", "06", "07", "13", "18"}
+    assert CORPORA["ravdess"].folds["p1"].valid == {"11", "13", "18", "22"}
+    sizes = [len(fold.test) for fold in CORPORA["crema_d"].folds.values()]
+    assert sizes == [18, 18, 18, 18, 19]
+    assert CORPORA["iemocap"].folds["session-5"].test == {"Ses05F", "Ses05M"}
+
+
 def test_a_folder(tmp_path):
     touch(
         tmp_path, "pretrain/a/1.mp4", "Test/b/2.avi", "val/c.mp4", "other/train_not/d.mp4", "out/video/x.mp4"
@@ -146,6 +201,13 @@ def test_a_folder(tmp_path):
     }
     assert clips["pretrain/a/1"].transcript == "hello there"
     assert clips["val/c"].transcript is None
+    (tmp_path / "val/c.spk").write_text("ann\n")
+    (tmp_path / "val/c.emo").write_text("sad\n")
+    clip = read_corpus("folder", tmp_path)["val/c"]
+    assert (clip.speaker, clip.labels) == ("ann", {"emo": "sad"})
+    (tmp_path / "val/c.emo").write_text("sad angry\n")
+    with pytest.raises(DataError, match=r"c\.emo: holds 2 words"):
+        read_corpus("folder", tmp_path)
 
 
 @pytest.mark.parametrize("present", NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,6 +71,25 @@ def voxceleb2(root: Path) -> Path:
     return root
 
 
+def voxceleb1(root: Path) -> Path:
+    """Three speakers of dev with two recordings each, one of the test speakers; real wav files."""
+    for speaker in ("id10001", "id10002", "id10003"):
+        for clip in (1, 2):
+            second_of_sound(root / f"wav/{speaker}/1zcIwhmdeo4/{clip:05d}.wav")
+    second_of_sound(root / "wav/id10270/5r0dWxy17C8/00001.wav")
+    return root
+
+
+def second_of_sound(path: Path) -> None:
+    """A wav file of 16 kHz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(bytes(range(250)) * 128)
+
+
 def grid(root: Path) -> Path:
     """Six speakers, videos at the top or below video/mpg_6000; alignments; a speaker without video."""
     touch(root, "s1/bbaf2n.mpg", "s2/lwwz9s.mpg", "s3/video/mpg_6000/sgib8p.mpg", "s4/pgixza.mpg")
@@ -95,6 +115,29 @@ def crema_d(root: Path) -> Path:
     """Ten actors with one clip each, and one of those that are known to be broken."""
     touch(root, *(f"VideoFlash/{actor}_DFA_ANG_XX.flv" for actor in range(1001, 1011)))
     touch(root, "VideoFlash/1076_MTI_NEU_XX.flv")
+    return root
+
+
+def iemocap(root: Path) -> Path:
+    """Five sessions with a dialogue each: three utterances of the four classes (one excited), one other."""
+    for number in range(1, 6):
+        dialogue, folder = f"Ses{number:02d}F_impro01", root / f"Session{number}/dialog"
+        touch(folder, f"avi/DivX/{dialogue}.avi", f"wav/{dialogue}.wav", "EmoEvaluation/._junk.txt")
+        rows = [
+            f"[{start}.0000 - {start + 1}.5000]\t{dialogue}_{speaker}000{start}\t{emotion}\t[2.5, 2.5, 2.5]"
+            for start, (speaker, emotion) in enumerate(
+                [("F", "neu"), ("M", "ang"), ("M", "exc"), ("F", "fru")], start=1
+            )
+        ]
+        text = (
+            "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
+            + "\n".join(rows)
+            + "\nC-E2:\tNeutral;"
+        )
+        (folder / f"EmoEvaluation/{dialogue}.txt").write_text(text)
+        words = [f"{row.split(chr(9))[1]} [001.0000-002.5000]: Excuse me." for row in rows]
+        (folder / "transcriptions").mkdir()
+        (folder / f"transcriptions/{dialogue}.txt").write_text("\n".join(words))
     return root
 
 

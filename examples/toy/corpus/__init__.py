@@ -4,6 +4,7 @@
 
     grammar      the sentence
     voices       who speaks: a voice of espeak-ng, kept apart by split
+    emotion      how voice and face change with it, where emotions are wanted
     speech       the sound, and when each word and phone is in it
     visemes      phones -> how the mouth stands in every frame
     photographs  the two photographs, aligned, with their landmarks

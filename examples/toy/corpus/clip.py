@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.camera import light
+from corpus.emotion import Emotion, draw_emotion
 from corpus.face import LipTruth, TalkingFace
 from corpus.grammar import sentence
 from corpus.look import draw_look
@@ -23,7 +24,7 @@ FRAME_RATE = 25  # Hz
 HELD_OUT_SHARE = 5  # one valid and one test speaker for so many training speakers
 
 SILENCE = (0.04, 0.16)  # s, before the first word and after the last
-_SPEAKER, _CLIP = 0, 1  # keep the random numbers of speakers and clips apart
+_SPEAKER, _CLIP, _EMOTION = 0, 1, 2  # keep the random numbers of speakers, clips and emotions apart
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class Settings:
     """What a clip depends on besides its split and number.
 
     `speakers` counts the training speakers, `difficulty` is that of `corpus.visemes`, `frame_size` in pixels.
+    With `emotions` clips say and show one each (`corpus.emotion`).
     """
 
     seed: int = 0
     speakers: int = 40
     difficulty: float = 0.4
     frame_size: int = 160
+    emotions: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -88,6 +91,7 @@ class Clip:
     lips: LipTruth
     voice: Voice
     photograph: str
+    emotion: str = ""  # where the corpus has emotions
 
 
 class Studio:
@@ -102,16 +106,29 @@ class Studio:
         """Make one clip; raises `SpeechError` where espeak-ng does not comply."""
         rng = self._generator(_CLIP, slot.split, slot.number)
         face, voice, photograph = self._speaker(slot.split, slot.speaker)
-        utterance = self._synthesiser.say(sentence(rng), _vary(voice, rng), int(rng.integers(2**31)))
+        words_to_say, voice_today = sentence(rng), _vary(voice, rng)
+        emotion = self._emotion(slot)
+        if emotion is not None:
+            voice_today = emotion.voice(voice_today)
+        utterance = self._synthesiser.say(words_to_say, voice_today, int(rng.integers(2**31)))
         before, after = rng.uniform(*SILENCE, 2)
-        wave, frames = _on_air(utterance, before, after, rng)
+        wave, frames = _on_air(utterance, before, after, rng, 1.0 if emotion is None else emotion.loudness)
         words = tuple(word.later(before) for word in utterance.words)
         phones = tuple(phone.later(before) for phone in utterance.phones)
         track = viseme_track(phones, frames, FRAME_RATE, rng, self._settings.difficulty)
         head = head_motion(frames, FRAME_RATE, self._settings.frame_size, rng)
-        pictures = face.render(track, head, light(frames, rng), rng)
-        lips = face.lip_truth(track, head)
-        return Clip(slot, pictures, wave, utterance.rate, words, phones, track, lips, voice, photograph)
+        expression = None if emotion is None else emotion.expression
+        pictures = face.render(track, head, light(frames, rng), rng, expression)
+        lips = face.lip_truth(track, head, expression)
+        name = "" if emotion is None else emotion.name
+        return Clip(slot, pictures, wave, utterance.rate, words, phones, track, lips, voice, photograph, name)
+
+    def _emotion(self, slot: Slot) -> Emotion | None:
+        """Drawn apart, so that sentences and faces are those of the corpus without emotions."""
+        if not self._settings.emotions:
+            return None
+        rng = self._generator(_EMOTION, slot.split, slot.number)
+        return draw_emotion(slot.number // slot.speakers, rng)
 
     def _draw_speaker(self, split: str, number: int) -> tuple[TalkingFace, Voice, str]:
         rng = self._generator(_SPEAKER, split, number)
@@ -119,7 +136,8 @@ class Studio:
         # Photographs in turn; whether mirrored is drawn.
         photographs = len(self._portraits) // 2
         portrait = self._portraits[2 * (number % photographs) + int(rng.integers(2))]
-        return TalkingFace(draw_look(portrait, rng), self._settings.frame_size), voice, portrait.name
+        face = TalkingFace(draw_look(portrait, rng), self._settings.frame_size, self._settings.emotions)
+        return face, voice, portrait.name
 
     def _generator(self, kind: int, split: str, number: int) -> np.random.Generator:
         return np.random.default_rng((self._settings.seed, kind, SPLITS.index(split), number))
@@ -132,7 +150,7 @@ def _vary(voice: Voice, rng: np.random.Generator) -> Voice:
 
 
 def _on_air(
-    utterance: Utterance, before: float, after: float, rng: np.random.Generator
+    utterance: Utterance, before: float, after: float, rng: np.random.Generator, loudness: float = 1.0
 ) -> tuple[NDArray[np.int16], int]:
     """The utterance at some loudness, between seconds of silence, over a faint hiss; and how many frames."""
     start = round(before * utterance.rate)
@@ -140,5 +158,5 @@ def _on_air(
     frames = int(np.ceil((before + utterance.words[-1].end + after) * FRAME_RATE))
     wave = 30.0 * rng.standard_normal(frames * utterance.rate // FRAME_RATE)
     spoken = utterance.wave[: len(wave) - start]
-    wave[start : start + len(spoken)] += spoken * rng.uniform(0.5, 1)
+    wave[start : start + len(spoken)] += spoken * (rng.uniform(0.5, 1) * loudness)
     return np.clip(np.round(wave), -32768, 32767).astype(np.int16), frames

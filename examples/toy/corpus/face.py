@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from corpus import warp
 from corpus.camera import CameraNoise
+from corpus.emotion import Expression
 from corpus.interior import Interior, box_around
 from corpus.look import LOWER_INNER, LOWER_OUTER, UPPER_INNER, UPPER_OUTER, Look
 from corpus.mouth import Lips, Mouth
@@ -30,6 +31,11 @@ _STILL = [1, 2, 98, 327, 33, 133, 362, 263, 50, 280, 234, 454, 10]  # nose, eyes
 _CHEEKS = {205: -1.0, 425: 1.0, 36: -1.0, 266: 1.0}  # the way they go when the mouth widens
 _JAW = {152: 0.9, 176: 0.8, 400: 0.8, 149: 0.65, 378: 0.65, 136: 0.35, 365: 0.35, 172: 0.22, 397: 0.22}
 _JAW |= {58: 0.1, 288: 0.1, 18: 0.95, 200: 0.95}  # share of the jaw's drop
+_FOREHEAD = 10
+_BROWS = {  # upper edges, right and left, and where between the outer (0) and the inner end (1) each point is
+    70: 0.0, 63: 0.25, 105: 0.5, 66: 0.75, 107: 1.0, 300: 0.0, 293: 0.25, 334: 0.5, 296: 0.75, 336: 1.0,
+}  # fmt: skip
+_REST = Expression()
 _CHEEK_SHIFT = 0.06 * EYE_DISTANCE
 _NECK_SHARE = 0.3  # of the jaw's drop
 _TEETH_MARGIN = 0.25  # share of the lip that is left out at its inner edge, where the photograph shows teeth
@@ -47,17 +53,26 @@ class LipTruth:
 
 
 class TalkingFace:
-    """Draws one speaker in square frames of `size` pixels (a multiple of 4)."""
+    """Draws one speaker in square frames of `size` pixels (a multiple of 4); brows move if `expressive`."""
 
-    def __init__(self, look: Look, size: int) -> None:
+    def __init__(self, look: Look, size: int, expressive: bool = False) -> None:
         self._look, self._size = look, size
         self._mouth = Mouth(look)
         self._interior = Interior(look, self._mouth)
         points = look.landmarks.astype(np.float64)
         upper = points[UPPER_INNER] + _TEETH_MARGIN * (points[UPPER_OUTER] - points[UPPER_INNER])
         lower = points[LOWER_INNER] + _TEETH_MARGIN * (points[LOWER_OUTER] - points[LOWER_INNER])
+        # Points that merely could move would hold the skin around them: without expressions brows have none.
+        self._brows = _BROWS if expressive else {}
         shared = np.vstack(
-            [points[_STILL], _border(), points[list(_CHEEKS)], points[list(_JAW)], _neck(points[152])]
+            [
+                points[_STILL],
+                _border(),
+                points[list(_CHEEKS)],
+                points[list(_JAW)],
+                _neck(points[152]),
+                points[list(self._brows)],
+            ]
         )
         self._shared = shared
         self._at_rest = np.stack(
@@ -66,16 +81,23 @@ class TalkingFace:
                 np.vstack([points[LOWER_OUTER], lower, shared]),
             ]
         )
-        self._eyes = float(points[[RIGHT_EYE, LEFT_EYE], 1].min())
+        highest = [_FOREHEAD] if expressive else [RIGHT_EYE, LEFT_EYE]
+        self._unmoved = float(points[highest, 1].min())
         self._pixels = _grid(np.arange(size))
         self._nodes = _grid(np.arange(0, size, NODE_STEP) + (NODE_STEP - 1) / 2)
 
     def render(
-        self, track: Floats, head: NDArray[np.float32], light: Floats, rng: np.random.Generator
+        self,
+        track: Floats,
+        head: NDArray[np.float32],
+        light: Floats,
+        rng: np.random.Generator,
+        expression: Expression | None = None,
     ) -> NDArray[np.uint8]:
         """Frames uint8 RGB `[T, S, S, 3]` from a viseme track `[T, 7]`, head `[T, 2, 3]` and light `[T]`."""
-        lips = self._mouth.lips(np.asarray(track, np.float64))
-        points = self._control_points(lips, track)
+        expression = expression or _REST
+        lips = self._mouth.lips(np.asarray(track, np.float64), expression.corners)
+        points = self._control_points(lips, track, expression)
         fields = warp.fit(points, self._at_rest - points)
         frames = np.empty((len(track), self._size, self._size, 3), np.uint8)
         noise = CameraNoise(self._size, rng)
@@ -91,24 +113,29 @@ class TalkingFace:
             frames[t] = cv2.addWeighted(picture, light[t], noise(), 1, 0, dtype=cv2.CV_8U)
         return frames
 
-    def lip_truth(self, track: Floats, head: NDArray[np.float32]) -> LipTruth:
+    def lip_truth(
+        self, track: Floats, head: NDArray[np.float32], expression: Expression | None = None
+    ) -> LipTruth:
         """Where `render` puts the lips."""
-        lips = self._mouth.lips(np.asarray(track, np.float64))
+        lips = self._mouth.lips(np.asarray(track, np.float64), (expression or _REST).corners)
         ring = np.concatenate([lips.upper_outer, lips.lower_outer], axis=1).mean(1)
         centre = np.einsum("tij,tj->ti", head[:, :, :2], ring) + head[:, :, 2]
         scale = np.linalg.norm(head[:, 0, :2], axis=1)
         return LipTruth(centre, lips.gap * scale, lips.width * scale)
 
-    def _control_points(self, lips: Lips, track: Floats) -> NDArray[np.float64]:
+    def _control_points(self, lips: Lips, track: Floats, expression: Expression) -> NDArray[np.float64]:
         """Where the points `_at_rest` go, for the upper and the lower face: `[T, 2, N, 2]`."""
         shared = np.tile(self._shared, (len(track), 1, 1))
         cheeks = len(_STILL) + len(_border())
         jaw = cheeks + len(_CHEEKS)
         neck = jaw + len(_JAW)
+        brows = shared.shape[1] - len(self._brows)
         widening = track[:, DIMENSIONS.index("width")] - 1
         shared[:, cheeks:jaw, 0] += _CHEEK_SHIFT * np.outer(widening, list(_CHEEKS.values()))
         shared[:, jaw:neck, 1] += np.outer(lips.jaw_drop, list(_JAW.values()))
-        shared[:, neck:, 1] += _NECK_SHARE * lips.jaw_drop[:, None]
+        shared[:, neck:brows, 1] += _NECK_SHARE * lips.jaw_drop[:, None]
+        inner = np.array(list(self._brows.values()))
+        shared[:, brows:, 1] -= EYE_DISTANCE * (expression.brows + expression.inner_brows * inner)
         upper = np.concatenate([lips.upper_outer, lips.upper_inner, shared], axis=1)
         lower = np.concatenate([lips.lower_outer, lips.lower_inner, shared], axis=1)
         return np.stack([upper, lower], axis=1)
@@ -126,9 +153,9 @@ class TalkingFace:
         first, last, below = self._below_seam(canvas, lips, frame)
         nodes = _transform(self._nodes, to_canvas)
         # Either field is worked out only where it is used, and one node beyond, which interpolation needs.
-        # Above the eyes nothing moves.
-        eyes = int(np.searchsorted(nodes[:, :, 1].max(1), self._eyes))
-        upper_nodes = slice(eyes, last // NODE_STEP + 2)
+        # Above the eyes, or an expressive face's brows, nothing moves.
+        unmoved = int(np.searchsorted(nodes[:, :, 1].max(1), self._unmoved))
+        upper_nodes = slice(unmoved, last // NODE_STEP + 2)
         lower_nodes = slice(max(0, first // NODE_STEP - 1), len(nodes))
         upper, lower = (
             self._finely(nodes, rows, points[part], fields[part])

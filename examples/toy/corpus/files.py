@@ -1,5 +1,7 @@
 """A clip on disk: `SPLIT/SPEAKER/CLIP.mp4` and `.txt`, and `alignments/SPLIT/SPEAKER/CLIP.json`.
 
+Where there are emotions, `CLIP.emo` and `CLIP.spk` beside the video name emotion and speaker.
+
 The transcript has LRS3's form (Afouras et al., 2018): `Text:`, `Conf:`, an empty line and the times of the
 words. The alignment holds what only a synthetic corpus knows: the times of the phones, the viseme track and
 where the lips are.
@@ -41,12 +43,15 @@ def is_finished(root: Path, slot: Slot) -> bool:
 
 
 def write_clip(root: Path, clip: Clip) -> None:
-    """Write a clip's three files, the video last. Raises `OSError`, e.g. when the disk is full."""
+    """Write a clip's files, the video last. Raises `OSError`, e.g. when the disk is full."""
     video, transcript, alignment = paths_of(root, clip.slot)
     for folder in (video.parent, alignment.parent):
         folder.mkdir(parents=True, exist_ok=True)
     write_text(transcript, transcript_of(clip))
     write_text(alignment, alignment_of(clip))
+    if clip.emotion:
+        write_text(video.with_suffix(".emo"), f"{clip.emotion}\n")
+        write_text(video.with_suffix(".spk"), f"{clip.slot.speaker_name}\n")
     with _renamed_when_done(video) as unfinished:
         try:
             _write_video(unfinished, clip.frames, clip.wave, clip.rate)
@@ -83,6 +88,7 @@ def alignment_of(clip: Clip) -> str:
         "speaker": clip.slot.speaker_name,
         "voice": asdict(clip.voice),
         "photograph": clip.photograph,
+        **({"emotion": clip.emotion} if clip.emotion else {}),
         "frame_rate": FRAME_RATE,
         "words": rows(clip.words),
         "phones": rows(clip.phones),

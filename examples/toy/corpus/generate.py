@@ -108,7 +108,10 @@ def _claim(root: Path, settings: Settings, counts: Mapping[str, int]) -> None:
                     f"{path}: holds {had[split]} clips of {split}, asked for {counts.get(split, 0)}: "
                     "choose another folder (a corpus may grow, not shrink)"
                 )
-    document = {"settings": asdict(settings), "clips": {split: counts.get(split, 0) for split in SPLITS}}
+    named = asdict(settings)
+    if not settings.emotions:
+        del named["emotions"]  # as corpora from before there were emotions have it
+    document = {"settings": named, "clips": {split: counts.get(split, 0) for split in SPLITS}}
     write_text(path, json.dumps(document, indent=2) + "\n")
 
 

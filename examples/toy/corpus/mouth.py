@@ -63,12 +63,12 @@ class Mouth:
         self.seam = upper_inner[MIDDLE] + min(opening / 2, 0.03 * EYE_DISTANCE)
         self.corner = 0.35 * (upper_outer[0] + upper_outer[-1]) / 2 + 0.65 * self.seam
 
-    def lips(self, track: Floats) -> Lips:
-        """The lips in every frame of a viseme track `[T, 7]`."""
+    def lips(self, track: Floats, corner_lift: float = 0.0) -> Lips:
+        """The lips in every frame of a viseme track `[T, 7]`, corners `corner_lift` eye distances higher."""
         jaw, lift, width, thickness, _, _, tuck = (column[:, None] for column in track.T)
         drop = _JAW_DROP * EYE_DISTANCE * np.maximum(jaw, 0) * self.mobility
         rise = _LIP_LIFT * EYE_DISTANCE * np.maximum(lift, 0)
-        corner = self.corner + _CORNER_DROP * EYE_DISTANCE * np.maximum(jaw, 0)
+        corner = self.corner + _CORNER_DROP * EYE_DISTANCE * np.maximum(jaw, 0) - corner_lift * EYE_DISTANCE
         seam = corner + (self.seam - corner) * (1 - ACROSS**2)
         bow = 1 - np.abs(ACROSS) ** 2.2
         upper_inner = seam - (rise + 0.1 * drop) * bow

@@ -1,0 +1,66 @@
+"""`av-ssl classify CHECKPOINT MANIFEST LABELS`: accuracy, mean recall, F1 and the confusion matrix."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from av_ssl.cli.progress import ProgressBar
+from av_ssl.cli.scoring_options import add_scoring_arguments, noise_of
+from av_ssl.compat import prepare
+from av_ssl.errors import DataError
+
+prepare()  # before fairseq is imported
+
+from av_ssl.data.class_labels import ClassList  # noqa: E402
+from av_ssl.data.manifest import Clip, read_manifest  # noqa: E402
+from av_ssl.evaluation.classification import (  # noqa: E402
+    class_scores,
+    confusion_matrix,
+    confusion_table,
+    score_line,
+)
+from av_ssl.evaluation.clips import ClipRunner, load_classifier  # noqa: E402
+from av_ssl.media.files import write_atomically  # noqa: E402
+
+LARGEST_TABLE = 40
+"""Classes of which the confusion matrix is printed."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_scoring_arguments(parser)
+    parser.add_argument(
+        "labels", metavar="LABELS", type=Path, help="one class name a line, e.g. DATA/test.emo"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write 'ID TRUTH FOUND', with tabs between")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify, report; 0 when done."""
+    model = load_classifier(args.checkpoint, args.device)
+    names: list[str] = list(model.class_names)
+    if not names:
+        raise DataError(f"{args.checkpoint}: holds no list of classes; it was trained without labels")
+    classes = ClassList(names, str(args.checkpoint))
+    clips = read_manifest(args.manifest)
+    truth = classes.read(args.labels, clips, training=True)
+    with ProgressBar("clip") as bar:
+        logits = ClipRunner(model, noise_of(args), args.workers).predictions(clips, bar.update)
+    found = np.array([logits[clip.id].argmax() for clip in clips])
+    confusion = confusion_matrix(truth, found, len(classes))
+    print(score_line(class_scores(confusion), int(confusion.sum())))
+    if len(classes) <= LARGEST_TABLE:
+        print(confusion_table(confusion, names))
+    if args.out is not None:
+        write_atomically(args.out, _rows(clips, truth, found, names).encode())
+    return 0
+
+
+def _rows(clips: list[Clip], truth: NDArray[np.int64], found: NDArray[np.int64], names: list[str]) -> str:
+    shown = [*names, "?"]  # -1 is the last
+    rows = zip(clips, truth, found, strict=True)
+    return "".join(f"{clip.id}\t{shown[true]}\t{names[guess]}\n" for clip, true, guess in rows)

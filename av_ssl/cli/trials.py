@@ -1,0 +1,93 @@
+"""`av-ssl trials MANIFEST OUT`: a speaker verification list over the clips of a manifest, in VoxCeleb's
+format.
+
+For clips that no published list covers, such as VoxCeleb2's test clips, which have video.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from av_ssl.cli.arguments import positive
+from av_ssl.compat import prepare
+from av_ssl.errors import DataError
+
+prepare()  # before fairseq is imported
+
+from av_ssl.data.labels import LabelFile  # noqa: E402
+from av_ssl.data.manifest import read_manifest  # noqa: E402
+from av_ssl.evaluation.trials import utterance_key  # noqa: E402
+from av_ssl.media.files import write_atomically  # noqa: E402
+
+Pair = tuple[str, str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "manifest", metavar="MANIFEST", type=Path, help="e.g. DATA/test.tsv, with DATA/test.spk"
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="the list: 'LABEL UTTERANCE UTTERANCE' a line")
+    parser.add_argument(
+        "--number",
+        type=positive,
+        default=10000,
+        help="trials, half of them of one speaker, or as many as there are (default: 10000)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random choice (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the list and say what is in it."""
+    clips = read_manifest(args.manifest)
+    labels = LabelFile(args.manifest.with_suffix(".spk"), clips)
+    by_speaker: dict[str, list[str]] = {}
+    for number, clip in enumerate(clips):
+        by_speaker.setdefault(labels.line(number), []).append(utterance_key(clip.id))
+    rng = random.Random(args.seed)
+    half = args.number // 2
+    same = draw(target_pairs(by_speaker), half, rng)
+    different = draw_across(by_speaker, min(half, len(same)) or half, rng)
+    if not same or not different:
+        raise DataError(
+            f"{args.manifest}: {len(by_speaker)} speakers in {len(clips)} clips give {len(same)} pairs of "
+            f"one and {len(different)} of two; a list needs both"
+        )
+    lines = [f"1 {a} {b}\n" for a, b in same] + [f"0 {a} {b}\n" for a, b in different]
+    rng.shuffle(lines)
+    write_atomically(args.out, "".join(lines).encode())
+    print(
+        f"{args.out}: {len(same)} target and {len(different)} non-target trials, {len(by_speaker)} speakers"
+    )
+    return 0
+
+
+def target_pairs(by_speaker: dict[str, list[str]]) -> list[Pair]:
+    """All pairs of clips of one speaker."""
+    return [
+        (first, second)
+        for clips in by_speaker.values()
+        for position, first in enumerate(clips)
+        for second in clips[position + 1 :]
+    ]
+
+
+def draw(pairs: Sequence[Pair], count: int, rng: random.Random) -> list[Pair]:
+    """`count` of the pairs, or all if there are no more."""
+    return rng.sample(pairs, min(count, len(pairs)))
+
+
+def draw_across(by_speaker: dict[str, list[str]], count: int, rng: random.Random) -> list[Pair]:
+    """Up to `count` different pairs of clips of two speakers; every pair of speakers is equally likely."""
+    speakers = sorted(by_speaker)
+    found: dict[Pair, None] = {}
+    for _ in range(10 * count if len(speakers) > 1 else 0):  # few clips have few pairs, which soon come again
+        first, second = rng.sample(speakers, 2)
+        a, b = sorted((rng.choice(by_speaker[first]), rng.choice(by_speaker[second])))
+        found[a, b] = None
+        if len(found) == count:
+            break
+    return list(found)

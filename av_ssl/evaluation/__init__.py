@@ -1,0 +1,1 @@
+"""Scores of trained classifiers: speaker verification, class recognition."""

@@ -1,0 +1,209 @@
+"""Classifier of whole clips: encoder -> aggregator -> header.
+
+The teachers of LUPI (Hajavi and Etemad, arXiv 2302.02845), and its audio-only baseline.  What of them the
+paper's abstract says is the three parts, and that the aggregator is there in the sequential setting alone;
+everything else is [ours].
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fairseq.dataclass import ChoiceEnum
+from fairseq.models import BaseFairseqModel, register_model
+from torch import Tensor, nn
+
+from av_ssl.data.segments import SegmentBatch
+from av_ssl.errors import DataError
+from av_ssl.models.av_encoder import Source
+from av_ssl.models.clip_encoder import ClipEncoder, ClipEncoderConfig
+from av_ssl.modules.class_header import HEADERS, ClassHeader
+from av_ssl.modules.masked_norm import RowBatchNorm
+from av_ssl.modules.pooling import POOLINGS, make_pooling
+from av_ssl.modules.segments import cut_audio, cut_video
+
+EMBEDDING_LAYERS = ("auto", "encoder", "aggregator", "header")
+
+
+@dataclass
+class ClassifierConfig(ClipEncoderConfig):
+    """Aggregator g and header h.  All [ours]."""
+
+    aggregator: ChoiceEnum(POOLINGS) = field(  # type: ignore[valid-type]
+        default="asp", metadata={"help": "how segments become one vector; in effect with segment_frames"}
+    )
+    aggregate_dim: int = field(
+        default=256,
+        metadata={"help": "channels of the aggregated embedding, behind a linear layer and batch norm"},
+    )
+    header: ChoiceEnum(HEADERS) = field(  # type: ignore[valid-type]
+        default="softmax",
+        metadata={"help": "softmax, or additive (am) or additive angular (aam) margin between classes"},
+    )
+    header_hidden: int = field(default=0, metadata={"help": "channels of the header's hidden layer; 0: none"})
+    header_dropout: float = field(default=0.0, metadata={"help": "dropout behind it"})
+    margin: float = field(default=0.2, metadata={"help": "of am (in cosines) and aam (in radians)"})
+    scale: float = field(default=30.0, metadata={"help": "factor of the cosines of am and aam"})
+    margin_updates: int = field(default=0, metadata={"help": "updates during which the margin rises from 0"})
+    num_classes: int = field(
+        default=0, metadata={"help": "filled in by the task from its list of classes; not for you to set"}
+    )
+
+
+class Aggregator(nn.Module):
+    """The aggregator g: embeddings of segments to one of the clip."""
+
+    def __init__(self, pooling: str, channels: int, output_dim: int) -> None:
+        super().__init__()
+        self.pooling = make_pooling(pooling, channels)
+        self.proj = nn.Linear(self.pooling.output_dim, output_dim)
+        self.norm = RowBatchNorm(output_dim)
+
+    def forward(self, segments: Tensor, empty: Tensor) -> Tensor:
+        """``segments [B, K, D]``, ``empty`` bool ``[B, K]`` -> ``[B, Z]``."""
+        return self.norm(self.proj(self.pooling(segments, empty)))
+
+
+@register_model("av_classifier", dataclass=ClassifierConfig)
+class AVClassifier(BaseFairseqModel):
+    """Classifier of clips from audio, video or both.  Tensors: ``encoder.*``, ``aggregator.*``, ``header.*``.
+
+    Without segments a clip counts as a single one, and its embedding goes straight to the header.
+
+    Args:
+        cfg: see :class:`ClassifierConfig`.
+        load_weights: read the pre-trained encoder's weights.
+        with_header: False for training by embeddings alone.
+    """
+
+    def __init__(self, cfg: ClassifierConfig, load_weights: bool, with_header: bool = True) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.encoder = ClipEncoder(cfg, load_weights)
+        self.aggregator: Aggregator | None = None
+        if cfg.segment_frames > 0:
+            self.aggregator = Aggregator(str(cfg.aggregator), cfg.embed_dim, cfg.aggregate_dim)
+        self.header: ClassHeader | None = None
+        if with_header:
+            self.header = ClassHeader(
+                cfg.aggregate_dim if self.aggregator is not None else cfg.embed_dim,
+                cfg.num_classes,
+                str(cfg.header),
+                cfg.header_hidden,
+                cfg.header_dropout,
+                cfg.margin,
+                cfg.scale,
+                cfg.margin_updates,
+            )
+
+    @classmethod
+    def build_model(cls, cfg: ClassifierConfig, task: Any) -> "AVClassifier":
+        return cls(cfg, load_weights=task.starts_from_pretrained)
+
+    # -- the three parts -------------------------------------------------------------------------------------
+
+    def embed_segments(
+        self,
+        source: Source,
+        padding_mask: Tensor,
+        frame_index: Tensor | None = None,
+        segments: SegmentBatch | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Encode every segment of every clip by itself: ``[B, K, D]``, zero where bool ``[B, K]`` is True.
+
+        Raises:
+            ValueError: the data has segments and the model is none for them, or the other way round.
+        """
+        if (segments is None) != (self.aggregator is None):
+            raise ValueError(
+                f"this model was built for segments of {self.cfg.segment_frames} frames (0: whole clips), "
+                f"the batch has {'no' if segments is None else 'some'}: set task.segment_frames alike"
+            )
+        if segments is None:
+            embedding = self.encoder(source, padding_mask, frame_index)
+            return embedding[:, None], padding_mask.new_zeros(len(embedding), 1)
+        frames, padded, empty = segments["frames"], segments["padding_mask"], segments["empty"]
+        cut: Source = {}
+        for stream in self.encoder.streams:
+            whole = source.get(stream)
+            if whole is not None:
+                cut[stream] = (
+                    cut_audio(whole, frames, padded) if stream == "audio" else cut_video(whole, frames)
+                )
+        embedding = self.encoder(cut, padded, segments["frame_index"])
+        spread = embedding.new_zeros(empty.numel(), embedding.size(-1))
+        spread = spread.index_copy(0, segments["slots"], embedding)
+        return spread.view(*empty.shape, -1), empty
+
+    def aggregate(self, embeddings: Tensor, empty: Tensor) -> Tensor:
+        """``[B, K, D]`` -> what the header gets, ``[B, Z]`` (``[B, D]`` without aggregator)."""
+        return embeddings[:, 0] if self.aggregator is None else self.aggregator(embeddings, empty)
+
+    def forward(
+        self,
+        source: Source,
+        padding_mask: Tensor,
+        frame_index: Tensor | None = None,
+        segments: SegmentBatch | None = None,
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Classify a batch.
+
+        Args:
+            source, padding_mask, frame_index, segments: what the data pipeline gives.
+            target: int64 ``[B]``, for headers with a margin; -1 where the class is unknown.
+
+        Returns:
+            ``enc [B, K, D]`` with ``empty`` bool ``[B, K]``; ``agg [B, Z]`` if there is an aggregator;
+            ``hidden``, ``logits`` and ``margin_logits`` of the header (see
+            :class:`~av_ssl.modules.class_header.HeaderOutput`).
+        """
+        embeddings, empty = self.embed_segments(source, padding_mask, frame_index, segments)
+        clip = self.aggregate(embeddings, empty)
+        return {**self.embeddings(embeddings, empty, clip), **self.classify(clip, target)}
+
+    def embeddings(self, embeddings: Tensor, empty: Tensor, clip: Tensor) -> dict[str, Tensor]:
+        output = {"enc": embeddings, "empty": empty}
+        if self.aggregator is not None:
+            output["agg"] = clip
+        return output
+
+    def classify(self, clip: Tensor, target: Tensor | None) -> dict[str, Tensor]:
+        return {} if self.header is None else self.header(clip, target)._asdict()
+
+    # -- what scoring calls ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def embed(
+        self,
+        source: Source,
+        padding_mask: Tensor,
+        frame_index: Tensor | None = None,
+        segments: SegmentBatch | None = None,
+        layer: str = "auto",
+    ) -> Tensor:
+        """Embeddings float32 ``[B, D]`` by which clips are compared.
+
+        Args:
+            source, padding_mask, frame_index, segments: what the data pipeline gives.
+            layer: ``encoder`` (mean over segments), ``aggregator``, or ``header`` (its hidden layer);
+                ``auto``: the aggregator's if there is one, else the encoder's.
+
+        Raises:
+            DataError: the model has no such layer.
+        """
+        embeddings, empty = self.embed_segments(source, padding_mask, frame_index, segments)
+        if layer == "encoder" or (layer == "auto" and self.aggregator is None):
+            return embeddings.float().sum(1) / (~empty).sum(1, keepdim=True)
+        if layer in ("auto", "aggregator") and self.aggregator is not None:
+            return self.aggregator(embeddings, empty).float()
+        if layer == "header" and self.header is not None and self.cfg.header_hidden:
+            return self.header.hidden(self.aggregate(embeddings, empty)).float()
+        raise DataError(
+            f"layer is {layer!r}: it must be one of {', '.join(EMBEDDING_LAYERS)}, and this model has "
+            f"{'an' if self.aggregator is not None else 'no'} aggregator and a header with "
+            f"{self.cfg.header_hidden} hidden channels"
+        )
+
+    def max_positions(self) -> None:
+        return None

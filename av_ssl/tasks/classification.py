@@ -1,0 +1,223 @@
+"""Classification of whole clips: speakers, emotions."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Optional
+
+import numpy as np
+from fairseq.tasks import register_task
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from av_ssl.data.class_labels import CLASSES, ClassList
+from av_ssl.data.classification_dataset import ClassificationDataset
+from av_ssl.data.clip_reader import ClipReader
+from av_ssl.data.manifest import Clip, keep_by_length, read_manifest, with_lengths
+from av_ssl.data.segments import Segmentation
+from av_ssl.errors import DataError
+from av_ssl.models.pretrained import attach_encoder_config
+from av_ssl.targets.frozen_teacher import FrozenTeacher
+from av_ssl.tasks.audio_visual import STREAMS, AudioVisualTask, AudioVisualTaskConfig, is_training_split
+from av_ssl.tasks.recognition import FEATURE_KEYS
+from av_ssl.tasks.validation_eer import ValidationEER
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ClassificationConfig(AudioVisualTaskConfig):
+    """Keys of labels, crops and segments."""
+
+    label: str = field(
+        default="emo",
+        metadata={
+            "help": "label files are {split}.LABEL, one class name a line, the list of classes is "
+            "classes.LABEL.txt; empty: no labels (training by a teacher's embeddings alone)"
+        },
+    )
+    max_trim_sample_size: Optional[int] = field(
+        default=75,
+        metadata={"help": "frames of a training crop; evaluation takes whole clips; null: whole clips"},
+    )
+    random_crop: bool = field(default=True, metadata={"help": "crop at a random place instead of the start"})
+    segment_frames: int = field(
+        default=0,
+        metadata={"help": "cut clips into segments of so many frames (sequential setting); 0: do not"},
+    )
+    segment_hop: int = field(
+        default=0, metadata={"help": "frames from one segment to the next; 0: segment_frames"}
+    )
+    class_balanced: bool = field(
+        default=False, metadata={"help": "draw the clips of every class equally often in training"}
+    )
+    eer: bool = field(
+        default=False,
+        metadata={
+            "help": "log the equal error rate (%) over all pairs of validation clips, whose labels say who "
+            "speaks: for checkpoint.best_checkpoint_metric=eer"
+        },
+    )
+
+
+@register_task("av_classification", dataclass=ClassificationConfig)
+class ClassificationTask(AudioVisualTask):
+    """Clips with a class each, for ``av_classifier`` and ``lupi_student`` models.
+
+    The names of the classes are stored in the checkpoint as strings, and a checkpoint whose list differs from
+    the data's is refused.
+    """
+
+    cfg: ClassificationConfig
+    dataset_class: ClassVar[type[ClassificationDataset]] = ClassificationDataset
+
+    def __init__(self, cfg: ClassificationConfig) -> None:
+        super().__init__(cfg)
+        self.classes_file = Path(cfg.label_dir or cfg.data) / f"classes.{cfg.label}.txt"
+        self.classes: ClassList | None = None  # decoding may take those of a checkpoint
+        if cfg.label and self.classes_file.exists():
+            self.classes = ClassList.load(self.classes_file)
+        self.starts_from_pretrained = True
+        self.teacher: FrozenTeacher | None = None
+        self.validation_eer = ValidationEER() if cfg.eer else None
+
+    @property
+    def target_dictionary(self) -> None:
+        return None
+
+    def require_classes(self) -> ClassList:
+        """The classes; DataError if neither the data nor a checkpoint gave them."""
+        if self.classes is None:
+            self.classes = ClassList.load(self.classes_file)
+        return self.classes
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build a classifier.
+
+        For training, the encoder is ``model.w2v_path``'s if that is set, and a student gets the teacher of
+        ``model.teacher_path``; neither file is asked for when a checkpoint is loaded.
+        """
+        self.starts_from_pretrained = not from_checkpoint
+        if self.cfg.label and not from_checkpoint:
+            cfg.num_classes = len(self.require_classes())
+        if not from_checkpoint:
+            if cfg.get("w2v_path"):
+                attach_encoder_config(cfg, str(self.cfg.audio_input), str(cfg.streams))
+            if "teacher_path" in cfg and cfg.teacher_path:
+                self.teacher = FrozenTeacher.load(
+                    cfg.teacher_path, str(cfg.target_norm), OmegaConf.to_container(self.cfg), FEATURE_KEYS
+                )
+        return super().build_model(cfg, from_checkpoint)
+
+    # -- data ------------------------------------------------------------------------------------------------
+
+    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **unused: Any) -> None:
+        """Read ``{data}/{split}.tsv`` and its labels.
+
+        Args:
+            task_cfg: configuration stored in the checkpoint that is evaluated; features are made as it says.
+        """
+        cfg = self.cfg
+        for key in (*FEATURE_KEYS, "segment_frames", "segment_hop") if task_cfg is not None else ():
+            if key in task_cfg:
+                cfg[key] = task_cfg[key]
+        train = is_training_split(split)
+        clips, kept = self.read_split(split, cfg)
+        classes = self.read_classes(split, clips, train)
+        segmentation = None
+        if cfg.segment_frames > 0:
+            segmentation = Segmentation(cfg.segment_frames, cfg.segment_hop or cfg.segment_frames)
+        self.datasets[split] = self.make_dataset(
+            split,
+            [clips[index] for index in kept],
+            cfg,
+            train,
+            max_frames=cfg.max_trim_sample_size if train else None,
+            classes=None if classes is None else classes[kept],
+            segmentation=segmentation,
+            class_balanced=cfg.class_balanced,
+        )
+
+    def read_split(self, split: str, cfg: Any) -> tuple[list[Clip], list[int]]:
+        """All clips of a manifest, and the indices of those that have the streams that are to be loaded; for
+        training, of allowed length.
+
+        Raises:
+            DataError: none is left.
+        """
+        clips = with_lengths(read_manifest(Path(cfg.data) / f"{split}.tsv"))
+        longest = cfg.max_sample_size if is_training_split(split) else None
+        streams = STREAMS[str(cfg.modalities)]
+        kept = [
+            index
+            for index in keep_by_length(clips, cfg.min_sample_size, longest)
+            if all(getattr(clips[index], stream) is not None for stream in streams)
+        ]
+        if not kept:
+            raise DataError(
+                f"{Path(cfg.data) / split}.tsv: no clip has {' and '.join(streams)}; set task.modalities to "
+                "what there is"
+            )
+        if len(kept) < len(clips):
+            logger.info("%s: %d of %d clips are used", split, len(kept), len(clips))
+        return clips, kept
+
+    def read_classes(self, split: str, clips: list[Clip], train: bool) -> NDArray[np.int64] | None:
+        if not self.cfg.label:
+            return None
+        path = Path(self.cfg.label_dir or self.cfg.data) / f"{split}.{self.cfg.label}"
+        if self.validation_eer is not None and not train:
+            self.validation_eer.read_names(path, clips)
+        return self.require_classes().read(path, clips, train)
+
+    def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
+        """Clean audio, too, for a teacher."""
+        reader = super().make_reader(split, cfg, train)
+        return dataclasses.replace(reader, clean_audio=self.teacher is not None)
+
+    # -- validation ------------------------------------------------------------------------------------------
+
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        super().begin_valid_epoch(epoch, model)
+        if self.validation_eer is not None:
+            self.validation_eer.clear()
+
+    def valid_step(self, sample: Any, model: Any, criterion: Any) -> tuple[Tensor, int, dict[str, Any]]:
+        result = super().valid_step(sample, model, criterion)
+        if self.validation_eer is not None:
+            self.validation_eer.add(sample, model)
+        return result
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        super().reduce_metrics(logging_outputs, criterion)
+        if self.validation_eer is not None:
+            self.validation_eer.log_placeholder()
+
+    def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
+        """fairseq calls this behind a validation, before its results are printed and compared."""
+        if self.validation_eer is not None:
+            self.validation_eer.write(stats)
+
+    # -- checkpoints -----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.classes is None else {CLASSES: self.classes.names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that a checkpoint was trained with these classes, or take its own.
+
+        Raises:
+            DataError: it was not; its classes would be taken for others.
+        """
+        names = list(state_dict.get(CLASSES) or [])
+        if not names:
+            return
+        if self.classes is None:
+            self.classes = ClassList(names, "the checkpoint")
+        elif self.classes.names != names:
+            raise DataError(
+                f"{self.classes_file}: the checkpoint was trained with other classes ({len(names)}: "
+                f"{', '.join(names[:5])}, ...); use its list, or start anew in another checkpoint.save_dir"
+            )
