@@ -136,12 +136,13 @@ def make_heads(channels: int, shapes: Sequence[Mapping[str, int]], cfg: Any) -> 
 
 
 def attach_teacher_shapes(cfg: Any) -> None:
-    """Fill ``cfg.teacher_shapes`` from the folders, so that the checkpoint loads without them.
+    """Fill ``cfg.teacher_shapes`` from the folders, so that the checkpoint loads without them; models without
+    teachers stay as they are.
 
     Raises:
         DataError: a folder is no teacher's.
     """
-    if not cfg.get("teachers"):
+    if not getattr(cfg, "teachers", None):
         return
     shapes = [TeacherFolder.read(path).shape() for path in cfg.teachers]
     OmegaConf.set_struct(cfg, False)

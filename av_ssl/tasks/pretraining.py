@@ -66,7 +66,7 @@ class PretrainingTask(AudioVisualTask):
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         self.starts_from_pretrained = not from_checkpoint
-        if not from_checkpoint and "teachers" in cfg:
+        if not from_checkpoint:
             attach_teacher_shapes(cfg)
         model = super().build_model(cfg, from_checkpoint)
         self.masking = getattr(model, "masking", None)

@@ -234,17 +234,17 @@ def test_bfloat16_step(folders):
 
 @pytest.mark.slow
 def test_learns_a_handful_of_clips(folders):
-    model = tiny(folders, feature_grad_mult=1.0, modality_dropout=0.0, encoder_embed_dim=32).train()
+    model = tiny(folders, feature_grad_mult=1.0, encoder_layers=1, encoder_embed_dim=32).train()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    batches = [net_input(model, [16] * 4, seed=seed) for seed in range(2)]
+    batches = [net_input(model, [10] * 2, seed=seed) for seed in range(2)]
     for batch in batches:  # the same clips, masked in two ways
         batch["source"] = batches[0]["source"]
     curves: list[list[float]] = []
-    for update in range(200):
+    for update in range(150):
         output = model(**batches[update % 2])
         losses = teacher_losses(output)
         optimizer.zero_grad()
-        (torch.stack([sum(loss) for loss in losses]).sum() / 64).backward()
+        (torch.stack([sum(loss) for loss in losses]).sum() / 20).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         excess = [
