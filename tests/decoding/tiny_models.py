@@ -35,7 +35,12 @@ class Features(FairseqEncoder):
         super().__init__(None)
 
     def forward(
-        self, source: Tensor, padding_mask: Tensor, frame_index: Tensor | None = None, **unused: Any
+        self,
+        source: Tensor,
+        padding_mask: Tensor,
+        frame_index: Tensor | None = None,
+        teachers: Any = None,
+        **unused: Any,
     ) -> dict[str, list[Tensor]]:
         return {"encoder_out": [source.transpose(0, 1)], "encoder_padding_mask": [padding_mask]}
 
