@@ -117,9 +117,11 @@ def report(evidence: Evidence, runs: Runs, command: str) -> str:
 
 
 def compared(comparison: Comparison, runs: Runs) -> list[str]:
-    """Heading and tables; nothing while none of its methods is finished."""
+    """Heading and tables; nothing while none of the methods that it adds to those before is finished."""
+    earlier = COMPARISONS[: COMPARISONS.index(comparison)]
+    known = {method for other in earlier for method in other.methods}
     chosen = {method: runs[method] for method in comparison.methods}
-    if not any(chosen.values()):
+    if not any(of_method for method, of_method in chosen.items() if method not in known):
         return []
     parts = [f"## {comparison.title}", rate_table(chosen, comparison.columns)]
     gains = gain_table(chosen, comparison.columns)
@@ -160,12 +162,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def command_line(args: argparse.Namespace) -> str:
+    """What makes these results again; where they lie does not matter."""
+    words = ["python", "examples/toy/evidence.py", *(["--quick"] if args.quick else [])]
+    words += ["--seeds", *map(str, args.seeds)]
+    if args.methods != list(METHODS):
+        words += ["--methods", *args.methods]
+    return shlex.join(words)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    args = parse(words)
+    args = parse(sys.argv[1:] if arguments is None else arguments)
     out = (args.out or REPOSITORY / "out" / ("evidence-quick" if args.quick else "evidence")).resolve()
     evidence = Evidence(out, QUICK if args.quick else FULL, list(dict.fromkeys(args.seeds)))
-    command = shlex.join(["python", "examples/toy/evidence.py", *words])
+    command = command_line(args)
     results = out if args.quick else REPOSITORY / "examples"
     methods = [METHODS[name] for name in dict.fromkeys(args.methods)]
     evidence.make_corpus(methods)
