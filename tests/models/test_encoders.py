@@ -105,7 +105,7 @@ def test_a_fine_tuned_model_needs_its_file_alone(
     sizes = {"decoder_layers": 1, "decoder_embed_dim": 16, "decoder_ffn_embed_dim": 16}
     cfg = config(HybridConfig, pretrained["video"], "video", **sizes)
     trained = build(HybridModel, cfg, dictionary).eval()
-    values = {**OmegaConf.to_container(cfg), "_name": "hybrid_ctc_attention"}
+    values = {**OmegaConf.to_container(cfg, enum_to_str=True), "_name": "hybrid_ctc_attention"}
     state = {
         "cfg": {"model": values, "task": {"_name": "av_recognition", "modalities": "video"}},
         "model": trained.state_dict(),
