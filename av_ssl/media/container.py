@@ -11,6 +11,9 @@ from av.container import InputContainer
 
 from av_ssl.errors import DataError, MediaError
 
+BOX_HEADER, LONG_BOX_HEADER = 8, 16
+"""Bytes of length and name before each part of an mp4 file (ISO 14496-12)."""
+
 
 class MissingStreamError(MediaError):
     """A file lacks a stream that is needed; `kind` is "video" or "audio"."""
@@ -23,6 +26,7 @@ class MissingStreamError(MediaError):
 @contextlib.contextmanager
 def open_media(path: Path) -> Iterator[InputContainer]:
     """The opened file; whatever FFmpeg complains about, now or while decoding, becomes a MediaError."""
+    check_whole(path)
     try:
         # Absolute, or FFmpeg would take a name such as "http:a.mp4" for an address.
         with av.open(str(path.absolute()), "r") as container:
@@ -34,6 +38,35 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         raise MediaError(
             f"{path}: cannot be decoded ({reason}); replace the file by a whole copy, or remove it"
         ) from error
+
+
+def check_whole(path: Path) -> None:
+    """Raise MediaError for an mp4 or mov file that is shorter than its parts say.
+
+    FFmpeg notices only where a picture is cut in two: a cut in the sound would pass for a shorter clip.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = 0
+            while start + BOX_HEADER <= size:
+                file.seek(start)
+                header = file.read(LONG_BOX_HEADER)
+                if start == 0 and header[4:8] != b"ftyp":
+                    return
+                length = int.from_bytes(header[:4], "big")
+                if length == 1:  # the length follows, in 8 bytes
+                    length = int.from_bytes(header[BOX_HEADER:], "big")
+                if length < BOX_HEADER:  # 0: up to the end of the file; others are no boxes
+                    return
+                start += length
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    if start > size:
+        raise MediaError(
+            f"{path}: ends {start - size} bytes early, it is truncated; replace the file by a whole copy, or "
+            "remove it"
+        )
 
 
 def start_seconds(container: InputContainer) -> float:

@@ -205,8 +205,9 @@ def test_reasons(tmp_path, crop, pictures, sound, reason):
     assert not crop.audio.exists()
 
 
-@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.97, 0.999])
 def test_a_truncated_mp4_is_unreadable(tmp_path, crop, share):
+    """Wherever it is cut: in the index, in a picture, in the sound."""
     path = talking_head(tmp_path / "clip.mp4", frames=30)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     assert crop(path).reason == "unreadable"
