@@ -27,3 +27,20 @@ def share_or_number(text: str) -> float:
     if not (0 <= value < 1 or (value >= 1 and value.is_integer())):
         raise argparse.ArgumentTypeError(f"must be a share below 1 or a whole number, not {value:g}")
     return value
+
+
+def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
+    """Into how many parts the clips of a split are worked on, and how many at a time."""
+    parser.add_argument(
+        "--shards",
+        metavar="N",
+        type=positive,
+        help="parts of a split (default: one for 1000 clips, at least 16)",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=positive,
+        default=available_cores(),
+        help="processes, or jobs at a time on a cluster (default: one a core)",
+    )

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from av_ssl.cli.arguments import available_cores, positive
+from av_ssl.cli.arguments import add_shard_arguments, positive
 from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
 from av_ssl.cli.progress import ProgressBar
 from av_ssl.errors import DataError
@@ -46,19 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fit-share", type=_share, default=0.1, help="share of the clips to fit k-means to (default: 0.1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
-    parser.add_argument(
-        "--shards",
-        metavar="N",
-        type=positive,
-        help="parts of a split (default: one for 1000 clips, at least 16)",
-    )
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=positive,
-        default=available_cores(),
-        help="processes, or jobs at a time on a cluster (default: one a core)",
-    )
+    add_shard_arguments(parser)
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="for the model (default: cpu)"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_ssl.cli.arguments import available_cores, positive
+from av_ssl.cli.arguments import add_shard_arguments, positive
 from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
 from av_ssl.cli.targets import show_stage
 from av_ssl.data.manifest import Clip
@@ -67,19 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="of the teacher (default: float32)"
     )
-    parser.add_argument(
-        "--shards",
-        metavar="N",
-        type=positive,
-        help="parts of a split (default: one for 1000 clips, at least 16)",
-    )
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=positive,
-        default=available_cores(),
-        help="processes, or jobs at a time on a cluster (default: one a core)",
-    )
+    add_shard_arguments(parser)
     add_cluster_arguments(parser)
 
 
