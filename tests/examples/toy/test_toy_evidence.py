@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from evidence import Evidence, document, main, parse, report
-from experiment import QUICK
 from jobs import Runner
 from methods import AV2VEC, METHODS, SCRATCH
+from sizes import QUICK
 
 from .pretend import finish, finish_jobs
 

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from experiment import HERE, QUICK, Corpus, Experiment
+from experiment import HERE, Corpus, Experiment
 from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
 from jobs import Job
-from methods import AV2VEC, AV2VEC_MLM_STAGE, METHODS, SCRATCH, Stage, all_stages
+from methods import AV2VEC, AV2VEC_MLM_STAGE, METHODS, SCRATCH, all_stages
 from omegaconf import OmegaConf
+from sizes import QUICK
+from stages import Stage
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
 

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from experiment import QUICK, Corpus, Experiment
+from experiment import Corpus, Experiment
 from jobs import Job, Runner
 from measures import Cost, logged_work, method_cost, seconds, word_error_rate
 from methods import METHODS, SCRATCH
+from sizes import QUICK
 
 EPOCH = (
     '[2026-01-01 00:00:00,000][train][INFO] - {{"epoch": {}, "train_wpb": "{}", "train_num_updates": "{}"}}\n'

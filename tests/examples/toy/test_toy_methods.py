@@ -15,9 +15,8 @@ from methods import (
     Comparison,
     Method,
     all_stages,
-    label_sets,
-    label_stages,
 )
+from stages import label_sets, label_stages
 
 
 def test_each_training_comes_once_and_after_what_its_labels_need() -> None:
