@@ -58,6 +58,19 @@ def test_labels_are_counted_apart(tmp_path: Path) -> None:
     assert cost.finetuning_seconds == 6.0
 
 
+def test_speech_teachers_are_counted_apart(tmp_path: Path) -> None:
+    experiment, runner = Experiment(tmp_path, Corpus(tmp_path, QUICK, 1), 1), Runner(tmp_path, "commit abc")
+    method = METHODS["distillav"]
+    for number, job in enumerate(experiment.pretraining_jobs([method])):
+        pretend(runner, job, 10.0**number)  # MFCC, HuBERT, its targets, Whisper, its targets, the student
+    for job in experiment.finetuning_jobs([method]):
+        pretend(runner, job, 2.0)
+    cost = method_cost(experiment, runner, method)
+    assert cost.training == Cost(12, 6205, 100_000.0)
+    assert (cost.label_training, cost.clustering_seconds) == (Cost(), 1.0)
+    assert (cost.teacher_training_seconds, cost.teaching_seconds) == (1010.0, 10_100.0)
+
+
 def test_scratch_costs_its_fine_tuning_alone(tmp_path: Path) -> None:
     experiment, runner = Experiment(tmp_path, Corpus(tmp_path, QUICK, 1), 1), Runner(tmp_path, "commit abc")
     for job in experiment.finetuning_jobs([SCRATCH]):
