@@ -194,7 +194,7 @@ class Experiment:
         if method.pseudo_labels:
             data = self.pseudo_label_folder(method.pseudo_labels, "data")
             after.append(self.selection(method.pseudo_labels))
-        return self.training(method.recipe, name, data, schedule.updates, overrides, after)
+        return self.training(method.recipe, name, data, schedule.updates * method.longer, overrides, after)
 
     def training(
         self,
