@@ -24,10 +24,12 @@ class Experiment:
         out: receives checkpoints/, labels/, teachers/, results/ and hydra/.
         corpus: what is trained and tested on.
         seed: of initialisation, batches, masks, noise and clusters.
+        threads: of a pre-training, and of a teacher's.
     """
 
-    def __init__(self, out: Path, corpus: Corpus, seed: int) -> None:
+    def __init__(self, out: Path, corpus: Corpus, seed: int, threads: int = 2) -> None:
         self.out, self.corpus, self.size, self.seed = out, corpus, corpus.size, seed
+        self.threads = threads
 
     def pretraining_jobs(self, methods: Iterable[Method]) -> list[Job]:
         """All that comes before fine-tuning, in an order in which each job finds what it needs."""
@@ -116,7 +118,7 @@ class Experiment:
         command += ["--kind", teacher.kind, "--labels", str(labels.folder)]
         command += ["--updates", str(self.size.teacher_updates), "--seed", str(self.seed)]
         name = f"teacher_{teacher.kind}"
-        return Job(name, tuple(command), threads=2, own_progress=True, after=(labels,), folder=folder)
+        return Job(name, tuple(command), self.threads, own_progress=True, after=(labels,), folder=folder)
 
     def teaching(self, teacher: Teacher) -> Job:
         """What a teacher makes of the clips, and clusters of it."""
@@ -144,7 +146,9 @@ class Experiment:
             overrides.append(self.teachers(stage))
             after += [self.teaching(teacher) for teacher in stage.teachers]
         updates = self.size.pretrain_updates
-        return self.training(stage.config, stage.name, self.corpus.data, updates, overrides, after, threads=2)
+        return self.training(
+            stage.config, stage.name, self.corpus.data, updates, overrides, after, self.threads
+        )
 
     def finetuning(self, method: Method, modalities: str) -> Job:
         overrides = [f"task.modalities={modalities}"]
@@ -164,7 +168,7 @@ class Experiment:
         if method.pseudo_labels:
             data = self.pseudo_label_folder(method.pseudo_labels, "data")
             after.append(self.selection(method.pseudo_labels))
-        return self.training(method.recipe, name, data, schedule.updates, overrides, after)
+        return self.training(method.recipe, name, data, schedule.updates * method.longer, overrides, after)
 
     def training(
         self,
