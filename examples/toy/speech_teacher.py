@@ -48,7 +48,7 @@ class Sound:
 
 
 def read_sounds(data: Path, labels: Path, split: str) -> list[Sound]:
-    """The clips of a split that have sound, cut after ``WINDOW_SECONDS``.
+    """The clips of a split that have sound, cut where labels end and after ``WINDOW_SECONDS``.
 
     Raises:
         DataError: a file cannot be read, manifest and labels do not fit each other, or no clip is left.
@@ -68,7 +68,8 @@ def read_sounds(data: Path, labels: Path, split: str) -> list[Sound]:
                 f"{lines.path}, line {number + 1}: is no list of cluster numbers; make it by `av-ssl targets`"
             ) from None
         if clusters := ids[::LABELS_A_FRAME][:frames]:
-            sounds.append(Sound(wave, torch.tensor(clusters)))
+            heard = (len(clusters) - 1) * HOP + RECEPTIVE_FIELD
+            sounds.append(Sound(wave[:heard], torch.tensor(clusters)))
     if not sounds:
         raise DataError(f"{data / split}.tsv: no clip has sound and labels in {lines.path}")
     return sounds

@@ -60,7 +60,7 @@ def test_every_second_label_belongs_to_a_frame(data: Path) -> None:
     line = (data / "train.km").read_text().splitlines()[0].split()
     sound = read_sounds(data, data, "train")[0]
     assert sound.clusters.tolist() == [int(label) for label in line[::2]]
-    assert len(sound.clusters) == len(sound.wave) // 320 - 1  # the last window does not fill
+    assert len(sound.wave) == 320 * (len(sound.clusters) - 1) + 400
 
 
 def test_long_clips_are_cut(data: Path) -> None:
@@ -68,7 +68,15 @@ def test_long_clips_are_cut(data: Path) -> None:
     lines = (data / "valid.km").read_text().splitlines()
     (data / "valid.km").write_text("\n".join(["1 " * 398, *lines[1:]]) + "\n")
     sound = read_sounds(data, data, "valid")[0]
-    assert (len(sound.wave), len(sound.clusters)) == (48000, 149)
+    assert (len(sound.wave), len(sound.clusters)) == (47760, 149)
+
+
+def test_sound_behind_the_last_label_is_cut(data: Path) -> None:
+    soundfile.write(data / "valid0.wav", np.zeros(32000, np.int16), 16000)
+    sounds = read_sounds(data, data, "valid")
+    frames = [len(sound.clusters) for sound in sounds]
+    logits, _ = KINDS["hubert"](4)([sound.wave for sound in sounds], frames, np.random.default_rng(0))
+    assert len(logits) == sum(frames)
 
 
 def test_clips_without_sound_or_labels_are_left_out(data: Path) -> None:
