@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from av_ssl.cluster import ClusterOptions, run_shards
-from av_ssl.data.manifest import Clip, read_manifest
+from av_ssl.data.manifest import Clip, manifest_part, read_manifest
 from av_ssl.errors import DataError
 from av_ssl.media.files import remove_abandoned, write_atomically
 from av_ssl.targets.feature_shards import DumpJob, dump_shard, is_complete, remove_shards, shards_of
@@ -165,12 +165,11 @@ class TeacherMaker:
     def _write_sample(self, manifest: Path) -> Path:
         """A manifest of clips, drawn at random, that have as many targets as k-means is fitted to."""
         clips = read_manifest(manifest)
-        lines = manifest.read_text(encoding="utf-8").rstrip().split("\n")
         order = np.random.default_rng(self.plan.seed).permutation(len(clips))
         targets = np.cumsum([clips[number].frames * self.settings["per_frame"] for number in order])
         drawn = order[: int(np.searchsorted(targets, self.plan.fit_targets)) + 1]
         path = self.plan.out / f"{SAMPLE}.tsv"
-        content = "\n".join([lines[0], *(lines[number + 1] for number in sorted(drawn))]) + "\n"
+        content = manifest_part(manifest, [clips[number] for number in sorted(drawn)])
         write_atomically(path, content.encode())
         return path
 

@@ -307,7 +307,7 @@ def test_a_checkpoint_needs_a_layer_and_the_other_way_round(targets, checkpoint,
     assert targets("--layer", "2") == 1
     assert "--checkpoint and --layer belong together" in capsys.readouterr().err
     assert targets("--checkpoint", tmp_path / "none.pt", "--layer", "2") == 1
-    assert "none.pt: cannot be read" in capsys.readouterr().err
+    assert "none.pt: there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
