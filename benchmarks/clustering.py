@@ -28,8 +28,8 @@ from av_ssl.media.video import write_video
 from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
 from av_ssl.models.layered_encoder import LayeredEncoder
 from av_ssl.targets.codebook import Codebook
-from av_ssl.targets.feature_shards import one_thread
 from av_ssl.targets.encoder_features import EncoderFeatures
+from av_ssl.targets.feature_shards import one_thread
 from av_ssl.targets.frame_features import FrameFeatures, MfccFeatures
 from av_ssl.targets.kmeans import fit_kmeans
 
