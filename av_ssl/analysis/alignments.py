@@ -1,8 +1,8 @@
 """What is said in each frame: phones with times from alignment files, and the visemes that they pass through.
 
-An alignment is a JSON file `{id}.json` a clip, with `phones`, a list of [label, start, end] in seconds, and, if it
-is known, `speaker`; the toy corpus has them, and any forced aligner's output is quickly brought into this form.
-A table of visemes has a line a viseme, or sequence of visemes: names, a tab, the phones of this kind, all
+An alignment is a JSON file `{id}.json` a clip, with `phones`, a list of [label, start, end] in seconds, and,
+if it is known, `speaker`; the toy corpus has them, and any forced aligner's output is quickly brought into this
+form.  A table of visemes has a line a viseme, or sequence of visemes: names, a tab, the phones of this kind,
 separated by spaces; `-` in place of names stands for phones that the lips do not show:
 
     pbm	p b m
@@ -13,7 +13,7 @@ separated by spaces; `-` in place of names stands for phones that the lips do no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +84,8 @@ def read_alignment(path: Path) -> Alignment:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); an alignment of each clip is needed, {{id}}.json in the "
-            "folder of alignments"
+            f"{path}: cannot be read ({error.strerror}); an alignment of each clip is needed, {{id}}.json in "
+            "the folder of alignments"
         ) from error
     except ValueError as error:
         raise DataError(f"{path}: is no JSON ({error})") from error
@@ -117,8 +117,3 @@ def read_visemes(path: Path) -> dict[str, tuple[str, ...]]:
                 raise DataError(f"{path}, line {number}: phone {phone} is there twice; leave one out")
             table[phone] = () if names.strip() == UNSEEN else tuple(names.split())
     return table
-
-
-def speakers_of(alignments: Sequence[Alignment], clips: Sequence[str]) -> list[str]:
-    """The speaker of each clip; the clip itself where it is unknown."""
-    return [alignment.speaker or clip for alignment, clip in zip(alignments, clips, strict=True)]

@@ -18,8 +18,8 @@ Matrix = NDArray[np.float64]
 def linear_cka(x: Floats, y: Floats) -> float:
     """CKA of features `[N, C]` and `[N, D]` of the same N frames, from 0 to 1.
 
-    With few frames for the channels it is too high: for features that have nothing in common about C D / N
-    over the square root of both effective dimensions.  Take many times more frames than channels.
+    With few frames it is too high: it nears 1 as channels outnumber frames, whatever they hold.  Take many
+    times more frames than channels.
 
     Raises DataError when the numbers of frames differ, or one of the features is constant.
 
@@ -45,8 +45,8 @@ def cka_matrix(x: Floats, y: Floats) -> Matrix:
 def shared_frames(a: FeatureFolder, b: FeatureFolder) -> tuple[Floats, Floats]:
     """Layers `[N, L, C]` and `[N, M, D]` of the frames of the clips that both folders have, matched by time.
 
-    The folder with more frames a second is interpolated linearly at the times of the other, so at 50 Hz a frame
-    of 25 Hz is compared with the mean of the two in it; what only one of them covers is left out.
+    The folder with more frames a second is interpolated linearly at the other's times, so a frame of 25 Hz is
+    compared with the mean of the two of 50 Hz in it; what only one of them covers is left out.
 
     Raises DataError when they have no clip in common.
     """
@@ -67,8 +67,8 @@ def _matched(a: FeatureFolder, b: FeatureFolder, clip: str) -> tuple[Floats, Flo
 
 
 def interpolated(x: Floats, own: Floats, wanted: Floats) -> NDArray[np.float32]:
-    """Features `[n, ...]` at the times `own`, rising, at the times `wanted` `[m]`: `[m, ...]`; at the ends the
-    first and last frame."""
+    """Features `[n, ...]` of the rising times `own` at the times `wanted` `[m]`: `[m, ...]`; beyond the ends
+    the first and last frame."""
     places = np.interp(wanted, own, np.arange(len(own)))
     left = np.floor(places).astype(np.int64)
     right = np.minimum(left + 1, len(own) - 1)

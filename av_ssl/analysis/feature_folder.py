@@ -1,9 +1,9 @@
 """Layers on disk: what a folder of `av-ssl features` holds.
 
-    FOLDER/settings.json            digest of the model's weights, layers, streams, channels C, rate in Hz, dtype, format
+    FOLDER/settings.json            digest of the weights, layers, channels C, rate in Hz, dtype, format, ...
     FOLDER/{subset}.tsv             manifest of the clips
     FOLDER/{subset}.index.tsv       a line a clip: id, its first row, its number of rows n (frames)
-    FOLDER/{subset}.npy             [N, L, C], all clips one after another; np.load(..., mmap_mode="r") maps it
+    FOLDER/{subset}.npy             [N, L, C], clips one after another; np.load(..., mmap_mode="r") maps it
     FOLDER/{subset}.times.npy       float32 [N], seconds: the centre of each frame in its clip
     FOLDER/{subset}/{id}.npz        or, as asked for, a file a clip: features [n, L, C], times [n], layers [L]
 
@@ -119,8 +119,8 @@ def read_index(path: Path, subset: str) -> dict[str, Rows]:
             first, count = map(int, numbers)
         except ValueError:
             raise DataError(
-                f"{path}, line {number}: needed are id, first row and number of rows, with tabs between; make "
-                "the folder again"
+                f"{path}, line {number}: needed are id, first row and number of rows, with tabs between; "
+                "make the folder again"
             ) from None
         if count:
             clips[clip] = Rows(subset, first, count)

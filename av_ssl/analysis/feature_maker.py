@@ -1,6 +1,7 @@
 """From clips to a folder of layers: shards, each whole or not there, then joined.
 
-A killed run goes on where it was, other settings are refused; `av_ssl.analysis.feature_folder` lists the files.
+A killed run goes on where it was, other settings are refused; `av_ssl.analysis.feature_folder` lists the
+files.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class FeatureMaker:
     Attributes:
         settings: what is kept in `settings.json`.
 
-    Raises DataError when a manifest cannot be used, a clip lacks a stream, the model cannot be loaded or lacks a
-    layer, or `plan.out` holds features that were made in another way.
+    Raises DataError when a manifest cannot be used, a clip lacks a stream, the model cannot be loaded or
+    lacks a layer, or `plan.out` holds features that were made in another way.
     """
 
     def __init__(self, plan: FeaturePlan, cluster: ClusterOptions, stage: Stage) -> None:
@@ -114,8 +115,8 @@ class FeatureMaker:
             for stream in self.settings["streams"]:
                 if getattr(clip, stream) is None:
                     raise DataError(
-                        f"{self.plan.data / f'{subset}.tsv'}, line {clip.line}: clip {clip.id} has no {stream}, "
-                        "which the model is given; fill in the column, or name other --modalities"
+                        f"{self.plan.data / f'{subset}.tsv'}, line {clip.line}: clip {clip.id} has no "
+                        f"{stream}, which the model is given; fill in the column, or name other --modalities"
                     )
 
     def _jobs(self, subset: str, clips: list[Clip]) -> list[DumpJob]:
@@ -126,7 +127,8 @@ class FeatureMaker:
             write_atomically(manifest, text)
         if manifest.read_bytes() != text:
             raise DataError(
-                f"{manifest}: lists other clips than are asked for now; delete {plan.out}, or choose another --out"
+                f"{manifest}: lists other clips than are asked for now; delete {plan.out}, or choose another "
+                "--out"
             )
         folder = plan.out / "shards"
         if not (plan.out / f"{subset}{INDEX}").exists():

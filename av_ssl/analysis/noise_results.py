@@ -37,14 +37,14 @@ def read_results(folder: Path, method: str | None = None) -> list[NoiseResult]:
         folder: with `options-{subset}.yaml` and `generate-{subset}.txt`.
         method: its name; None: that of the checkpoint's folder.
 
-    Raises DataError when a file is missing, noise was in a part of the clips only or of no single SNR, or there
-    is no word error rate.
+    Raises DataError when a file is missing, noise was in a part of the clips only or of no single SNR, or
+    there is no word error rate.
     """
     found = sorted(path for path in folder.glob("options-*.yaml") if OPTIONS.fullmatch(path.name))
     if not found:
         raise DataError(
-            f"{folder}: has no options-{{subset}}.yaml; decode again with --task av_recognition, --scoring wer and "
-            "--results-path, or write a table"
+            f"{folder}: has no options-{{subset}}.yaml; decode again with --task av_recognition, --scoring "
+            "wer and --results-path, or write a table"
         )
     results = []
     for path in found:
@@ -75,7 +75,8 @@ def word_error_rate(path: Path) -> float:
 
 
 def read_table(path: Path) -> list[NoiseResult]:
-    """Rows of a table, columns `method`, `snr` in dB or `clean`, `wer` in percent, separated by tabs or commas.
+    """Rows of a table, columns `method`, `snr` in dB or `clean`, `wer` in percent, separated by tabs or
+    commas.
 
     Raises DataError, which names the line, when it cannot be read.
     """
@@ -100,8 +101,8 @@ def read_table(path: Path) -> list[NoiseResult]:
             results.append(NoiseResult(cells["method"], snr, float(cells["wer"])))
         except (KeyError, ValueError):
             raise DataError(
-                f"{path}, line {number}: needed are a method, its SNR in dB or `clean`, and its word error rate "
-                "in percent"
+                f"{path}, line {number}: needed are a method, its SNR in dB or `clean`, and its word error "
+                "rate in percent"
             ) from None
     return results
 
@@ -120,8 +121,8 @@ def _snr(path: Path, probability: float, snr: Any) -> float:
     value = parse_snr(snr)
     if probability < 1 or isinstance(value, tuple):
         raise DataError(
-            f"{path}: noise was in {probability:.0%} of the clips, at {snr} dB; decode with --noise-prob 1 and one "
-            "--noise-snr"
+            f"{path}: noise was in {probability:.0%} of the clips, at {snr} dB; decode with --noise-prob 1 "
+            "and one --noise-snr"
         )
     return value
 

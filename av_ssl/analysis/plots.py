@@ -1,8 +1,8 @@
 """Pictures: frames of layers, similarities of layers, error rates in noise.
 
-Drawn without a screen (Agg); the suffix of the file says which kind it becomes (.png, .svg, .pdf).  Colours are
-those of Okabe and Ito (2008), which the colour-blind can tell apart, with other markers where there are more
-classes than colours.
+Drawn without a screen (Agg); the suffix of the file says which kind it becomes (.png, .svg, .pdf).  Colours
+are those of Okabe and Ito (2008), which the colour-blind can tell apart, the yellow darkened; other markers
+where there are more classes than colours.
 """
 
 from __future__ import annotations
@@ -49,31 +49,27 @@ def draw_frames(
     for row, (kind, values) in zip(axes, labels.items(), strict=True):
         frequent = [name for name, _ in Counter(values.tolist()).most_common(classes)]
         for axis, place in zip(row, points, strict=True):
-            rest = ~np.isin(values, frequent)
-            axis.scatter(
-                *place[rest].T, s=4, color=OTHERS, linewidths=0, label="others" if rest.any() else None
-            )
-            for number, name in enumerate(frequent):
-                style = {
-                    "color": COLOURS[number % len(COLOURS)],
-                    "marker": MARKERS[number // len(COLOURS) % 5],
-                }
-                axis.scatter(*place[values == name].T, s=8, linewidths=0, alpha=0.85, label=name, **style)
-            axis.set(xticks=[], yticks=[])
-            for side in axis.spines.values():
-                side.set_color(OTHERS)
+            scatter_classes(axis, place, values, frequent)
         row[0].set_ylabel(f"by {kind}")
         row[-1].legend(
-            title=kind,
-            loc="center left",
-            bbox_to_anchor=(1.0, 0.5),
-            frameon=False,
-            fontsize=8,
-            markerscale=1.8,
+            title=kind, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, markerscale=1.8
         )
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name)
     return figure
+
+
+def scatter_classes(axis: Any, points: Floats, values: NDArray[np.str_], frequent: Sequence[str]) -> None:
+    """Points `[N, 2]`, of which the frequent classes are coloured and lie above the others."""
+    for number, name in enumerate(frequent):
+        here = points[values == name]
+        axis.scatter(*here.T, s=9, linewidths=0, alpha=0.85, label=name, zorder=2, **style_of(number))
+    others = points[~np.isin(values, frequent)]
+    if len(others):
+        axis.scatter(*others.T, s=5, linewidths=0, color=OTHERS, label="others", zorder=1)
+    axis.set(xticks=[], yticks=[])
+    for side in axis.spines.values():
+        side.set_color(OTHERS)
 
 
 def draw_similarity(
@@ -112,8 +108,8 @@ def draw_noise(methods: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure
     """Word error rate against SNR, a line a method, falling from noise to clean speech.
 
     Args:
-        methods: rates in percent by method and SNR in dB (infinite: clean); of several rates the mean is drawn,
-            with a bar from the lowest to the highest.
+        methods: rates in percent by method and SNR in dB (infinite: clean); of several rates the mean is
+            drawn, with a bar from the lowest to the highest.
     """
     ratios = sorted({snr for rates in methods.values() for snr in rates})
     noisy = [snr for snr in ratios if math.isfinite(snr)]
@@ -126,9 +122,10 @@ def draw_noise(methods: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure
         places = [snr if math.isfinite(snr) else clean for snr in rates]
         means = np.array([mean(values) for values in rates.values()])
         reach = np.array([[m - min(v), max(v) - m] for m, v in zip(means, rates.values(), strict=True)]).T
-        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % 5]}
         bars = reach if reach.any() else None
-        axis.errorbar(places, means, yerr=bars, label=method, capsize=3, elinewidth=1, **style)
+        # A little apart, so that the bars of one place can be told from each other.
+        apart = np.array(places) + 0.03 * step * (number - (len(methods) - 1) / 2)
+        axis.errorbar(apart, means, yerr=bars, label=method, capsize=3, elinewidth=1, **style_of(number))
     shown = {**{snr: f"{snr:g}" for snr in noisy}, **({clean: "clean"} if len(ratios) > len(noisy) else {})}
     axis.set_xticks(list(shown), list(shown.values()))
     axis.set(xlabel="signal-to-noise ratio (dB)", ylabel="word error rate (%)", ylim=(0, None))
@@ -137,6 +134,14 @@ def draw_noise(methods: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
     return figure
+
+
+def style_of(number: int) -> dict[str, str]:
+    """Colour and marker of a class or line."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
+    }
 
 
 def new_figure(width: float, height: float) -> Figure:

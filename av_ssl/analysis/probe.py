@@ -76,8 +76,8 @@ def group_folds(
     names, of_row = np.unique(np.asarray(groups), return_inverse=True)
     if not 2 <= folds <= len(names):
         raise DataError(
-            f"{folds} folds of {len(names)} speakers (or clips, where no speaker is known): take at least 2, and "
-            "at most as many as there are speakers"
+            f"{folds} folds of {len(names)} speakers (or clips, where no speaker is known): take at least 2, "
+            "and at most as many as there are speakers"
         )
     fold_of = np.random.default_rng(seed).permutation(len(names)) % folds
     for fold in range(folds):
@@ -86,12 +86,12 @@ def group_folds(
 
 
 def fitted_labels(x: Floats, labels: NDArray[np.str_], unseen: Floats) -> NDArray[np.str_]:
-    """Labels of `unseen` `[M, C]` by a logistic regression of features `x` `[N, C]` and their labels `[N]`."""
+    """Labels of `unseen` `[M, C]` by a logistic regression of features `x` `[N, C]` and their labels."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     if len(np.unique(labels)) < 2:
-        raise DataError(f"all {len(labels)} training frames are of one class, {labels[0]}: nothing to learn")
+        raise DataError(f"all {len(labels)} training frames are of one class, {labels[0]}")
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     deviation = np.where(deviation > 0, deviation, 1.0)
     classifier = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=ITERATIONS, tol=1e-3)

@@ -18,7 +18,7 @@ from av_ssl.analysis.cka import cka_matrix, shared_frames
 from av_ssl.analysis.feature_folder import FeatureFolder
 from av_ssl.analysis.labelled_frames import labelled_frames, shared_clips
 from av_ssl.analysis.noise_results import NoiseResult, by_method, read_results, read_table
-from av_ssl.analysis.plots import check_suffix, draw_frames, draw_noise, draw_similarity, save
+from av_ssl.analysis.plots import COLOURS, check_suffix, draw_frames, draw_noise, draw_similarity, save
 from av_ssl.analysis.projection import METHODS, project
 from av_ssl.cli.arguments import positive
 from av_ssl.cli.probe import add_label_arguments, titles
@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "results",
         metavar="[NAME=]RESULTS",
         nargs="+",
-        help="folder that fairseq-generate wrote (--results-path), or a table with the columns method, snr, wer; "
-        "several of one name and SNR are averaged (default name: that of the checkpoint's folder)",
+        help="folder that fairseq-generate wrote (--results-path), or a table with the columns method, snr, "
+        "wer; several of one name and SNR are averaged (default name: that of the checkpoint's folder)",
     )
     noise.set_defaults(draw=_noise)
     for kind in kinds.choices.values():
@@ -70,7 +70,11 @@ def _add_frames(frames: argparse.ArgumentParser) -> None:
         "--frames", metavar="N", type=positive, default=2000, help="drawn at random (default: 2000)"
     )
     frames.add_argument(
-        "--classes", metavar="N", type=positive, default=12, help="that are coloured (default: 12)"
+        "--classes",
+        metavar="N",
+        type=positive,
+        default=len(COLOURS),
+        help=f"the most frequent ones, which are coloured (default: {len(COLOURS)})",
     )
     frames.add_argument("--only", choices=("phone", "viseme"), help="colour by one of them (default: both)")
     frames.add_argument("--seed", type=int, default=0, help="of the draw and the layout (default: 0)")
@@ -90,7 +94,7 @@ def _frames(args: argparse.Namespace) -> str:
     rates = {folder.rate for folder in folders}
     if len(rates) > 1:
         raise DataError(
-            f"frames of {' and '.join(f'{rate:g}' for rate in sorted(rates))} Hz cannot be shown side by side; "
+            f"frames of {' and '.join(f'{rate:g}' for rate in sorted(rates))} Hz cannot stand side by side; "
             "draw a picture of each"
         )
     visemes = None if args.visemes is None else read_visemes(args.visemes)
@@ -137,7 +141,7 @@ def _similarity(args: argparse.Namespace) -> str:
 def _noise(args: argparse.Namespace) -> str:
     results: list[NoiseResult] = []
     for text in args.results:
-        name, equals, path = text.rpartition("=")
+        name, _, path = text.rpartition("=")
         if Path(path).suffix in TABLES and Path(path).is_file():
             results += [NoiseResult(name or row.method, row.snr, row.rate) for row in read_table(Path(path))]
         else:

@@ -1,6 +1,6 @@
 """`av-ssl probe FOLDER...`: accuracy of linear probes for phones and visemes, by layer.
 
-av-ssl probe FEATURES/random FEATURES/av2vec --alignments CORPUS/alignments --visemes examples/toy/corpus/visemes.tsv
+av-ssl probe FEATURES/random FEATURES/av2vec --alignments CORPUS/alignments --visemes visemes.tsv
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         type=positive,
         default=4,
-        help="parts that the speakers are drawn into; each is tested on by a probe of the others (default: 4)",
+        help="parts that the speakers are drawn into; each is tested by a probe of the others (default: 4)",
     )
     parser.add_argument(
         "--frames", metavar="N", type=positive, help="drawn at random, to be faster (default: all)"
@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
                     done += 1
         bar.update(done, total)
     print(
-        f"Accuracy in % of linear probes on {len(frames)} frames of {len(clips)} clips, tested on speakers that "
-        f"they were not trained on, {args.folds} folds; in parentheses lowest and highest fold."
+        f"Accuracy in % of linear probes on {len(frames)} frames of {len(clips)} clips, tested on speakers "
+        f"that they were not trained on, {args.folds} folds; in parentheses lowest and highest fold."
     )
     for kind, of_kind in scores.items():
         classes = len(set(frames.labels[kind]))
