@@ -1,9 +1,9 @@
 """What is said in each frame: phones with times from alignment files, and the visemes that they pass through.
 
 An alignment is a JSON file `{id}.json` a clip, with `phones`, a list of [label, start, end] in seconds, and,
-if it is known, `speaker`; the toy corpus has them, and any forced aligner's output is quickly brought into this
-form.  A table of visemes has a line a viseme, or sequence of visemes: names, a tab, the phones of this kind,
-separated by spaces; `-` in place of names stands for phones that the lips do not show:
+if it is known, `speaker`; the toy corpus has them, and any forced aligner's output is quickly brought into
+this form.  A table of visemes has a line a viseme, or sequence of visemes: names, a tab, the phones of this
+kind, separated by spaces; `-` in place of names stands for phones that the lips do not show:
 
     pbm	p b m
     ah ee	aI

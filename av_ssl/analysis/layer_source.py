@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from av_ssl.data.reading import FRAME_RATE
+import numpy as np
+from numpy.typing import NDArray
+
+from av_ssl.data.manifest import Clip
+from av_ssl.data.reading import FRAME_RATE, SAMPLES_PER_FRAME, read_wave
 from av_ssl.errors import DataError
 from av_ssl.targets.encoder_features import EncoderFeatures, open_encoder
 from av_ssl.targets.frame_features import FrameFeatures, device_of
@@ -82,6 +86,30 @@ class LayerSource:
         layers = "all" if self.layers is None else ",".join(map(str, self.layers))
         spec = TeacherSpec(str(self.checkpoint), layers, norm="none", combine="stack")
         return TeacherSource(spec, self.device if self.device == "cuda" else "cpu")
+
+
+def clip_features(
+    checkpoint: Path,
+    video: Path | None = None,
+    audio: Path | None = None,
+    layers: tuple[int, ...] | None = None,
+    modalities: str | None = None,
+) -> NDArray[np.float32]:
+    """Layers `[n, L, C]` of one clip; see `av_ssl.features`."""
+    if modalities is None and (video is None or audio is None):
+        modalities = "audio" if video is None else "video"
+    source = LayerSource(checkpoint, layers, modalities)
+    settings = source.settings()
+    given = {"audio": audio, "video": video}
+    for stream in settings["streams"]:
+        if given[stream] is None:
+            raise DataError(
+                f"{checkpoint} is given {' and '.join(settings['streams'])}; name a file of {stream}"
+            )
+    samples = 0 if audio is None else len(read_wave(audio))
+    clip = Clip("clip", video, audio, samples // SAMPLES_PER_FRAME, samples, line=0)
+    found = source.open().of(clip)
+    return found.reshape(len(found), len(settings["layers"]), settings["channels"])
 
 
 def _speech_settings(features: TeacherFeatures) -> dict[str, Any]:

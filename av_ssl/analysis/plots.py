@@ -136,7 +136,7 @@ def draw_noise(methods: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure
     return figure
 
 
-def style_of(number: int) -> dict[str, str]:
+def style_of(number: int) -> dict[str, Any]:
     """Colour and marker of a class or line."""
     return {
         "color": COLOURS[number % len(COLOURS)],

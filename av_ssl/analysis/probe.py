@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 
 from av_ssl.analysis.feature_folder import Floats
 from av_ssl.errors import DataError
@@ -87,9 +89,6 @@ def group_folds(
 
 def fitted_labels(x: Floats, labels: NDArray[np.str_], unseen: Floats) -> NDArray[np.str_]:
     """Labels of `unseen` `[M, C]` by a logistic regression of features `x` `[N, C]` and their labels."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     if len(np.unique(labels)) < 2:
         raise DataError(f"all {len(labels)} training frames are of one class, {labels[0]}")
     mean, deviation = x.mean(axis=0), x.std(axis=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.manifold import TSNE
 
 from av_ssl.analysis.feature_folder import Floats
 from av_ssl.errors import DataError
@@ -22,15 +23,13 @@ def project(x: Floats, method: str, seed: int = 0) -> NDArray[np.float32]:
     """
     if len(x) < 4:
         raise DataError(f"{len(x)} frames are too few to be laid out; take at least 4")
-    x = np.asarray(x, np.float64)
-    deviation = x.std(axis=0)
-    x = (x - x.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
-    components = principal_components(x, 2 if method == "pca" else PRINCIPAL_COMPONENTS)
+    centred = np.asarray(x, np.float64) - np.mean(x, axis=0, dtype=np.float64)
+    deviation = centred.std(axis=0)
+    scaled = centred / np.where(deviation > 0, deviation, 1.0)
+    components = principal_components(scaled, 2 if method == "pca" else PRINCIPAL_COMPONENTS)
     if method == "pca":
         return components.astype(np.float32)
     if method == "tsne":
-        from sklearn.manifold import TSNE
-
         perplexity = min(30.0, (len(x) - 1) / 3)
         layout = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
         return np.asarray(layout.fit_transform(components), np.float32)

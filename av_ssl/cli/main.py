@@ -42,6 +42,7 @@ EXTRAS = {
     "cv2": "preprocess",
     "tqdm": "preprocess",
     "sentencepiece": "preprocess",
+    "matplotlib": "plot",
     "sklearn": "clusters",
 }
 INTERRUPTED = 130  # exit status of a command ended by Ctrl-C

@@ -72,6 +72,8 @@ class FrontEnds(nn.Module):
     Tensors: ``audio.*``, ``video.*`` and, with both, ``fusion.*``.
     """
 
+    output_dim: int
+
     def __init__(self, cfg: ClipEncoderConfig, streams: tuple[str, ...]) -> None:
         super().__init__()
         channels = self.output_dim = cfg.frontend_dim
