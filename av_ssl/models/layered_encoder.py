@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,9 @@ class LayeredEncoder:
     @property
     def channels(self) -> int:
         """C."""
-        if isinstance(self.encoder, FrontEnds):
-            return self.encoder.output_dim
-        return int(self.encoder.cfg.encoder_embed_dim)
+        if isinstance(self.encoder, AudioVisualEncoder | RavenEncoder):
+            return int(self.encoder.cfg.encoder_embed_dim)
+        return cast(FrontEnds, self.encoder).output_dim
 
     @property
     def device(self) -> torch.device:
