@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,7 @@ class FeatureFolder:
                     frames = file["features"]
             else:
                 frames = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise DataError(f"{path}: cannot be read ({error}); make the folder again") from error
         wanted = (count, len(self.layers), self.settings["channels"])
         if frames.shape != wanted:

@@ -28,7 +28,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B
 MARKERS = ("o", "^", "s", "X", "D")
 OTHERS = "#D9D9D9"
 SUFFIXES = (".png", ".svg", ".pdf")
-DOTS_PER_INCH = 110
+DOTS_PER_INCH = 100
 PANEL = 3.3
 """Inches."""
 

@@ -14,7 +14,6 @@ from av_ssl.analysis.labelled_frames import labelled_frames, shared_clips
 from av_ssl.analysis.probe import ProbeScore, probe
 from av_ssl.cli.arguments import positive
 from av_ssl.cli.progress import ProgressBar
-from av_ssl.errors import DataError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,11 +81,8 @@ def run(args: argparse.Namespace) -> int:
 
 def titles(folders: list[Path]) -> list[str]:
     """Names of folders that tell them apart: the last parts of their paths."""
-    paths = [path.absolute() for path in folders]
-    if len(set(paths)) < len(paths):
-        raise DataError("a folder is named twice; name each once")
-    parts = 1
-    while len({path.parts[-parts:] for path in paths}) < len(paths):
+    paths, parts = [path.absolute() for path in folders], 1
+    while len({path.parts[-parts:] for path in paths}) < len(set(paths)):
         parts += 1
     return ["/".join(path.parts[-parts:]) for path in paths]
 
