@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,7 @@ class LayerSource:
         Raises DataError, see `open`.
         """
         if self.of_speech:
-            teacher = self._speech_model().open()
-            return _speech_settings(teacher)
+            return _speech_settings(replace(self, device="cpu")._speech_model().open())
         encoder, task_cfg = open_encoder(self.checkpoint, self.modalities, "cpu", self.untrained)
         layers = range(encoder.depth + 1) if self.layers is None else self.layers
         opened = EncoderFeatures(encoder, task_cfg, layers, str(self.checkpoint))
@@ -85,7 +84,7 @@ class LayerSource:
     def _speech_model(self) -> TeacherSource:
         layers = "all" if self.layers is None else ",".join(map(str, self.layers))
         spec = TeacherSpec(str(self.checkpoint), layers, norm="none", combine="stack")
-        return TeacherSource(spec, self.device if self.device == "cuda" else "cpu")
+        return TeacherSource(spec, self.device)
 
 
 def clip_features(

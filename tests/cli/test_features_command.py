@@ -17,7 +17,7 @@ from av_ssl.data.manifest import read_manifest
 from av_ssl.errors import DataError
 from av_ssl.targets.feature_shards import dump_shard
 from av_ssl.targets.frame_features import FeatureSpec
-from tests.models.raven_layout import published
+from tests.models import raven_layout
 from tests.targets.small_corpus import write_checkpoint, write_data
 
 
@@ -43,7 +43,7 @@ def features(data, tmp_path):
 
 
 def raven_file(path: Path, modality: str) -> Path:
-    torch.save(published(modality), path)
+    torch.save(raven_layout.published(modality), path)
     return path
 
 
@@ -119,6 +119,27 @@ def test_ravens_encoders_which_hear_waveforms(modality, features, tmp_path, caps
     frames = FeatureFolder(tmp_path / "features").features("valid_1")
     assert frames.shape == (11, 3, 16)
     assert np.isfinite(frames).all()
+
+
+def test_one_of_two_students_that_ravens_pretraining_left(features, tmp_path, capsys):
+    cfg = {
+        "model": {"_name": "raven", **raven_layout.TINY, **raven_layout.PREDICTORS},
+        "task": {
+            "_name": "av_pretraining",
+            "audio_input": "waveform",
+            "image_crop_size": 22,
+            "modalities": "av",
+        },
+        "criterion": {"_name": "raven"},
+    }
+    torch.save(
+        {"args": None, "cfg": cfg, "model": raven_layout.pretrained().state_dict()}, tmp_path / "raven.pt"
+    )
+    assert features(tmp_path / "raven.pt") == 1
+    assert "name --modalities: RavenModel of" in capsys.readouterr().err
+    for stream in ("audio", "video"):
+        assert features(tmp_path / "raven.pt", "--modalities", stream, out=stream) == 0
+        assert FeatureFolder(tmp_path / stream).features("valid_1").shape == (11, 3, 16)
 
 
 def test_a_speech_model_at_50_hz(features, data, tmp_path):

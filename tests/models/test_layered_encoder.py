@@ -5,21 +5,10 @@ import torch
 
 from av_ssl.errors import DataError
 from av_ssl.models.layered_encoder import find_encoder, stored_modalities
-from av_ssl.models.raven import RavenModel
-from av_ssl.models.raven_config import RavenConfig
 from av_ssl.models.raven_encoder import RavenEncoder, RavenEncoderConfig
 from tests.models import raven_layout
 from tests.models.classifiers import classifier, student
 from tests.models.helpers import source, tiny_av2vec
-
-
-def raven_students():
-    from omegaconf import OmegaConf
-
-    sizes = {"predictor_embed_dim": 12, "predictor_ffn_embed_dim": 24, "predictor_attention_heads": 2}
-    cfg = OmegaConf.merge(OmegaConf.structured(RavenConfig()), {**raven_layout.TINY, **sizes})
-    torch.manual_seed(0)
-    return RavenModel(cfg).eval()
 
 
 def one_clip(frames=7):
@@ -61,7 +50,7 @@ def test_layers_of_ravens_encoder(modality):
 
 
 def test_of_ravens_two_students_one_is_chosen():
-    model = raven_students()
+    model = raven_layout.pretrained()
     assert find_encoder(model, "audio", "x.pt").encoder is model.audio_student
     assert find_encoder(model, "video", "x.pt").encoder is model.video_student
     model.task_cfg = {"modalities": "av"}
