@@ -7,8 +7,7 @@ files.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from av_ssl.analysis.feature_folder import INDEX, SETTINGS, Floats, frame_times, npz_file
 from av_ssl.analysis.layer_source import LayerSource
-from av_ssl.cluster import ClusterOptions, run_shards
+from av_ssl.cluster import ClusterOptions
 from av_ssl.data.manifest import Clip, manifest_part, read_manifest
 from av_ssl.errors import DataError
 from av_ssl.media.files import atomic_file, remove_abandoned, write_atomically
@@ -31,11 +30,9 @@ from av_ssl.targets.feature_shards import (
     shards_of,
 )
 from av_ssl.targets.kept_settings import digest, keep_settings
+from av_ssl.targets.stages import Stage, StageRunner
 from av_ssl.targets.target_plan import CLIPS_A_SHARD, LEAST_SHARDS
 
-Progress = Callable[[int, int], None]
-Stage = Callable[[str], AbstractContextManager[Progress]]
-"""Called with what begins; gives what is told how many shards are done, of how many."""
 FORMATS = ("npy", "npz")
 
 
@@ -80,7 +77,8 @@ class FeatureMaker:
     """
 
     def __init__(self, plan: FeaturePlan, cluster: ClusterOptions, stage: Stage) -> None:
-        self.plan, self.cluster, self.stage = plan, cluster, stage
+        self.plan = plan
+        self.work = StageRunner(cluster, plan.out / "logs", stage)
         chosen = {subset: self._choose(subset) for subset in plan.subsets}
         self.settings = {**plan.source.settings(), "dtype": plan.dtype, "format": plan.form}
         for subset, clips in chosen.items():
@@ -97,7 +95,7 @@ class FeatureMaker:
                 continue
             clips = read_manifest(jobs[0].manifest)
             todo = [job for job in jobs if not is_complete(job, clips)]
-            self._work(subset, todo, len(jobs))
+            self.work(f"layers of {subset}", dump_shard, todo, len(jobs))
             self._join(subset, clips)
         shutil.rmtree(plan.out / "logs", ignore_errors=True)
         return {subset: self._summary(subset) for subset in plan.subsets}
@@ -139,19 +137,6 @@ class FeatureMaker:
             DumpJob(shard, manifest, plan.source, bad_clips, plan.dtype)
             for shard in shards_of(folder, subset, count)
         ]
-
-    def _work(self, subset: str, jobs: list[DumpJob], total: int) -> None:
-        if not jobs:
-            return
-        done = total - len(jobs)
-        with self.stage(f"layers of {subset}") as progress:
-            run_shards(
-                dump_shard,
-                jobs,
-                self.cluster,
-                self.plan.out / "logs",
-                lambda finished, _: progress(done + finished, total),
-            )
 
     def _join(self, subset: str, clips: list[Clip]) -> None:
         """Bring the shards of a subset into the form that is asked for; the index comes last."""
