@@ -39,7 +39,7 @@ class Size:
     clusters: int
 
 
-# What was learned without labels is left alone while the new head learns its first bit: moved by a head that knows
+# What was learned without labels rests while the new head learns its first bit: moved by a head that knows
 # nothing, most of it is lost. Lip-readers lose by moving the front-end at all.
 FULL_FINETUNING = {
     "video": FineTuning(900, frozen=300, frozen_front_end=True),
