@@ -30,14 +30,14 @@ class Size:
 # What was learned without labels rests while the new head learns its first bit: moved by a head that knows
 # nothing, most of it is lost. Lip-readers lose by moving the front-end at all.
 FULL_FINETUNING = {
-    "video": FineTuning(900, frozen=300, frozen_front_end=True),
-    "audio": FineTuning(900, frozen=300),
-    "av": FineTuning(450, frozen=150),
+    "video": FineTuning(900, frozen=150, frozen_front_end=True),
+    "audio": FineTuning(900, frozen=150),
+    "av": FineTuning(450, frozen=75),
 }
 QUICK_FINETUNING = {
-    "video": FineTuning(12, frozen=4, frozen_front_end=True),
-    "audio": FineTuning(12, frozen=4),
-    "av": FineTuning(12, frozen=4),
+    "video": FineTuning(12, frozen=2, frozen_front_end=True),
+    "audio": FineTuning(12, frozen=2),
+    "av": FineTuning(12, frozen=2),
 }
 FULL = Size(
     700, 100, 100, 40, pretrain_updates=900, finetune=FULL_FINETUNING, clusters=50, teacher_updates=600
