@@ -160,6 +160,8 @@ class Experiment:
         schedule = self.size.finetune[modalities]
         if method.pretrained and schedule.frozen:
             overrides.append(f"+model.freeze_finetune_updates={schedule.frozen}")
+        if method.pretrained and schedule.frozen_front_end:
+            overrides.append("model.feature_grad_mult=0")
         overrides += method.finetuning
         if method.distilled:
             overrides.append(self.teachers(method.stage))

@@ -147,19 +147,19 @@ HYBRID = decoded("hybrid", "CTC 0.1 + attention 0.9", 0.1)
 # Twelve times the clips are far from learned in the updates of the others.
 REAL_LABELS = Method(
     "av2vec_longer",
-    "AV2vec, real labels, 3 times the updates",
+    "AV2vec, real labels, twice the updates",
     AV2VEC_STAGE,
     conditions=(("video", "clean"),),
-    longer=3,
+    longer=2,
 )
 SELF_TRAINED = Method(
     "self_training",
-    "AV2vec, real and pseudo-labels, 3 times the updates",
+    "AV2vec, real and pseudo-labels, twice the updates",
     AV2VEC_STAGE,
     conditions=(("video", "clean"),),
     baseline=REAL_LABELS,
     pseudo_labels=PseudoLabels(AV2VEC, "audio", keep=0.5),
-    longer=3,
+    longer=2,
 )
 
 
