@@ -112,9 +112,9 @@ class LupiExperiment:
         data = corpus.mispaired if training.mispaired else corpus.data
         updates = corpus.size.updates[training.recipe]
         command = ["fairseq-hydra-train", "--config-dir", str(RECIPES), "--config-name", training.recipe]
-        command += [f"task.data={data}", f"common.user_dir={PLUGIN}", f"+common.seed={self.seed}"]
+        command += [f"task.data={data}", f"common.user_dir={PLUGIN}", f"common.seed={self.seed}"]
         command += [f"optimization.max_update={updates}", f"checkpoint.save_dir={folder}"]
-        command += ["+dataset.disable_validation=true", f"hydra.run.dir={self.out / 'hydra' / name}"]
+        command += ["dataset.disable_validation=true", f"hydra.run.dir={self.out / 'hydra' / name}"]
         command += [f"+task.noise_wav={corpus.data / 'noise'}", f"+task.noise_prob={FINETUNING_NOISE}"]
         if training.mispaired:
             command.append(f"+task.label_dir={corpus.data}")
