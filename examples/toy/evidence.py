@@ -29,13 +29,14 @@ class Evidence:
 
     Args:
         out: receives corpus/, data/ and, for each seed, a folder like that of the demo.
+        threads: of a pre-training.
     """
 
-    def __init__(self, out: Path, size: Size, seeds: Sequence[int]) -> None:
+    def __init__(self, out: Path, size: Size, seeds: Sequence[int], threads: int = 2) -> None:
         self.out, self.version = out, commit()
         self.corpus = Corpus(out, size, CORPUS_SEED)
         self.seeds = {
-            seed: (Experiment(folder, self.corpus, seed), Runner(folder, self.version))
+            seed: (Experiment(folder, self.corpus, seed, threads), Runner(folder, self.version))
             for seed, folder in ((seed, out / f"seed_{seed}") for seed in seeds)
         }
 
@@ -159,6 +160,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
         help=f"those to run, of {', '.join(METHODS)} (default: all); the tables have all that is finished",
     )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=2, help="of a pre-training (default: 2)")
     parser.add_argument("--out", type=Path, help="output folder (default: out/evidence or -quick here)")
     return parser.parse_args(arguments)
 
@@ -167,6 +169,7 @@ def command_line(args: argparse.Namespace) -> str:
     """What makes these results again; where they lie does not matter."""
     words = ["python", "examples/toy/evidence.py", *(["--quick"] if args.quick else [])]
     words += ["--seeds", *map(str, args.seeds)]
+    words += [] if args.threads == 2 else ["--threads", str(args.threads)]
     if args.methods != list(METHODS):
         words += ["--methods", *args.methods]
     return shlex.join(words)
@@ -175,7 +178,7 @@ def command_line(args: argparse.Namespace) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(sys.argv[1:] if arguments is None else arguments)
     out = (args.out or REPOSITORY / "out" / ("evidence-quick" if args.quick else "evidence")).resolve()
-    evidence = Evidence(out, QUICK if args.quick else FULL, list(dict.fromkeys(args.seeds)))
+    evidence = Evidence(out, QUICK if args.quick else FULL, list(dict.fromkeys(args.seeds)), args.threads)
     command = command_line(args)
     results = out if args.quick else REPOSITORY / "examples"
     methods = [METHODS[name] for name in dict.fromkeys(args.methods)]

@@ -85,10 +85,12 @@ class Experiment:
         out: receives checkpoints/, labels/, results/ and hydra/.
         corpus: what is trained and tested on.
         seed: of initialisation, batches, masks, noise and clusters.
+        threads: of a pre-training.
     """
 
-    def __init__(self, out: Path, corpus: Corpus, seed: int) -> None:
+    def __init__(self, out: Path, corpus: Corpus, seed: int, threads: int = 2) -> None:
         self.out, self.corpus, self.size, self.seed = out, corpus, corpus.size, seed
+        self.threads = threads
 
     def pretraining_jobs(self, methods: Iterable[Method]) -> list[Job]:
         """All that comes before fine-tuning, in an order in which each job finds what it needs."""
@@ -172,7 +174,9 @@ class Experiment:
             overrides.append(f"+task.label_rate={stage.labels.rate}")
             after.append(self.clustering(stage.labels))
         updates = self.size.pretrain_updates
-        return self.training(stage.config, stage.name, self.corpus.data, updates, overrides, after, threads=2)
+        return self.training(
+            stage.config, stage.name, self.corpus.data, updates, overrides, after, self.threads
+        )
 
     def finetuning(self, method: Method, modalities: str) -> Job:
         overrides = [f"task.modalities={modalities}"]
@@ -190,7 +194,7 @@ class Experiment:
         if method.pseudo_labels:
             data = self.pseudo_label_folder(method.pseudo_labels, "data")
             after.append(self.selection(method.pseudo_labels))
-        return self.training(method.recipe, name, data, schedule.updates, overrides, after)
+        return self.training(method.recipe, name, data, schedule.updates * method.longer, overrides, after)
 
     def training(
         self,
