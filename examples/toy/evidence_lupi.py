@@ -216,6 +216,7 @@ def command_line(args: argparse.Namespace) -> str:
     """What makes these results again; where they lie does not matter."""
     words = ["python", "examples/toy/evidence_lupi.py", *(["--quick"] if args.quick else [])]
     words += ["--seeds", *map(str, args.seeds)]
+    words += [] if args.at_once == 2 else ["--at-once", str(args.at_once)]
     if args.methods != list(NAMES):
         words += ["--methods", *args.methods]
     return shlex.join(words)

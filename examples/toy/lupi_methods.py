@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-SEGMENTED = ("+task.segment_frames=15", "+model.aggregate_dim=64")
-"""The sequential setting: clips of some 45 frames are cut into three segments."""
+SEGMENTED = ("+task.segment_frames=10", "+model.aggregate_dim=64")
+"""The sequential setting: crops of 25 frames are cut into three segments, test clips into some five."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_all_methods_get_as_many_updates_as_their_recipe_says(corpus: EmotionCor
 
 def test_segments_are_those_of_the_teacher(corpus: EmotionCorpus) -> None:
     found = trainings(corpus, EMOTION, "sequential")
-    assert {each["+task.segment_frames"] for each in found.values()} == {"15"}
+    assert {each["+task.segment_frames"] for each in found.values()} == {"10"}
     assert "+task.segment_frames" not in trainings(corpus, EMOTION, "embeddings")["teacher"]
 
 
@@ -136,7 +136,9 @@ def test_plus_signs_mark_the_keys_that_the_recipe_does_not_name(corpus: EmotionC
         recipe = OmegaConf.to_container(OmegaConf.merge(*parts))
         for key in overrides(job):
             group, name = key.removeprefix("+").split(".", 1)
-            known = name in recipe[group] if group in ("task", "model", "criterion") else True  # fairseq's own
+            known = (
+                name in recipe[group] if group in ("task", "model", "criterion") else True
+            )  # fairseq's own
             assert known == (not key.startswith("+")), (job.name, key)
 
 
