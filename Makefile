@@ -66,9 +66,11 @@ demo-quick: install ## the same in a few minutes, to see that it runs
 
 evidence: install ## every method against training from scratch, three seeds: examples/RESULTS.md (hours)
 	$(BIN)/python examples/toy/evidence.py
+	$(BIN)/python examples/toy/evidence_lupi.py
 
 evidence-quick: install ## the same in minutes, to see that it runs: out/evidence-quick/RESULTS.md
 	$(BIN)/python examples/toy/evidence.py --quick --seeds 1
+	$(BIN)/python examples/toy/evidence_lupi.py --quick --seeds 1
 
 clean: ## remove what was built, $(VENV) included
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

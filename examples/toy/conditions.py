@@ -1,5 +1,7 @@
 """What recognisers are tested on: streams, and which clips with which sound."""
 
+from collections.abc import Iterable
+
 MODALITIES = {"video": "VSR", "audio": "ASR", "av": "AVSR"}
 NOISE_DB = 0
 CLIPS = {"clean": "clean", "noisy": f"{NOISE_DB} dB babble", "long": "twice as long"}
@@ -22,3 +24,12 @@ def title(condition: Condition) -> str:
     modalities, clips = condition
     hidden = modalities == "video" and clips == "clean"
     return MODALITIES[modalities] + ("" if hidden else f", {CLIPS[clips]}")
+
+
+def titles(conditions: Iterable[Condition]) -> dict[str, str]:
+    """Titles by condition, whose parts an underscore joins.
+
+    >>> titles([("video", "clean")])
+    {'video_clean': 'VSR'}
+    """
+    return {"_".join(condition): title(condition) for condition in conditions}

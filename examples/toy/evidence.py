@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from conditions import MODALITIES
+from conditions import MODALITIES, titles
 from experiment import REPOSITORY, Corpus, Experiment
 from jobs import Runner
 from measures import commit, error_rates, machine, method_cost
@@ -126,8 +126,9 @@ def compared(comparison: Comparison, runs: Runs) -> list[str]:
     chosen = {method: runs[method] for method in comparison.methods}
     if not any(of_method for method, of_method in chosen.items() if method not in known):
         return []
-    parts = [f"## {comparison.title}", rate_table(chosen, comparison.columns)]
-    gains = gain_table(chosen, comparison.columns)
+    columns = titles(comparison.columns)
+    parts = [f"## {comparison.title}", rate_table(chosen, columns)]
+    gains = gain_table(chosen, columns)
     return [*parts, ABOUT_GAINS, gains] if gains else parts
 
 

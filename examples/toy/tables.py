@@ -1,10 +1,10 @@
 """Tables of word error rates and costs, in markdown."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
+from typing import Protocol, TypeVar
 
-from conditions import Condition, title
 from measures import Cost, MethodCost
 from methods import Method
 from sizes import Size
@@ -24,6 +24,26 @@ class Run:
 
 Runs = dict[Method, dict[int, Run]]
 """By method and seed: those that are finished."""
+
+
+class Row(Protocol):
+    """What is measured, and what it is compared with."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def baseline(self) -> "Row | None": ...
+
+
+class Rated(Protocol):
+    """What was measured, in percent, by condition."""
+
+    @property
+    def rates(self) -> dict[str, float]: ...
+
+
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -51,49 +71,55 @@ def mean_and_range(values: Sequence[float]) -> str:
     return f"{mean(values):.1f}{spread}"
 
 
-def seeds_in(runs: dict[int, Run]) -> str:
+def seeds_in(runs: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(runs)))
 
 
-def rate_table(runs: Runs, columns: Sequence[Condition]) -> str:
-    """Mean and range over the seeds that are finished; a method without any is left out."""
-    keys = ["_".join(condition) for condition in columns]
+def rate_table(runs: Mapping[AnyRow, Mapping[int, Rated]], columns: Mapping[str, str]) -> str:
+    """Mean and range over the seeds that are finished; a row without any is left out.
+
+    Args:
+        columns: heads, by condition.
+    """
     rows = [
         [
-            method.title,
+            row.title,
             *(
-                mean_and_range([run.rates[key] for run in of_method.values() if key in run.rates])
-                for key in keys
+                mean_and_range([run.rates[key] for run in of_row.values() if key in run.rates])
+                for key in columns
             ),
-            seeds_in(of_method),
+            seeds_in(of_row),
         ]
-        for method, of_method in runs.items()
-        if of_method
+        for row, of_row in runs.items()
+        if of_row
     ]
-    return markdown_table(["", *map(title, columns), "seeds"], rows)
+    return markdown_table(["", *columns.values(), "seeds"], rows)
 
 
-def gain_table(runs: Runs, columns: Sequence[Condition]) -> str:
-    """Difference of each method to its baseline over the seeds that both have; empty where no baseline is."""
-    keys = ["_".join(condition) for condition in columns]
+def gain_table(
+    runs: Mapping[AnyRow, Mapping[int, Rated]], columns: Mapping[str, str], higher_is_better: bool = False
+) -> str:
+    """Difference of each row to its baseline over the seeds that both have; empty where no baseline is."""
     rows = []
-    for method, of_method in runs.items():
-        of_baseline = runs.get(method.baseline, {}) if method.baseline is not None else {}
-        shared = sorted(of_method.keys() & of_baseline.keys())
+    for row, of_row in runs.items():
+        of_baseline = next((of_other for other, of_other in runs.items() if other == row.baseline), {})
+        shared = sorted(of_row.keys() & of_baseline.keys())
         if shared:
-            pairs = [(of_method[seed].rates, of_baseline[seed].rates) for seed in shared]
-            both = [key for key in keys if all(key in rates for pair in pairs for rates in pair)]
-            gains = {key: gain([own[key] - other[key] for own, other in pairs]) for key in both}
-            rows.append([method.title, *(gains.get(key, "-") for key in keys)])
-    return markdown_table(["", *map(title, columns)], rows) if rows else ""
+            pairs = [(of_row[seed].rates, of_baseline[seed].rates) for seed in shared]
+            both = [key for key in columns if all(key in rates for pair in pairs for rates in pair)]
+            gains = {
+                key: gain([own[key] - other[key] for own, other in pairs], higher_is_better) for key in both
+            }
+            rows.append([row.title, *(gains.get(key, "-") for key in columns)])
+    return markdown_table(["", *columns.values()], rows) if rows else ""
 
 
-def gain(differences: Sequence[float]) -> str:
+def gain(differences: Sequence[float], higher_is_better: bool = False) -> str:
     """
-    >>> gain([-4.0, 1.0])
-    '-1.5 (1 of 2)'
+    >>> gain([-4.0, 1.0]), gain([-4.0, 1.0, 1.0], higher_is_better=True)
+    ('-1.5 (1 of 2)', '-0.7 (2 of 3)')
     """
-    better = sum(difference < 0 for difference in differences)
+    better = sum(difference > 0 if higher_is_better else difference < 0 for difference in differences)
     return f"{mean(differences):+.1f} ({better} of {len(differences)})"
 
 
