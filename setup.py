@@ -39,6 +39,7 @@ OF_FAIRSEQ = [
 ]
 
 DLIB = "dlib-bin>=20"  # dlib, compiled
+MATPLOTLIB = "matplotlib>=3.8"
 PYAV = "av>=14,<19"
 SAFETENSORS = "safetensors>=0.4"
 SCIKIT_IMAGE = "scikit-image>=0.22"
@@ -88,9 +89,11 @@ setup(
         "slurm": [SUBMITIT],
         "dlib": [DLIB],
         "convert": [SAFETENSORS],
+        "plot": [MATPLOTLIB, SCIKIT_LEARN],
         "teachers": [SCIKIT_LEARN, TRANSFORMERS],
-        "toy": [PYAV, "espeakng-loader>=0.2.4", "matplotlib>=3.8", SCIKIT_IMAGE],
+        "toy": [PYAV, "espeakng-loader>=0.2.4", MATPLOTLIB, SCIKIT_IMAGE],
         "dev": [
+            MATPLOTLIB,
             PYAV,
             SAFETENSORS,
             SCIKIT_IMAGE,

@@ -7,6 +7,7 @@ Importing it costs next to nothing: neither torch nor fairseq is imported, so th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,38 @@ def load(path: str | Path) -> Any:
     from av_ssl.models.loading import load as load_model
 
     return load_model(path)
+
+
+def features(
+    checkpoint: str | Path,
+    video: str | Path | None = None,
+    audio: str | Path | None = None,
+    layers: Sequence[int] | None = None,
+    modalities: str | None = None,
+) -> Any:
+    """What the layers of a model make of one clip; `av-ssl features` does whole data sets.
+
+    Args:
+        checkpoint: any model of this package, AV-HuBERT's or RAVEn's, or the folder of a Hugging Face speech
+            model.
+        video: mouth crops at 25 Hz, as `av-ssl crop` makes them.
+        audio: waveform, 16 kHz mono.
+        layers: L of them, from 1; 0 is the input of the Transformer; None: all.
+        modalities: `audio`, `video`, `av`; None: the file that is named, or of both what the model was
+            trained with.
+
+    Returns:
+        float32 array `[n, L, C]`, at 25 Hz (speech models: 50 Hz).
+
+    Raises:
+        DataError: the model cannot be loaded or lacks a layer; a file is missing or cannot be read.
+    """
+    from av_ssl.analysis.layer_source import clip_features
+
+    return clip_features(
+        Path(checkpoint),
+        None if video is None else Path(video),
+        None if audio is None else Path(audio),
+        None if layers is None else tuple(layers),
+        modalities,
+    )

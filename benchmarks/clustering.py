@@ -26,9 +26,11 @@ from av_ssl.data.manifest import Clip
 from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video
 from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
+from av_ssl.models.layered_encoder import LayeredEncoder
 from av_ssl.targets.codebook import Codebook
+from av_ssl.targets.encoder_features import EncoderFeatures
 from av_ssl.targets.feature_shards import one_thread
-from av_ssl.targets.frame_features import EncoderFeatures, FrameFeatures, MfccFeatures
+from av_ssl.targets.frame_features import FrameFeatures, MfccFeatures
 from av_ssl.targets.kmeans import fit_kmeans
 
 FRAMES = 75  # of a clip, 3 s
@@ -56,7 +58,8 @@ def main() -> None:
         )
         task = {"normalize": True, "image_crop_size": 88}
         layer = len(encoder.encoder.layers)
-        features = EncoderFeatures(encoder.to(args.device).eval(), task, layer)
+        layered = LayeredEncoder(encoder.to(args.device).eval(), ("audio", "video"))
+        features = EncoderFeatures(layered, task, [layer])
         _row("model", *_speed(features, clips, args.device), f"{args.size}, layer {layer}, reading included")
     for dim, clusters in ((39, 100), (args.dim, args.clusters)):
         _k_means(args.frames, dim, clusters, args.starts, args.device)

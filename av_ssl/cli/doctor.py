@@ -105,6 +105,10 @@ def _sections(dlib_model: Path | None) -> dict[str, list[Trial]]:
             Trial("clusters: submitit", _version("submitit"), "pip install submitit, for --cluster slurm"),
             Trial("clusters: Slurm", _slurm, "submit from a login node of the cluster"),
         ],
+        "analysis": [
+            Trial("probes: scikit-learn", _version("sklearn"), "pip install scikit-learn"),
+            Trial("pictures: matplotlib", _version("matplotlib"), "pip install matplotlib"),
+        ],
     }
 
 

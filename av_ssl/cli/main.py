@@ -20,6 +20,9 @@ COMMANDS = {
     "noise": ("av_ssl.cli.noise", "make babble noise, or lists of your own noise recordings"),
     "targets": ("av_ssl.cli.targets", "cluster MFCC or a model's features to targets for pre-training"),
     "targets teacher": ("av_ssl.cli.targets_teacher", "dump and cluster what a speech model makes of clips"),
+    "features": ("av_ssl.cli.features", "store what the layers of a model make of clips"),
+    "probe": ("av_ssl.cli.probe", "say how well phones and visemes can be read off each layer"),
+    "plot": ("av_ssl.cli.plot", "draw frames of layers, similarities of layers, error rates in noise"),
     "transcribe": ("av_ssl.cli.transcribe", "transcribe clips with a fine-tuned recogniser"),
     "pseudo-labels": (
         "av_ssl.cli.pseudo_labels",
@@ -39,6 +42,7 @@ EXTRAS = {
     "cv2": "preprocess",
     "tqdm": "preprocess",
     "sentencepiece": "preprocess",
+    "matplotlib": "plot",
     "sklearn": "clusters",
 }
 INTERRUPTED = 130  # exit status of a command ended by Ctrl-C

@@ -19,8 +19,9 @@ from av_ssl.cli.arguments import add_shard_arguments, positive
 from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
 from av_ssl.cli.progress import ProgressBar
 from av_ssl.errors import DataError
-from av_ssl.targets.cluster_labels import Progress, TargetMaker
+from av_ssl.targets.cluster_labels import TargetMaker
 from av_ssl.targets.frame_features import FeatureSpec
+from av_ssl.targets.stages import Progress
 from av_ssl.targets.target_plan import TargetPlan
 
 
@@ -39,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="FILE", type=Path, help="cluster a layer of this model (default: MFCC)"
     )
     parser.add_argument("--layer", metavar="N", type=int, help="layer of its Transformer, from 1")
+    parser.add_argument(
+        "--modalities",
+        choices=("audio", "video", "av"),
+        help="what the model is given (default: what it was trained with)",
+    )
     parser.add_argument(
         "--label-name", type=_name, default="km", help="suffix of the label files (default: km)"
     )
@@ -61,11 +67,15 @@ def run(args: argparse.Namespace) -> int:
     """Make the labels, check them, say how the clusters are used."""
     if (args.checkpoint is None) != (args.layer is None):
         raise DataError("--checkpoint and --layer belong together: name both, or neither for MFCC")
+    if args.checkpoint is None and args.modalities:
+        raise DataError("--modalities is for a model: name --checkpoint, or leave it out for MFCC")
     plan = TargetPlan(
         data=args.data.absolute(),
         out=(args.out or args.data).absolute(),
         splits=tuple(dict.fromkeys(args.splits)),
-        spec=FeatureSpec(args.checkpoint and args.checkpoint.absolute(), args.layer or 0, args.device),
+        spec=FeatureSpec(
+            args.checkpoint and args.checkpoint.absolute(), args.layer or 0, args.device, args.modalities
+        ),
         clusters=args.clusters,
         label=args.label_name,
         shards=args.shards,

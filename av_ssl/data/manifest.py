@@ -92,6 +92,12 @@ def manifest_text(clips: Sequence[Clip]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def manifest_part(path: Path, clips: Sequence[Clip]) -> str:
+    """The text of a manifest with the lines of some of its clips alone."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return "\n".join([lines[0], *(lines[clip.line - 1] for clip in clips)]) + "\n"
+
+
 def with_lengths(clips: Sequence[Clip]) -> list[Clip]:
     """The clips, of which those without video, whose manifest may say 0 frames, have the length of their
     audio."""

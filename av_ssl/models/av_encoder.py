@@ -180,5 +180,23 @@ class AudioVisualEncoder(BaseFairseqModel):
             return self.encoder(fused, padding_mask), padding_mask
         return self.encoder.run(fused, padding_mask, last=output_layer)[0], padding_mask
 
+    def hidden_states(
+        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
+    ) -> list[Tensor]:
+        """What each layer makes of an unmasked batch, in one pass; for eval mode.
+
+        Args:
+            source: see :data:`Source`; an absent stream counts as zeros after its front-end.
+            padding_mask: bool ``[B, T]``, True on padding.
+            last: layer to stop behind, 1-based; None: all.
+
+        Returns:
+            ``[B, T, C]`` each: item 0 the fused features before the Transformer, item l the residual stream
+            behind layer l, **without** the final layer norm.
+        """
+        fused = self.dropout_input(self.project(self.join(self.front_ends(source, padding_mask))))
+        _, outputs = self.encoder.run(fused, padding_mask, first=1, last=last)
+        return [fused, *(output.residual for output in outputs)]
+
     extract_finetune = extract_features
     """AV-HuBERT's name for it."""

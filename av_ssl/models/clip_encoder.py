@@ -8,6 +8,7 @@ from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.data.reading import SAMPLES_PER_FRAME
 from av_ssl.models.av_encoder import Source
 from av_ssl.models.pretrained import FineTunedEncoder, PretrainedEncoderConfig
 from av_ssl.modules.masked_norm import RowBatchNorm
@@ -71,6 +72,8 @@ class FrontEnds(nn.Module):
     Tensors: ``audio.*``, ``video.*`` and, with both, ``fusion.*``.
     """
 
+    output_dim: int
+
     def __init__(self, cfg: ClipEncoderConfig, streams: tuple[str, ...]) -> None:
         super().__init__()
         channels = self.output_dim = cfg.frontend_dim
@@ -95,6 +98,24 @@ class FrontEnds(nn.Module):
         if self.video is not None:
             features.append(self.video(source["video"], padding_mask, frame_index))
         return self.fusion(torch.cat(features, dim=-1))
+
+    def hidden_states(
+        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
+    ) -> list[Tensor]:
+        """``[B, T, C]``, the one item: there is no Transformer; for eval mode."""
+        present = next(value for value in source.values() if value is not None)
+        if padding_mask is None:
+            padding_mask = present.new_zeros(len(present), frames_of(source), dtype=torch.bool)
+        return [self.encode(source, padding_mask)]
+
+
+def frames_of(source: Source) -> int:
+    """T of a batch; that of the video where it is there."""
+    video, audio = source.get("video"), source.get("audio")
+    if video is not None:
+        return video.size(2)
+    assert audio is not None
+    return audio.size(2) if audio.dim() == 3 else audio.size(1) // SAMPLES_PER_FRAME
 
 
 def pretrained_backbone(

@@ -10,6 +10,7 @@ from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
+import torch
 from fairseq.dataclass.utils import merge_with_parent
 from fairseq.models import MODEL_DATACLASS_REGISTRY, BaseFairseqModel, build_model
 from omegaconf import OmegaConf
@@ -26,6 +27,7 @@ from av_ssl.models import (  # noqa: F401  (registers them)
     distillav,
     hybrid,
     lupi,
+    raven,
     raven_encoder,
     seq2seq,
 )
@@ -70,14 +72,27 @@ def load(path: str | Path) -> BaseFairseqModel:
     return assemble(read_stored(path))
 
 
-def assemble(stored: StoredModel) -> BaseFairseqModel:
-    """The model of a file that has been read; see :func:`load`."""
+def load_untrained(path: str | Path, seed: int) -> BaseFairseqModel:
+    """The model of a file with weights at random in place of its own: what training added can be told by it.
+
+    Args:
+        path: see :func:`load`, also for what is returned and raised.
+        seed: of the weights; torch's own generator stays where it is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return assemble(read_stored(path), trained=False)
+
+
+def assemble(stored: StoredModel, trained: bool = True) -> BaseFairseqModel:
+    """The model of a file that has been read; see :func:`load`.  ``trained=False``: with initial weights."""
     cfg = build_config(stored)
     try:
         model = build_model(cfg, StoredTask(stored), from_checkpoint=True)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise DataError(f"{stored.path}: its model cannot be built ({error})") from error
-    load_tensors(model, stored)
+    if trained:
+        load_tensors(model, stored)
     model.cfg = cfg
     model.task_cfg = stored.task_cfg
     model.text_encoder = text_encoder(stored)

@@ -206,6 +206,22 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         x, _ = self.run_blocks(x, padding_mask, last=output_layer)
         return (self.after_norm(x) if output_layer is None else x), padding_mask
 
+    def hidden_states(
+        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
+    ) -> list[Tensor]:
+        """What each block makes of an unmasked batch, in one pass; for eval mode.
+
+        Returns:
+            ``[B, T, D]`` each: item 0 the projected front-end features, item l the residual stream behind
+            block l, without ``after_norm``, up to block ``last`` (None: all).
+        """
+        signal = source.get(self.modality)
+        if signal is None:
+            raise ValueError(f"source has no {self.modality}, the one stream that this encoder takes")
+        projected = self.project(signal, padding_mask)
+        _, blocks = self.run_blocks(projected, padding_mask, last=last, collect=True)
+        return [projected, *blocks]
+
 
 def transformer_sizes(cfg: RavenEncoderConfig) -> RelativeTransformerSizes:
     return RelativeTransformerSizes(

@@ -15,12 +15,15 @@ from av_ssl.media.files import atomic_file
 
 
 @contextlib.contextmanager
-def growing_array(path: Path, dim: int, dtype: str) -> Iterator[Callable[[NDArray[Any]], None]]:
-    """Append rows `[n, dim]` to a new file, which gets its name when the block ends without error.
+def growing_array(
+    path: Path, row: int | tuple[int, ...], dtype: str
+) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Append rows `[n, *row]` to a new file, which gets its name when the block ends without error.
 
     Raises MediaError, which names the file, when it cannot be written.
     """
-    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, dim)}
+    shape = (row,) if isinstance(row, int) else row
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, *shape)}
     rows = 0
     with atomic_file(path) as file:
         write_array_header_1_0(file, header)
@@ -34,6 +37,6 @@ def growing_array(path: Path, dim: int, dtype: str) -> Iterator[Callable[[NDArra
         yield append
         file.seek(0)
         # numpy leaves room in a header for the first dimension to grow.
-        write_array_header_1_0(file, {**header, "shape": (rows, dim)})
+        write_array_header_1_0(file, {**header, "shape": (rows, *shape)})
         if file.tell() != start:
             raise RuntimeError(f"numpy {np.__version__} writes headers whose length depends on the shape")

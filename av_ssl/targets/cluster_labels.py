@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from av_ssl.cluster import ClusterOptions, run_shards
+from av_ssl.cluster import ClusterOptions
 from av_ssl.data.manifest import Clip, read_manifest
 from av_ssl.errors import DataError
 from av_ssl.media.files import remove_abandoned, write_atomically
@@ -35,12 +34,8 @@ from av_ssl.targets.kept_settings import digest, keep_settings
 from av_ssl.targets.kmeans import FitJob, fit_job
 from av_ssl.targets.label_check import check_labels
 from av_ssl.targets.label_shards import LabelJob, join_labels, label_shard, write_dictionary
+from av_ssl.targets.stages import Stage, StageRunner
 from av_ssl.targets.target_plan import TargetPlan
-
-Job = TypeVar("Job")
-Progress = Callable[[int, int], None]
-Stage = Callable[[str], AbstractContextManager[Progress]]
-"""Called with what begins; gives what is told how many shards are done, of how many."""
 
 
 class TargetMaker:
@@ -57,8 +52,7 @@ class TargetMaker:
 
     def __init__(self, plan: TargetPlan, cluster: ClusterOptions, stage: Stage) -> None:
         self.plan = plan
-        self.cluster = cluster
-        self.stage = stage
+        self.work = StageRunner(cluster, self.log_folder, stage)
         self.clips = {split: self._read_clips(split) for split in plan.splits}
         self.digests = {split: digest(plan.manifest(split)) for split in plan.splits}
         self.feature_settings = plan.feature_settings()
@@ -99,14 +93,14 @@ class TargetMaker:
             manifest, bad_clips = plan.manifest(split), plan.out / f"bad_clips.{split}.tsv"
             jobs[split] = [DumpJob(shard, manifest, plan.spec, bad_clips, plan.dtype) for shard in shards]
             todo += [job for job in jobs[split] if not is_complete(job, self.clips[split])]
-        self._work("features", dump_shard, todo, sum(map(len, jobs.values())))
+        self.work("features", dump_shard, todo, sum(map(len, jobs.values())))
         return {split: [job.shard for job in jobs[split]] for split in splits}
 
     def fit(self, shards: Sequence[FeatureShard]) -> None:
         """Centroids."""
         plan = self.plan
         job = FitJob(tuple(shards), plan.centroids, plan.clusters, plan.fit_share, plan.seed)
-        self._work(f"{plan.clusters} clusters", fit_job, [job], 1)
+        self.work(f"{plan.clusters} clusters", fit_job, [job], 1)
 
     def label(self, shards: Mapping[str, Sequence[FeatureShard]]) -> None:
         """The label files of splits."""
@@ -116,7 +110,7 @@ class TargetMaker:
             for split, part in shards.items()
         }
         todo = [job for part in jobs.values() for job in part if not job.complete]
-        self._work("labels", label_shard, todo, sum(map(len, jobs.values())))
+        self.work("labels", label_shard, todo, sum(map(len, jobs.values())))
         for split, part in jobs.items():
             inertia = join_labels(plan.labels(split), part)
             write_atomically(self._inertia_file(split), json.dumps(inertia).encode())
@@ -184,16 +178,3 @@ class TargetMaker:
 
     def _finished(self, split: str) -> bool:
         return self.plan.labels(split).exists() and self._inertia_file(split).exists()
-
-    def _work(self, text: str, function: Callable[[Job], Any], jobs: Sequence[Job], total: int) -> None:
-        if not jobs:
-            return
-        done = total - len(jobs)
-        with self.stage(text) as progress:
-            run_shards(
-                function,
-                jobs,
-                self.cluster,
-                self.log_folder,
-                lambda finished, _: progress(done + finished, total),
-            )

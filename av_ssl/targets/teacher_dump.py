@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from av_ssl.cluster import ClusterOptions, run_shards
-from av_ssl.data.manifest import Clip, read_manifest
+from av_ssl.cluster import ClusterOptions
+from av_ssl.data.manifest import Clip, manifest_part, read_manifest
 from av_ssl.errors import DataError
 from av_ssl.media.files import remove_abandoned, write_atomically
 from av_ssl.targets.feature_shards import DumpJob, dump_shard, is_complete, remove_shards, shards_of
 from av_ssl.targets.kept_settings import digest, keep_settings
+from av_ssl.targets.stages import Stage, StageRunner
 from av_ssl.targets.target_plan import CLIPS_A_SHARD, LEAST_SHARDS
 from av_ssl.targets.teacher_clusters import TeacherFitJob, fit_teacher_clusters
 from av_ssl.targets.teacher_features import TeacherSource
@@ -29,11 +28,6 @@ from av_ssl.targets.teacher_folder import CENTROIDS, CLUSTERS, SETTINGS
 
 SAMPLE = "sample"
 """Name of the split that is made where targets are not kept."""
-
-Job = TypeVar("Job")
-Progress = Callable[[int, int], None]
-Stage = Callable[[str], AbstractContextManager[Progress]]
-"""Called with what begins; gives what is told how many shards are done, of how many."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,8 @@ class TeacherMaker:
     """
 
     def __init__(self, plan: TeacherPlan, cluster: ClusterOptions, stage: Stage) -> None:
-        self.plan, self.cluster, self.stage = plan, cluster, stage
+        self.plan = plan
+        self.work = StageRunner(cluster, plan.out / "logs", stage)
         self.settings = plan.source.settings()
         keep_settings(plan.out / SETTINGS, self.settings, f"delete {plan.out}, or choose another --out")
         self.fitted = self._check_clusters()
@@ -105,12 +100,12 @@ class TeacherMaker:
         """Make what is missing; returns the description of the clusters."""
         plan = self.plan
         for split, jobs in self.jobs.items():
-            self._work(f"targets of {split}", dump_shard, self._unfinished(split), len(jobs))
+            self.work(f"targets of {split}", dump_shard, self._unfinished(split), len(jobs))
         if not self.fitted:
             split = next(iter(self.jobs))
             shards = tuple(job.shard for job in self.jobs[split])
             fit = TeacherFitJob(shards, plan.out, plan.clusters, self._share(split), plan.seed)
-            self._work(f"{plan.clusters} clusters", fit_teacher_clusters, [fit], 1)
+            self.work(f"{plan.clusters} clusters", fit_teacher_clusters, [fit], 1)
         for split in self.jobs:
             self._finish(split)
         shutil.rmtree(plan.out / "logs", ignore_errors=True)
@@ -165,12 +160,11 @@ class TeacherMaker:
     def _write_sample(self, manifest: Path) -> Path:
         """A manifest of clips, drawn at random, that have as many targets as k-means is fitted to."""
         clips = read_manifest(manifest)
-        lines = manifest.read_text(encoding="utf-8").rstrip().split("\n")
         order = np.random.default_rng(self.plan.seed).permutation(len(clips))
         targets = np.cumsum([clips[number].frames * self.settings["per_frame"] for number in order])
         drawn = order[: int(np.searchsorted(targets, self.plan.fit_targets)) + 1]
         path = self.plan.out / f"{SAMPLE}.tsv"
-        content = "\n".join([lines[0], *(lines[number + 1] for number in sorted(drawn))]) + "\n"
+        content = manifest_part(manifest, [clips[number] for number in sorted(drawn)])
         write_atomically(path, content.encode())
         return path
 
@@ -201,16 +195,3 @@ class TeacherMaker:
             return
         ids = "".join(f"{clip.id}\n" for clip in self.clips[split])
         write_atomically(self.plan.out / f"{split}.ids", ids.encode())
-
-    def _work(self, text: str, function: Callable[[Job], Any], jobs: Sequence[Job], total: int) -> None:
-        if not jobs:
-            return
-        done = total - len(jobs)
-        with self.stage(text) as progress:
-            run_shards(
-                function,
-                jobs,
-                self.cluster,
-                self.plan.out / "logs",
-                lambda finished, _: progress(done + finished, total),
-            )

@@ -20,7 +20,7 @@ class TeacherSpec:
 
     Args:
         model: name on the Hugging Face hub, or a local folder.
-        layers: ``last``, ``top:8``, ``17-24``, ``9`` or several of these with commas, from 1.
+        layers: ``last``, ``all``, ``top:8``, ``17-24``, ``9`` or several of these with commas, from 1.
         norm: ``instance``: each layer and channel to zero mean and unit variance over the clip; ``none``.
         combine: ``average`` the layers, or ``stack`` their channels.
 
@@ -57,7 +57,7 @@ class TeacherSpec:
             chosen = sorted({layer for part in self.layers.split(",") for layer in _part(part, total)})
         except ValueError:
             raise DataError(
-                f"teacher {self.model}: layers are {self.layers!r}; write last, top:8, 17-24, or 9,12,15"
+                f"teacher {self.model}: layers are {self.layers!r}; write last, all, top:8, 17-24, or 9,12,15"
             ) from None
         if not chosen or chosen[0] < 1 or chosen[-1] > total:
             raise DataError(
@@ -71,6 +71,8 @@ def _part(text: str, count: int) -> range:
     text = text.strip()
     if text == "last":
         return range(count, count + 1)
+    if text == "all":
+        return range(1, count + 1)
     if text.startswith("top:"):
         return range(count - int(text[4:]) + 1, count + 1)
     first, dash, last = text.partition("-")

@@ -23,6 +23,7 @@ from av_ssl.data.collate import add_lengths
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.manifest import Clip
 from av_ssl.errors import DataError
+from av_ssl.models.layered_encoder import stored_modalities
 from av_ssl.models.loading import assemble
 from av_ssl.models.model_files import read_stored
 from av_ssl.targets.kept_settings import digest
@@ -182,8 +183,7 @@ def batches_of(dataset: AudioVisualDataset, max_tokens: int) -> list[list[int]]:
 
 def trained_modalities(task_cfg: Mapping[str, Any], origin: Path) -> str:
     """`audio`, `video` or `av` by the stored task, ours or AV-HuBERT's; DataError where it does not say."""
-    stored = task_cfg.get("modalities")
-    for name, streams in STREAMS.items():
-        if stored == name or (isinstance(stored, list) and sorted(stored) == sorted(streams)):
-            return name
-    raise DataError(f"{origin}: does not say which streams it was trained with; name --modalities")
+    modalities = stored_modalities(task_cfg)
+    if modalities is None:
+        raise DataError(f"{origin}: does not say which streams it was trained with; name --modalities")
+    return modalities

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conditions import CONDITIONS, title
-from experiment import FULL, QUICK, REPOSITORY, Corpus, Experiment
+from experiment import REPOSITORY, Corpus, Experiment
 from jobs import Runner
 from measures import commit, error_rates, machine
 from methods import AV2VEC, SCRATCH
+from sizes import FULL, QUICK
 from tables import markdown_table, setting
 
 STARTS = (SCRATCH, AV2VEC)

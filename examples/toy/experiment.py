@@ -2,90 +2,29 @@
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from conditions import MODALITIES, NOISE_DB, Condition
 from jobs import Job
-from methods import Labels, Method, PseudoLabels, Stage, all_stages
+from methods import Method, PseudoLabels, all_stages
+from stages import Labels, Stage, Teacher
+from toy_corpus import HERE, REPOSITORY, Corpus
 
-HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
 PLUGIN = REPOSITORY / "av_ssl"
 PRETRAINING_NOISE, FINETUNING_NOISE = 0.25, 0.5
 """Probability of babble in a training clip."""
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """Updates in all, and how many of them leave pre-trained weights as they are."""
-
-    updates: int
-    frozen: int = 0
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of everything; fine-tuning by modalities."""
-
-    train: int
-    test: int
-    labelled: int
-    speakers: int
-    pretrain_updates: int
-    finetune: dict[str, FineTuning]
-    clusters: int
-
-
-# Without pictures an update costs a third, and recognisers of noisy audio are far from converged after 450.
-# The first updates of a new head would wash out what the audio encoder has learned: it is frozen meanwhile.
-FULL_FINETUNING = {"video": FineTuning(450), "audio": FineTuning(900, frozen=300), "av": FineTuning(450)}
-QUICK_FINETUNING = {"video": FineTuning(12), "audio": FineTuning(12, frozen=4), "av": FineTuning(12)}
-FULL = Size(700, 100, 30, 40, pretrain_updates=900, finetune=FULL_FINETUNING, clusters=50)
-QUICK = Size(40, 8, 16, 6, pretrain_updates=12, finetune=QUICK_FINETUNING, clusters=10)
-
-
-class Corpus:
-    """Talking faces in ``out/corpus`` and training data made of them in ``out/data``.
-
-    Args:
-        seed: of the faces and voices, and of the clips that are labelled.
-    """
-
-    def __init__(self, out: Path, size: Size, seed: int) -> None:
-        self.size, self.seed = size, seed
-        self.videos, self.data = out / "corpus", out / "data"
-        self.labelled, self.noise = self.data / f"labelled_{size.labelled}", self.data / "noise"
-        self.long = self.data / "long"
-
-    def making(self) -> Job:
-        size = self.size
-        options = f"--train {size.train} --valid 8 --test {size.test} --speakers {size.speakers}"
-        options += f" --difficulty 0.25 --seed {self.seed} --workers 2"
-        script = str(HERE / "make_corpus.py")
-        return Job("corpus", (sys.executable, script, str(self.videos), *options.split()), own_progress=True)
-
-    def preprocessing(self) -> Job:
-        options = f"--workers 2 --size 48 --stride 3 --vocab-type word --seed {self.seed}"
-        options += f" --labelled {self.size.labelled}"
-        script = str(REPOSITORY / "preprocess" / "folder.sh")
-        command = ("bash", script, str(self.videos), str(self.data), *options.split())
-        return Job("preprocess", command, own_progress=True, after=(self.making(),))
-
-    def lengthening(self) -> Job:
-        """Test clips, two joined to one."""
-        command = (sys.executable, str(HERE / "long_clips.py"), str(self.labelled), str(self.long))
-        return Job("long_clips", command, after=(self.preprocessing(),))
+TEACHER_LAYERS = "top:3"
+"""That are averaged, of four; DistillAV averages eight of WavLM's."""
 
 
 class Experiment:
     """Pre-training, fine-tuning and decoding with one seed.
 
     Args:
-        out: receives checkpoints/, labels/, results/ and hydra/.
+        out: receives checkpoints/, labels/, teachers/, results/ and hydra/.
         corpus: what is trained and tested on.
         seed: of initialisation, batches, masks, noise and clusters.
-        threads: of a pre-training.
+        threads: of a pre-training, and of a teacher's.
     """
 
     def __init__(self, out: Path, corpus: Corpus, seed: int, threads: int = 2) -> None:
@@ -97,6 +36,12 @@ class Experiment:
         jobs: list[Job] = []
         for stage in all_stages(methods):
             jobs += [self.clustering(stage.labels)] if stage.labels else []
+            for teacher in stage.teachers:
+                jobs += [
+                    self.clustering(teacher.labels),
+                    self.teacher_training(teacher),
+                    self.teaching(teacher),
+                ]
             jobs.append(self.pretraining(stage))
         return list(dict.fromkeys(jobs))
 
@@ -166,6 +111,30 @@ class Experiment:
         name = f"labels_{labels.name}"
         return Job(name, tuple(command), own_progress=True, after=tuple(after), folder=folder)
 
+    def teacher_training(self, teacher: Teacher) -> Job:
+        labels = self.clustering(teacher.labels)
+        folder = self.teacher_folder(teacher, "model")
+        command = [sys.executable, str(HERE / "speech_teacher.py"), str(self.corpus.data), str(folder)]
+        command += ["--kind", teacher.kind, "--labels", str(labels.folder)]
+        command += ["--updates", str(self.size.teacher_updates), "--seed", str(self.seed)]
+        name = f"teacher_{teacher.kind}"
+        return Job(name, tuple(command), self.threads, own_progress=True, after=(labels,), folder=folder)
+
+    def teaching(self, teacher: Teacher) -> Job:
+        """What a teacher makes of the clips, and clusters of it."""
+        training = self.teacher_training(teacher)
+        folder = self.teacher_folder(teacher, "targets")
+        command = ["av-ssl", "targets", "teacher", str(self.corpus.data), "--model", str(training.folder)]
+        command += ["--out", str(folder), "--layers", TEACHER_LAYERS, "--clusters", str(self.size.clusters)]
+        command += f"--seed {self.seed} --workers 2 --shards 2".split()
+        name = f"teacher_{teacher.kind}_targets"
+        return Job(name, tuple(command), own_progress=True, after=(training,), folder=folder)
+
+    def teachers(self, stage: Stage) -> str:
+        """An override that names the teachers of a stage."""
+        folders = [str(self.teacher_folder(teacher, "targets")) for teacher in stage.teachers]
+        return f"model.teachers=[{','.join(folders)}]"
+
     def pretraining(self, stage: Stage) -> Job:
         overrides = [*(self.noise(PRETRAINING_NOISE) if stage.noise else []), *stage.overrides]
         after = [self.corpus.preprocessing()]
@@ -173,6 +142,9 @@ class Experiment:
             overrides.append(f"+task.label_dir={self.label_folder(stage.labels)}")
             overrides.append(f"+task.label_rate={stage.labels.rate}")
             after.append(self.clustering(stage.labels))
+        if stage.teachers:
+            overrides.append(self.teachers(stage))
+            after += [self.teaching(teacher) for teacher in stage.teachers]
         updates = self.size.pretrain_updates
         return self.training(
             stage.config, stage.name, self.corpus.data, updates, overrides, after, self.threads
@@ -188,7 +160,11 @@ class Experiment:
         schedule = self.size.finetune[modalities]
         if method.pretrained and schedule.frozen:
             overrides.append(f"+model.freeze_finetune_updates={schedule.frozen}")
+        if method.pretrained and schedule.frozen_front_end:
+            overrides.append("model.feature_grad_mult=0")
         overrides += method.finetuning
+        if method.distilled:
+            overrides.append(self.teachers(method.stage))
         name, after = f"{method.name}_{modalities}", [self.pretraining(method.stage)]
         data = self.corpus.labelled
         if method.pseudo_labels:
@@ -247,6 +223,9 @@ class Experiment:
 
     def label_folder(self, labels: Labels) -> Path:
         return self.out / "labels" / labels.name
+
+    def teacher_folder(self, teacher: Teacher, content: str) -> Path:
+        return self.out / "teachers" / teacher.kind / content
 
     def results(self, method: Method, condition: Condition) -> Path:
         """Folder of the hypotheses."""

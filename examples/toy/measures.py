@@ -10,7 +10,8 @@ from pathlib import Path
 
 from experiment import REPOSITORY, Experiment
 from jobs import Job, Runner
-from methods import Method, label_sets, label_stages
+from methods import Method
+from stages import label_sets, label_stages
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,16 @@ class MethodCost:
         label_training: of earlier models whose layers gave the labels.
         clustering_seconds: of all label sets that were needed.
         finetuning_seconds: of the recognisers, all modalities together.
+        teacher_training_seconds: of the speech models that teach.
+        teaching_seconds: of what these make of all clips, and its clusters.
     """
 
     training: Cost | None
     label_training: Cost
     clustering_seconds: float
     finetuning_seconds: float
+    teacher_training_seconds: float = 0.0
+    teaching_seconds: float = 0.0
 
 
 def word_error_rate(results: Path) -> float:
@@ -99,6 +104,8 @@ def method_cost(experiment: Experiment, runner: Runner, method: Method) -> Metho
         sum(earlier, Cost()),
         sum(seconds(runner, experiment.clustering(labels)) for labels in label_sets(stage)),
         finetuning,
+        sum(seconds(runner, experiment.teacher_training(teacher)) for teacher in stage.teachers),
+        sum(seconds(runner, experiment.teaching(teacher)) for teacher in stage.teachers),
     )
 
 

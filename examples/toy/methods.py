@@ -9,48 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from conditions import CONDITIONS, LONG_CONDITIONS, Condition
-
-MFCC_RATE = 100
-MODEL_RATE = 25
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Cluster labels, made by `av-ssl targets`.
-
-    Args:
-        name: folder of the labels.
-        stage: the training whose model is clustered; None: MFCC.
-        layer: layer of its Transformer, from 1.
-    """
-
-    name: str
-    stage: Stage | None = None
-    layer: int = 0
-
-    @property
-    def rate(self) -> int:
-        """Labels a second."""
-        return MODEL_RATE if self.stage else MFCC_RATE
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One pre-training.
-
-    Args:
-        name: of its checkpoint folder and log.
-        config: YAML file of conf/, without suffix.
-        labels: what it predicts, if these are clusters.
-        overrides: for the command line; hydra wants a plus sign before keys that the YAML does not name.
-        noise: whether the student's audio is noisy at times.
-    """
-
-    name: str
-    config: str
-    labels: Labels | None = None
-    overrides: tuple[str, ...] = ()
-    noise: bool = True
+from stages import Labels, Stage, Teacher, label_stages
 
 
 @dataclass(frozen=True)
@@ -81,6 +40,7 @@ class Method:
         conditions: in which its recognisers are tested.
         baseline: what they are compared with; None: nothing.
         recipe: YAML file of the fine-tuning in conf/, without suffix.
+        distilled: the teachers of the pre-training teach in fine-tuning, too.
         pseudo_labels: trained on beside the real labels.
         longer: times the updates of other fine-tunings.
         same_recognisers: those of this method are decoded, in another way; nothing is trained.
@@ -95,6 +55,7 @@ class Method:
     conditions: tuple[Condition, ...] = CONDITIONS
     baseline: Method | None = None
     recipe: str = "finetune"
+    distilled: bool = False
     pseudo_labels: PseudoLabels | None = None
     longer: int = 1
     same_recognisers: Method | None = None
@@ -112,11 +73,12 @@ class Method:
 
 
 AV2VEC_STAGE = Stage("pretrain", "pretrain")
+MFCC_LABELS = Labels("mfcc")
 # Masking and modality dropout of AV-HuBERT's first and last iterations differ, as in its recipes.
 AV_HUBERT_1_STAGE = Stage(
     "pretrain_av_hubert_1",
     "pretrain_av_hubert",
-    Labels("mfcc"),
+    MFCC_LABELS,
     (
         "+model.masking_type=feature",
         "model.mask_prob_image=0.8",
@@ -129,6 +91,18 @@ AV_HUBERT_2_STAGE = Stage("pretrain_av_hubert_2", "pretrain_av_hubert", AV_HUBER
 AV2VEC_MLM_STAGE = Stage(
     "pretrain_av2vec_mlm", "pretrain", AV_HUBERT_1_LABELS, ("+model.use_mlm=true", "+task.labels=[km]")
 )
+
+HUBERT, WHISPER = Teacher("hubert", MFCC_LABELS), Teacher("whisper", MFCC_LABELS)
+
+
+def distillation(name: str, *teachers: Teacher, overrides: tuple[str, ...] = ()) -> Stage:
+    """DistillAV with these teachers."""
+    return Stage(f"pretrain_{name}", "pretrain_distillav", overrides=overrides, teachers=teachers)
+
+
+DISTILLAV_STAGE = distillation("distillav", HUBERT, WHISPER)
+DISTILLAV_ONE_STAGE = distillation("distillav_one", HUBERT)
+DISTILLAV_FIXED_STAGE = distillation("distillav_fixed", HUBERT, WHISPER, overrides=("+model.balance=none",))
 
 # RAVEn's authors add no noise in pre-training.
 RAVEN_STAGE = Stage("pretrain_raven", "pretrain_raven", noise=False)
@@ -173,19 +147,19 @@ HYBRID = decoded("hybrid", "CTC 0.1 + attention 0.9", 0.1)
 # Twelve times the clips are far from learned in the updates of the others.
 REAL_LABELS = Method(
     "av2vec_longer",
-    "AV2vec, real labels, 3 times the updates",
+    "AV2vec, real labels, twice the updates",
     AV2VEC_STAGE,
     conditions=(("video", "clean"),),
-    longer=3,
+    longer=2,
 )
 SELF_TRAINED = Method(
     "self_training",
-    "AV2vec, real and pseudo-labels, 3 times the updates",
+    "AV2vec, real and pseudo-labels, twice the updates",
     AV2VEC_STAGE,
     conditions=(("video", "clean"),),
     baseline=REAL_LABELS,
     pseudo_labels=PseudoLabels(AV2VEC, "audio", keep=0.5),
-    longer=3,
+    longer=2,
 )
 
 
@@ -221,6 +195,27 @@ COMPARISONS = (
         CONDITIONS,
     ),
     Comparison(
+        "Distillation",
+        (
+            SCRATCH,
+            AV2VEC,
+            Method("distillav", "DistillAV, HuBERT and Whisper", DISTILLAV_STAGE, baseline=SCRATCH),
+            Method("distillav_one", "DistillAV, HuBERT", DISTILLAV_ONE_STAGE, baseline=SCRATCH),
+            Method(
+                "distillav_fixed", "DistillAV, gradients added up", DISTILLAV_FIXED_STAGE, baseline=SCRATCH
+            ),
+            Method(
+                "distillav_finetuned",
+                "DistillAV, in fine-tuning too",
+                DISTILLAV_STAGE,
+                baseline=SCRATCH,
+                recipe="finetune_distillation",
+                distilled=True,
+            ),
+        ),
+        CONDITIONS,
+    ),
+    Comparison(
         "Self-training: pseudo-labels of an ASR model for lip-reading",
         (REAL_LABELS, SELF_TRAINED),
         SELF_TRAINED.conditions,
@@ -236,17 +231,6 @@ COMPARISONS = (
     ),
 )
 METHODS = {method.name: method for comparison in COMPARISONS for method in comparison.methods}
-
-
-def label_stages(stage: Stage) -> list[Stage]:
-    """The trainings whose models the labels of a stage come from, first to last, without itself."""
-    earlier = stage.labels.stage if stage.labels else None
-    return [*label_stages(earlier), earlier] if earlier else []
-
-
-def label_sets(stage: Stage) -> list[Labels]:
-    """The labels that a stage needs, those of its :func:`label_stages` included, first to last."""
-    return [one.labels for one in [*label_stages(stage), stage] if one.labels]
 
 
 def all_stages(methods: Iterable[Method]) -> list[Stage]:

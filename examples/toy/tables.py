@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Protocol, TypeVar
 
-from experiment import Size
 from measures import Cost, MethodCost
 from methods import Method
+from sizes import Size
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,19 @@ def gain(differences: Sequence[float], higher_is_better: bool = False) -> str:
 
 
 def cost_table(runs: Runs) -> str:
-    """Means over the seeds: the training itself, then what its labels took, then fine-tuning."""
+    """Means over the seeds: the training itself, what its labels and teachers took, fine-tuning."""
     heads = ["", "updates", "frames", "seconds", "labels: updates of earlier models", "their frames"]
-    heads += ["their seconds", "labels: clustering, seconds", "fine-tuning, seconds"]
+    heads += ["their seconds", "labels: clustering, seconds", "speech teachers: training, seconds"]
+    heads += ["their targets, seconds", "fine-tuning, seconds"]
     rows = []
     for method, of_method in runs.items():
         if not of_method:
             continue
         costs = [run.cost for run in of_method.values()]
-        clustering = mean(cost.clustering_seconds for cost in costs)
         cells = mean_cost(costs, lambda cost: cost.training)
         cells += mean_cost(costs, lambda cost: cost.label_training)
-        cells += [whole(clustering), whole(mean(cost.finetuning_seconds for cost in costs))]
+        for seconds in ("clustering", "teacher_training", "teaching", "finetuning"):
+            cells.append(whole(mean(getattr(cost, f"{seconds}_seconds") for cost in costs)))
         rows.append([method.title, *cells])
     return markdown_table(heads, rows)
 

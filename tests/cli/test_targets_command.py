@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from av_ssl.cli.main import main
 from av_ssl.data.labels import FrameLabels, keep_agreeing
@@ -17,6 +18,7 @@ from av_ssl.targets.codebook import Codebook
 from av_ssl.targets.feature_shards import dump_shard
 from av_ssl.targets.label_shards import label_shard
 from av_ssl.targets.mfcc import mfcc
+from tests.models.raven_layout import published
 from tests.targets.small_corpus import CLIPS, write_checkpoint, write_data
 
 LABELS = ("train.km", "valid.km", "dict.km.txt")
@@ -80,6 +82,25 @@ def test_targets_of_a_model_layer(targets, checkpoint, tmp_path):
     shard = np.load(folder / "features" / "valid_1_3.npy", allow_pickle=False)
     assert (shard.shape, shard.dtype) == ((11, 16), np.float32)
     assert (folder / "features" / "valid_1_3.len").read_text() == "11\n"
+
+
+def test_targets_of_an_encoder_of_waveforms(targets, tmp_path, capsys):
+    torch.save(published("audio"), tmp_path / "raven.pt")
+    assert targets("--checkpoint", tmp_path / "raven.pt", "--layer", "2") == 0
+    counts = [len(line.split()) for line in (tmp_path / "labels" / "train.km").read_text().splitlines()]
+    assert counts == [10 + k for k in range(9)]
+    words = ["--checkpoint", tmp_path / "raven.pt", "--layer", "2", "--modalities", "video"]
+    assert targets(*words, out="seen") == 1
+    assert "--modalities video: RavenEncoder of" in capsys.readouterr().err
+
+
+def test_targets_of_one_stream(targets, checkpoint, tmp_path, capsys):
+    words = ["--checkpoint", checkpoint, "--layer", "2"]
+    assert targets(*words, "--modalities", "video") == 0
+    assert targets(*words) == 1
+    assert "modalities video (now none)" in capsys.readouterr().err
+    assert targets("--modalities", "video", out="mfcc") == 1
+    assert "--modalities is for a model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [(), ("--checkpoint",)])
@@ -307,7 +328,7 @@ def test_a_checkpoint_needs_a_layer_and_the_other_way_round(targets, checkpoint,
     assert targets("--layer", "2") == 1
     assert "--checkpoint and --layer belong together" in capsys.readouterr().err
     assert targets("--checkpoint", tmp_path / "none.pt", "--layer", "2") == 1
-    assert "none.pt: cannot be read" in capsys.readouterr().err
+    assert "none.pt: there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,26 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from av_ssl.models.raven import RavenModel
+from av_ssl.models.raven_config import RavenConfig
 from av_ssl.models.raven_encoder import RavenEncoder, RavenEncoderConfig
 
 TINY = {
     "encoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 24, "encoder_attention_heads": 2,
     "resnet_width": 4, "image_mean": 0.421, "image_std": 0.165,
 }  # fmt: skip
+PREDICTORS = {"predictor_embed_dim": 12, "predictor_ffn_embed_dim": 24, "predictor_attention_heads": 2}
 HEADS = 2
+
+
+def pretrained() -> RavenModel:
+    """Both students and their predictors, at random."""
+    torch.manual_seed(0)
+    cfg = OmegaConf.merge(OmegaConf.structured(RavenConfig()), {**TINY, **PREDICTORS})
+    return RavenModel(cfg).eval()
 
 
 def published(modality: str, prefix: str = "", **overrides: object) -> dict[str, Tensor]:

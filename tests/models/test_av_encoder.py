@@ -52,6 +52,18 @@ def test_equals_the_original(reference, name, streams, options):
     np.testing.assert_allclose(features[real], arrays[name][real], atol=1e-5)
 
 
+def test_all_layers_at_once_equal_the_original(reference):
+    encoder, arrays = reference
+    source = {"audio": arrays["audio"], "video": arrays["video"]}
+    with torch.no_grad():
+        found = encoder.hidden_states(source, arrays["padding_mask"])
+    real = ~arrays["padding_mask"]
+    for features, name in zip(found, ("features_conv", "features_layer1", "features_layer2"), strict=True):
+        np.testing.assert_allclose(features[real], arrays[name][real], atol=1e-5)
+    with torch.no_grad():
+        assert len(encoder.hidden_states(source, arrays["padding_mask"], last=1)) == 2
+
+
 def test_last_layer_is_without_the_final_norm(reference):
     encoder, arrays = reference
     assert not torch.allclose(arrays["features_layer2"], arrays["features"], atol=1e-2)

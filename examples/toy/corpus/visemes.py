@@ -12,11 +12,13 @@ smaller movement of the whole clip, and slow movements that mean nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from av_ssl.analysis.alignments import Visemes, read_visemes
 from corpus.speech import Timed
 
 Floats = NDArray[np.float64]
@@ -80,44 +82,8 @@ DOMINANCE: dict[str, float] = {
     "kg": 0.4,
 }
 
-_PHONES_OF: dict[tuple[str, ...], str] = {
-    ("pbm",): "p b m",
-    ("fv",): "f v",
-    ("th",): "T D",
-    ("tdn",): "t d n",
-    ("l",): "l",
-    ("sz",): "s z",
-    ("sh",): "S Z tS dZ",
-    ("kg",): "k g N",
-    ("r",): "r 3 3:",
-    ("w",): "w",
-    ("ee",): "i: i j",
-    ("ih",): "I I2",
-    ("eh",): "E e",
-    ("ah",): "a aa A A: 0",
-    ("uh",): "@ a# V",
-    ("oh",): "O O: O2",
-    ("oo",): "U u u:",
-    ("rest",): "_ _:",
-    ("eh", "ee"): "eI",
-    ("ah", "ee"): "aI aI2",
-    ("oh", "ee"): "OI",
-    ("ah", "oo"): "aU",
-    ("oh", "oo"): "oU",
-    ("uh", "oo"): "@U",
-    ("ee", "uh"): "i@",
-    ("eh", "uh"): "e@",
-    ("oo", "uh"): "U@",
-    ("oh", "r"): "O@ o@",
-    ("ah", "r"): "A@",
-    ("ee", "r"): "i@3",
-    ("ih", "uh"): "I@",
-    (): "h ? ;",  # the mouth already stands as the next phone wants it
-}
-
-PHONE_VISEMES: dict[str, tuple[str, ...]] = {
-    phone: visemes for visemes, phones in _PHONES_OF.items() for phone in phones.split()
-}
+PHONE_TABLE = Path(__file__).with_name("visemes.tsv")
+PHONE_VISEMES: Visemes = read_visemes(PHONE_TABLE)
 _MODIFIERS = "#[]^;-"  # espeak-ng's marks of dental, retroflex, palatal, ... variants of a phone
 
 
@@ -129,7 +95,7 @@ def visemes_of(phone: str) -> tuple[str, ...]:
     plain = phone
     while plain not in PHONE_VISEMES:
         if not plain or plain[-1] not in _MODIFIERS:
-            raise ValueError(f"espeak-ng's phone {phone!r} has no viseme: add it to _PHONES_OF in {__file__}")
+            raise ValueError(f"espeak-ng's phone {phone!r} has no viseme: add it to {PHONE_TABLE}")
         plain = plain[:-1]
     return PHONE_VISEMES[plain]
 

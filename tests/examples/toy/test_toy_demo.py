@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from demo import main
-from experiment import QUICK, Corpus, Experiment
+from experiment import Corpus, Experiment
 from jobs import Runner
 from methods import AV2VEC, SCRATCH
+from sizes import QUICK
 
 from .pretend import finish, finish_jobs
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from evidence import Evidence, document, main, parse, report
-from experiment import QUICK
 from jobs import Runner
 from methods import AV2VEC, METHODS, SCRATCH
+from sizes import QUICK
 
 from .pretend import finish, finish_jobs
 
@@ -39,7 +39,7 @@ def test_the_report_says_seeds_versions_and_costs(evidence: Evidence) -> None:
     assert "| from scratch |" + " 71.0 (70.0 to 72.0) |" * 5 + " 1, 2 |" in text
     assert "| AV2vec |" + " 50.0 |" * 5 + " 1 |" in text
     assert "| AV2vec |" + " -20.0 (1 of 1) |" * 5 in text
-    assert "| AV2vec | 12 | 6,000 | 10 | - | - | - | - | 30 |" in text
+    assert "| AV2vec | 12 | 6,000 | 10 | - | - | - | - | - | - | 30 |" in text
     assert "Trained and decoded at commit abc, commit def" in text
     assert "`python evidence.py`" in text
     assert "AV-HuBERT, 2nd" not in text

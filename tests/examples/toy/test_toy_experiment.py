@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from experiment import HERE, QUICK, Corpus, Experiment
+from experiment import HERE, Corpus, Experiment
 from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
 from jobs import Job
-from methods import AV2VEC, AV2VEC_MLM_STAGE, METHODS, SCRATCH, Stage, all_stages
+from methods import AV2VEC, AV2VEC_MLM_STAGE, METHODS, SCRATCH, all_stages
 from omegaconf import OmegaConf
+from sizes import QUICK
+from stages import Stage
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
+from av_ssl.models.teacher_heads import attach_teacher_shapes
+from tests.targets.teacher_folders import write_teacher_folder
 
 
 @pytest.fixture
@@ -52,8 +57,9 @@ def test_scratch_differs_from_av2vec_by_its_weights_alone(experiment: Experiment
         assert scratch.pop("+model.no_pretrained_weights") == "true"
         different = {key for key in scratch if scratch[key] != av2vec[key]}
         assert different == {"checkpoint.save_dir", "hydra.run.dir"}
-        frozen = {"+model.freeze_finetune_updates"} if modalities == "audio" else set()
-        assert av2vec.keys() - scratch.keys() == frozen
+        resting = {"+model.freeze_finetune_updates"}
+        resting |= {"model.feature_grad_mult"} if modalities == "video" else set()
+        assert av2vec.keys() - scratch.keys() == resting
 
 
 def test_lip_reading_hears_no_noise(experiment: Experiment) -> None:
@@ -73,6 +79,33 @@ def test_av2vec_mlm_predicts_clusters_of_the_first_iteration(experiment: Experim
     assert "--clusters 10" in command
     assert f"--checkpoint {experiment.checkpoint('pretrain_av_hubert_1')} --layer 3" in command
     assert [one.name for one in clustering.after] == ["preprocess", "train_pretrain_av_hubert_1"]
+
+
+def test_a_teacher_learns_hears_all_clips_and_then_teaches(experiment: Experiment) -> None:
+    jobs = experiment.pretraining_jobs([METHODS["distillav"]])
+    assert [job.name for job in jobs] == [
+        "labels_mfcc", "teacher_hubert", "teacher_hubert_targets", "teacher_whisper",
+        "teacher_whisper_targets", "train_pretrain_distillav",
+    ]  # fmt: skip
+    for earlier, job in pairwise(jobs[:3]):
+        assert job.after == (earlier,)
+        assert str(earlier.folder) in job.command
+    folder = experiment.out / "teachers" / "hubert" / "targets"
+    assert jobs[2].folder == folder
+    assert overrides(jobs[-1])["model.teachers"] == f"[{folder},{jobs[4].folder}]"
+    assert jobs[-1].after[1:] == (jobs[2], jobs[4])
+
+
+def test_ways_of_distilling_share_their_teachers(experiment: Experiment) -> None:
+    names = ("distillav", "distillav_one", "distillav_fixed", "distillav_finetuned")
+    both, one, fixed, finetuned = (METHODS[name] for name in names)
+    jobs = [job.name for job in experiment.pretraining_jobs([both, one, fixed, finetuned])]
+    assert len(jobs) == 8  # labels, two teachers, three students
+    assert overrides(experiment.pretraining(one.stage))["model.teachers"].count(",") == 0
+    assert overrides(experiment.pretraining(fixed.stage))["+model.balance"] == "none"
+    job = experiment.finetuning(finetuned, "video")
+    assert overrides(job)["model.teachers"] == overrides(experiment.pretraining(both.stage))["model.teachers"]
+    assert "model.teachers" not in overrides(experiment.finetuning(both, "video"))
 
 
 def test_raven_has_a_recogniser_for_each_stream_on_waveforms(experiment: Experiment) -> None:
@@ -134,7 +167,7 @@ def test_plus_signs_mark_the_keys_that_the_recipe_does_not_name(experiment: Expe
 
 
 @pytest.mark.parametrize("stage", all_stages(METHODS.values()), ids=lambda stage: stage.name)
-def test_models_of_all_stages_build(stage: Stage) -> None:
+def test_models_of_all_stages_build(stage: Stage, tmp_path: Path) -> None:
     recipe = OmegaConf.load(HERE / "conf" / f"{stage.config}.yaml")
     values = OmegaConf.from_dotlist([text.removeprefix("+") for text in stage.overrides])
     stated = OmegaConf.merge(recipe.model, values.get("model", {}))
@@ -142,6 +175,10 @@ def test_models_of_all_stages_build(stage: Stage) -> None:
     others = {"task": {"image_mean": 0.4, "image_std": 0.2}, "optimization": {"max_update": 7}}
     model = OmegaConf.merge(OmegaConf.structured(MODEL_DATACLASS_REGISTRY[name]()), stated)
     cfg = OmegaConf.create({"model": model, **others})
+    if stage.teachers:
+        folders = [write_teacher_folder(tmp_path / teacher.kind) for teacher in stage.teachers]
+        cfg.model.teachers = list(map(str, folders))
+        attach_teacher_shapes(cfg.model)
     with torch.device("meta"):
         built = MODEL_REGISTRY[name].build_model(cfg.model, SimpleNamespace(dictionaries=[range(54)]))
     assert built.masking is not None

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from experiment import QUICK, Corpus, Experiment
+from experiment import Corpus, Experiment
 from jobs import Job, Runner
 from measures import Cost, logged_work, method_cost, seconds, word_error_rate
 from methods import METHODS, SCRATCH
+from sizes import QUICK
 
 EPOCH = (
     '[2026-01-01 00:00:00,000][train][INFO] - {{"epoch": {}, "train_wpb": "{}", "train_num_updates": "{}"}}\n'
@@ -55,6 +56,19 @@ def test_labels_are_counted_apart(tmp_path: Path) -> None:
     assert cost.label_training == Cost(12, 6205, 10.0)
     assert cost.clustering_seconds == 101.0
     assert cost.finetuning_seconds == 6.0
+
+
+def test_speech_teachers_are_counted_apart(tmp_path: Path) -> None:
+    experiment, runner = Experiment(tmp_path, Corpus(tmp_path, QUICK, 1), 1), Runner(tmp_path, "commit abc")
+    method = METHODS["distillav"]
+    for number, job in enumerate(experiment.pretraining_jobs([method])):
+        pretend(runner, job, 10.0**number)  # MFCC, HuBERT, its targets, Whisper, its targets, the student
+    for job in experiment.finetuning_jobs([method]):
+        pretend(runner, job, 2.0)
+    cost = method_cost(experiment, runner, method)
+    assert cost.training == Cost(12, 6205, 100_000.0)
+    assert (cost.label_training, cost.clustering_seconds) == (Cost(), 1.0)
+    assert (cost.teacher_training_seconds, cost.teaching_seconds) == (1010.0, 10_100.0)
 
 
 def test_scratch_costs_its_fine_tuning_alone(tmp_path: Path) -> None:

@@ -15,9 +15,8 @@ from methods import (
     Comparison,
     Method,
     all_stages,
-    label_sets,
-    label_stages,
 )
+from stages import label_sets, label_stages
 
 
 def test_each_training_comes_once_and_after_what_its_labels_need() -> None:
@@ -38,6 +37,13 @@ def test_labels_of_the_second_iteration_count_those_of_the_first() -> None:
     assert label_sets(AV2VEC_STAGE) == []
 
 
+def test_teachers_need_labels_that_others_need_too() -> None:
+    stage = METHODS["distillav"].stage
+    assert [teacher.kind for teacher in stage.teachers] == ["hubert", "whisper"]
+    assert label_sets(stage) == [AV_HUBERT_1_STAGE.labels]
+    assert label_stages(stage) == []
+
+
 def test_label_rates_are_those_of_mfcc_and_of_models() -> None:
     assert AV_HUBERT_1_STAGE.labels is not None
     assert (AV_HUBERT_1_STAGE.labels.rate, AV_HUBERT_1_LABELS.rate) == (100, 25)
@@ -50,8 +56,9 @@ def test_names_and_recipes_exist(method: Method) -> None:
     assert (HERE / "conf" / f"{method.recipe}.yaml").is_file()
 
 
-def test_pre_training_is_compared_with_the_same_recognisers_from_scratch() -> None:
-    for method in COMPARISONS[0].methods:
+@pytest.mark.parametrize("comparison", COMPARISONS[:2], ids=lambda comparison: comparison.title)
+def test_pre_training_is_compared_with_the_same_recognisers_from_scratch(comparison: Comparison) -> None:
+    for method in comparison.methods:
         assert (method.baseline is None) == (not method.pretrained)
         if method.baseline is not None:
             assert not method.baseline.pretrained

@@ -1,0 +1,1 @@
+"""What encoders have learned: their layers on disk, similarities, probes, pictures."""

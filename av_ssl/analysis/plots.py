@@ -1,0 +1,171 @@
+"""Pictures: frames of layers, similarities of layers, error rates in noise.
+
+Drawn without a screen (Agg); the suffix of the file says which kind it becomes (.png, .svg, .pdf).  Colours
+are those of Okabe and Ito (2008), which the colour-blind can tell apart, the yellow darkened; other markers
+where there are more classes than colours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from av_ssl.analysis.feature_folder import Floats
+from av_ssl.errors import DataError
+from av_ssl.media.files import write_atomically
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A800")
+MARKERS = ("o", "^", "s", "X", "D")
+OTHERS = "#D9D9D9"
+SUFFIXES = (".png", ".svg", ".pdf")
+DOTS_PER_INCH = 100
+PANEL = 3.3
+"""Inches."""
+
+
+def draw_frames(
+    points: Sequence[Floats], labels: Mapping[str, NDArray[np.str_]], names: Sequence[str], classes: int
+) -> Figure:
+    """A panel for each set of points (a column) and each kind of label (a row).
+
+    Args:
+        points: `[N, 2]` each, of the same N frames.
+        labels: strings `[N]` by kind.
+        names: of the sets of points.
+        classes: the most frequent ones are coloured, the others grey.
+    """
+    figure = new_figure(PANEL * len(points) + 1.1, PANEL * len(labels))
+    axes = figure.subplots(len(labels), len(points), squeeze=False)
+    for row, (kind, values) in zip(axes, labels.items(), strict=True):
+        frequent = [name for name, _ in Counter(values.tolist()).most_common(classes)]
+        for axis, place in zip(row, points, strict=True):
+            scatter_classes(axis, place, values, frequent)
+        row[0].set_ylabel(f"by {kind}")
+        row[-1].legend(
+            title=kind, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, markerscale=1.8
+        )
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.set_title(name)
+    return figure
+
+
+def scatter_classes(axis: Any, points: Floats, values: NDArray[np.str_], frequent: Sequence[str]) -> None:
+    """Points `[N, 2]`, of which the frequent classes are coloured and lie above the others."""
+    for number, name in enumerate(frequent):
+        here = points[values == name]
+        axis.scatter(*here.T, s=9, linewidths=0, alpha=0.85, label=name, zorder=2, **style_of(number))
+    others = points[~np.isin(values, frequent)]
+    if len(others):
+        axis.scatter(*others.T, s=5, linewidths=0, color=OTHERS, label="others", zorder=1)
+    axis.set(xticks=[], yticks=[])
+    for side in axis.spines.values():
+        side.set_color(OTHERS)
+
+
+def draw_similarity(
+    matrices: Sequence[NDArray[np.float64]],
+    layers: Sequence[Sequence[int]],
+    names: Sequence[str],
+    reference: str,
+    reference_layers: Sequence[int],
+) -> Figure:
+    """A heat map of CKA for each folder that is compared with the reference.
+
+    Args:
+        matrices: `[M, L]` each: M layers of a folder, L of the reference.
+        layers, names: of the folders.
+        reference, reference_layers: name and layers of the reference.
+    """
+    width = sum(0.42 * len(reference_layers) + 1.3 for _ in matrices) + 0.6
+    figure = new_figure(max(width, 3.4), max(0.38 * len(layer) for layer in layers) + 1.5)
+    axes = figure.subplots(1, len(matrices), squeeze=False)[0]
+    image: Any = None
+    for axis, matrix, own, name in zip(axes, matrices, layers, names, strict=True):
+        image = axis.imshow(matrix, vmin=0, vmax=1, cmap="cividis", origin="lower", aspect="auto")
+        axis.set(
+            xticks=range(len(reference_layers)), xticklabels=reference_layers, yticks=range(len(own)),
+            yticklabels=own, xlabel=f"layer of {reference}", ylabel=f"layer of {name}",
+        )  # fmt: skip
+        if matrix.size <= 200:
+            for (y, x), value in np.ndenumerate(matrix):
+                ink = "black" if value > 0.5 else "white"
+                axis.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
+    figure.colorbar(image, ax=axes.tolist(), label="linear CKA (1: alike)")
+    return figure
+
+
+def draw_noise(methods: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure:
+    """Word error rate against SNR, a line a method, falling from noise to clean speech.
+
+    Args:
+        methods: rates in percent by method and SNR in dB (infinite: clean); of several rates the mean is
+            drawn, with a bar from the lowest to the highest.
+    """
+    ratios = sorted({snr for rates in methods.values() for snr in rates})
+    noisy = [snr for snr in ratios if math.isfinite(snr)]
+    # Clean clips have no place on the axis: they stand apart, a step of it behind the last.
+    step = (noisy[-1] - noisy[0]) / max(1, len(noisy) - 1) if len(noisy) > 1 else 5.0
+    clean = (noisy[-1] if noisy else 0.0) + step
+    figure = new_figure(5.2, 3.6)
+    axis = figure.subplots()
+    for number, (method, rates) in enumerate(methods.items()):
+        places = [snr if math.isfinite(snr) else clean for snr in rates]
+        means = np.array([mean(values) for values in rates.values()])
+        reach = np.array([[m - min(v), max(v) - m] for m, v in zip(means, rates.values(), strict=True)]).T
+        bars = reach if reach.any() else None
+        # A little apart, so that the bars of one place can be told from each other.
+        apart = np.array(places) + 0.03 * step * (number - (len(methods) - 1) / 2)
+        axis.errorbar(apart, means, yerr=bars, label=method, capsize=3, elinewidth=1, **style_of(number))
+    shown = {**{snr: f"{snr:g}" for snr in noisy}, **({clean: "clean"} if len(ratios) > len(noisy) else {})}
+    axis.set_xticks(list(shown), list(shown.values()))
+    axis.set(xlabel="signal-to-noise ratio (dB)", ylabel="word error rate (%)", ylim=(0, None))
+    axis.grid(axis="y", color="#EEEEEE")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def style_of(number: int) -> dict[str, Any]:
+    """Colour and marker of a class or line."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
+    }
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches that needs no screen and no global state."""
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def check_suffix(path: Path) -> Path:
+    """The path of a picture; raises DataError when its suffix is none of those that can be drawn."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: name a file that ends in {', '.join(SUFFIXES)}")
+    return path
+
+
+def save(figure: Figure, path: Path) -> int:
+    """Write a picture, whole or not at all; the same figure gives the same bytes.  Returns their number.
+
+    Raises MediaError, which names the file, when it cannot be written.
+    """
+    kind = check_suffix(path).suffix.lower()[1:]
+    content = BytesIO()
+    undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
+    figure.savefig(content, format=kind, metadata=undated)
+    write_atomically(path, content.getvalue())
+    return content.tell()

@@ -1,0 +1,100 @@
+"""Linear probes: how well labels of frames can be read off features by a linear classifier.
+
+Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016 (arXiv 1610.01644).
+Here: multinomial logistic regression, trained on frames of some speakers and tested on those of others; how
+strongly it is regularised, and how many speakers are left out at a time, is our choice [ours].
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from av_ssl.analysis.feature_folder import Floats
+from av_ssl.errors import DataError
+
+INVERSE_REGULARISATION = 0.1
+"""scikit-learn's C: factor of the summed log loss beside half the squared norm of the weights."""
+ITERATIONS = 300
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ProbeScore:
+    """What a probe got right.
+
+    Attributes:
+        accuracy: share of the frames of all folds.
+        folds: the same in each fold.
+        majority: share that always naming the most frequent class of the training frames gets right.
+    """
+
+    accuracy: float
+    folds: tuple[float, ...]
+    majority: float
+
+
+def probe(
+    features: Floats,
+    labels: Sequence[str] | NDArray[np.str_],
+    groups: Sequence[str] | NDArray[np.str_],
+    folds: int = 4,
+    seed: int = 0,
+) -> ProbeScore:
+    """Cross-validated accuracy of a linear probe.
+
+    Args:
+        features: `[N, C]`; each channel is standardised by the training frames.
+        labels: class of each frame `[N]`.
+        groups: speaker of each frame `[N]`: none is in training and in test.
+        folds: parts that the groups are drawn into; each is tested on once, by a probe of the others.
+        seed: of that draw.
+
+    Raises DataError when there are fewer groups than folds or less than two folds, or training frames are all
+    of one class.
+    """
+    labels, features = np.asarray(labels), np.asarray(features, np.float64)
+    right, chance, sizes = [], [], []
+    for train, test in group_folds(groups, folds, seed):
+        found = fitted_labels(features[train], labels[train], features[test])
+        names, counts = np.unique(labels[train], return_counts=True)
+        right.append(int((found == labels[test]).sum()))
+        chance.append(int((labels[test] == names[counts.argmax()]).sum()))
+        sizes.append(len(test))
+    by_fold = tuple(hits / size for hits, size in zip(right, sizes, strict=True))
+    return ProbeScore(sum(right) / sum(sizes), by_fold, sum(chance) / sum(sizes))
+
+
+def group_folds(
+    groups: Sequence[str] | NDArray[np.str_], folds: int, seed: int
+) -> Iterator[tuple[Rows, Rows]]:
+    """Rows to train on and to test on, for each fold; whole groups, in a drawn order, take turns."""
+    names, of_row = np.unique(np.asarray(groups), return_inverse=True)
+    if not 2 <= folds <= len(names):
+        raise DataError(
+            f"{folds} folds of {len(names)} speakers (or clips, where no speaker is known): take at least 2, "
+            "and at most as many as there are speakers"
+        )
+    fold_of = np.random.default_rng(seed).permutation(len(names)) % folds
+    for fold in range(folds):
+        tested = fold_of[of_row] == fold
+        yield np.flatnonzero(~tested), np.flatnonzero(tested)
+
+
+def fitted_labels(x: Floats, labels: NDArray[np.str_], unseen: Floats) -> NDArray[np.str_]:
+    """Labels of `unseen` `[M, C]` by a logistic regression of features `x` `[N, C]` and their labels."""
+    if len(np.unique(labels)) < 2:
+        raise DataError(f"all {len(labels)} training frames are of one class, {labels[0]}")
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    classifier = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=ITERATIONS, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it is as good as it gets by then
+        classifier.fit((x - mean) / deviation, labels)
+    return np.asarray(classifier.predict((unseen - mean) / deviation))

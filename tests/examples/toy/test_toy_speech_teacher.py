@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+pytest.importorskip("transformers")
+
+import masked_prediction
+import speech_teacher
+from masked_prediction import KINDS, HubertPredictor, MaskedPredictor, WhisperPredictor
+from speech_teacher import accuracy, batches, main, read_sounds, train
+
+from av_ssl.errors import DataError
+from av_ssl.targets.load_teacher import load_teacher, weights_digest
+from av_ssl.targets.teacher_spec import TeacherSpec
+
+TONES = (200.0, 500.0, 1200.0, 3000.0)
+PER_TONE = 0.24
+"""Seconds."""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("CHANNELS", 32), ("LAYERS", 1), ("HEADS", 2)):
+        monkeypatch.setattr(masked_prediction, name, value)
+
+
+def write_data(folder: Path, changing: bool) -> Path:
+    """Clips of tones, all the same in a clip or each following the last in a circle; labels number them."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for split, clips in (("train", 16), ("valid", 4)):
+        lines, labels = [str(folder)], []
+        for number in range(clips):
+            frames = int(rng.integers(30, 36))
+            time = np.arange(frames * 640) / 16000
+            tone = (time / PER_TONE).astype(int) * changing + number
+            wave = 8000 * np.sin(2 * np.pi * np.array(TONES)[tone % 4] * time)
+            soundfile.write(folder / f"{split}{number}.wav", wave.astype(np.int16), 16000)
+            lines.append(f"{split}{number}\t\t{split}{number}.wav\t{frames}\t{len(wave)}")
+            centres = 160 * np.arange(4 * frames - 2) + 200
+            labels.append(" ".join(map(str, tone[centres] % 4)))
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+        (folder / f"{split}.km").write_text("\n".join(labels) + "\n")
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data", changing=True)
+
+
+def test_every_second_label_belongs_to_a_frame(data: Path) -> None:
+    line = (data / "train.km").read_text().splitlines()[0].split()
+    sound = read_sounds(data, data, "train")[0]
+    assert sound.clusters.tolist() == [int(label) for label in line[::2]]
+    assert len(sound.wave) == 320 * (len(sound.clusters) - 1) + 400
+
+
+def test_long_clips_are_cut(data: Path) -> None:
+    soundfile.write(data / "valid0.wav", np.zeros(64000, np.int16), 16000)
+    lines = (data / "valid.km").read_text().splitlines()
+    (data / "valid.km").write_text("\n".join(["1 " * 398, *lines[1:]]) + "\n")
+    sound = read_sounds(data, data, "valid")[0]
+    assert (len(sound.wave), len(sound.clusters)) == (47760, 149)
+
+
+def test_sound_behind_the_last_label_is_cut(data: Path) -> None:
+    soundfile.write(data / "valid0.wav", np.zeros(32000, np.int16), 16000)
+    sounds = read_sounds(data, data, "valid")
+    frames = [len(sound.clusters) for sound in sounds]
+    logits, _ = KINDS["hubert"](4)([sound.wave for sound in sounds], frames, np.random.default_rng(0))
+    assert len(logits) == sum(frames)
+
+
+def test_clips_without_sound_or_labels_are_left_out(data: Path) -> None:
+    manifest, labels = data / "valid.tsv", data / "valid.km"
+    manifest.write_text(manifest.read_text().replace("\t\tvalid0.wav", "\tvalid0.mp4\t"))
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join([lines[0], "", *lines[2:]]) + "\n")
+    assert len(read_sounds(data, data, "valid")) == 2
+    labels.write_text("\n" * 4)
+    with pytest.raises(DataError, match=r"valid\.tsv: no clip has sound and labels in .*valid\.km"):
+        read_sounds(data, data, "valid")
+
+
+def test_labels_that_are_no_clusters_are_refused(data: Path) -> None:
+    labels = data / "valid.km"
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join([lines[0], "bin blue", *lines[2:]]) + "\n")
+    with pytest.raises(
+        DataError, match=r"valid\.km, line 2: is no list of cluster numbers; .*av-ssl targets"
+    ):
+        read_sounds(data, data, "valid")
+
+
+def test_an_epoch_has_each_clip_once_beside_others_of_its_length(data: Path) -> None:
+    sounds = read_sounds(data, data, "train") * 2  # two batches
+    drawn = batches(sounds, np.random.default_rng(0))
+    first, second = next(drawn), next(drawn)
+    lengths = sorted((sorted(len(sound.wave) for sound in part) for part in (first, second)), key=min)
+    assert [length for part in lengths for length in part] == sorted(len(sound.wave) for sound in sounds)
+
+
+def outputs(predictor: MaskedPredictor, inputs: SimpleNamespace, masked: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return predictor.eval().hear(inputs, masked)
+
+
+def test_hubert_does_not_hear_what_is_masked() -> None:
+    predictor = HubertPredictor(5)
+    wave = torch.randn(1, 20 * 320 + 80)
+    masked = torch.zeros(1, 20, dtype=torch.bool)
+    masked[:, 5:10] = True
+    # Samples of the frames 5 to 9 alone: frame 4 ends at 1680, frame 10 begins at 3200.
+    other = wave.clone()
+    other[:, 1680:3200] = torch.randn(1, 1520)
+    heard = [SimpleNamespace(input_values=one, attention_mask=torch.ones_like(one)) for one in (wave, other)]
+    first, second = (outputs(predictor, each, masked) for each in heard)
+    assert first.shape == (1, 20, 32)
+    assert torch.allclose(first, second, atol=1e-5)
+    assert not torch.allclose(*(outputs(predictor, each, masked & False) for each in heard), atol=1e-3)
+
+
+def test_whisper_does_not_hear_what_is_masked() -> None:
+    predictor = WhisperPredictor(5)
+    mel = torch.randn(1, 80, 300)
+    masked = torch.zeros(1, 60, dtype=torch.bool)
+    masked[:, 5:10] = True
+    other = mel.clone()
+    other[..., 10:20] = torch.randn(1, 80, 10)
+    heard = [SimpleNamespace(input_features=one) for one in (mel, other)]
+    first, second = (outputs(predictor, each, masked) for each in heard)
+    assert first.shape == (1, 150, 32)
+    assert torch.equal(first, second)
+    assert not torch.allclose(*(outputs(predictor, each, masked & False) for each in heard), atol=1e-3)
+
+
+def test_frames_of_all_clips_are_predicted(data: Path) -> None:
+    sounds = read_sounds(data, data, "valid")
+    frames = [len(sound.clusters) for sound in sounds]
+    for kind in KINDS.values():
+        logits, masked = kind(4)([sound.wave for sound in sounds], frames, np.random.default_rng(0))
+        assert logits.shape == (sum(frames), 4)
+        assert masked.shape == (sum(frames),)
+        assert 0.3 < masked.float().mean() < 0.8
+
+
+def test_masked_tones_are_told_from_those_around_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speech_teacher, "LEARNING_RATE", 5e-3)
+    data = write_data(tmp_path / "data", changing=False)
+    torch.manual_seed(0)
+    predictor = WhisperPredictor(4)
+    held_out = read_sounds(data, data, "valid")
+    before, chance = accuracy(predictor, held_out, np.random.default_rng(1))
+    train(predictor, read_sounds(data, data, "train"), 25, np.random.default_rng(0))
+    after, same = accuracy(predictor, held_out, np.random.default_rng(1))
+    assert chance == same < 0.4
+    assert before < 0.5
+    assert after > 0.7
+
+
+@pytest.mark.parametrize(("kind", "missing"), [("hubert", 1), ("whisper", 0)])
+def test_what_is_written_is_a_teacher(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, missing: int
+) -> None:
+    digests = []
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        options = ["--kind", kind, "--labels", str(data), "--updates", "2", "--seed", str(seed)]
+        main([str(data), str(tmp_path / name), *options])
+        teacher = load_teacher(TeacherSpec(str(tmp_path / name), layers="last"))
+        digests.append(weights_digest(teacher.model))
+    assert digests[0] == digests[1] != digests[2]
+    assert (teacher.per_frame, teacher.missing, teacher.dim) == (2, missing, 32)
+    targets = teacher(torch.zeros(1, 640 * 20, dtype=torch.int16), [20])
+    assert targets.shape == (1, 40, 32)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert re.search(
+        r"first: [\d.]+% of the masked frames of 4 held-out clips .* of 4 clusters; .* has [\d.]+%", line
+    )
+
+
+def test_missing_labels_end_it_with_their_name(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"speech_teacher\.py: .*none/train\.km: labels cannot be read"):
+        main([str(data), str(tmp_path / "out"), "--kind", "hubert", "--labels", str(tmp_path / "none")])
+    assert not (tmp_path / "out").exists()
