@@ -64,11 +64,11 @@ demo: install ## corpus of talking faces, pre-training, fine-tuning, decoding
 demo-quick: install ## the same in a few minutes, to see that it runs
 	$(BIN)/python examples/toy/demo.py --quick
 
-evidence: install ## every method against training from scratch, three seeds: examples/RESULTS.md (hours)
+evidence: install ## every method against training from scratch, three seeds: examples/RESULTS.md, RESULTS_LUPI.md (hours)
 	$(BIN)/python examples/toy/evidence.py
 	$(BIN)/python examples/toy/evidence_lupi.py
 
-evidence-quick: install ## the same in minutes, to see that it runs: out/evidence-quick/RESULTS.md
+evidence-quick: install ## the same in minutes, to see that it runs: out/evidence-quick, out/evidence_lupi-quick
 	$(BIN)/python examples/toy/evidence.py --quick --seeds 1
 	$(BIN)/python examples/toy/evidence_lupi.py --quick --seeds 1
 

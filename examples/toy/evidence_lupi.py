@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from conditions import CLIPS
-from experiment import FINETUNING_NOISE, REPOSITORY
+from experiment import FINETUNING_NOISE
 from jobs import Runner
 from lupi_experiment import FULL, QUICK, SCORED, EmotionCorpus, LupiExperiment, LupiSize
 from lupi_methods import NAMES, TASKS, LupiMethod, Task
 from measures import commit, machine, seconds
 from tables import gain_table, rate_table
+from toy_corpus import REPOSITORY
 
 CORPUS_SEED = 1
 

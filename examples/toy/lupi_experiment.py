@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conditions import NOISE_DB
-from experiment import FINETUNING_NOISE, HERE, PLUGIN, REPOSITORY
+from experiment import FINETUNING_NOISE, PLUGIN
 from jobs import Job
 from lupi_methods import LupiMethod, Task, Training, all_trainings
+from toy_corpus import HERE, REPOSITORY
 
 RECIPES = REPOSITORY / "examples" / "lupi" / "conf" / "toy"
 SCORED = ("clean", "noisy")
