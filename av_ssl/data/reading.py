@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,10 @@ SAMPLE_RATE = 16000
 FRAME_RATE = 25
 """Video frames a second: the unit of a clip's length."""
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+
+# numpy reads the head of a file as a Python literal, at which Python 3.11 at times fails when several threads
+# do so at once (https://github.com/python/cpython/issues/106905).
+_READING_HEAD = threading.Lock()
 
 
 def read_wave(path: Path) -> NDArray[np.int16]:
@@ -53,7 +58,8 @@ def read_crops(path: Path) -> NDArray[np.uint8]:
 
 def _read_array(path: Path) -> NDArray[np.uint8]:
     try:
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _READING_HEAD:
+            frames = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise MediaError(f"{path}: cannot be read as an array ({error})") from error
     if frames.dtype != np.uint8 or frames.ndim != 3:

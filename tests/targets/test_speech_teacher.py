@@ -155,13 +155,14 @@ def test_whisper_hears_a_long_clip_in_several_windows():
         ("9-11", [9, 10, 11]),
         ("9", [9]),
         ("last,3,3-4", [3, 4, 24]),
+        ("all", list(range(1, 25))),
     ],
 )
 def test_layers(text: str, chosen: list[int]):
     assert TeacherSpec("m", text).chosen_layers(24) == chosen
 
 
-@pytest.mark.parametrize("text", ["", "all", "top", "top:x", "3-", "5-3", "0", "0-3", "-1"])
+@pytest.mark.parametrize("text", ["", "some", "top", "top:x", "3-", "5-3", "0", "0-3", "-1"])
 def test_malformed_layers(text: str):
     with pytest.raises(DataError, match="teacher m: layers are"):
         TeacherSpec("m", text)

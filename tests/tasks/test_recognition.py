@@ -25,8 +25,8 @@ SEQ2SEQ = [
 
 HYBRID = [
     "model._name=hybrid_ctc_attention", *DECODER, "criterion._name=hybrid_ctc_attention",
-    "~criterion.zero_infinity", "~criterion.post_process", "optimizer._name=grouped_adam",
-    "+optimizer.layer_decay=0.5", "+optimizer.head_lr=0.004", "+optimizer.lr_floor=0.00001",
+    "~criterion.zero_infinity", "~criterion.post_process",
+    "+optimizer.layer_decay=0.5", "optimizer.head_lr=0.004", "+optimizer.lr_floor=0.00001",
 ]  # fmt: skip
 EVERY_EPOCH = ["checkpoint.no_epoch_checkpoints=false", "checkpoint.save_interval=1"]
 
