@@ -8,13 +8,13 @@ seed; a killed run goes on where it was, and its tables say which seeds are in.
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from conditions import MODALITIES, titles
+from evidence_options import evidence_parser, recorded_command
 from experiment import REPOSITORY, Corpus, Experiment
 from jobs import Runner
 from measures import commit, error_rates, machine, method_cost
@@ -150,31 +150,19 @@ def document(evidence: Evidence, runs: Runs, command: str) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that everything runs, proves nothing"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
-        help=f"those to run, of {', '.join(METHODS)} (default: all); the tables have all that is finished",
-    )  # fmt: skip
+def options() -> argparse.ArgumentParser:
+    parser = evidence_parser(__doc__ or "", list(METHODS), "evidence")
     parser.add_argument("--threads", type=int, default=2, help="of a pre-training (default: 2)")
-    parser.add_argument("--out", type=Path, help="output folder (default: out/evidence or -quick here)")
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    return options().parse_args(arguments)
 
 
 def command_line(args: argparse.Namespace) -> str:
-    """What makes these results again; where they lie does not matter."""
-    words = ["python", "examples/toy/evidence.py", *(["--quick"] if args.quick else [])]
-    words += ["--seeds", *map(str, args.seeds)]
-    words += [] if args.threads == 2 else ["--threads", str(args.threads)]
-    if args.methods != list(METHODS):
-        words += ["--methods", *args.methods]
-    return shlex.join(words)
+    """What the results record."""
+    return recorded_command("evidence.py", options(), args, ["threads"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

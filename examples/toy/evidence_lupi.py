@@ -9,13 +9,13 @@ killed run goes on where it was, and its tables say which seeds are in.
 import argparse
 import json
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from conditions import CLIPS
+from evidence_options import evidence_parser, recorded_command
 from experiment import FINETUNING_NOISE
 from jobs import Runner
 from lupi_experiment import FULL, QUICK, SCORED, EmotionCorpus, LupiExperiment, LupiSize
@@ -196,31 +196,19 @@ def document(evidence: LupiEvidence, command: str) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that everything runs, proves nothing"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
-    parser.add_argument(
-        "--methods", nargs="+", choices=NAMES, default=list(NAMES), metavar="METHOD",
-        help=f"those to run, of {', '.join(NAMES)} (default: all); the tables have all that is finished",
-    )  # fmt: skip
+def options() -> argparse.ArgumentParser:
+    parser = evidence_parser(__doc__ or "", list(NAMES), "evidence_lupi")
     parser.add_argument("--at-once", type=int, default=2, help="trainings side by side (default: 2)")
-    parser.add_argument("--out", type=Path, help="output folder (default: out/evidence_lupi or -quick here)")
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    return options().parse_args(arguments)
 
 
 def command_line(args: argparse.Namespace) -> str:
-    """What makes these results again; where they lie does not matter."""
-    words = ["python", "examples/toy/evidence_lupi.py", *(["--quick"] if args.quick else [])]
-    words += ["--seeds", *map(str, args.seeds)]
-    words += [] if args.at_once == 2 else ["--at-once", str(args.at_once)]
-    if args.methods != list(NAMES):
-        words += ["--methods", *args.methods]
-    return shlex.join(words)
+    """What the results record."""
+    return recorded_command("evidence_lupi.py", options(), args, ["at_once"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
