@@ -42,7 +42,7 @@ FULL = LupiSize(
     {"teacher": 150, "audio_only": 150, "soft_labels": 150, "student_embed": 300, "student_head": 100},
     trials=4000,
 )
-QUICK = LupiSize(20, 10, 4, dict.fromkeys(FULL.updates, 4), trials=40)
+QUICK = LupiSize(20, 10, 10, dict.fromkeys(FULL.updates, 4), trials=40)
 
 
 class EmotionCorpus:

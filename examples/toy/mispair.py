@@ -2,6 +2,8 @@
 
 python examples/toy/mispair.py DATA OUT --seed 1     # DATA/train.tsv -> OUT/train.tsv, video in OUT/video
 
+OUT/valid.tsv lists the clips of DATA's as they are: fairseq opens it even where nothing is validated.
+
 Every clip gets the pictures of another, drawn at random, each once, cut or played back and forth to the
 length of its own: lengths tell nothing either. Sound and order stay, so the labels are those of DATA.
 """
@@ -63,6 +65,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     clips = mispair(read_manifest(args.data / "train.tsv"), folder, args.seed)
     write_atomically(args.out / "train.tsv", manifest_text(clips).encode())
+    write_atomically(args.out / "valid.tsv", manifest_text(read_manifest(args.data / "valid.tsv")).encode())
 
 
 if __name__ == "__main__":

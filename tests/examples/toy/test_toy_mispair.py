@@ -22,7 +22,8 @@ def data(tmp_path: Path) -> Path:
         lines.append(
             f"s/{number}\t{tmp_path}/{number}.npy\t{tmp_path}/{number}.wav\t{frames}\t{640 * frames}"
         )
-    (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     return tmp_path
 
 
@@ -41,6 +42,11 @@ def test_every_clip_gets_the_pictures_of_another(data: Path, monkeypatch: pytest
     for old, new in zip(before, after, strict=True):
         assert (new.id, new.audio, new.frames, new.samples) == (old.id, old.audio, old.frames, old.samples)
         assert len(read_crops(new.video)) == old.frames
+
+
+def test_validation_clips_stay_as_they_are(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(data, data / "out", 3, monkeypatch)
+    assert read_manifest(data / "out" / "valid.tsv") == read_manifest(data / "valid.tsv")
 
 
 def test_the_seed_decides(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
