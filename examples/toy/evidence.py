@@ -91,19 +91,21 @@ ABOUT_GAINS = (
     "self-training to the real labels alone. Negative is better. In parentheses: seeds in which it is better."
 )
 ABOUT_COSTS = (
-    "Means over the seeds. Frames are real ones, 25 a second, without padding. Seconds are those of the "
-    "commands, start included; pre-trainings run one after the other, fine-tunings two at a time. Labels "
+    "Means over the seeds. Frames are real ones, 25 a second, without padding; they are what to compare. "
+    "Seconds are those of the commands, start included, with one thread or two (--threads) and, where the "
+    "script was started twice, with other trainings beside them; fine-tunings run two at a time. Labels "
     "that are clusters of an earlier model need its training, which is counted apart, as is clustering; so "
     "are speech teachers, whose training takes clusters of MFCC. What methods share, each of them counts."
 )
 
 
-def report(evidence: Evidence, runs: Runs, command: str) -> str:
+def report(evidence: Evidence, runs: Runs, commands: Sequence[str]) -> str:
     """RESULTS.md."""
     size = evidence.corpus.size
+    written = " and ".join(f"`{command}`" for command in commands)
     parts = [
         "# Results on the toy corpus",
-        f"Written by `{command}`; every single number is in RESULTS.json. Trained and decoded at "
+        f"Written by {written}; every single number is in RESULTS.json. Trained and decoded at "
         f"{', '.join(evidence.versions(runs))}; {machine()}",
         setting(size),
         EXPLANATION.format(
@@ -132,10 +134,10 @@ def compared(comparison: Comparison, runs: Runs) -> list[str]:
     return [*parts, ABOUT_GAINS, gains] if gains else parts
 
 
-def document(evidence: Evidence, runs: Runs, command: str) -> str:
+def document(evidence: Evidence, runs: Runs, commands: Sequence[str]) -> str:
     """RESULTS.json."""
     content = {
-        "command": command,
+        "commands": list(commands),
         "versions": evidence.versions(runs),
         "machine": machine(),
         "size": asdict(evidence.corpus.size),
@@ -160,24 +162,30 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options().parse_args(arguments)
 
 
-def command_line(args: argparse.Namespace) -> str:
-    """What the results record."""
-    return recorded_command("evidence.py", options(), args, ["threads"])
+def commands(runs: Runs, quick: bool) -> list[str]:
+    """What makes these results again: one for all methods that have the same seeds."""
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for method, of_method in runs.items():
+        if of_method:
+            by_seeds.setdefault(tuple(sorted(of_method)), []).append(method.name)
+    groups = [
+        argparse.Namespace(quick=quick, seeds=seeds, methods=names) for seeds, names in by_seeds.items()
+    ]
+    return [recorded_command("evidence.py", options(), group) for group in groups]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(sys.argv[1:] if arguments is None else arguments)
     out = (args.out or REPOSITORY / "out" / ("evidence-quick" if args.quick else "evidence")).resolve()
     evidence = Evidence(out, QUICK if args.quick else FULL, list(dict.fromkeys(args.seeds)), args.threads)
-    command = command_line(args)
     results = out if args.quick else REPOSITORY / "examples"
     methods = [METHODS[name] for name in dict.fromkeys(args.methods)]
     evidence.make_corpus(methods)
     for seed in evidence.seeds:
         evidence.run(seed, methods)
         runs = evidence.runs()
-        (results / "RESULTS.md").write_text(report(evidence, runs, command))
-        (results / "RESULTS.json").write_text(document(evidence, runs, command))
+        (results / "RESULTS.md").write_text(report(evidence, runs, commands(runs, args.quick)))
+        (results / "RESULTS.json").write_text(document(evidence, runs, commands(runs, args.quick)))
     print(f"\n{(results / 'RESULTS.md').read_text()}\nIn {results / 'RESULTS.md'} and RESULTS.json.")
     if args.quick:
         print("The quick sizes show that everything runs; the error rates mean nothing.")

@@ -208,7 +208,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def command_line(args: argparse.Namespace) -> str:
     """What the results record."""
-    return recorded_command("evidence_lupi.py", options(), args, ["at_once"])
+    return recorded_command("evidence_lupi.py", options(), args)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -27,20 +27,14 @@ def evidence_parser(about: str, methods: Sequence[str], folder: str) -> argparse
     return parser
 
 
-def recorded_command(
-    script: str, parser: argparse.ArgumentParser, args: argparse.Namespace, extras: Sequence[str] = ()
-) -> str:
-    """What makes these results again; where they lie does not matter.
+def recorded_command(script: str, parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+    """What makes these results again; where they lie, and how many jobs run at once, does not matter.
 
     Args:
         script: its file in examples/toy.
-        extras: names of further options, told where they are not the default.
     """
     words = ["python", f"examples/toy/{script}", *(["--quick"] if args.quick else [])]
     words += ["--seeds", *map(str, args.seeds)]
-    for name in extras:
-        value = getattr(args, name)
-        words += [] if value == parser.get_default(name) else [f"--{name.replace('_', '-')}", str(value)]
     if args.methods != parser.get_default("methods"):
         words += ["--methods", *args.methods]
     return shlex.join(words)

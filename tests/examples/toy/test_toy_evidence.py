@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from evidence import Evidence, document, main, parse, report
+from evidence import Evidence, commands, document, main, parse, report
 from jobs import Runner
 from methods import AV2VEC, METHODS, SCRATCH
 from sizes import QUICK
@@ -35,7 +35,7 @@ def test_only_whole_seeds_are_in(evidence: Evidence) -> None:
 
 
 def test_the_report_says_seeds_versions_and_costs(evidence: Evidence) -> None:
-    text = report(evidence, evidence.runs(), "python evidence.py")
+    text = report(evidence, evidence.runs(), ["python evidence.py"])
     assert "| from scratch |" + " 71.0 (70.0 to 72.0) |" * 5 + " 1, 2 |" in text
     assert "| AV2vec |" + " 50.0 |" * 5 + " 1 |" in text
     assert "| AV2vec |" + " -20.0 (1 of 1) |" * 5 in text
@@ -45,8 +45,19 @@ def test_the_report_says_seeds_versions_and_costs(evidence: Evidence) -> None:
     assert "AV-HuBERT, 2nd" not in text
 
 
+def test_methods_with_the_same_seeds_share_a_command(evidence: Evidence) -> None:
+    assert commands(evidence.runs(), quick=True) == [
+        "python examples/toy/evidence.py --quick --seeds 1 2 --methods scratch",
+        "python examples/toy/evidence.py --quick --seeds 1 --methods av2vec",
+    ]
+    experiment, runner = evidence.seeds[2]
+    finish_jobs(runner, [experiment.decoding(AV2VEC, ("av", "noisy"))])
+    (command,) = commands(evidence.runs(), quick=False)
+    assert command == "python examples/toy/evidence.py --seeds 1 2 --methods scratch av2vec"
+
+
 def test_the_json_holds_every_number(evidence: Evidence) -> None:
-    found = json.loads(document(evidence, evidence.runs(), "python evidence.py"))
+    found = json.loads(document(evidence, evidence.runs(), ["python evidence.py"]))
     assert found["size"]["pretrain_updates"] == 12
     av2vec = found["methods"]["av2vec"]["seeds"]
     assert list(av2vec) == ["1"]
