@@ -21,8 +21,9 @@ from av_ssl.models.raven_encoder import RavenEncoder
 from av_ssl.modules.batch_norm import synchronise_batch_norm, use_batch_statistics
 from av_ssl.modules.predictor import Predictor
 from av_ssl.optim.parameter_groups import clip_together
+from av_ssl.targets.collapse import Bounds, CollapseGuard
 from av_ssl.targets.ema import EMATeacher, cosine_decay
-from av_ssl.targets.layer_average import instance_norm
+from av_ssl.targets.layer_average import averaged_targets, instance_norm
 from av_ssl.targets.monitors import TargetMonitor, target_monitor
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 TEACHER_PREFIX = "_ema."
 STREAMS = ("video", "audio")
 SHORT = {"video": "v", "audio": "a"}
+COLLAPSE_PATIENCE = 500
+"""Updates that a collapse must last to end the training [ours]."""
 
 
 class Pair(NamedTuple):
@@ -82,6 +85,7 @@ class RavenModel(BaseFairseqModel):
         self.predictors = nn.ModuleDict({pair.name: self.make_predictor(pair) for pair in self.pairs})
         self.teachers: dict[str, EMATeacher] = {}
         self.updates = 0
+        self.collapse_guard = self.make_collapse_guard()
         self.name_clip_groups()
 
     @classmethod
@@ -144,12 +148,13 @@ class RavenModel(BaseFairseqModel):
         """Move the teachers once an update; fairseq announces their number before every micro-batch."""
         self.updates = num_updates
         if self.training:
+            self.collapse_guard.look(num_updates)
             decay = cosine_decay(num_updates - 1, self.cfg.ema_decay, self.cfg.ema_updates)
             for stream, teacher in self.teachers.items():
                 teacher.step(self.student(stream), decay, num_updates)
 
     @torch.no_grad()
-    def targets(
+    def teacher_output(
         self, stream: str, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None
     ) -> Tensor:
         """What the teacher of a stream makes of the unmasked clip: float32 ``[B, T, D]``.
@@ -162,11 +167,16 @@ class RavenModel(BaseFairseqModel):
         teacher.follow_device(next(self.parameters()))
         encoder = cast(RavenEncoder, teacher.module)
         use_batch_statistics(encoder, self.cfg.teacher_drop_path)
-        signal = unmasked(source, stream)
         average = str(self.cfg.target) == "mean_blocks"
-        target, blocks = encoder.encode(signal, padding_mask, frame_index, collect_blocks=average)
-        target = torch.stack([block.float() for block in blocks]).mean(0) if average else target.float()
-        return instance_norm(target, padding_mask) if str(self.cfg.target_norm) == "instance" else target
+        signal = unmasked(source, stream)
+        last, blocks = encoder.encode(signal, padding_mask, frame_index, collect_blocks=average)
+        if not average:
+            return last.float()
+        return averaged_targets(blocks, padding_mask, normalize_layers=False)
+
+    def target(self, output: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """What students predict of a teacher's output: float32 ``[B, T, D]``."""
+        return instance_norm(output, padding_mask) if str(self.cfg.target_norm) == "instance" else output
 
     # -- students --------------------------------------------------------------------------------------------
 
@@ -190,13 +200,14 @@ class RavenModel(BaseFairseqModel):
         Returns:
             ``pairs``: a :class:`PairOutput` for each pair by name (``va``, ``av``, ``aa``, ``vv``), on all
             real frames across the streams, on the student's masked frames within one. ``monitors``: a
-            :class:`~av_ssl.targets.monitors.TargetMonitor` for each teacher by stream.
+            :class:`~av_ssl.targets.monitors.TargetMonitor` of each teacher's output by stream.
         """
-        targets = {
-            stream: self.targets(stream, source, padding_mask, frame_index)
+        outputs = {
+            stream: self.teacher_output(stream, source, padding_mask, frame_index)
             for stream in STREAMS
             if any(pair.teacher == stream for pair in self.pairs)
         }
+        targets = {stream: self.target(output, padding_mask) for stream, output in outputs.items()}
         encoded = {
             stream: self.student(stream).encode(
                 given(source, stream), padding_mask, frame_index, masks[stream]
@@ -209,24 +220,27 @@ class RavenModel(BaseFairseqModel):
             index = masks[f"{pair.student}_index"] if pair.within else frame_index
             prediction, target = (y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher]))
             pairs[pair.name] = PairOutput(prediction, target)
-        monitors = {stream: target_monitor(target, padding_mask) for stream, target in targets.items()}
-        self.check_collapse(monitors)
+        # Of what the teachers give, not of the targets: instance norm makes noise around a constant look well.
+        monitors = {stream: target_monitor(output, padding_mask) for stream, output in outputs.items()}
+        if self.training:
+            self.collapse_guard.record(watched(monitors, clips=len(padding_mask)))
         return {"pairs": pairs, "monitors": monitors}
 
-    def check_collapse(self, monitors: Mapping[str, TargetMonitor]) -> None:
-        """Stop when targets are constant; every 100 updates, as a look waits for the GPU."""
+    def make_collapse_guard(self) -> CollapseGuard:
         cfg = self.cfg
-        if not self.training or self.updates <= cfg.collapse_check_start or self.updates % 100:
-            return
-        for stream, monitor in monitors.items():
-            spread, alike = monitor.std.item(), monitor.cosine_between_clips.item()
-            if spread < cfg.min_target_std or alike > cfg.max_target_cosine:
-                raise FloatingPointError(
-                    f"the {stream} teacher has collapsed at update {self.updates}: its targets' standard "
-                    f"deviation is {spread:.3f} (model.min_target_std={cfg.min_target_std}), their cosine "
-                    f"between clips {alike:.3f} (model.max_target_cosine={cfg.max_target_cosine}). Lower the "
-                    "learning rate, lengthen the warm-up, or raise the batch (task.frames_per_update)."
-                )
+        std = Bounds("model.min_target_std", low=cfg.min_target_std)
+        cosine = Bounds("model.max_target_cosine", high=cfg.max_target_cosine)
+        bounds = {}
+        for stream in STREAMS:
+            bounds.update(
+                {f"{stream}_target_std": std, f"{stream}_target_cosine_between_clips": cosine}
+            )
+        return CollapseGuard(
+            bounds,
+            cfg.collapse_check_start,
+            COLLAPSE_PATIENCE,
+            "Lower the learning rate, lengthen the warm-up, or raise the batch (task.frames_per_update).",
+        )
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
@@ -275,6 +289,16 @@ def unmasked(source: Source, stream: str) -> Tensor:
     """What the teacher of a stream gets: audio without the noise that was added for the student."""
     clean = source.get("audio_clean") if stream == "audio" else None
     return given(source, stream) if clean is None else clean
+
+
+def watched(monitors: Mapping[str, TargetMonitor], clips: int) -> dict[str, Tensor]:
+    """The numbers of a batch of so many clips that tell a collapse."""
+    values = {}
+    for stream, monitor in monitors.items():
+        values[f"{stream}_target_std"] = monitor.std
+        if clips > 1:
+            values[f"{stream}_target_cosine_between_clips"] = monitor.cosine_between_clips
+    return values
 
 
 def given(source: Source, stream: str) -> Tensor:

@@ -71,12 +71,14 @@ class RavenConfig(RavenEncoderConfig):
     min_target_std: float = field(
         default=0.1,
         metadata={
-            "help": "stop if the targets' standard deviation over frames falls below (of unit vectors, times "
-            "the square root of their channels: 1 where they point everywhere) [ours]"
+            "help": "stop if the standard deviation over frames of what a teacher gives, before target_norm, "
+            "stays below for 500 updates (of unit vectors, times the square root of their channels: 1 where "
+            "they point everywhere) [ours]"
         },
     )
     max_target_cosine: float = field(
-        default=0.95, metadata={"help": "stop if targets of different clips are more alike than this [ours]"}
+        default=0.95,
+        metadata={"help": "stop if frames of different clips stay more alike there for 500 updates [ours]"},
     )
     collapse_check_start: int = field(
         default=5000, metadata={"help": "updates before these two are looked at [ours]"}
