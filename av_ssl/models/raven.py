@@ -92,6 +92,17 @@ class RavenModel(BaseFairseqModel):
     def build_model(cls, cfg: RavenConfig, task: Any = None) -> "RavenModel":
         model = cls(cfg)
         return synchronise_batch_norm(model) if cfg.sync_batch_norm else model
+        """As fairseq calls it.
+
+        Raises:
+            ValueError: a training begins whose teachers would stand still from its second update on.
+        """
+        if getattr(task, "starts_from_pretrained", False) and cfg.ema_updates < 1:
+            raise ValueError(
+                f"model.ema_updates is {cfg.ema_updates}, as optimization.max_update is unless it is set: the "
+                "teachers need to know how many updates the training has. Set optimization.max_update, or "
+                "+model.ema_updates=N for a training that ends by max_epoch"
+            )
 
     def make_predictor(self, pair: Pair) -> Predictor:
         cfg = self.cfg

@@ -58,7 +58,8 @@ class RavenConfig(RavenEncoderConfig):
         default=0.999, metadata={"help": "the teachers' decay at the start; a half cosine takes it to 1"}
     )
     ema_updates: int = field(
-        default=II("optimization.max_update"), metadata={"help": "updates until it is 1"}
+        default=II("optimization.max_update"),
+        metadata={"help": "updates until it is 1, at least 1: those of the whole training"},
     )
     teacher_drop_path: bool = field(
         default=False,
@@ -87,7 +88,7 @@ class RavenConfig(RavenEncoderConfig):
 
 @dataclass
 class BravenConfig(RavenConfig):
-    """BRAVEn Base; its criterion is ``braven``, which weighs audio by audio twice."""
+    """BRAVEn Base; its losses weigh audio by audio twice."""
 
     predictor_layers_video: int = field(
         default=1, metadata={"help": "blocks of predictors on the video student"}

@@ -27,10 +27,15 @@ def cosine_decay(update: int, start: float, updates: int) -> float:
 
     As RAVEn (Haliassos et al., 2023) and BYOL (Grill et al., 2020, section 3.3).
 
+    Raises:
+        ValueError: ``updates`` is below 1: the teacher would never move.
+
     >>> [round(cosine_decay(n, 0.999, 100), 8) for n in (0, 25, 50, 75, 100)]
     [0.999, 0.99914645, 0.9995, 0.99985355, 1.0]
     """
-    done = min(1.0, max(0, update) / max(1, updates))
+    if updates < 1:
+        raise ValueError(f"the decay is to reach 1 after {updates} updates; there must be at least one")
+    done = min(1.0, max(0, update) / updates)
     return 1 - (1 - start) * (1 + math.cos(math.pi * done)) / 2
 
 
