@@ -67,6 +67,8 @@ class RavenModel(BaseFairseqModel):
     """
 
     audio_input = "waveform"
+    loss_weights = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
+    """Of each pair's loss, where the criterion's configuration says nothing else."""
 
     def __init__(self, cfg: RavenConfig) -> None:
         super().__init__()
@@ -90,8 +92,6 @@ class RavenModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: RavenConfig, task: Any = None) -> "RavenModel":
-        model = cls(cfg)
-        return synchronise_batch_norm(model) if cfg.sync_batch_norm else model
         """As fairseq calls it.
 
         Raises:
@@ -103,6 +103,8 @@ class RavenModel(BaseFairseqModel):
                 "teachers need to know how many updates the training has. Set optimization.max_update, or "
                 "+model.ema_updates=N for a training that ends by max_epoch"
             )
+        model = cls(cfg)
+        return synchronise_batch_norm(model) if cfg.sync_batch_norm else model
 
     def make_predictor(self, pair: Pair) -> Predictor:
         cfg = self.cfg
@@ -210,7 +212,8 @@ class RavenModel(BaseFairseqModel):
 
         Returns:
             ``pairs``: a :class:`PairOutput` for each pair by name (``va``, ``av``, ``aa``, ``vv``), on all
-            real frames across the streams, on the student's masked frames within one. ``monitors``: a
+            real frames across the streams, on the student's masked frames within one. ``weights``: of
+            their losses, by name. ``monitors``: a
             :class:`~av_ssl.targets.monitors.TargetMonitor` of each teacher's output by stream.
         """
         outputs = {
@@ -235,7 +238,7 @@ class RavenModel(BaseFairseqModel):
         monitors = {stream: target_monitor(output, padding_mask) for stream, output in outputs.items()}
         if self.training:
             self.collapse_guard.record(watched(monitors, clips=len(padding_mask)))
-        return {"pairs": pairs, "monitors": monitors}
+        return {"pairs": pairs, "weights": self.loss_weights, "monitors": monitors}
 
     def make_collapse_guard(self) -> CollapseGuard:
         cfg = self.cfg
@@ -294,6 +297,8 @@ class RavenModel(BaseFairseqModel):
 @register_model("braven", dataclass=BravenConfig)
 class BravenModel(RavenModel):
     """RAVEn with BRAVEn's settings."""
+
+    loss_weights = {**RavenModel.loss_weights, "aa": 2.0}
 
 
 def unmasked(source: Source, stream: str) -> Tensor:

@@ -1,6 +1,7 @@
 """What RAVEn's pre-training promises: who sees what, where gradients go, what a checkpoint holds."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from omegaconf import OmegaConf
 
 from av_ssl.criterions.raven import (
     BravenCriterion,
-    BravenCriterionConfig,
     RavenCriterion,
     RavenCriterionConfig,
     negative_cosine,
@@ -79,8 +79,23 @@ def test_braven_weighs_audio_by_audio_twice():
     model = tiny(BravenModel, BravenConfig)
     assert len(model.predictors["va"].encoders) == 1
     assert len(model.predictors["aa"].encoders) == 2
-    log = loss_of(model, batch_for(model), BravenCriterion, BravenCriterionConfig)[2]
-    assert torch.allclose(log["loss"], log["loss_va"] + log["loss_av"] + 2 * log["loss_aa"])
+    for criterion in (BravenCriterion, RavenCriterion):  # the model knows its weights
+        log = loss_of(model, batch_for(model), criterion)[2]
+        assert torch.allclose(log["loss"], log["loss_va"] + log["loss_av"] + 2 * log["loss_aa"])
+
+
+@pytest.mark.parametrize(("kind", "structure"), [(RavenModel, RavenConfig), (BravenModel, BravenConfig)])
+def test_weights_of_the_criterion_come_first(kind, structure):
+    model = tiny(kind, structure)
+    log = loss_of(model, batch_for(model), config=lambda: RavenCriterionConfig(weight_aa=0.5, weight_va=0.0))[2]
+    assert torch.allclose(log["loss"], log["loss_av"] + 0.5 * log["loss_aa"])
+
+
+def test_a_training_of_unknown_length_is_refused(model):
+    cfg = OmegaConf.merge(model.cfg, {"ema_updates": 0})
+    with pytest.raises(ValueError, match=r"model\.ema_updates is 0.*optimization\.max_update"):
+        RavenModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=True))
+    RavenModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=False))  # a checkpoint, to be used
 
 
 def test_across_streams_all_real_frames_count_within_one_the_masked(model):
