@@ -67,7 +67,7 @@ class RavenModel(BaseFairseqModel):
     """
 
     audio_input = "waveform"
-    loss_weights = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
+    loss_weights: Mapping[str, float] = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
     """Of each pair's loss, where the criterion's configuration says nothing else."""
 
     def __init__(self, cfg: RavenConfig) -> None:
@@ -86,6 +86,7 @@ class RavenModel(BaseFairseqModel):
         self.pairs += [Pair("video", "video")] if cfg.within_video else []
         self.predictors = nn.ModuleDict({pair.name: self.make_predictor(pair) for pair in self.pairs})
         self.teachers: dict[str, EMATeacher] = {}
+        self.synchronised = not cfg.sync_batch_norm
         self.updates = 0
         self.collapse_guard = self.make_collapse_guard()
         self.name_clip_groups()
@@ -99,12 +100,11 @@ class RavenModel(BaseFairseqModel):
         """
         if getattr(task, "starts_from_pretrained", False) and cfg.ema_updates < 1:
             raise ValueError(
-                f"model.ema_updates is {cfg.ema_updates}, as optimization.max_update is unless it is set: the "
-                "teachers need to know how many updates the training has. Set optimization.max_update, or "
-                "+model.ema_updates=N for a training that ends by max_epoch"
+                f"model.ema_updates is {cfg.ema_updates}, as optimization.max_update is unless it is set: "
+                "the teachers need to know how many updates the training has. Set optimization.max_update, "
+                "or +model.ema_updates=N for a training that ends by max_epoch"
             )
-        model = cls(cfg)
-        return synchronise_batch_norm(model) if cfg.sync_batch_norm else model
+        return cls(cfg)
 
     def make_predictor(self, pair: Pair) -> Predictor:
         cfg = self.cfg
@@ -149,13 +149,19 @@ class RavenModel(BaseFairseqModel):
     # -- teachers --------------------------------------------------------------------------------------------
 
     def make_teacher(self, stream: str) -> EMATeacher:
-        def build() -> nn.Module:
-            encoder = RavenEncoder(self.cfg, stream)
-            return synchronise_batch_norm(encoder) if self.cfg.sync_batch_norm else encoder
-
-        teacher = EMATeacher(self.student(stream), build)
+        teacher = EMATeacher(self.student(stream), lambda: RavenEncoder(self.cfg, stream))
         teacher.updates = self.updates
+        if self.cfg.sync_batch_norm:
+            synchronise_batch_norm(teacher.module)
         return teacher
+
+    def synchronise(self) -> None:
+        """Synchronise batch norms before the first batch: fairseq moves a model after building it."""
+        synchronise_batch_norm(self)
+        for teacher in self.teachers.values():
+            teacher.follow_device(next(self.parameters()))
+            synchronise_batch_norm(teacher.module)
+        self.synchronised = True
 
     def set_num_updates(self, num_updates: int) -> None:
         """Move the teachers once an update; fairseq announces their number before every micro-batch."""
@@ -216,6 +222,8 @@ class RavenModel(BaseFairseqModel):
             their losses, by name. ``monitors``: a
             :class:`~av_ssl.targets.monitors.TargetMonitor` of each teacher's output by stream.
         """
+        if not self.synchronised:
+            self.synchronise()
         outputs = {
             stream: self.teacher_output(stream, source, padding_mask, frame_index)
             for stream in STREAMS
@@ -234,7 +242,7 @@ class RavenModel(BaseFairseqModel):
             index = masks[f"{pair.student}_index"] if pair.within else frame_index
             prediction, target = (y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher]))
             pairs[pair.name] = PairOutput(prediction, target)
-        # Of what the teachers give, not of the targets: instance norm makes noise around a constant look well.
+        # Not of the targets: instance norm makes noise around a constant look healthy.
         monitors = {stream: target_monitor(output, padding_mask) for stream, output in outputs.items()}
         if self.training:
             self.collapse_guard.record(watched(monitors, clips=len(padding_mask)))
@@ -246,9 +254,7 @@ class RavenModel(BaseFairseqModel):
         cosine = Bounds("model.max_target_cosine", high=cfg.max_target_cosine)
         bounds = {}
         for stream in STREAMS:
-            bounds.update(
-                {f"{stream}_target_std": std, f"{stream}_target_cosine_between_clips": cosine}
-            )
+            bounds.update({f"{stream}_target_std": std, f"{stream}_target_cosine_between_clips": cosine})
         return CollapseGuard(
             bounds,
             cfg.collapse_check_start,
@@ -298,7 +304,7 @@ class RavenModel(BaseFairseqModel):
 class BravenModel(RavenModel):
     """RAVEn with BRAVEn's settings."""
 
-    loss_weights = {**RavenModel.loss_weights, "aa": 2.0}
+    loss_weights: Mapping[str, float] = {**RavenModel.loss_weights, "aa": 2.0}
 
 
 def unmasked(source: Source, stream: str) -> Tensor:

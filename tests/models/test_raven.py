@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from av_ssl.criterions.raven import (
     BravenCriterion,
@@ -87,7 +89,8 @@ def test_braven_weighs_audio_by_audio_twice():
 @pytest.mark.parametrize(("kind", "structure"), [(RavenModel, RavenConfig), (BravenModel, BravenConfig)])
 def test_weights_of_the_criterion_come_first(kind, structure):
     model = tiny(kind, structure)
-    log = loss_of(model, batch_for(model), config=lambda: RavenCriterionConfig(weight_aa=0.5, weight_va=0.0))[2]
+    weights = RavenCriterionConfig(weight_aa=0.5, weight_va=0.0)
+    log = loss_of(model, batch_for(model), config=lambda: weights)[2]
     assert torch.allclose(log["loss"], log["loss_av"] + 0.5 * log["loss_aa"])
 
 
@@ -171,7 +174,9 @@ def test_teacher_drop_path_is_an_option():
     model = tiny(drop_path=0.5, teacher_drop_path=True)
     batch = batch_for(model)
     arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
-    assert not torch.equal(model.teacher_output("audio", *arguments), model.teacher_output("audio", *arguments))
+    assert not torch.equal(
+        model.teacher_output("audio", *arguments), model.teacher_output("audio", *arguments)
+    )
 
 
 def test_teachers_start_as_copies_and_move_once_an_update(model):
@@ -218,6 +223,23 @@ def test_gradients_are_clipped_by_student(model):
     assert set(groups.values()) == {"audio", "video"}
 
 
+def test_batch_norms_are_synchronised_where_the_model_is_trained(model, monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    model(**batch_for(model))
+    state = model.state_dict()
+    assert not any(isinstance(part, nn.SyncBatchNorm) for part in model.modules())  # it is on a CPU
+    monkeypatch.setattr("av_ssl.modules.batch_norm.on_gpu", lambda module: True)
+    other = tiny()
+    other.load_state_dict(state)
+    other.synchronise()
+    for net in (other, other.make_teacher("video").module):
+        norms = [part for part in net.modules() if isinstance(part, _BatchNorm)]
+        assert norms
+        assert all(isinstance(part, nn.SyncBatchNorm) for part in norms)
+    assert other.state_dict().keys() == state.keys()
+
+
 def test_checkpoint_restores_students_and_teachers(model):
     model(**batch_for(model))
     with torch.no_grad():
@@ -251,7 +273,9 @@ def test_collapse_stops_training(kind, structure):
     for update in range(50, 500, 50):
         model.set_num_updates(update)
         assert model(**batch)["monitors"]["video"].std < 0.01
-    with pytest.raises(FloatingPointError, match=r"update 500: video_target_std is 0\.00.*model\.min_target_std"):
+    with pytest.raises(
+        FloatingPointError, match=r"update 500: video_target_std is 0\.00.*model\.min_target_std"
+    ):
         model.set_num_updates(500)
 
 
@@ -284,6 +308,25 @@ def test_bfloat16():
     assert loss.dtype == torch.float32
     loss.backward()
     assert torch.isfinite(log["loss"])
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_batch_norms_stay_in_float32():
+    """Those of the ResNets, of the Transformers and of the teachers; nothing else does."""
+    model, whole = tiny(), tiny()
+    model.bfloat16()
+    for net in (model, whole):
+        net(**batch_for(net))
+    for net in (model, *(teacher.module for teacher in model.teachers.values())):
+        norms = {name for name, part in net.named_modules() if isinstance(part, _BatchNorm)}
+        assert any(".bn1" in name for name in norms)
+        for name, tensor in net.state_dict().items():
+            if tensor.is_floating_point() and not name.startswith("_ema."):
+                kept = name.rpartition(".")[0] in norms
+                assert tensor.dtype == (torch.float32 if kept else torch.bfloat16), name
+    for stem in ("video_student.frontend.frontend3D.1", "audio_student.frontend.trunk.bn1"):
+        variance, expected = (net.get_submodule(stem).running_var for net in (model, whole))
+        torch.testing.assert_close(variance, expected, rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("stream", ["audio", "video"])

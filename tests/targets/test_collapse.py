@@ -19,7 +19,7 @@ def guard(start=0, patience=500) -> CollapseGuard:
 
 
 def train(watched: CollapseGuard, first: int, last: int, std: float = 1.0, cosine: float = 0.0) -> None:
-    """Updates ``first`` to ``last``, each of two micro-batches, before which the trainer says their number."""
+    """Updates ``first`` to ``last`` of two micro-batches; the trainer says their number before each."""
     for update in range(first, last + 1):
         for _ in range(2):
             watched.look(update)
@@ -29,7 +29,10 @@ def train(watched: CollapseGuard, first: int, last: int, std: float = 1.0, cosin
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"std": 0.05}, r"update 500: std is 0\.0500, beyond 0\.1 \(model\.min_std\).*Lower the learning rate"),
+        (
+            {"std": 0.05},
+            r"update 500: std is 0\.0500, beyond 0\.1 \(model\.min_std\).*Lower the learning rate",
+        ),
         ({"cosine": 0.99}, r"update 500: cosine is 0\.9900, beyond 0\.95 \(model\.max_cosine\)"),
     ],
 )
