@@ -68,7 +68,7 @@ class ResNetTrunk(nn.Module):
 
 
 def silenced(x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Zero what lies in padded frames of ``x [B, C, T * k]``; ``padding_mask`` bool ``[B, T]``; None: nothing.
+    """Zero what lies in padded frames of ``x [B, C, T * k]``: ``padding_mask`` bool ``[B, T]``; None: none.
 
     What a convolution then sees behind the end of a clip is what it sees behind the end of a batch.
     """

@@ -116,7 +116,7 @@ def test_layers_and_final_norm(modality: str) -> None:
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_features_do_not_depend_on_padding(modality: str) -> None:
-    """So a batch is decoded as its clips are alone; in training, batch norm makes them depend on each other."""
+    """So that a batch is decoded as its clips are alone. In training they depend on each other."""
     net, x = encoder(modality), signal(modality, 8, clips=1)
     padding = (torch.arange(12) >= 8)[None]
     with torch.no_grad():
