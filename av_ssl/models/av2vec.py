@@ -23,12 +23,17 @@ from av_ssl.models.masked_encoder import MaskedAudioVisualEncoder
 from av_ssl.models.pretrained import load_pretrained, read_checkpoint
 from av_ssl.modules.transformer import TransformerEncoder
 from av_ssl.targets.collapse import LOOK_EVERY, Bounds, CollapseGuard
-from av_ssl.targets.ema import EMATeacher, annealed_decay
+from av_ssl.targets.ema import (
+    TEACHER_PREFIX,
+    EMATeacher,
+    annealed_decay,
+    under_prefix,
+    without_teachers,
+)
 from av_ssl.targets.layer_average import averaged_targets
 
 logger = logging.getLogger(__name__)
 
-TEACHER_PREFIX = "_ema."
 GRADIENTS_COMPARED = 1000
 """Updates in which AV2vec-MLM logs how its two losses compare."""
 
@@ -231,13 +236,11 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
         """Load the student and the checkpoint's teacher; if it has none, the teacher restarts as a copy."""
-        student = {key: value for key, value in state_dict.items() if not key.startswith(TEACHER_PREFIX)}
-        teacher = {key[len(TEACHER_PREFIX) :]: state_dict[key] for key in state_dict if key not in student}
-        result = super().load_state_dict(student, strict, model_cfg, args)
+        result = super().load_state_dict(without_teachers(state_dict), strict, model_cfg, args)
         self.teacher = None
-        if teacher:
+        if stored := under_prefix(state_dict, TEACHER_PREFIX):
             self.teacher = self.make_teacher()
-            self.teacher.load_state_dict(teacher, self.followed)
+            self.teacher.load_state_dict(stored, self.followed)
         else:
             logger.info("the checkpoint holds no teacher: it starts again as a copy of the student")
         return result

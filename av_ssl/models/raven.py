@@ -22,13 +22,12 @@ from av_ssl.modules.batch_norm import synchronise_batch_norm, use_batch_statisti
 from av_ssl.modules.predictor import Predictor
 from av_ssl.optim.parameter_groups import clip_together
 from av_ssl.targets.collapse import Bounds, CollapseGuard
-from av_ssl.targets.ema import EMATeacher, cosine_decay
+from av_ssl.targets.ema import TEACHER_PREFIX, EMATeacher, cosine_decay, under_prefix, without_teachers
 from av_ssl.targets.layer_average import averaged_targets, instance_norm
 from av_ssl.targets.monitors import TargetMonitor, target_monitor
 
 logger = logging.getLogger(__name__)
 
-TEACHER_PREFIX = "_ema."
 STREAMS = ("video", "audio")
 SHORT = {"video": "v", "audio": "a"}
 COLLAPSE_PATIENCE = 500
@@ -276,15 +275,10 @@ class RavenModel(BaseFairseqModel):
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
         """Load the students and the checkpoint's teachers; without these they restart as copies."""
-        own = {key: value for key, value in state_dict.items() if not key.startswith(TEACHER_PREFIX)}
-        result = super().load_state_dict(own, strict, model_cfg, args)
+        result = super().load_state_dict(without_teachers(state_dict), strict, model_cfg, args)
         self.teachers = {}
         for stream in STREAMS:
-            prefix = f"{TEACHER_PREFIX}{stream}."
-            stored = {
-                key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)
-            }
-            if stored:
+            if stored := under_prefix(state_dict, f"{TEACHER_PREFIX}{stream}."):
                 self.teachers[stream] = self.make_teacher(stream)
                 self.teachers[stream].load_state_dict(stored, self.student(stream))
         if not self.teachers:

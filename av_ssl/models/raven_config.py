@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 
+from av_ssl.data.spans import MASK_SEMANTICS
 from av_ssl.models.raven_encoder import RavenEncoderConfig
 
 TARGETS = ChoiceEnum(["last", "mean_blocks"])
 TARGET_NORMS = ChoiceEnum(["none", "instance"])
-MASK_SEMANTICS = ChoiceEnum(["fraction", "start_prob"])
+SEMANTICS = ChoiceEnum(list(MASK_SEMANTICS))
 
 
 @dataclass
@@ -19,7 +20,7 @@ class RavenConfig(RavenEncoderConfig):
     mask_prob_video: float = field(default=0.2, metadata={"help": "masked video frames, see mask_semantics"})
     mask_prob_audio: float = field(default=0.2, metadata={"help": "masked audio frames, see mask_semantics"})
     mask_length: int = field(default=3, metadata={"help": "frames of a masked span (40 ms each)"})
-    mask_semantics: MASK_SEMANTICS = field(  # type: ignore[valid-type]
+    mask_semantics: SEMANTICS = field(  # type: ignore[valid-type]
         default="fraction",
         metadata={
             "help": "what the two probabilities mean: masked spans x length / frames, as the authors' "
