@@ -120,6 +120,22 @@ def test_targets_are_of_the_other_or_the_own_teacher(model):
     assert not torch.allclose(pairs["aa"].target, pairs["av"].target[rows])
 
 
+@pytest.mark.parametrize(
+    ("where", "changed"), [("masked", {"loss_va", "loss_aa"}), ("unmasked", {"loss_va"}), ("padded", set())]
+)
+def test_which_losses_a_frame_of_the_audio_teacher_counts_in(model, where, changed):
+    batch = batch_for(model)
+    mask, padding = batch["masks"]["audio"], batch["padding_mask"]
+    frames = {"masked": mask, "unmasked": ~mask & ~padding, "padded": padding}[where]
+    outputs = {stream: torch.randn(2, max(LENGTHS), 16) for stream in ("video", "audio")}
+    model.teacher_output = lambda stream, *unused: outputs[stream]
+    before = loss_of(model, batch)[2]
+    outputs["audio"] = outputs["audio"].clone()
+    outputs["audio"][tuple(frames.nonzero()[0])] += 1
+    after = loss_of(model, batch)[2]
+    assert {key for key in ("loss_va", "loss_av", "loss_aa") if before[key] != after[key]} == changed
+
+
 def test_teachers_see_no_mask(model):
     batch, other = batch_for(model), batch_for(model)
     other["masks"] = model.masking.draw(LENGTHS, max(LENGTHS), np.random.default_rng(7))
