@@ -21,10 +21,10 @@ from av_ssl.models.raven_encoder import RavenEncoder
 from av_ssl.modules.batch_norm import synchronise_batch_norm, use_batch_statistics
 from av_ssl.modules.predictor import Predictor
 from av_ssl.optim.parameter_groups import clip_together
-from av_ssl.targets.collapse import Bounds, CollapseGuard
+from av_ssl.targets.collapse import CollapseGuard
 from av_ssl.targets.ema import TEACHER_PREFIX, EMATeacher, cosine_decay, under_prefix, without_teachers
 from av_ssl.targets.layer_average import averaged_targets, instance_norm
-from av_ssl.targets.monitors import TargetMonitor, target_monitor
+from av_ssl.targets.monitors import bounded, monitor_bounds, target_monitor
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,12 @@ class RavenModel(BaseFairseqModel):
         self.teachers: dict[str, EMATeacher] = {}
         self.synchronised = not cfg.sync_batch_norm
         self.updates = 0
-        self.collapse_guard = self.make_collapse_guard()
+        self.collapse_guard = CollapseGuard(
+            monitor_bounds(STREAMS, cfg.min_target_std, cfg.max_target_cosine),
+            cfg.collapse_check_start,
+            COLLAPSE_PATIENCE,
+            "Lower the learning rate, lengthen the warm-up, or raise the batch (task.frames_per_update).",
+        )
         self.name_clip_groups()
 
     @classmethod
@@ -244,22 +249,8 @@ class RavenModel(BaseFairseqModel):
         # Not of the targets: instance norm makes noise around a constant look healthy.
         monitors = {stream: target_monitor(output, padding_mask) for stream, output in outputs.items()}
         if self.training:
-            self.collapse_guard.record(watched(monitors, clips=len(padding_mask)))
+            self.collapse_guard.record(bounded(monitors, clips=len(padding_mask)))
         return {"pairs": pairs, "weights": self.loss_weights, "monitors": monitors}
-
-    def make_collapse_guard(self) -> CollapseGuard:
-        cfg = self.cfg
-        std = Bounds("model.min_target_std", low=cfg.min_target_std)
-        cosine = Bounds("model.max_target_cosine", high=cfg.max_target_cosine)
-        bounds = {}
-        for stream in STREAMS:
-            bounds.update({f"{stream}_target_std": std, f"{stream}_target_cosine_between_clips": cosine})
-        return CollapseGuard(
-            bounds,
-            cfg.collapse_check_start,
-            COLLAPSE_PATIENCE,
-            "Lower the learning rate, lengthen the warm-up, or raise the batch (task.frames_per_update).",
-        )
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
@@ -305,16 +296,6 @@ def unmasked(source: Source, stream: str) -> Tensor:
     """What the teacher of a stream gets: audio without the noise that was added for the student."""
     clean = source.get("audio_clean") if stream == "audio" else None
     return given(source, stream) if clean is None else clean
-
-
-def watched(monitors: Mapping[str, TargetMonitor], clips: int) -> dict[str, Tensor]:
-    """The numbers of a batch of so many clips that tell a collapse."""
-    values = {}
-    for stream, monitor in monitors.items():
-        values[f"{stream}_target_std"] = monitor.std
-        if clips > 1:
-            values[f"{stream}_target_cosine_between_clips"] = monitor.cosine_between_clips
-    return values
 
 
 def given(source: Source, stream: str) -> Tensor:
