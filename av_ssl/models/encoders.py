@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from av_ssl.errors import DataError
 from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
 from av_ssl.models.raven_encoder import MODALITIES, RavenEncoder, RavenEncoderConfig
+from av_ssl.targets.ema import TEACHER_PREFIX, under_prefix
 
 Encoder = AudioVisualEncoder | RavenEncoder
 
@@ -24,7 +25,7 @@ PRETRAINING_ONLY = (
     "final_proj.",
     "final_pred_proj.",
     "target_glu.",
-    "_ema.",
+    TEACHER_PREFIX,
     "teacher_heads.",
 )
 """Names of fused models that start so serve the pre-training objective; fine-tuning leaves them behind."""
@@ -74,9 +75,7 @@ class EncoderFamily:
     def taken(self, tensors: Mapping[str, Tensor], stream: str | None) -> dict[str, Tensor]:
         """Those of a pre-trained model's tensors that fine-tuning starts from, under the encoder's names."""
         prefix = self.prefix.format(stream)
-        return self.kept(
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        )
+        return self.kept(under_prefix(tensors, prefix))
 
     def kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder's tensors without what is left behind."""

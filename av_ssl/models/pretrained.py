@@ -137,8 +137,7 @@ class FineTunedEncoder(FairseqEncoder):
         super().__init__(dictionary=None)
         self.cfg = cfg
         self.w2v_model = build_encoder(cfg, load_weights)
-        if cfg.sync_batch_norm:
-            self.w2v_model = synchronise_batch_norm(self.w2v_model)
+        self.synchronised = not cfg.sync_batch_norm
         mark_depths(self.w2v_model, *self.w2v_model.layer_stack())
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.cfg.encoder_embed_dim
@@ -192,6 +191,9 @@ class FineTunedEncoder(FairseqEncoder):
 
     def encode(self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None) -> Tensor:
         """Encode a batch: ``[B, T, C]``, without gradient while frozen."""
+        if not self.synchronised:  # not while it was built: fairseq moves models to their device later
+            synchronise_batch_norm(self.w2v_model)
+            self.synchronised = True
         frozen = self.frozen
         self.w2v_model.train(self.training and (not frozen or self.cfg.frozen_train_mode))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
