@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from av_ssl.criterions.lupi import LupiCriterion
 from av_ssl.data.class_labels import CLASSES, ClassList
 from av_ssl.data.classification_dataset import ClassificationDataset
 from av_ssl.data.clip_reader import ClipReader
 from av_ssl.data.manifest import Clip, keep_by_length, read_manifest, with_lengths
 from av_ssl.data.segments import Segmentation
 from av_ssl.errors import DataError
+from av_ssl.models.lupi import LupiStudent
+from av_ssl.models.lupi_checks import check_losses
 from av_ssl.models.pretrained import attach_encoder_config
 from av_ssl.targets.frozen_teacher import FrozenTeacher
 from av_ssl.tasks.audio_visual import STREAMS, AudioVisualTask, AudioVisualTaskConfig, is_training_split
@@ -81,6 +84,7 @@ class ClassificationTask(AudioVisualTask):
             self.classes = ClassList.load(self.classes_file)
         self.starts_from_pretrained = True
         self.teacher: FrozenTeacher | None = None
+        self.student: LupiStudent | None = None
         self.validation_eer = ValidationEER() if cfg.eer else None
 
     @property
@@ -109,7 +113,18 @@ class ClassificationTask(AudioVisualTask):
                 self.teacher = FrozenTeacher.load(
                     cfg.teacher_path, str(cfg.target_norm), OmegaConf.to_container(self.cfg), FEATURE_KEYS
                 )
-        return super().build_model(cfg, from_checkpoint)
+        model = super().build_model(cfg, from_checkpoint)
+        self.student = model if isinstance(model, LupiStudent) and not from_checkpoint else None
+        return model
+
+    def build_criterion(self, cfg: Any) -> Any:
+        """Raises ValueError when a student that is to be trained cannot be, by these losses."""
+        criterion = super().build_criterion(cfg)
+        if self.student is not None and isinstance(criterion, LupiCriterion):
+            check_losses(self.student, criterion.cfg)
+            if self.teacher is not None and str(criterion.cfg.soft_labels) != "none":
+                self.teacher.check_classes(self.require_classes())
+        return criterion
 
     # -- data ------------------------------------------------------------------------------------------------
 
@@ -126,9 +141,6 @@ class ClassificationTask(AudioVisualTask):
         train = is_training_split(split)
         clips, kept = self.read_split(split, cfg)
         classes = self.read_classes(split, clips, train)
-        segmentation = None
-        if cfg.segment_frames > 0:
-            segmentation = Segmentation(cfg.segment_frames, cfg.segment_hop or cfg.segment_frames)
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
@@ -136,7 +148,7 @@ class ClassificationTask(AudioVisualTask):
             train,
             max_frames=cfg.max_trim_sample_size if train else None,
             classes=None if classes is None else classes[kept],
-            segmentation=segmentation,
+            segmentation=Segmentation.of(cfg.segment_frames, cfg.segment_hop),
             class_balanced=cfg.class_balanced,
         )
 
