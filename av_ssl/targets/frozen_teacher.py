@@ -132,8 +132,8 @@ def check_alike(
     )
     if theirs != own:
         raise DataError(
-            f"the student's clips are {described(own)}, those of the teacher {path} were {described(theirs)}; "
-            "set task.segment_frames and task.segment_hop alike"
+            f"the student's clips are {described(own)}, those of the teacher {path} were "
+            f"{described(theirs)}; set task.segment_frames and task.segment_hop alike"
         )
 
 

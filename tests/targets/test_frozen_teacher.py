@@ -30,7 +30,7 @@ def test_other_segments_are_refused():
     check_alike("t.pt", stored, {**stored, "segment_hop": 0}, KEYS)  # which is the length
     with pytest.raises(DataError, match=r"10 frames every 5, those of the teacher .* 10 frames every 10;"):
         check_alike("t.pt", stored, {**stored, "segment_hop": 5}, KEYS)
-    with pytest.raises(DataError, match="segments of 20 frames every 10, .* 10 frames every 10"):
+    with pytest.raises(DataError, match=r"segments of 20 frames every 10, .* 10 frames every 10"):
         check_alike("t.pt", stored, {**stored, "segment_frames": 20}, KEYS)
 
 
