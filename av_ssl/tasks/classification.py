@@ -59,8 +59,9 @@ class ClassificationConfig(AudioVisualTaskConfig):
     eer: bool = field(
         default=False,
         metadata={
-            "help": "log the equal error rate (%) over all pairs of validation clips, whose labels say who "
-            "speaks: for checkpoint.best_checkpoint_metric=eer"
+            "help": "log the equal error rate (%) over the pairs of validation clips, whose labels say who "
+            "speaks (of 3000 clips, evenly of all speakers, where there are more): for "
+            "checkpoint.best_checkpoint_metric=eer"
         },
     )
 
@@ -78,6 +79,10 @@ class ClassificationTask(AudioVisualTask):
 
     def __init__(self, cfg: ClassificationConfig) -> None:
         super().__init__(cfg)
+        if cfg.eer and not cfg.label:
+            raise DataError(
+                "task.eer=true: set task.label, e.g. spk, whose files say who speaks in each clip"
+            )
         self.classes_file = Path(cfg.label_dir or cfg.data) / f"classes.{cfg.label}.txt"
         self.classes: ClassList | None = None  # decoding may take those of a checkpoint
         if cfg.label and self.classes_file.exists():
