@@ -191,16 +191,16 @@ class LupiStudent(AVClassifier):
             ``teacher_logits [B, C]``; with ``hint_dim``, ``hint [B, K, D]``, which is compared in place
             of ``enc``.
         """
-        embeddings, empty = self.embed_segments(source, padding_mask, frame_index, segments)
-        cut_off = self.aggregator_from_labels or not self.cfg.agg_grad_to_encoder
-        clip = self.aggregate(
-            embeddings.detach() if cut_off and self.aggregator is not None else embeddings, empty
-        )
-        output = self.embeddings(embeddings, empty, clip)
+        output = super().forward(source, padding_mask, frame_index, segments, target)
         if self.hint is not None:
-            output["hint"] = self.hint(embeddings)
-        to_header = clip if self.joint or self.aggregator_from_labels else clip.detach()
-        output.update(self.classify(to_header, target))
+            output["hint"] = self.hint(output["enc"])
         if self.teacher is not None:
             output.update(self.teacher(source, padding_mask, frame_index, segments))
         return output
+
+    def to_aggregator(self, embeddings: Tensor) -> Tensor:
+        cut_off = self.aggregator_from_labels or not self.cfg.agg_grad_to_encoder
+        return embeddings.detach() if cut_off and self.aggregator is not None else embeddings
+
+    def to_header(self, clip: Tensor) -> Tensor:
+        return clip if self.joint or self.aggregator_from_labels else clip.detach()

@@ -15,7 +15,7 @@ from torch import Tensor
 from av_ssl.criterions.lupi import LupiCriterion
 from av_ssl.data.class_labels import CLASSES, ClassList
 from av_ssl.data.classification_dataset import ClassificationDataset
-from av_ssl.data.clip_reader import ClipReader
+from av_ssl.data.clip_reader import STREAMS, ClipReader
 from av_ssl.data.manifest import Clip, keep_by_length, read_manifest, with_lengths
 from av_ssl.data.segments import Segmentation
 from av_ssl.errors import DataError
@@ -23,7 +23,7 @@ from av_ssl.models.lupi import LupiStudent
 from av_ssl.models.lupi_checks import check_losses
 from av_ssl.models.pretrained import attach_encoder_config
 from av_ssl.targets.frozen_teacher import FrozenTeacher
-from av_ssl.tasks.audio_visual import STREAMS, AudioVisualTask, AudioVisualTaskConfig, is_training_split
+from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
 from av_ssl.tasks.recognition import FEATURE_KEYS
 from av_ssl.tasks.validation_eer import ValidationEER
 
@@ -109,18 +109,25 @@ class ClassificationTask(AudioVisualTask):
         ``model.teacher_path``; neither file is asked for when a checkpoint is loaded.
         """
         self.starts_from_pretrained = not from_checkpoint
-        if self.cfg.label and not from_checkpoint:
-            cfg.num_classes = len(self.require_classes())
         if not from_checkpoint:
-            if cfg.get("w2v_path"):
-                attach_encoder_config(cfg, str(self.cfg.audio_input), str(cfg.streams))
+            self.complete(cfg)
             if "teacher_path" in cfg and cfg.teacher_path:
-                self.teacher = FrozenTeacher.load(
-                    cfg.teacher_path, str(cfg.target_norm), OmegaConf.to_container(self.cfg), FEATURE_KEYS
-                )
+                self.teacher = self.load_teacher(cfg)
         model = super().build_model(cfg, from_checkpoint)
         self.student = model if isinstance(model, LupiStudent) and not from_checkpoint else None
         return model
+
+    def complete(self, cfg: Any) -> None:
+        """Fill in a model's configuration: number of classes, size of the encoder."""
+        if self.cfg.label:
+            cfg.num_classes = len(self.require_classes())
+        if cfg.get("w2v_path"):
+            attach_encoder_config(cfg, str(self.cfg.audio_input), str(cfg.streams))
+
+    def load_teacher(self, cfg: Any) -> FrozenTeacher:
+        """The teacher of a student's configuration; DataError if it cannot be the teacher of this data."""
+        own = OmegaConf.to_container(self.cfg)
+        return FrozenTeacher.load(cfg.teacher_path, str(cfg.target_norm), own, FEATURE_KEYS)
 
     def build_criterion(self, cfg: Any) -> Any:
         """Raises ValueError when a student that is to be trained cannot be, by these losses."""
