@@ -281,3 +281,23 @@ def fitted(model, data, updates, lr):
         (loss / size).backward()
         optimizer.step()
     return model
+
+
+@pytest.mark.parametrize("segment", [0, 4])
+def test_clips_one_by_one_give_the_gradients_of_their_batch(segment):
+    """With the statistics of batch norm at rest: what accumulating gradients rests on."""
+    model = student(classifier(segment_frames=segment), segment_frames=segment).eval()
+    whole = sample(segment)
+    criterion()(model, whole)[0].backward()
+    together = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    for clip, frames in enumerate([9, 4]):
+        alone = batch([frames], segment=segment)
+        for stream in ("audio", "video"):
+            alone["source"][stream] = whole["net_input"]["source"][stream][clip : clip + 1].narrow(
+                2, 0, frames
+            )
+        part = {**whole, "net_input": alone, "target": whole["target"][clip : clip + 1]}
+        criterion()(model, part)[0].backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, together[name], atol=1e-5, rtol=1e-3)
