@@ -21,6 +21,14 @@ def positive(text: str) -> int:
     return value
 
 
+def at_least_two(text: str) -> int:
+    """A whole number of at least 2."""
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2, not {value}")
+    return value
+
+
 def share_or_number(text: str) -> float:
     """A share from 0 to below 1, or a whole number from 1 on."""
     value = float(text)

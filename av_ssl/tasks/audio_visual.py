@@ -10,7 +10,7 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
 
 from av_ssl.data.augment import CropAndFlip
-from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader
+from av_ssl.data.clip_reader import AUDIO_INPUTS, STREAMS, ClipReader
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.data.noise import NoiseMixer, parse_snr
@@ -18,8 +18,6 @@ from av_ssl.data.reading import FRAME_RATE
 from av_ssl.tasks.data_wait import DataWaitMeter
 
 logger = logging.getLogger(__name__)
-
-STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
 
 
 @dataclass
