@@ -114,9 +114,13 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         if self.training:
             self.collapse_guard.look(num_updates)
         if self.teacher is not None and self.training:
-            cfg = self.cfg
-            decay = annealed_decay(num_updates, cfg.ema_decay, cfg.ema_end_decay, cfg.ema_anneal_end_step)
-            self.teacher.step(self.followed, decay, num_updates)
+            self.teacher.step(self.followed, self.decay, num_updates)
+
+    @property
+    def decay(self) -> float:
+        """Of the teacher's averages, at this update."""
+        cfg = self.cfg
+        return annealed_decay(self.updates, cfg.ema_decay, cfg.ema_end_decay, cfg.ema_anneal_end_step)
 
     @torch.no_grad()
     def targets(
@@ -169,9 +173,9 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         Returns:
             ``features_pen`` (mean square of the student's features). With ``use_regression``: ``prediction``
             and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``target_var`` and ``pred_var``
-            (standard deviations over frames). With ``use_mlm``: ``logit_m_list`` and so on, see
-            :class:`~av_ssl.models.av_hubert.AVHubertModel`. With both, while their gradients are compared:
-            ``encoder_output`` ``[B, T, C]``.
+            (standard deviations over frames), ``ema_decay`` (the teacher's). With ``use_mlm``:
+            ``logit_m_list`` and so on, see :class:`~av_ssl.models.av_hubert.AVHubertModel`. With both, while
+            their gradients are compared: ``encoder_output`` ``[B, T, C]``.
         """
         student, seen = self.student_features(source, padding_mask, masks, frame_index)
         target = None
@@ -190,7 +194,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             output["encoder_output"] = x
         return output
 
-    def regression(self, x: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def regression(self, x: Tensor, target: Tensor, index: Tensor) -> dict[str, Any]:
         prediction = self.final_pred_proj(x.flatten(0, 1)[index]).float()
         target = target.flatten(0, 1)[index]
         return {
@@ -198,6 +202,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             "target": target,
             "target_var": spread(target),
             "pred_var": spread(prediction.detach()),
+            "ema_decay": self.decay,
         }
 
     def clean_features(
@@ -244,13 +249,6 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         else:
             logger.info("the checkpoint holds no teacher: it starts again as a copy of the student")
         return result
-
-    def remove_pretraining_modules(self) -> None:
-        """Drop what only pre-training needs."""
-        for name in ("final_pred_proj", "final_proj", "label_embs_concat", "target_glu"):
-            if hasattr(self, name):
-                delattr(self, name)
-        self.teacher = None
 
 
 def clean_source(source: Source) -> Source:
