@@ -276,11 +276,6 @@ class RavenModel(BaseFairseqModel):
             logger.info("the checkpoint holds no teachers: they start again as copies of the students")
         return result
 
-    def remove_pretraining_modules(self) -> None:
-        """Drop what only pre-training needs."""
-        self.predictors = nn.ModuleDict()
-        self.pairs, self.teachers = [], {}
-
     def max_positions(self) -> None:
         return None
 
