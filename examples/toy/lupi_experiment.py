@@ -34,7 +34,6 @@ class LupiSize:
     trials: int
 
 
-# Audio alone does worse again with twice as many updates, a student of embeddings does better.
 FULL = LupiSize(
     500,
     200,
@@ -112,7 +111,8 @@ class LupiExperiment:
         corpus, name = self.corpus, f"{self.task.name}_{training.name}"
         folder = self.checkpoint(training).parent
         data = corpus.mispaired if training.mispaired else corpus.data
-        updates = corpus.size.updates[training.recipe]
+        recipes = training.updates_of or (training.recipe,)
+        updates = sum(corpus.size.updates[recipe] for recipe in recipes)
         command = ["fairseq-hydra-train", "--config-dir", str(RECIPES), "--config-name", training.recipe]
         command += [f"task.data={data}", f"common.user_dir={PLUGIN}", f"common.seed={self.seed}"]
         command += [f"optimization.max_update={updates}", f"checkpoint.save_dir={folder}"]

@@ -23,6 +23,7 @@ class Training:
         teacher: whose embeddings or soft labels are learned.
         student: whose encoder it goes on with.
         mispaired: on clips with the pictures of others.
+        updates_of: recipes whose updates, added up, it has in place of its own.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Training:
     teacher: Training | None = None
     student: Training | None = None
     mispaired: bool = False
+    updates_of: tuple[str, ...] = ()
 
     @property
     def earlier(self) -> tuple[Training, ...]:
@@ -92,6 +94,8 @@ def rows(common: tuple[str, ...], embedding: tuple[str, ...], with_header: bool)
         with_header: whether students of embeddings get a header, in a second stage.
     """
     audio = LupiMethod("audio_only", "audio only", Training("audio_only", "audio_only", common))
+    students = ("student_embed", "student_head") if with_header else ("student_embed",)
+    longer = Training("audio_only_longer", "audio_only", common, updates_of=students)
     teacher = Training("teacher", "teacher", common)
     sequential = Training("teacher_sequential", "teacher", (*common, *SEGMENTED))
     mispaired = Training("teacher_mispaired", "teacher", common, mispaired=True)
@@ -115,6 +119,7 @@ def rows(common: tuple[str, ...], embedding: tuple[str, ...], with_header: bool)
         LupiMethod("teacher", "teacher: audio and video", teacher),
         LupiMethod("teacher_video", "video alone", video),
         audio,
+        LupiMethod("audio_only_longer", "audio only, the updates of LUPI's students", longer, audio),
         LupiMethod("soft_labels", "soft labels", soft, audio),
         taught("embeddings", "LUPI: embeddings", teacher),
         taught("sequential", "LUPI: embeddings of segments and clips", sequential, SEGMENTED),

@@ -124,7 +124,7 @@ def seconds(runner: Runner, job: Job) -> float:
 def commit() -> str:
     """The version of this checkout; "dirty" if any file but the published results differs from it."""
     found = git("describe", "--always")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!examples/RESULTS.*")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!examples/RESULTS*")
     return f"commit {found}{'-dirty' if changed else ''}" if found else "no commit"
 
 

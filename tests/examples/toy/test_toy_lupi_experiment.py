@@ -102,6 +102,16 @@ def test_the_control_differs_from_lupi_by_its_pictures_alone(corpus: EmotionCorp
         assert not seen or own["task.data"] == str(corpus.mispaired)
 
 
+def test_a_control_hears_as_many_updates_as_students_do(corpus: EmotionCorpus) -> None:
+    def updates(task: Task, name: str) -> int:
+        found = trainings(corpus, task, name).values()
+        return sum(int(each["optimization.max_update"]) for each in found)
+
+    for task in (EMOTION, SPEAKER):
+        teacher = updates(task, "teacher")
+        assert updates(task, "audio_only_longer") == updates(task, "embeddings") - teacher
+
+
 def test_a_deaf_control_needs_no_pictures(corpus: EmotionCorpus) -> None:
     found = trainings(corpus, EMOTION, "heard")
     assert list(found) == ["audio_only", "heard_embed", "heard_head"]
