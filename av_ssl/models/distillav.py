@@ -76,11 +76,6 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         """Whether teachers hear the batch."""
         return any(self.targets.online)
 
-    @property
-    def target_digests(self) -> list[str]:
-        """Of what decides what each teacher teaches; a training goes on with the same ones only."""
-        return [str(shape["targets"]) for shape in self.cfg.teacher_shapes]
-
     def teacher_inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
         """What the data pipeline has to know about the teachers."""
         return self.targets.inputs(split, clips)

@@ -150,6 +150,11 @@ def attach_teacher_shapes(cfg: Any) -> None:
     OmegaConf.set_struct(cfg, True)
 
 
+def target_digests(shapes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of what decides what each teacher teaches; a training goes on with the same ones only."""
+    return [str(shape["targets"]) for shape in shapes]
+
+
 def open_targets(cfg: Any) -> TeacherTargets:
     """The teachers that a configuration names.
 

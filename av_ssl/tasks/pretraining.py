@@ -21,9 +21,6 @@ from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is
 
 logger = logging.getLogger(__name__)
 
-TEACHERS = "teacher_targets"
-"""Where a checkpoint says what its speech teachers were."""
-
 
 @dataclass
 class PretrainingConfig(AudioVisualTaskConfig):
@@ -108,7 +105,7 @@ class PretrainingTask(AudioVisualTask):
 
     def state_dict(self) -> dict[str, Any]:
         state = {"label_symbols": [list(dictionary.symbols) for dictionary in self.dictionaries]}
-        return state if self.taught is None else {**state, TEACHERS: self.taught.target_digests}
+        return {**state, **self.teacher_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the dictionaries of a checkpoint (AV-HuBERT's hold pickled ones) where there are no files.
@@ -117,12 +114,7 @@ class PretrainingTask(AudioVisualTask):
             DataError: the data has other dictionaries: cluster ids would mean something else; or other speech
                 teachers.
         """
-        teachers = state_dict.get(TEACHERS)
-        if self.taught is not None and teachers is not None and teachers != self.taught.target_digests:
-            raise DataError(
-                "model.teachers: the checkpoint was trained with others (other models, layers or clusters, "
-                "or another order); name those, or start anew in another checkpoint.save_dir"
-            )
+        self.check_teachers(state_dict)
         stored = stored_label_sets(state_dict, "the checkpoint")
         if not stored:
             return
