@@ -76,6 +76,11 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         """Whether teachers hear the batch."""
         return any(self.targets.online)
 
+    @property
+    def needs_clean_audio(self) -> bool:
+        """Whether filterbanks without noise are read, too; teachers hear waveforms."""
+        return False
+
     def teacher_inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
         """What the data pipeline has to know about the teachers."""
         return self.targets.inputs(split, clips)

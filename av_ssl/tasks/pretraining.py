@@ -38,8 +38,8 @@ class PretrainingTask(AudioVisualTask):
     """Clips, with cluster ids or without.
 
     The model says which masks the data workers draw (its ``masking``), where it is not filterbanks, what it
-    hears (its ``audio_input``), and what its speech teachers need (``needs_clean_waveform``,
-    ``teacher_inputs``).
+    hears (its ``audio_input``), whether it hears noisy clips without noise, too (``needs_clean_audio``; yes,
+    where it says nothing), and what its speech teachers need (``needs_clean_waveform``, ``teacher_inputs``).
 
     The symbols of each label set's dictionary are stored in the checkpoint, which then loads without files.
     """
@@ -50,6 +50,7 @@ class PretrainingTask(AudioVisualTask):
         super().__init__(cfg)
         self.label_dir = Path(cfg.label_dir or cfg.data)
         self.masking: Any = None
+        self.clean_audio = True
         self.starts_from_pretrained = True
 
     @property
@@ -67,6 +68,7 @@ class PretrainingTask(AudioVisualTask):
             attach_teacher_shapes(cfg)
         model = super().build_model(cfg, from_checkpoint)
         self.masking = getattr(model, "masking", None)
+        self.clean_audio = bool(getattr(model, "needs_clean_audio", True))
         self.take_teachers(model)
         self.check_audio_input(getattr(model, "audio_input", "filterbank"))
         return model
@@ -80,7 +82,7 @@ class PretrainingTask(AudioVisualTask):
             )
 
     def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
-        return replace(super().make_reader(split, cfg, train), clean_audio=True)
+        return replace(super().make_reader(split, cfg, train), clean_audio=self.clean_audio)
 
     def load_dataset(self, split: str, combine: bool = False, **unused: Any) -> None:
         """Read ``{data}/{split}.tsv`` and labels; the model must have been built (fairseq's commands do)."""
