@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of a Hugging Face model, or its name where it is in the cache (hf download NAME)",
     )
     parser.add_argument(
-        "--layers", default="top:8", help="last, top:8, 17-24, or 9,12,15; counted from 1 (default: top:8)"
+        "--layers",
+        default="top:8",
+        help="last, all, top:8, 17-24, or 9,12,15; counted from 1 (default: top:8)",
     )
     parser.add_argument(
         "--norm", choices=NORMS, default="instance", help="of each layer over a clip (default: instance)"

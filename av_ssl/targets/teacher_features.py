@@ -73,7 +73,7 @@ class TeacherSource:
         features = _open(self.teacher, "cpu", "float32")
         made = features.teacher
         return {
-            "teacher": self.teacher.settings(),
+            "teacher": self.teacher.resolved(made.depth).settings(),
             "weights": features.weights,
             "precision": self.precision,
             "dim": made.dim,

@@ -87,7 +87,7 @@ def test_stored_targets_are_those_of_a_teacher_that_runs_in_training(data: Path,
 def test_the_folder_describes_itself(made: Path, model: Path):
     folder = TeacherFolder.read(made)
     assert (folder.dim, folder.per_frame, folder.missing, folder.clusters) == (16, 2, 1, 12)
-    assert folder.spec.model == str(model)
+    assert (folder.spec.model, folder.spec.layers) == (str(model), "2-3")
     frames = np.concatenate([np.load(path) for path in sorted(made.glob("train_*.npy"))]).astype(np.float32)
     distances = ((frames[:, None] - folder.centroids()) ** 2).sum(-1).min(1)
     assert folder.inertia == pytest.approx(distances.mean(), rel=1e-3)
@@ -107,7 +107,7 @@ def test_goes_on_where_it_was(folder: Path, made: Path, data: Path, model: Path,
     (folder / "train_2_3.len").unlink()
     (folder / "train_2_3.npy").unlink()
     kept = (folder / "train_0_3.npy").stat().st_mtime_ns
-    assert dump(data, model, folder) == 0
+    assert dump(data, model, folder, "--layers", "2-3") == 0  # top:2 of three
     assert "3 clips, 0.00 hours of audio" in capsys.readouterr().out
     assert (folder / "train_0_3.npy").stat().st_mtime_ns == kept
     for name in ("train_2_3.npy", "centroids.npy"):

@@ -163,7 +163,15 @@ def test_layers(text: str, chosen: list[int]):
     assert TeacherSpec("m", text).chosen_layers(24) == chosen
 
 
-@pytest.mark.parametrize("text", ["", "some", "top", "top:x", "3-", "5-3", "0", "0-3", "-1"])
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("top:8", "17-24"), ("17-24", "17-24"), ("last", "24"), ("15,9", "9,15"), ("23,22,last", "22-24")],
+)
+def test_the_same_layers_are_written_in_one_way(text: str, written: str):
+    assert TeacherSpec("m", text).resolved(24) == TeacherSpec("m", written)
+
+
+@pytest.mark.parametrize("text", ["", "some", "top", "top:x", "3-", "5-3", "4,5-3", "0", "0-3", "-1"])
 def test_malformed_layers(text: str):
     with pytest.raises(DataError, match="teacher m: layers are"):
         TeacherSpec("m", text)
