@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from av_ssl.data.bad_clips import BadClips
 from av_ssl.data.manifest import Clip, read_manifest
+from av_ssl.data.reading import mapped_array
 from av_ssl.errors import DataError, MediaError
 from av_ssl.media.files import write_atomically
 from av_ssl.targets.array_writer import growing_array
@@ -76,7 +77,7 @@ class FeatureShard:
         """Frames `[N, D]`, mapped from the file, and lengths; raises DataError when they do not fit."""
         lengths = self.read_lengths()
         try:
-            frames = np.load(self.features, mmap_mode="r", allow_pickle=False)
+            frames = mapped_array(self.features)
         except (OSError, ValueError) as error:
             raise DataError(f"{self.features}: cannot be read ({error}); delete {self.lengths}") from error
         if frames.ndim != 2 or len(frames) != lengths.sum():
