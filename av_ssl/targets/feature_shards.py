@@ -30,6 +30,9 @@ from av_ssl.targets.kept_settings import digest
 
 Lengths = NDArray[np.int64]
 
+CLIPS_A_SHARD = 1000
+LEAST_SHARDS = 16
+
 
 @dataclass(frozen=True)
 class FeatureShard:
@@ -86,6 +89,11 @@ class FeatureShard:
                 "delete both, and the same command makes them again"
             )
         return frames, lengths
+
+
+def shard_count(clips: int, wanted: int | None) -> int:
+    """Shards of a split of so many clips, if no other number is wanted; it does not depend on the machine."""
+    return min(clips, wanted or max(LEAST_SHARDS, math.ceil(clips / CLIPS_A_SHARD)))
 
 
 def shards_of(folder: Path, split: str, count: int) -> list[FeatureShard]:

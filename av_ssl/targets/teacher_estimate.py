@@ -52,7 +52,7 @@ def estimate(clips: Sequence[Clip], settings: Mapping[str, Any], out: Path) -> E
         len(clips),
         frames / FRAME_RATE / 3600,
         targets * settings["dim"] * STORED_BYTES,
-        shutil.disk_usage(out).free,
+        shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free,
     )
 
 
