@@ -120,7 +120,7 @@ def _print_estimate(maker: TeacherMaker, args: argparse.Namespace) -> None:
 
 
 def _duration(plan: TeacherPlan, clips: list[Clip], workers: int) -> str:
-    minutes = 60 * hours_of_work(plan.source, clips) / min(workers, len(clips))
+    minutes = 60 * hours_of_work(plan.source, clips, workers)
     return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
