@@ -16,7 +16,7 @@ import importlib
 import os
 import pickle
 import re
-import struct
+import traceback
 import typing
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -78,19 +78,23 @@ def allow_classes() -> None:
         torch.serialization.add_safe_globals(_classes())
 
 
-# What torch raises on files that are refused, cut off, or no checkpoints at all.
-UNREADABLE = (pickle.UnpicklingError, EOFError, IndexError, KeyError, RuntimeError, TypeError, struct.error)
-
-
 @contextlib.contextmanager
 def explained(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let errors of `torch.load` name the file and the mend, as `pickle.UnpicklingError`."""
+    """Let errors of `torch.load` name the file and the mend, as `pickle.UnpicklingError`.
+
+    Damaged bytes can make it raise nearly anything: what counts is that it was torch that raised.
+    """
     try:
         yield
-    except UNREADABLE as error:
-        if isinstance(error, KeyError) and isinstance(error.args[0], str):
+    except Exception as error:
+        if not _from_torch(error):
             raise  # of fairseq: the file was read, and lacks an entry
         raise pickle.UnpicklingError(f"{os.fspath(path)}: {_reason(path, error)}") from error
+
+
+def _from_torch(error: Exception) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "torch.serialization" for frame, _ in frames)
 
 
 def _reason(path: str | os.PathLike[str], error: Exception) -> str:

@@ -13,11 +13,29 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def default_workers(device: str) -> int:
+    """Processes of a long job on this machine: one a core; with `cuda` one a GPU, as each of them loads the
+    model."""
+    if device != "cuda":
+        return available_cores()
+    import torch  # needed by no other argument, and slow to import
+
+    return torch.cuda.device_count() or available_cores()
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def at_least_two(text: str) -> int:
+    """A whole number of at least 2."""
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2, not {value}")
     return value
 
 
@@ -41,6 +59,5 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         metavar="N",
         type=positive,
-        default=available_cores(),
-        help="processes, or jobs at a time on a cluster (default: one a core)",
+        help="processes, or jobs at a time on a cluster (default: one a core; with --device cuda one a GPU)",
     )

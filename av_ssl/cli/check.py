@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from av_ssl.cli.arguments import available_cores, positive
-from av_ssl.cli.data_folder import MODEL, labelled_folders
+from av_ssl.cli.data_folder import MODEL, fold_folders, labelled_folders
+from av_ssl.cli.list_files import LABELS, SPEAKER
 from av_ssl.cli.progress import ProgressBar
 from av_ssl.compat import prepare
 from av_ssl.errors import DataError
@@ -17,6 +18,7 @@ from av_ssl.media.worker_pool import Crash, run_isolated
 prepare()  # before fairseq is imported
 
 from av_ssl.data.check_lists import (  # noqa: E402
+    check_class_labels,
     check_frame_labels,
     check_manifest,
     check_noise_list,
@@ -24,6 +26,7 @@ from av_ssl.data.check_lists import (  # noqa: E402
     check_transcripts,
 )
 from av_ssl.data.check_media import MediaCheck, check_clip, check_noise  # noqa: E402
+from av_ssl.data.class_labels import ClassList  # noqa: E402
 from av_ssl.data.manifest import Clip  # noqa: E402
 from av_ssl.data.text import TextEncoder  # noqa: E402
 
@@ -56,10 +59,14 @@ def run(args: argparse.Namespace) -> int:
     if not args.data.is_dir():
         raise DataError(f"{args.data}: is not a folder; name the one that holds train.tsv")
     manifests, problems = _manifests(args.data)
-    problems += _labels(args.label_dir or args.data, manifests)
+    labels = args.label_dir or args.data
+    problems += _labels(labels, manifests) + _class_labels(labels, manifests)
     for folder in labelled_folders(args.data):
         subset, found = _manifests(folder)
         problems += found + _labels(folder, subset)
+    for folder in fold_folders(args.data):  # for classification: their transcripts have no tokenizer
+        subset, found = _manifests(folder)
+        problems += found + _class_labels(folder, subset)
     noises, found = _noise_lists(args.noise or args.data / "noise", manifests, wanted=args.noise is not None)
     problems += found
     if not args.lists_only:
@@ -93,9 +100,7 @@ def _labels(folder: Path, manifests: Manifests) -> list[str]:
 
     Labels of a manifest with malformed lines are left for when these are mended.
     """
-    # Lines of the labels belong to lines of the manifest, of which none may be missing.
-    whole = {path: clips for path, clips in manifests.items() if clips and clips[-1].line == len(clips) + 1}
-    splits = {path.stem: clips for path, clips in whole.items()}
+    splits = _whole(manifests)
     kinds = {path.name[len("dict.") : -len(".txt")] for path in folder.glob("dict.*.txt")}
     files = [
         path
@@ -116,6 +121,42 @@ def _labels(folder: Path, manifests: Manifests) -> list[str]:
             else:
                 problems += check_transcripts(path, encoder, len(clips))
     return problems
+
+
+def _class_labels(folder: Path, manifests: Manifests) -> list[str]:
+    """Problems of every `{split}.NAME` of speakers, emotions, and whatever there is a `classes.NAME.txt` for.
+
+    Speakers of other splits need not be those of training.
+    """
+    splits = _whole(manifests)
+    listed = {path.name[len("classes.") : -len(".txt")] for path in folder.glob("classes.*.txt")}
+    problems: list[str] = []
+    for kind in sorted(listed.union(LABELS)):
+        files = {split: folder / f"{split}.{kind}" for split in splits}
+        present = {split: path for split, path in files.items() if path.is_file()}
+        if not present:
+            continue
+        try:
+            classes = ClassList.load(folder / f"classes.{kind}.txt")
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        for split, path in present.items():
+            strangers = kind == SPEAKER and not split.startswith("train")
+            problems += check_class_labels(path, classes, len(splits[split]), strangers)
+        problems += [
+            f"{files[split]}: does not exist, {classes.origin} does; make the lists again"
+            for split in NEEDED
+            if split in files and split not in present
+        ]
+    return problems
+
+
+def _whole(manifests: Manifests) -> dict[str, list[Clip]]:
+    """Clips by split, of manifests whose lines are all sound: to these belong the lines of the labels."""
+    return {
+        path.stem: clips for path, clips in manifests.items() if clips and clips[-1].line == len(clips) + 1
+    }
 
 
 def _encoder(folder: Path, kind: str) -> TextEncoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from av_ssl.cli.arguments import positive
+from av_ssl.cli.arguments import default_workers, positive
 from av_ssl.cluster import ClusterOptions
 
 
@@ -36,7 +36,8 @@ def cluster_options(args: argparse.Namespace) -> ClusterOptions:
     """From the arguments of `add_cluster_arguments` and `--workers`."""
     of_slurm = {name: getattr(args, f"slurm_{name}") for name in ("partition", "hours", "cpus", "gpus")}
     of_slurm |= {"memory_gb": args.slurm_memory, "options": dict(args.slurm_option)}
-    return ClusterOptions(args.cluster, args.workers, **of_slurm)
+    workers = args.workers or default_workers(getattr(args, "device", "cpu"))
+    return ClusterOptions(args.cluster, workers, **of_slurm)
 
 
 def _key_and_value(text: str) -> tuple[str, str]:

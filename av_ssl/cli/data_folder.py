@@ -19,6 +19,7 @@ __all__ = [
     "SPLITS",
     "TOKENIZER_FILES",
     "fold_folder",
+    "fold_folders",
     "labelled_folder",
     "labelled_folders",
 ]
@@ -32,6 +33,11 @@ def labelled_folder(out: Path, clips: int) -> Path:
 def fold_folder(out: Path, name: str) -> Path:
     """Folder of a published division of the clips."""
     return out / f"{FOLD}{name}"
+
+
+def fold_folders(out: Path) -> list[Path]:
+    """All folders in `out` with a published division."""
+    return sorted(path for path in out.glob(f"{FOLD}*") if path.is_dir())
 
 
 def labelled_folders(out: Path) -> list[Path]:

@@ -19,12 +19,11 @@ from av_ssl.cli.recipe_cost import (  # noqa: E402
     checkpoint_bytes,
     checkpoints_kept,
     memory,
-    multiply_adds,
 )
+from av_ssl.cli.step_cost import StepCost, step_cost  # noqa: E402
 from av_ssl.data.manifest import Clip  # noqa: E402
 
 FRAME_RATE = 25
-STUDENT_PASSES = 3  # forward and backward, in forward passes: what the benchmark counts as useful work, too
 SAMPLED_FILES = 200
 
 
@@ -60,12 +59,16 @@ def run(args: argparse.Namespace) -> int:
     clips, kept = task.read_split("train", cfg.task)
     chosen = [clips[index] for index in kept]
     speed = Speed.measured(args.measured) if args.measured else Speed.assumed(args.tflops)
-    for name, value in _plan(cfg, model, chosen, len(clips), speed):
+    longest = cfg.task.max_trim_sample_size or max(clip.frames for clip in chosen)
+    cost = step_cost(cfg, task, model, longest)
+    for name, value in _plan(cfg, model, cost, chosen, len(clips), speed):
         print(f"{name:28}{value}")
     return 0
 
 
-def _plan(cfg: Any, model: Any, clips: list[Clip], listed: int, speed: Speed) -> list[tuple[str, str]]:
+def _plan(
+    cfg: Any, model: Any, cost: StepCost, clips: list[Clip], listed: int, speed: Speed
+) -> list[tuple[str, str]]:
     gpus = cfg.distributed_training.distributed_world_size
     accumulate = int(cfg.optimization.update_freq[0])
     longest = cfg.task.max_trim_sample_size or max(clip.frames for clip in clips)
@@ -79,12 +82,14 @@ def _plan(cfg: Any, model: Any, clips: list[Clip], listed: int, speed: Speed) ->
     updates = cfg.optimization.max_update or per_epoch * cfg.optimization.max_epoch
     if not updates:
         raise DataError("the recipe sets neither optimization.max_update nor max_epoch; it would never end")
-    per_frame = multiply_adds(model, cfg.task.image_crop_size)
-    frames_a_second = speed.multiply_adds / (STUDENT_PASSES * per_frame)
+    frames_a_second = speed.multiply_adds / cost.update
     hours = updates * epoch.frames / per_epoch / frames_a_second / 3600
     half = bool(cfg.common.fp16 or cfg.common.bf16)
     batch = cfg.dataset.max_tokens or epoch.padded_frames // epoch.batches
-    need = memory(model, cfg.task.image_crop_size, batch, half, averaged="ema_decay" in cfg.model)
+    states, activations = memory(
+        model, cfg.task.image_crop_size, batch, half, averaged="ema_decay" in cfg.model
+    )
+    states += cost.teacher_bytes
     saved, size = checkpoints_kept(cfg, updates, per_epoch), checkpoint_bytes(model, half)
     seconds = epoch.frames / FRAME_RATE
     padding = epoch.padded_frames / epoch.frames - 1
@@ -96,10 +101,10 @@ def _plan(cfg: Any, model: Any, clips: list[Clip], listed: int, speed: Speed) ->
         ("updates an epoch", f"{per_epoch:,} ({gpus} GPUs x {accumulate} micro-batches)"),
         ("frames an update", f"{epoch.frames / per_epoch:,.0f} ({seconds / per_epoch:.0f} s)"),
         ("updates", f"{updates:,} = {updates / per_epoch:,.1f} epochs"),
-        ("multiply-adds", f"{per_frame / 1e6:,.0f} M a frame and forward pass"),
+        ("multiply-adds", f"{cost.forward / 1e6:,.0f} M a frame and forward pass{cost.teacher_note}"),
         ("speed", f"{frames_a_second:,.0f} frames/s a GPU, {speed.source}"),
         ("GPU-hours", f"{hours:,.1f}, so {hours / gpus:,.1f} h on {gpus} GPUs"),
-        ("memory a GPU, estimate", f"{_gb(need.states)} states + {_gb(need.activations)} activations"),
+        ("memory a GPU, estimate", f"{_gb(states)} states + {_gb(activations)} activations"),
         ("disk, checkpoints", f"{_gb(saved * size)}: {saved} of {_gb(size)}, estimate"),
         ("disk, clips", _disk(clips)),
     ]  # fmt: skip

@@ -12,10 +12,12 @@ from fairseq.dataclass.initialize import add_defaults, hydra_init
 from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import av_ssl
 import av_ssl.tasks
 from av_ssl.errors import DataError
+from av_ssl.tasks.classification import ClassificationTask
 
 
 def read_recipe(path: Path, data: Path, overrides: Sequence[str] = ()) -> Any:
@@ -49,12 +51,24 @@ def build_on_no_device(cfg: Any, path: Path) -> tuple[Any, torch.nn.Module]:
     """Task and model of a recipe; the model has shapes but no memory.
 
     Sets `optimization.update_freq`, as the task does when training. A fine-tuning recipe takes the encoder's
-    size from its checkpoint. Raises DataError when that is not given.
+    size from its checkpoint. Teachers and students of classifiers are not read. Raises DataError when the
+    encoder's checkpoint is not given, or the model cannot be built.
     """
     if OmegaConf.is_missing(cfg.model, "w2v_path"):
         raise DataError(f"{path}: add model.w2v_path=CHECKPOINT, which says how large the encoder is")
     if "no_pretrained_weights" in cfg.model:
         cfg.model.no_pretrained_weights = True  # sizes are all that is wanted
-    task = tasks.setup_task(cfg.task)
-    with torch.device("meta"):
-        return task, task.build_model(cfg.model)
+    for key in ("teacher_path", "init_student_from"):
+        if OmegaConf.is_missing(cfg.model, key):
+            cfg.model[key] = ""
+    try:
+        task = tasks.setup_task(cfg.task)
+        with torch.device("meta"):
+            if not isinstance(task, ClassificationTask):
+                return task, task.build_model(cfg.model)
+            task.complete(cfg.model)
+            return task, task.build_model(cfg.model, from_checkpoint=True)
+    except DataError:
+        raise
+    except (ValueError, OmegaConfBaseException) as error:
+        raise DataError(f"{path}: its model cannot be built: {error}") from error

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from fairseq.data.data_utils import batch_by_size
 from torch import nn
 
+from av_ssl.modules.spectrogram_frontend import STACK, SpectrogramResNet
 from av_ssl.modules.transformer import TransformerEncoder
 from av_ssl.modules.video_frontend import VisualResNet
 
 TOKENS_PER_FRAME = 0.2  # of a decoder: about five pieces of words a second
 SAVED_PER_CHANNEL = 17  # values that a Transformer layer keeps for its backward pass, per frame and channel
 SAVED_PER_MAP = 3  # outputs of convolution, batch norm and activation
+RESNETS = (VisualResNet, SpectrogramResNet)
 OPTIMIZER_BYTES = 8  # a parameter: two moments of Adam in float32
 
 
@@ -56,19 +58,19 @@ class Epoch:
         return max(1, ceil(steps / update_freq))
 
 
-def multiply_adds(model: nn.Module, picture: int) -> float:
+def multiply_adds(model: nn.Module, picture: int, frozen: bool = False) -> float:
     """Of a forward pass of the student, a video frame, at pictures of `picture` x `picture` pixels.
 
-    Convolutions and linear layers; what has no gradient, as a teacher, is left out.
+    Convolutions and linear layers; linear ones without gradient, as a teacher's, only with `frozen`.
     """
-    resnets = [module for module in model.modules() if isinstance(module, VisualResNet)]
-    inside = {id(layer) for resnet in resnets for layer in resnet.modules()}
+    resnets = [module for module in model.modules() if isinstance(module, RESNETS)]
+    inside = {id(layer) for one in resnets if isinstance(one, VisualResNet) for layer in one.modules()}
     total = float(sum(layer.weight.numel() * area for r in resnets for layer, area in _maps(r, picture)))
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv1d) and id(layer) not in inside:
-            trained = any(parameter.requires_grad for parameter in layer.parameters())
+            counts = frozen or any(parameter.requires_grad for parameter in layer.parameters())
             share = TOKENS_PER_FRAME if "decoder" in name.split(".") else 1.0
-            total += trained * share * _weights(layer)
+            total += counts * share * _weights(layer)
     return total
 
 
@@ -77,8 +79,11 @@ def _weights(layer: nn.Module) -> int:
     return sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() > 1)
 
 
-def _maps(resnet: VisualResNet, picture: int) -> list[tuple[nn.Conv2d | nn.Conv3d, int]]:
-    """Every convolution and the positions of its output."""
+def _maps(resnet: nn.Module, picture: int) -> list[tuple[nn.Conv2d | nn.Conv3d, int]]:
+    """Every convolution and the positions of its output, a video frame."""
+    if isinstance(resnet, SpectrogramResNet):
+        return _spectrogram_maps(resnet)
+    assert isinstance(resnet, VisualResNet)
     stem = -(-picture // 2)
     maps: list[tuple[nn.Conv2d | nn.Conv3d, int]] = [
         (layer, stem**2) for layer in resnet.frontend3D if isinstance(layer, nn.Conv3d)
@@ -91,8 +96,17 @@ def _maps(resnet: VisualResNet, picture: int) -> list[tuple[nn.Conv2d | nn.Conv3
     return maps
 
 
-@dataclass(frozen=True)
-class Memory:
+def _spectrogram_maps(resnet: SpectrogramResNet) -> list[tuple[nn.Conv2d | nn.Conv3d, int]]:
+    rows, columns = resnet.bands, STACK
+    maps: list[tuple[nn.Conv2d | nn.Conv3d, int]] = []
+    for part in (resnet.stem, *resnet.stages):
+        layers = [layer for layer in part.modules() if isinstance(layer, nn.Conv2d)]
+        rows, columns = -(-rows // layers[0].stride[0]), columns // layers[0].stride[1]
+        maps += [(layer, rows * columns) for layer in layers]
+    return maps
+
+
+class Memory(NamedTuple):
     """Bytes on one GPU: parameters with gradients and optimizer, and what the backward pass needs."""
 
     states: float
@@ -113,7 +127,7 @@ def memory(model: nn.Module, picture: int, frames: int, half: bool, averaged: bo
     copies += 4 if averaged else 0
     values = 0.0
     for module in model.modules():
-        if isinstance(module, VisualResNet):
+        if isinstance(module, RESNETS):
             values += sum(SAVED_PER_MAP * conv.out_channels * area for conv, area in _maps(module, picture))
         if isinstance(module, TransformerEncoder):
             values += SAVED_PER_CHANNEL * sum(p.shape[0] for p in _attention_outputs(module))

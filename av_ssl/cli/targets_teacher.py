@@ -12,6 +12,7 @@ from pathlib import Path
 from av_ssl.cli.arguments import add_shard_arguments, positive
 from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
 from av_ssl.cli.targets import show_stage
+from av_ssl.cluster import ClusterOptions
 from av_ssl.data.manifest import Clip
 from av_ssl.targets.teacher_dump import TeacherMaker, TeacherPlan
 from av_ssl.targets.teacher_estimate import estimate, hours_of_work
@@ -87,11 +88,12 @@ def run(args: argparse.Namespace) -> int:
         shards=args.shards,
         seed=args.seed,
     )
-    maker = TeacherMaker(plan, cluster_options(args), show_stage)
+    cluster = cluster_options(args)
+    maker = TeacherMaker(plan, cluster, show_stage)
     if args.verify:
         print(f"{plan.out}: {maker.verify()} shards agree with their checksums")
         return 0
-    _print_estimate(maker, args)
+    _print_estimate(maker, cluster)
     if args.estimate:
         return 0
     clusters = maker.run()
@@ -104,12 +106,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_estimate(maker: TeacherMaker, args: argparse.Namespace) -> None:
+def _print_estimate(maker: TeacherMaker, cluster: ClusterOptions) -> None:
     plan, clips = maker.plan, maker.missing()
     if not clips:
         return
     needed = estimate(clips, maker.settings, plan.out)
-    hours = "" if args.cluster != "local" else f", about {_duration(plan, clips, args.workers)}"
+    hours = "" if cluster.kind != "local" else f", about {_duration(plan, clips, cluster.workers)}"
     kept = "" if plan.dump else " for the time being"
     print(
         f"{needed.clips} clips, {needed.audio_hours:.2f} hours of audio: {needed.stored_bytes / 1e9:.3f} GB"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 
-from av_ssl.cli.arguments import positive
+from av_ssl.cli.arguments import at_least_two
 from av_ssl.compat import prepare
 from av_ssl.errors import DataError
 
@@ -19,7 +20,7 @@ prepare()  # before fairseq is imported
 
 from av_ssl.data.labels import LabelFile  # noqa: E402
 from av_ssl.data.manifest import read_manifest  # noqa: E402
-from av_ssl.evaluation.trials import utterance_key  # noqa: E402
+from av_ssl.evaluation.trials import key_parts, utterance_key  # noqa: E402
 from av_ssl.media.files import write_atomically  # noqa: E402
 
 Pair = tuple[str, str]
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="the list: 'LABEL UTTERANCE UTTERANCE' a line")
     parser.add_argument(
         "--number",
-        type=positive,
+        type=at_least_two,
         default=10000,
         help="trials, half of them of one speaker, or as many as there are (default: 10000)",
     )
@@ -44,12 +45,13 @@ def run(args: argparse.Namespace) -> int:
     """Write the list and say what is in it."""
     clips = read_manifest(args.manifest)
     labels = LabelFile(args.manifest.with_suffix(".spk"), clips)
+    parts = key_parts(args.manifest, clips)
     by_speaker: dict[str, list[str]] = {}
     for number, clip in enumerate(clips):
-        by_speaker.setdefault(labels.line(number), []).append(utterance_key(clip.id))
+        by_speaker.setdefault(labels.line(number), []).append(utterance_key(clip.id, parts))
     rng = random.Random(args.seed)
     half = args.number // 2
-    same = draw(target_pairs(by_speaker), half, rng)
+    same = draw_within(list(by_speaker.values()), half, rng)
     different = draw_across(by_speaker, min(half, len(same)) or half, rng)
     if not same or not different:
         raise DataError(
@@ -65,19 +67,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def target_pairs(by_speaker: dict[str, list[str]]) -> list[Pair]:
-    """All pairs of clips of one speaker."""
-    return [
-        (first, second)
-        for clips in by_speaker.values()
-        for position, first in enumerate(clips)
-        for second in clips[position + 1 :]
-    ]
+def draw_within(speakers: list[list[str]], count: int, rng: random.Random) -> list[Pair]:
+    """`count` of the pairs of clips of one speaker, or all if there are no more.
 
-
-def draw(pairs: Sequence[Pair], count: int, rng: random.Random) -> list[Pair]:
-    """`count` of the pairs, or all if there are no more."""
-    return rng.sample(pairs, min(count, len(pairs)))
+    VoxCeleb2's training clips have 10^8 such pairs, so they are numbered, and only those drawn are made.
+    """
+    ends = list(accumulate(len(clips) * (len(clips) - 1) // 2 for clips in speakers))
+    total = ends[-1] if ends else 0
+    drawn = []
+    for number in rng.sample(range(total), min(count, total)):
+        speaker = bisect_right(ends, number)
+        clips, rest = speakers[speaker], number - (ends[speaker - 1] if speaker else 0)
+        first = 0
+        while rest >= len(clips) - 1 - first:  # first has so many pairs with later clips
+            rest -= len(clips) - 1 - first
+            first += 1
+        drawn.append((clips[first], clips[first + 1 + rest]))
+    return drawn
 
 
 def draw_across(by_speaker: dict[str, list[str]], count: int, rng: random.Random) -> list[Pair]:

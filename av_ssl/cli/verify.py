@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.cli.arguments import positive
+from av_ssl.cli.arguments import at_least_two
 from av_ssl.cli.progress import ProgressBar
 from av_ssl.cli.scoring_options import add_scoring_arguments, noise_of
 from av_ssl.compat import prepare
@@ -22,9 +22,9 @@ prepare()  # before fairseq is imported
 from av_ssl.data.labels import LabelFile  # noqa: E402
 from av_ssl.data.manifest import Clip, read_manifest  # noqa: E402
 from av_ssl.evaluation.clips import ClipRunner, load_classifier  # noqa: E402
-from av_ssl.evaluation.embedding_cache import EmbeddingCache  # noqa: E402
+from av_ssl.evaluation.embedding_cache import EmbeddingCache, state  # noqa: E402
 from av_ssl.evaluation.score_norm import adaptive_s_norm, cosine_scores  # noqa: E402
-from av_ssl.evaluation.trials import TrialList, read_trials, utterance_key  # noqa: E402
+from av_ssl.evaluation.trials import TrialList, key_parts, read_trials, utterance_key  # noqa: E402
 from av_ssl.evaluation.verification import trial_report  # noqa: E402
 from av_ssl.media.files import write_atomically  # noqa: E402
 from av_ssl.models.classifier import EMBEDDING_LAYERS  # noqa: E402
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also score with adaptive s-norm against the speakers of MANIFEST (by the .spk beside it; "
         "without one, against its clips)",
     )
-    parser.add_argument("--top", type=positive, default=300, help="nearest of the cohort (default: 300)")
+    parser.add_argument("--top", type=at_least_two, default=300, help="nearest of the cohort (default: 300)")
     parser.add_argument(
         "--subtract-mean", action="store_true", help="subtract the cohort's mean embedding before scoring"
     )
@@ -74,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
     """Embed what is not in the cache, score, report; 0 when done."""
     if args.subtract_mean and args.cohort is None:
         raise DataError("--subtract-mean: the mean is that of a cohort; name one with --cohort")
-    trials = read_trials(args.trials)
-    clips = {utterance_key(clip.id): clip for clip in read_manifest(args.manifest)}
-    trials = _known_trials(args, trials, clips)
+    listed = read_manifest(args.manifest)
+    parts = key_parts(args.manifest, listed)
+    clips = {utterance_key(clip.id, parts): clip for clip in listed}
+    trials = _known_trials(args, read_trials(args.trials, parts), clips)
     embedder = _Embedder(args)
     used = sorted({trials.utterances[k] for k in {*trials.first.tolist(), *trials.second.tolist()}})
     by_id = embedder.embed(args.manifest.stem, [clips[key] for key in used])
@@ -102,9 +103,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _known_trials(args: argparse.Namespace, trials: TrialList, clips: dict[str, Clip]) -> TrialList:
+    """The trials whose clips are in the manifest.
+
+    Raises DataError when others are not to be left out, or those left are not of both kinds.
+    """
     missing = [key for key in trials.utterances if key not in clips]
-    if not missing:
-        return trials
+    if missing:
+        trials = _without(args, trials, clips, missing)
+    targets = int(trials.targets.sum())
+    if targets in (0, len(trials)):
+        raise DataError(
+            f"{args.trials}: {targets} of {len(trials)} trials are of one speaker; error rates need both "
+            "kinds of trial"
+        )
+    return trials
+
+
+def _without(
+    args: argparse.Namespace, trials: TrialList, clips: dict[str, Clip], missing: list[str]
+) -> TrialList:
     text = (
         f"{args.trials}: {len(missing)} of its {len(trials.utterances)} utterances are not in {args.manifest}"
     )
@@ -134,7 +151,10 @@ class _Embedder:
         self.cache = EmbeddingCache(args.cache or args.checkpoint.parent / "embeddings", settings)
 
     def embed(self, name: str, clips: list[Clip]) -> Embeddings:
-        described = [f"{clip.id} {clip.audio} {clip.video} {clip.frames} {clip.samples}" for clip in clips]
+        described = [
+            f"{clip.id} {state(clip.audio)} {state(clip.video)} {clip.frames} {clip.samples}"
+            for clip in clips
+        ]
         return self.cache.get(name, described, lambda: self._compute(clips))
 
     def _compute(self, clips: list[Clip]) -> Embeddings:
@@ -147,13 +167,22 @@ class _Embedder:
 
 
 def _cohort(manifest: Path, embedder: _Embedder) -> NDArray[np.float32]:
-    """One embedding a speaker, the mean over their clips; one a clip where nobody says who speaks."""
+    """One embedding a speaker, the mean over their clips; one a clip where nobody says who speaks.
+
+    Raises DataError when there is but one.
+    """
     clips = read_manifest(manifest)
+    names = manifest.with_suffix(".spk")
+    of_clips = None if not names.is_file() else LabelFile(names, clips)
+    speakers = [str(k) if of_clips is None else of_clips.line(k) for k in range(len(clips))]
+    found, rows = np.unique(speakers, return_inverse=True)
+    if len(found) < 2:
+        raise DataError(
+            f"--cohort {manifest}: has {len(found)} speaker{'' if of_clips else ' (clip)'}; scores are "
+            "normalised by those of at least two"
+        )
     by_id = embedder.embed(manifest.stem, clips)
     embeddings = np.stack([by_id[clip.id] for clip in clips])
-    names = manifest.with_suffix(".spk")
-    if not names.is_file():
+    if of_clips is None:
         return embeddings
-    labels = LabelFile(names, clips)
-    speakers = np.unique([labels.line(k) for k in range(len(clips))], return_inverse=True)[1]
-    return np.stack([embeddings[speakers == k].mean(0) for k in range(speakers.max() + 1)])
+    return np.stack([embeddings[rows == k].mean(0) for k in range(len(found))])

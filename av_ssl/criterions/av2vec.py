@@ -19,7 +19,8 @@ from av_ssl.criterions.masked_units import (
     reduce_masked_unit_metrics,
 )
 
-MEANS = ("loss", "loss_regression", "features_pen", "target_var", "pred_var", "gradient_ratio")
+OF_THE_TEACHER = ("target_var", "pred_var", "ema_decay")
+MEANS = ("loss", "loss_regression", "features_pen", *OF_THE_TEACHER, "gradient_ratio")
 """What is logged as a mean over the frames of the loss."""
 
 
@@ -105,8 +106,7 @@ class AV2vecCriterion(FairseqCriterion):
             )
             loss = loss + self.cfg.lambda_reg * regression
             logging_output["loss_regression"] = regression.detach()
-            logging_output["target_var"] = output["target_var"] * frames
-            logging_output["pred_var"] = output["pred_var"] * frames
+            logging_output.update({key: output[key] * frames for key in OF_THE_TEACHER})
         if "logit_m_list" in output:
             losses = masked_unit_losses(output)
             loss = loss + self.masked_unit_loss(losses, frame_counts(output)) * frames
@@ -119,7 +119,9 @@ class AV2vecCriterion(FairseqCriterion):
 
     def masked_unit_loss(self, losses: dict[str, Tensor], counts: dict[str, int]) -> Tensor:
         """Weighted sum of both cross-entropies, each divided by its own number of frames."""
-        weights = {"m": self.cfg.lambda_mlm, "u": self.cfg.lambda_mlm_unmasked}
+        weights = {"m": self.cfg.lambda_mlm}
+        if self.cfg.lambda_mlm_unmasked:  # a weight of 0 would cost a backward pass
+            weights["u"] = self.cfg.lambda_mlm_unmasked
         means = [weight * losses[part].sum() / max(1, counts[part]) for part, weight in weights.items()]
         return torch.stack(means).sum()
 

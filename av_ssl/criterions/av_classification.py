@@ -3,13 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
-from fairseq.logging import metrics
 from torch import Tensor
 
-from av_ssl.criterions.class_counts import class_log, class_loss, reduce_class_log
+from av_ssl.criterions.class_counts import class_log, class_loss, reduce_class_log, reduce_clip_means
 
 
 @dataclass
@@ -45,9 +43,7 @@ class AVClassificationCriterion(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Means over clips of all workers and micro-batches."""
-        clips = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
-        loss = sum(log.get("loss", 0) for log in logging_outputs)
-        metrics.log_scalar("loss", torch.as_tensor(loss / clips).item(), clips, round=4)
+        reduce_clip_means(logging_outputs, ("loss",))
         reduce_class_log(logging_outputs)
 
     @staticmethod

@@ -67,7 +67,8 @@ class AVHubertCriterion(FairseqCriterion):
         penalty = output["features_pen"] * sample_size
         loss = self.penalty_weight * penalty
         for part, weight in self.weights.items():
-            loss = loss + weight * losses[part].sum()
+            if weight:  # 0 would cost a backward pass; the part is logged all the same
+                loss = loss + weight * losses[part].sum()
         logging_output = {
             "loss": loss.detach(),
             "loss_features_pen": self.penalty_weight * penalty.detach(),

@@ -57,6 +57,15 @@ def reduce_class_log(logging_outputs: Sequence[dict[str, Any]]) -> None:
         metrics.log_derived("macro_f1", lambda meters: _percent(meters, "macro_f1"))
 
 
+def reduce_clip_means(logging_outputs: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
+    """Log means over the clips of all workers and micro-batches, of those ``keys`` that there are."""
+    clips = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
+    for key in keys:
+        if any(key in log for log in logging_outputs):
+            total = sum(log.get(key, 0) for log in logging_outputs)
+            metrics.log_scalar(key, torch.as_tensor(total / clips).item(), clips, round=4)
+
+
 def _percent(meters: Any, score: str) -> float:
     counts = meters[CONFUSION].sum
     side = round(counts.numel() ** 0.5)

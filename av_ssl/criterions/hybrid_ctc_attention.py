@@ -17,8 +17,8 @@ from fairseq.logging import metrics
 from fairseq.utils import get_perplexity
 from torch import Tensor
 
-BLANK = 0
-"""Index of ``<s>``."""
+from av_ssl.data.text import BLANK
+
 PER_CLIP = ("loss", "ctc_loss", "attention_loss")
 """What is logged as a mean over clips, in nats."""
 

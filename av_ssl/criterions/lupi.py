@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.logging import metrics
 from torch import Tensor
 
-from av_ssl.criterions.class_counts import class_log, class_loss, reduce_class_log
+from av_ssl.criterions.class_counts import class_log, class_loss, reduce_class_log, reduce_clip_means
 from av_ssl.criterions.embedding_distance import DISTANCES, cosine, embedding_distance, mean_over_segments
 from av_ssl.criterions.soft_labels import SOFT_LABELS, soft_label_loss
 
@@ -118,11 +117,7 @@ class LupiCriterion(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Means over clips of all workers and micro-batches."""
-        clips = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
-        for key in MEANS:
-            if any(key in log for log in logging_outputs):
-                total = sum(log.get(key, 0) for log in logging_outputs)
-                metrics.log_scalar(key, torch.as_tensor(total / clips).item(), clips, round=4)
+        reduce_clip_means(logging_outputs, MEANS)
         reduce_class_log(logging_outputs)
 
     @staticmethod

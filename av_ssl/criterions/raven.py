@@ -1,7 +1,7 @@
 """RAVEn's losses: negative cosine similarity of predictions and teachers' outputs (arXiv 2212.06246)."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -26,18 +26,27 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
 class RavenCriterionConfig(FairseqDataclass):
     """Weights of the terms; a term whose predictor the model lacks has none."""
 
-    weight_va: float = field(
-        default=1.0, metadata={"help": "weight of video predicting audio, on all frames"}
+    weight_va: Optional[float] = field(
+        default=None,
+        metadata={"help": "weight of video predicting audio, on all frames; null: the model's, 1"},
     )
-    weight_av: float = field(
-        default=1.0, metadata={"help": "weight of audio predicting video, on all frames"}
+    weight_av: Optional[float] = field(
+        default=None,
+        metadata={"help": "weight of audio predicting video, on all frames; null: the model's, 1"},
     )
-    weight_aa: float = field(
-        default=1.0, metadata={"help": "weight of audio predicting audio, on masked frames"}
+    weight_aa: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "weight of audio predicting audio, on masked frames; null: the model's, RAVEn's 1 or "
+            "BRAVEn's 2"
+        },
     )
-    weight_vv: float = field(
-        default=1.0,
-        metadata={"help": "weight of video predicting video, on masked frames (model.within_video)"},
+    weight_vv: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "weight of video predicting video, on masked frames (model.within_video); null: the "
+            "model's, 1"
+        },
     )
 
 
@@ -51,7 +60,8 @@ class RavenCriterion(FairseqCriterion):
 
     def __init__(self, cfg: RavenCriterionConfig, task: Any) -> None:
         super().__init__(task)
-        self.weights = {pair: getattr(cfg, f"weight_{pair}") for pair in ("va", "av", "aa", "vv")}
+        weights = {pair: getattr(cfg, f"weight_{pair}") for pair in ("va", "av", "aa", "vv")}
+        self.weights = {pair: weight for pair, weight in weights.items() if weight is not None}
 
     def forward(
         self, model: Any, sample: dict[str, Any], reduce: bool = True
@@ -61,7 +71,8 @@ class RavenCriterion(FairseqCriterion):
             pair: negative_cosine(prediction, target).mean()
             for pair, (prediction, target) in output["pairs"].items()
         }
-        loss = torch.stack([self.weights[pair] * term for pair, term in terms.items()]).sum()
+        weights = {**output["weights"], **self.weights}
+        loss = torch.stack([weights[pair] * term for pair, term in terms.items()]).sum()
         logging_output = {
             "loss": loss.detach(),
             "ntokens": sample["ntokens"],
@@ -87,15 +98,6 @@ class RavenCriterion(FairseqCriterion):
         return True
 
 
-@dataclass
-class BravenCriterionConfig(RavenCriterionConfig):
-    """BRAVEn's weights (arXiv 2404.02098)."""
-
-    weight_aa: float = field(
-        default=2.0, metadata={"help": "weight of audio predicting audio, on masked frames"}
-    )
-
-
-@register_criterion("braven", dataclass=BravenCriterionConfig)
+@register_criterion("braven", dataclass=RavenCriterionConfig)
 class BravenCriterion(RavenCriterion):
-    """The same with BRAVEn's weights."""
+    """The same: a model of either name brings its own weights."""

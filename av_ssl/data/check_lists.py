@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from av_ssl.data.class_labels import ClassList
 from av_ssl.data.labels import TOLERATED_SECONDS
 from av_ssl.data.manifest import Clip, parse_clip, read_manifest
 from av_ssl.data.noise import read_noise_list
@@ -139,6 +140,27 @@ def check_frame_labels(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) 
             problems.append(
                 f"{path}, line {number}: {counts[number]} labels at {rate:g} a second for {clip.frames} "
                 "frames at 25 Hz; make the labels again from this manifest"
+            )
+    return problems
+
+
+def check_class_labels(path: Path, classes: ClassList, clips: int, strangers: bool) -> list[str]:
+    """Problems of `{split}.emo` and the like: number of lines, encoding, names that are not in the list.
+
+    Args:
+        path: one name a line.
+        classes: the list.
+        clips: of the manifest.
+        strangers: names that the list lacks are in order, as of speakers who are not in training.
+    """
+    lines, problems = _lines(path, clips)
+    for number, line in lines:
+        name = line.strip()
+        if not name:
+            problems.append(f"{path}, line {number}: is empty; write the class, or remove the clip")
+        elif name not in classes.ids and not strangers:
+            problems.append(
+                f"{path}, line {number}: {name!r} is not in {classes.origin}; mend it, or add it there"
             )
     return problems
 

@@ -21,6 +21,7 @@ from av_ssl.data.waveform import frame_waveform
 from av_ssl.errors import DataError, MediaError
 
 AUDIO_INPUTS = ("filterbank", "waveform")
+STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ class MaskBatch(TypedDict):
     """bool `[B, T]`, True on masked audio frames."""
     video: Tensor
     """bool `[B, T]`, True on masked video frames."""
-    video_source: Tensor
-    """int64 `[B, T]`, the flat index b*T+t of the frame that each shows when video is masked at the input."""
+    video_source: Tensor | None
+    """int64 `[B, T]`, the flat index b*T+t of the frame that each shows; None where no input is masked."""
     zeroed: bool
     """Whether input masking blanks frames instead: a batch of one clip (AV-HuBERT's rule)."""
     loss_index: Tensor
@@ -66,7 +66,8 @@ class StreamMasking:
             as masked video.
         shared: one mask, drawn as `audio` says, serves both streams (AV-HuBERT's `masking_type: feature`).
         replacement: what masked video shows when masked at the input: frames from elsewhere in the clip
-            (`same_seq`), or the same frames of another clip of the batch (`same_other_seq`).
+            (`same_seq`), or the same frames of another clip of the batch (`same_other_seq`); None where
+            features are masked.
 
     Raises ValueError when a setting is out of range or would leave the loss without frames.
     """
@@ -78,10 +79,10 @@ class StreamMasking:
     loss_on: str = "union"
     video_margin: int = 0
     shared: bool = False
-    replacement: str = "same_seq"
+    replacement: str | None = "same_seq"
 
     def __post_init__(self) -> None:
-        if self.replacement not in REPLACEMENTS:
+        if self.replacement is not None and self.replacement not in REPLACEMENTS:
             raise ValueError(
                 f"selection_type is {self.replacement!r}; it must be one of {', '.join(REPLACEMENTS)}"
             )
@@ -121,7 +122,7 @@ class StreamMasking:
         return {
             "audio": torch.from_numpy(audio),
             "video": torch.from_numpy(video.copy()),
-            "video_source": torch.from_numpy(self._draw_source(video, rng)),
+            "video_source": self._draw_source(video, rng),  # the last draw, so that others do not hang on it
             "zeroed": len(lengths) == 1,
             "loss_index": torch.from_numpy(np.flatnonzero(counted)),
             "rest_index": torch.from_numpy(np.flatnonzero(real & ~counted)),
@@ -134,13 +135,15 @@ class StreamMasking:
             return None
         return "audio" if which < self.audio_dropout else "video"
 
-    def _draw_source(self, video: BoolArray, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _draw_source(self, video: BoolArray, rng: np.random.Generator) -> Tensor | None:
+        if self.replacement is None:
+            return None
         clips, frames = video.shape
         if self.replacement == "same_seq":
-            return replacement_frames(video, rng) + np.arange(clips)[:, None] * frames
+            return torch.from_numpy(replacement_frames(video, rng) + np.arange(clips)[:, None] * frames)
         own = np.arange(clips * frames).reshape(video.shape)
         shift = int(rng.integers(1, clips)) if clips > 1 else 0
-        return np.where(video, np.roll(own, -shift, axis=0), own)
+        return torch.from_numpy(np.where(video, np.roll(own, -shift, axis=0), own))
 
     def _counted(
         self, audio: BoolArray, video: BoolArray, real: BoolArray, dropped: Stream | None

@@ -46,6 +46,11 @@ class Segmentation:
                 "task.segment_hop not above task.segment_frames"
             )
 
+    @classmethod
+    def of(cls, segment_frames: int, segment_hop: int) -> Segmentation | None:
+        """As the task's options say: None for whole clips, and a hop of 0 is the length."""
+        return cls(segment_frames, segment_hop or segment_frames) if segment_frames > 0 else None
+
     def starts(self, frames: int) -> list[int]:
         """First frames of the segments of a clip; one where the clip is not longer than a segment.
 

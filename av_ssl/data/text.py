@@ -14,6 +14,9 @@ from torch import Tensor
 
 from av_ssl.errors import DataError
 
+BLANK = 0
+"""Id of ``<s>``, which is CTC's blank symbol (as fairseq's own ``ctc`` criterion assumes)."""
+
 
 def load_dictionary(path: Path) -> Dictionary:
     """Read a fairseq dictionary: a symbol and a count a line; ids 0 to 3 are `<s> <pad> </s> <unk>`.

@@ -19,7 +19,7 @@ OTHER_SEARCHES = (
     "sampling", "constraints", "diverse_beam_groups", "diversity_rate", "match_source_len", "prefix_size",
     "no_repeat_ngram_size", "lenpen", "unkpen", "temperature", "score_reference", "print_alignment",
 )  # fmt: skip
-"""Options of fairseq's beam search that joint search does not have."""
+"""Options of fairseq's beam search that the searches here do not have."""
 
 
 def choose_search(
@@ -56,6 +56,8 @@ def choose_search(
         if ctc_weight == 0:
             return None
         if not has_attention and lm is None:
+            refuse_others(args, "CTC beam search")
+            warn_of_bounds(args)
             return CTCBeamSearch(dictionary, beam=args.beam)
     return JointBeamSearch(dictionary, search_config(task, args, ctc_weight, lm_weight), lm)
 
@@ -72,10 +74,7 @@ def kind(models: Sequence[Any], part: str) -> bool:
 
 def search_config(task: Any, args: Any, ctc_weight: float, lm_weight: float) -> SearchConfig:
     """fairseq's options in joint search's terms; raises ValueError for those that it would ignore."""
-    ignored = [name for name in OTHER_SEARCHES if option(args, name) != option(None, name)]
-    if ignored:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
-        raise ValueError(f"{names}: joint CTC/attention search has no such option")
+    refuse_others(args, "joint CTC/attention search")
     return SearchConfig(
         beam=args.beam,
         nbest=option(args, "nbest"),
@@ -87,6 +86,25 @@ def search_config(task: Any, args: Any, ctc_weight: float, lm_weight: float) -> 
         max_len_a=option(args, "max_len_a"),
         max_len_b=option(args, "max_len_b"),
     )
+
+
+def refuse_others(args: Any, search: str) -> None:
+    """Raise ValueError for options that ``search`` would ignore."""
+    ignored = [name for name in OTHER_SEARCHES if option(args, name) != option(None, name)]
+    if ignored:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        raise ValueError(f"{names}: {search} has no such option")
+
+
+def warn_of_bounds(args: Any) -> None:
+    """Log bounds on lengths that CTC beam search ignores: it gives from none to as many tokens as frames."""
+    bounds = ("max_len_a", "max_len_b")
+    ignored = ["min_len"] if option(args, "min_len") > 1 else []
+    if option(args, "max_len_a") < 1 and any(option(args, name) != option(None, name) for name in bounds):
+        ignored += bounds
+    if ignored:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        logger.warning("%s: without effect; CTC beam search gives as many tokens as it finds", names)
 
 
 def option(args: Any, name: str) -> Any:

@@ -60,8 +60,7 @@ class ClipRunner:
             normalize=bool(cfg["normalize"]),
             noise=noise,
         )
-        length, hop = int(cfg["segment_frames"]), int(cfg["segment_hop"])
-        self.segmentation = Segmentation(length, hop or length) if length else None
+        self.segmentation = Segmentation.of(int(cfg["segment_frames"]), int(cfg["segment_hop"]))
         self.device = next(model.parameters()).device
 
     def embeddings(

@@ -21,17 +21,15 @@ class EmbeddingCache:
     """A folder of `NAME.HASH.npz` files; the hash is of all that the embeddings depend on.
 
     Args:
-        folder: made when it is needed; None keeps nothing.
+        folder: made when it is needed.
         settings: what they depend on besides the clips, such as the digest of the checkpoint.
     """
 
-    def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder, self.settings = folder, dict(settings)
 
     def get(self, name: str, clips: Sequence[str], compute: Callable[[], Embeddings]) -> Embeddings:
         """The embeddings of the clips (whatever identifies them) from the file, or computed and kept."""
-        if self.folder is None:
-            return compute()
         key = hashlib.sha256(json.dumps([self.settings, list(clips)], sort_keys=True).encode()).hexdigest()
         path = self.folder / f"{name}.{key[:16]}.npz"
         kept = read_embeddings(path)
@@ -39,6 +37,17 @@ class EmbeddingCache:
             kept = compute()
             write_embeddings(path, kept)
         return kept
+
+
+def state(path: Path | None) -> str:
+    """A file as it is now: path, bytes, time of its last change (ns); a recording may be made anew."""
+    if path is None:
+        return "-"
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path} missing"
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 def read_embeddings(path: Path) -> Embeddings | None:

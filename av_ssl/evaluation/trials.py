@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from av_ssl.data.manifest import Clip
 from av_ssl.errors import DataError
 from av_ssl.media.corpus import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 PARTS = 3
-"""Components of a path that name an utterance of VoxCeleb: speaker, video, number."""
+"""Components of a path that name an utterance of VoxCeleb: speaker, video, number.  Corpora whose last three
+are not unique have more."""
 PUBLISHED = {
     "veri_test.txt": (18_860, 18_860),
     "veri_test2.txt": (18_802, 18_809),
@@ -44,10 +46,10 @@ class TrialList:
         return TrialList(self.utterances, self.first[kept], self.second[kept], self.targets[kept])
 
 
-def utterance_key(name: str) -> str:
+def utterance_key(name: str, parts: int = PARTS) -> str:
     """What names an utterance in a trial list and in a manifest alike.
 
-    The last three components of a path, without suffix: speaker, video, number in VoxCeleb.
+    The last components of a path, without suffix: speaker, video, number in VoxCeleb.
 
     >>> utterance_key("test/wav/id10270/5r0dWxy17C8/00001.wav")
     'id10270/5r0dWxy17C8/00001'
@@ -55,11 +57,32 @@ def utterance_key(name: str) -> str:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.suffix.lower() in AUDIO_SUFFIXES | VIDEO_SUFFIXES:
         path = path.with_suffix("")
-    return "/".join([part for part in path.parts if part != "/"][-PARTS:])
+    return "/".join([part for part in path.parts if part != "/"][-parts:])
 
 
-def read_trials(path: Path) -> TrialList:
-    """Read a trial list.
+def key_parts(manifest: Path, clips: Sequence[Clip]) -> int:
+    """How many components of their ids tell the clips of a manifest apart: three, or as many as it takes.
+
+    Raises DataError, which names both, when two have one id but for suffixes.
+    """
+    seen: dict[str, Clip] = {}
+    for clip in clips:
+        key = utterance_key(clip.id, len(clip.id))  # all components
+        other = seen.setdefault(key, clip)
+        if other is not clip:
+            raise DataError(
+                f"{manifest}: {other.id!r} on line {other.line} ({other.audio or other.video}) and "
+                f"{clip.id!r} on line {clip.line} ({clip.audio or clip.video}) would both be {key!r} "
+                "in a trial list; rename one"
+            )
+    parts = PARTS
+    while len({utterance_key(key, parts) for key in seen}) < len(seen):
+        parts += 1
+    return parts
+
+
+def read_trials(path: Path, parts: int = PARTS) -> TrialList:
+    """Read a trial list; `parts` of each path are kept, see `key_parts`.
 
     Raises DataError naming the line when the file is missing or malformed, or when a list that goes by the
     name of one of VoxCeleb1's has not its number of trials.
@@ -81,7 +104,9 @@ def read_trials(path: Path) -> TrialList:
                 f"{path}, line {number}: {line[:80]!r} is no trial; needed is '1 UTTERANCE UTTERANCE' "
                 "for the same speaker, 0 for two"
             )
-        first, second = (positions.setdefault(utterance_key(name), len(positions)) for name in fields[1:])
+        first, second = (
+            positions.setdefault(utterance_key(name, parts), len(positions)) for name in fields[1:]
+        )
         rows.append((first, second, fields[0] == "1"))
     if not rows:
         raise DataError(f"{path}: holds no trial; needed is 'LABEL UTTERANCE UTTERANCE' a line")

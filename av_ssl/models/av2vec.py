@@ -22,12 +22,18 @@ from av_ssl.models.cluster_head import ClusterHead, label_classes
 from av_ssl.models.masked_encoder import MaskedAudioVisualEncoder
 from av_ssl.models.pretrained import load_pretrained, read_checkpoint
 from av_ssl.modules.transformer import TransformerEncoder
-from av_ssl.targets.ema import EMATeacher, annealed_decay
+from av_ssl.targets.collapse import LOOK_EVERY, Bounds, CollapseGuard
+from av_ssl.targets.ema import (
+    TEACHER_PREFIX,
+    EMATeacher,
+    annealed_decay,
+    under_prefix,
+    without_teachers,
+)
 from av_ssl.targets.layer_average import averaged_targets
 
 logger = logging.getLogger(__name__)
 
-TEACHER_PREFIX = "_ema."
 GRADIENTS_COMPARED = 1000
 """Updates in which AV2vec-MLM logs how its two losses compare."""
 
@@ -65,6 +71,16 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             self.final_pred_proj = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_embed_dim)
         self.teacher: EMATeacher | None = None
         self.updates = 0
+        self.collapse_guard = CollapseGuard(
+            {
+                "target_var": Bounds("model.min_target_var", low=cfg.min_target_var),
+                "pred_var": Bounds("model.min_pred_var", low=cfg.min_pred_var),
+            },
+            start=cfg.var_check_start,
+            patience=LOOK_EVERY,
+            advice="Lower the learning rate, lengthen the warm-up, raise ema_end_decay, or set "
+            "teacher_modalities=a.",
+        )
 
     @classmethod
     def build_model(cls, cfg: AV2vecConfig, task: Any = None) -> "AV2vecModel":
@@ -95,10 +111,16 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     def set_num_updates(self, num_updates: int) -> None:
         """Move the teacher once an update; fairseq announces their number before every micro-batch."""
         self.updates = num_updates
+        if self.training:
+            self.collapse_guard.look(num_updates)
         if self.teacher is not None and self.training:
-            cfg = self.cfg
-            decay = annealed_decay(num_updates, cfg.ema_decay, cfg.ema_end_decay, cfg.ema_anneal_end_step)
-            self.teacher.step(self.followed, decay, num_updates)
+            self.teacher.step(self.followed, self.decay, num_updates)
+
+    @property
+    def decay(self) -> float:
+        """Of the teacher's averages, at this update."""
+        cfg = self.cfg
+        return annealed_decay(self.updates, cfg.ema_decay, cfg.ema_end_decay, cfg.ema_anneal_end_step)
 
     @torch.no_grad()
     def targets(
@@ -151,9 +173,9 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         Returns:
             ``features_pen`` (mean square of the student's features). With ``use_regression``: ``prediction``
             and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``target_var`` and ``pred_var``
-            (standard deviations over frames). With ``use_mlm``: ``logit_m_list`` and so on, see
-            :class:`~av_ssl.models.av_hubert.AVHubertModel`. With both, while their gradients are compared:
-            ``encoder_output`` ``[B, T, C]``.
+            (standard deviations over frames), ``ema_decay`` (the teacher's). With ``use_mlm``:
+            ``logit_m_list`` and so on, see :class:`~av_ssl.models.av_hubert.AVHubertModel`. With both, while
+            their gradients are compared: ``encoder_output`` ``[B, T, C]``.
         """
         student, seen = self.student_features(source, padding_mask, masks, frame_index)
         target = None
@@ -164,14 +186,15 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         output: dict[str, Any] = {"features_pen": penalty}
         if target is not None:
             output.update(self.regression(x, target, masks["loss_index"]))
-            self.check_collapse(output)
+            if self.training:
+                self.collapse_guard.record({key: output[key] for key in self.collapse_guard.bounds})
         if self.cfg.use_mlm:
             output.update(self.masked_units(x, target_list, masks))
         if self.training and target is not None and self.cfg.use_mlm and self.updates < GRADIENTS_COMPARED:
             output["encoder_output"] = x
         return output
 
-    def regression(self, x: Tensor, target: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def regression(self, x: Tensor, target: Tensor, index: Tensor) -> dict[str, Any]:
         prediction = self.final_pred_proj(x.flatten(0, 1)[index]).float()
         target = target.flatten(0, 1)[index]
         return {
@@ -179,6 +202,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             "target": target,
             "target_var": spread(target),
             "pred_var": spread(prediction.detach()),
+            "ema_decay": self.decay,
         }
 
     def clean_features(
@@ -203,19 +227,6 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         finally:
             resnet.train(training)
 
-    def check_collapse(self, output: dict[str, Tensor]) -> None:
-        """Stop when targets or predictions are constant; every 100 updates, as a look waits for the GPU."""
-        if not self.training or self.updates <= self.cfg.var_check_start or self.updates % 100:
-            return
-        for key, least in (("target_var", self.cfg.min_target_var), ("pred_var", self.cfg.min_pred_var)):
-            value = output[key].item()
-            if value < least:
-                raise FloatingPointError(
-                    f"the representation has collapsed at update {self.updates}: {key} is {value:.4f}, below "
-                    f"{least} (model.min_{key}). Lower the learning rate, lengthen the warm-up, raise "
-                    "ema_end_decay, or set teacher_modalities=a."
-                )
-
     # -- checkpoints -----------------------------------------------------------------------------------------
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -230,23 +241,14 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
         """Load the student and the checkpoint's teacher; if it has none, the teacher restarts as a copy."""
-        student = {key: value for key, value in state_dict.items() if not key.startswith(TEACHER_PREFIX)}
-        teacher = {key[len(TEACHER_PREFIX) :]: state_dict[key] for key in state_dict if key not in student}
-        result = super().load_state_dict(student, strict, model_cfg, args)
+        result = super().load_state_dict(without_teachers(state_dict), strict, model_cfg, args)
         self.teacher = None
-        if teacher:
+        if stored := under_prefix(state_dict, TEACHER_PREFIX):
             self.teacher = self.make_teacher()
-            self.teacher.load_state_dict(teacher, self.followed)
+            self.teacher.load_state_dict(stored, self.followed)
         else:
             logger.info("the checkpoint holds no teacher: it starts again as a copy of the student")
         return result
-
-    def remove_pretraining_modules(self) -> None:
-        """Drop what only pre-training needs."""
-        for name in ("final_pred_proj", "final_proj", "label_embs_concat", "target_glu"):
-            if hasattr(self, name):
-                delattr(self, name)
-        self.teacher = None
 
 
 def clean_source(source: Source) -> Source:

@@ -101,7 +101,10 @@ class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
     )
     min_target_var: float = field(
         default=0.1,
-        metadata={"help": "stop if the targets' standard deviation over frames falls below [data2vec]"},
+        metadata={
+            "help": "stop if the targets' standard deviation over frames, in the mean of 100 updates, falls "
+            "below [data2vec]"
+        },
     )
     min_pred_var: float = field(default=0.01, metadata={"help": "the same for predictions [data2vec]"})
     var_check_start: int = field(

@@ -153,32 +153,45 @@ class AudioVisualEncoder(BaseFairseqModel):
         output_layer: int | None = None,
         frame_index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Encode a batch without masking.
+        """Encode a batch.
 
         Args:
             source: see :data:`Source`; an absent stream counts as zeros after its front-end.
             padding_mask: bool ``[B, T]``, True on padding.
-            mask: must be False; it has its place for callers of AV-HuBERT, where it asks for random masks.
+            mask: hide spans of the input, see :meth:`masked_source`.
             ret_conv: return the fused features before the Transformer ("layer 0").
             output_layer: 1-based; return that layer's residual stream, **without** the final layer norm.
             frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.video_frontend.VideoFrontend`.
 
         Returns:
             ``[B, T, C]`` and ``padding_mask``.
+
+        Raises:
+            ValueError: there is no such layer, or nothing to encode, or this model has no masks.
         """
         if mask:
-            raise ValueError("extract_features(mask=True): masks are drawn by the data pipeline; see forward")
-        if output_layer is not None and not 1 <= output_layer <= len(self.encoder.layers):
-            raise ValueError(
-                f"output_layer is {output_layer}; this model has layers 1 to {len(self.encoder.layers)}"
-            )
+            source = self.masked_source(source, padding_mask)
         fused = self.project(self.join(self.front_ends(source, padding_mask, frame_index)))
         if ret_conv:
             return fused, padding_mask
+        return self.encode_fused(fused, padding_mask, output_layer), padding_mask
+
+    def encode_fused(self, fused: Tensor, padding_mask: Tensor | None, output_layer: int | None) -> Tensor:
+        """Fused features to encoder output, ``[B, T, C]`` both; see :meth:`extract_features`."""
+        layers = len(self.encoder.layers)
+        if output_layer is not None and not 1 <= output_layer <= layers:
+            raise ValueError(f"output_layer is {output_layer}; this model has layers 1 to {layers}")
         fused = self.dropout_input(fused)
         if output_layer is None:
-            return self.encoder(fused, padding_mask), padding_mask
-        return self.encoder.run(fused, padding_mask, last=output_layer)[0], padding_mask
+            return self.encoder(fused, padding_mask)
+        return self.encoder.run(fused, padding_mask, last=output_layer)[0]
+
+    def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
+        """The input with spans hidden; ValueError, as only pre-trained models know how."""
+        raise ValueError(
+            "mask=True: the encoder of a fine-tuned model has no masks; load the pre-trained checkpoint, or "
+            "leave mask out"
+        )
 
     def hidden_states(
         self, source: Source, padding_mask: Tensor | None = None, last: int | None = None

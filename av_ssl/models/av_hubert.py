@@ -5,15 +5,20 @@ frame.  The clusters come from MFCC at first, then from the previous iteration's
 With noise on the student's audio it is robust AV-HuBERT (Shi et al., 2022, arXiv 2201.01763).
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+import torch
 from fairseq.models import register_model
 from torch import Tensor
 
 from av_ssl.models.av_encoder import Source
 from av_ssl.models.cluster_head import ClusterHead, ClusterHeadConfig, label_classes
 from av_ssl.models.masked_encoder import MaskedAudioVisualEncoder, MaskedEncoderConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -60,7 +65,16 @@ class AVHubertConfig(MaskedEncoderConfig, ClusterHeadConfig, UnusedKeys):
         default=None,
         metadata={"help": "not supported: start from a checkpoint by checkpoint.finetune_from_model"},
     )
-    mask_channel_prob: float = field(default=0.0, metadata={"help": "masking of channels: not supported"})
+    count_padding: bool = field(
+        default=False,
+        metadata={
+            "help": "padding counts in the features penalty and in the ResNet's batch norms, as in "
+            "AV-HuBERT; slower [ours]"
+        },
+    )
+    mask_channel_prob: float = field(
+        default=0.0, metadata={"help": "masking of channels: not supported (masking_type=input ignores it)"}
+    )
     mask_channel_length: int = field(default=10, metadata={"help": "masking of channels: not supported"})
     mask_channel_selection: str = field(
         default="static", metadata={"help": "masking of channels: not supported"}
@@ -80,22 +94,28 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
         classes: dictionary size of each label set.
     """
 
+    cfg: AVHubertConfig
+
     def __init__(self, cfg: AVHubertConfig, classes: list[int]) -> None:
         super().__init__(cfg)
-        refuse_unsupported(cfg)
         self.add_cluster_head(cfg, cfg.encoder_embed_dim, classes)
 
     @classmethod
     def build_model(cls, cfg: AVHubertConfig, task: Any = None) -> "AVHubertModel":
-        return cls(cfg, label_classes(task))
+        classes = label_classes(task)
+        check_supported(cfg, training=task.starts_from_pretrained)
+        return cls(cfg, classes)
 
     def forward(
         self,
         source: Source,
         padding_mask: Tensor,
-        masks: dict[str, Any],
-        frame_index: Tensor,
-        target_list: list[Tensor],
+        masks: dict[str, Any] | None = None,
+        frame_index: Tensor | None = None,
+        target_list: Sequence[Tensor] = (),
+        mask: bool = True,
+        features_only: bool = False,
+        output_layer: int | None = None,
         **unused: Any,
     ) -> dict[str, Any]:
         """Predict the clusters of all real frames.
@@ -106,27 +126,66 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
             masks: see :class:`av_ssl.data.masking.StreamMasking`.
             frame_index: int64 ``[F]``, flat indices of real frames.
             target_list: int64 ``[B, T]`` for each label set.
+            features_only: for callers of AV-HuBERT; return :meth:`features` instead, of which ``mask`` and
+                ``output_layer`` are arguments.
 
         Returns:
             ``logit_m_list`` and ``logit_u_list``: float32 ``[N, V]`` on masked and on other frames, for each
             label set; ``target_m_list``, ``target_u_list``: int64 ``[N]``; ``features_pen``: scalar.
+
+        Raises:
+            ValueError: masks or frame_index are missing.
         """
+        if features_only:
+            return self.features(source, padding_mask, mask, output_layer)
+        if masks is None or frame_index is None:
+            raise ValueError(
+                "masks and frame_index come from the data pipeline; for features alone, call "
+                "extract_features, or pass features_only=True"
+            )
+        if self.cfg.count_padding:
+            frame_index = torch.arange(padding_mask.numel(), device=padding_mask.device)
         features, _ = self.student_features(source, padding_mask, masks, frame_index)
         x, penalty = self.encode_student(features, padding_mask, masks, frame_index)
         return {**self.masked_units(x, target_list, masks), "features_pen": penalty}
 
-    def remove_pretraining_modules(self) -> None:
-        """Drop what only pre-training needs."""
-        del self.final_proj, self.label_embs_concat
-        self.target_glu = None
+    def features(
+        self, source: Source, padding_mask: Tensor | None, mask: bool, output_layer: int | None
+    ) -> dict[str, Any]:
+        """``x`` and ``features`` ``[B, T, C]``, behind and before the Transformer, and ``padding_mask``; see
+        :meth:`extract_features`.
+
+        Raises:
+            ValueError: a stream is absent.
+        """
+        if source.get("audio") is None or source.get("video") is None:
+            raise ValueError("features_only needs audio and video; extract_finetune takes one of them, too")
+        fused, _ = self.extract_features(source, padding_mask, mask, ret_conv=True)
+        x = self.encode_fused(fused, padding_mask, output_layer)
+        return {"x": x, "padding_mask": padding_mask, "features": fused}
 
 
-def refuse_unsupported(cfg: AVHubertConfig) -> None:
-    """Say so when a setting would be ignored that changes what is trained."""
+def check_supported(cfg: AVHubertConfig, training: bool) -> None:
+    """Name settings of training that are not supported.  A model that is only read was trained with them
+    elsewhere and needs them no more: that costs a warning.
+
+    Raises:
+        ValueError: the model is to be trained, and a setting would be ignored that changes what is learned.
+    """
     if cfg.mask_channel_prob > 0:
-        raise ValueError("model.mask_channel_prob: channels cannot be masked here; set it to 0")
+        if str(cfg.masking_type) == "input":
+            logger.info("model.mask_channel_prob has no effect with masking_type=input, as in AV-HuBERT")
+        else:
+            complain("model.mask_channel_prob: channels cannot be masked here; set it to 0", training)
     if cfg.resnet_weights:
-        raise ValueError(
+        complain(
             "model.resnet_weights: the visual front-end starts at random here; set it to null, or start "
-            "from a whole checkpoint by checkpoint.finetune_from_model"
+            "from a whole checkpoint by checkpoint.finetune_from_model",
+            training,
         )
+
+
+def complain(text: str, training: bool) -> None:
+    if training:
+        raise ValueError(text)
+    logger.warning("for training that goes on: %s", text)

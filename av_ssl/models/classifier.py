@@ -159,17 +159,21 @@ class AVClassifier(BaseFairseqModel):
             :class:`~av_ssl.modules.class_header.HeaderOutput`).
         """
         embeddings, empty = self.embed_segments(source, padding_mask, frame_index, segments)
-        clip = self.aggregate(embeddings, empty)
-        return {**self.embeddings(embeddings, empty, clip), **self.classify(clip, target)}
-
-    def embeddings(self, embeddings: Tensor, empty: Tensor, clip: Tensor) -> dict[str, Tensor]:
+        clip = self.aggregate(self.to_aggregator(embeddings), empty)
         output = {"enc": embeddings, "empty": empty}
         if self.aggregator is not None:
             output["agg"] = clip
+        if self.header is not None:
+            output.update(self.header(self.to_header(clip), target)._asdict())
         return output
 
-    def classify(self, clip: Tensor, target: Tensor | None) -> dict[str, Tensor]:
-        return {} if self.header is None else self.header(clip, target)._asdict()
+    def to_aggregator(self, embeddings: Tensor) -> Tensor:
+        """What sub-classes let through to the encoder on the way back."""
+        return embeddings
+
+    def to_header(self, clip: Tensor) -> Tensor:
+        """Likewise, in front of the header."""
+        return clip
 
     # -- what scoring calls ----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.data.clip_reader import STREAMS
 from av_ssl.data.reading import SAMPLES_PER_FRAME
 from av_ssl.models.av_encoder import Source
 from av_ssl.models.pretrained import FineTunedEncoder, PretrainedEncoderConfig
@@ -15,8 +16,6 @@ from av_ssl.modules.masked_norm import RowBatchNorm
 from av_ssl.modules.pooling import POOLINGS, make_pooling
 from av_ssl.modules.spectrogram_frontend import FILTERBANK_BANDS, SpectrogramResNet
 from av_ssl.modules.video_frontend import VideoFrontend
-
-STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
 
 
 @dataclass

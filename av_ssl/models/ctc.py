@@ -8,11 +8,9 @@ import torch
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
+from av_ssl.data.text import BLANK
 from av_ssl.models.av_encoder import Source
 from av_ssl.models.pretrained import FineTunedEncoder, PretrainedEncoderConfig
-
-BLANK = 0
-"""Index of ``<s>``, which is the blank symbol (as fairseq's own ``ctc`` criterion assumes)."""
 
 
 @dataclass

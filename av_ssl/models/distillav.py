@@ -123,8 +123,3 @@ class DistillAVModel(MaskedAudioVisualEncoder):
             "targets": targets,
             "task_weights": None if balancer is None else balancer.weights,
         }
-
-    def remove_pretraining_modules(self) -> None:
-        """Drop what only pre-training needs."""
-        del self.teacher_heads
-        self._targets = None

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from av_ssl.errors import DataError
 from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
 from av_ssl.models.raven_encoder import MODALITIES, RavenEncoder, RavenEncoderConfig
+from av_ssl.models.stored import compare
+from av_ssl.targets.ema import TEACHER_PREFIX, under_prefix
 
 Encoder = AudioVisualEncoder | RavenEncoder
 
@@ -24,7 +26,7 @@ PRETRAINING_ONLY = (
     "final_proj.",
     "final_pred_proj.",
     "target_glu.",
-    "_ema.",
+    TEACHER_PREFIX,
     "teacher_heads.",
 )
 """Names of fused models that start so serve the pre-training objective; fine-tuning leaves them behind."""
@@ -74,9 +76,7 @@ class EncoderFamily:
     def taken(self, tensors: Mapping[str, Tensor], stream: str | None) -> dict[str, Tensor]:
         """Those of a pre-trained model's tensors that fine-tuning starts from, under the encoder's names."""
         prefix = self.prefix.format(stream)
-        return self.kept(
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        )
+        return self.kept(under_prefix(tensors, prefix))
 
     def kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder's tensors without what is left behind."""
@@ -122,13 +122,8 @@ def load_pretrained(
             method.
     """
     own, wanted = family.kept(nn.Module.state_dict(encoder)), family.taken(tensors, stream)
-    missing, left_over = sorted(own.keys() - wanted.keys()), sorted(wanted.keys() - own.keys())
-    reshaped = [key for key in own.keys() & wanted.keys() if own[key].shape != wanted[key].shape]
-    if missing or left_over or reshaped:
-        raise CheckpointError(
-            f"{path} does not hold {family.holds} of this configuration. "
-            f"Missing: {missing[:3]} ({len(missing)}); left over: {left_over[:3]} ({len(left_over)}); "
-            f"of another shape: {reshaped[:3]} ({len(reshaped)})"
-        )
+    found = compare(own, wanted)
+    if any(found):
+        raise CheckpointError(f"{path} does not hold {family.holds} of this configuration: {found}")
     nn.Module.load_state_dict(encoder, wanted, strict=False)
     logger.info("loaded %d tensors of %s; %d left behind", len(wanted), path, len(tensors) - len(wanted))

@@ -52,15 +52,18 @@ def stored_model(state: Any, path: Path) -> StoredModel:
             f"{path}: is no fairseq checkpoint with a configuration (it holds {keys}); needed is one that "
             "fairseq-hydra-train wrote, or AV-HuBERT's or RAVEn's published files"
         )
-    task_state = state.get("task_state") or {}
-    return StoredModel(
-        path=path,
-        cfg=plain_config(state["cfg"]),
-        tensors={name: value for name, value in state["model"].items() if isinstance(value, Tensor)},
-        text=text_state(task_state, str(path)),
-        label_sets=stored_label_sets(task_state, str(path)),
-        classes=[str(name) for name in task_state.get(CLASSES) or []],
-    )
+    try:
+        task_state = state.get("task_state") or {}
+        return StoredModel(
+            path=path,
+            cfg=plain_config(state["cfg"]),
+            tensors={name: value for name, value in state["model"].items() if isinstance(value, Tensor)},
+            text=text_state(task_state, str(path)),
+            label_sets=stored_label_sets(task_state, str(path)),
+            classes=[str(name) for name in task_state.get(CLASSES) or []],
+        )
+    except (TypeError, AttributeError, LookupError) as error:
+        raise DataError(f"{path}: its entries are damaged ({error}); copy or download it again") from error
 
 
 def write_fairseq(stored: StoredModel, path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from av_ssl.data.clip_reader import STREAMS
 from av_ssl.errors import DataError
 from av_ssl.models.av_encoder import AudioVisualEncoder, Source
-from av_ssl.models.clip_encoder import STREAMS, FrontEnds
+from av_ssl.models.clip_encoder import FrontEnds
 from av_ssl.models.raven_encoder import RavenEncoder
 
 Layered = AudioVisualEncoder | RavenEncoder | FrontEnds

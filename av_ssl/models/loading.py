@@ -14,6 +14,7 @@ import torch
 from fairseq.dataclass.utils import merge_with_parent
 from fairseq.models import MODEL_DATACLASS_REGISTRY, BaseFairseqModel, build_model
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from av_ssl.data.stored_text import dictionary_of
@@ -34,12 +35,17 @@ from av_ssl.models import (  # noqa: F401  (registers them)
 from av_ssl.models.av2vec import TEACHER_PREFIX
 from av_ssl.models.encoders import PRETRAINING_ONLY
 from av_ssl.models.model_files import read_stored
-from av_ssl.models.stored import StoredModel, listed
+from av_ssl.models.stored import StoredModel, compare
 
 logger = logging.getLogger(__name__)
 
 ENCODER_PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
 """Where the fused encoder lies in pre-trained, attention and CTC models."""
+UNBUILDABLE = (
+    ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError,
+    OmegaConfBaseException,
+)  # fmt: skip
+"""What omegaconf, torch and the models raise for values that make no model."""
 
 
 class StoredTask:
@@ -86,11 +92,14 @@ def load_untrained(path: str | Path, seed: int) -> BaseFairseqModel:
 
 def assemble(stored: StoredModel, trained: bool = True) -> BaseFairseqModel:
     """The model of a file that has been read; see :func:`load`.  ``trained=False``: with initial weights."""
-    cfg = build_config(stored)
     try:
+        cfg = build_config(stored)
         model = build_model(cfg, StoredTask(stored), from_checkpoint=True)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise DataError(f"{stored.path}: its model cannot be built ({error})") from error
+    except DataError:
+        raise
+    except UNBUILDABLE as error:
+        one_line = " ".join(str(error).split())
+        raise DataError(f"{stored.path}: its model cannot be built ({one_line})") from error
     if trained:
         load_tensors(model, stored)
     model.cfg = cfg
@@ -135,27 +144,27 @@ def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
         DataError: a tensor is missing, of another shape, or without a place here; those that serve
             pre-training alone may be.
     """
-    wanted = dict(stored.tensors)
     own = nn.Module.state_dict(model)
-    teacher = {name for name in wanted if name.startswith(TEACHER_PREFIX)}
-    missing = sorted(own.keys() - wanted.keys())
-    left_over = sorted(wanted.keys() - own.keys() - teacher)
-    reshaped = sorted(name for name in own.keys() & wanted.keys() if own[name].shape != wanted[name].shape)
-    logger.info(
-        "%s: loaded %d tensors; missing: %s; left over: %s",
-        stored.path, len(own.keys() & wanted.keys()) - len(reshaped), listed(missing), listed(left_over),
-    )  # fmt: skip
-    fatal = [
-        (text, [name for name in names if not serves_pretraining(name)])
-        for text, names in (("missing", missing), ("left over", left_over))
-    ]
-    fatal.append(("of another shape", reshaped))
-    if any(names for _, names in fatal):
+    teacher = {name for name in stored.tensors if name.startswith(TEACHER_PREFIX)}
+    wanted = {name: tensor for name, tensor in stored.tensors.items() if name not in teacher}
+    found = compare(own, wanted)
+    fatal = found._replace(
+        missing=[name for name in found.missing if not serves_pretraining(name)],
+        left_over=[name for name in found.left_over if not serves_pretraining(name)],
+    )
+    if any(fatal):
         raise DataError(
             f"{stored.path} does not hold the tensors of its configuration ({stored.model_cfg['_name']}): "
-            + "; ".join(f"{text}: {listed(names)}" for text, names in fatal)
+            f"{fatal}"
         )
-    kept = {name: tensor for name, tensor in wanted.items() if name in own or name in teacher}
+    # What is missing stays at random; what is left over is in every fine-tuned file of AV-HuBERT's.
+    logger.log(
+        logging.WARNING if found.missing else logging.INFO,
+        "%s: loaded %d tensors; missing: %s; left over: %s",
+        stored.path, len(own.keys() & wanted.keys()),
+        ", ".join(found.missing) or "none", ", ".join(found.left_over) or "none",
+    )  # fmt: skip
+    kept = {name: tensor for name, tensor in stored.tensors.items() if name in own or name in teacher}
     model.load_state_dict(kept, strict=False)
 
 

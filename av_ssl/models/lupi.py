@@ -20,6 +20,7 @@ from av_ssl.data.segments import SegmentBatch
 from av_ssl.models.av_encoder import Source
 from av_ssl.models.classifier import AVClassifier, ClassifierConfig
 from av_ssl.models.encoders import CheckpointError
+from av_ssl.models.lupi_checks import check_options, check_teacher
 from av_ssl.models.pretrained import read_checkpoint
 from av_ssl.targets.target_norm import TARGET_NORMS
 
@@ -43,7 +44,7 @@ class LupiStudentConfig(ClassifierConfig):
         default="concurrent",
         metadata={
             "help": "embed: encoder and aggregator from the teacher's embeddings; head: then the header from "
-            "labels, all else frozen; concurrent: both at once"
+            "labels, what the teacher trained frozen; concurrent: both at once"
         },
     )
     init_student_from: str = field(
@@ -63,7 +64,10 @@ class LupiStudentConfig(ClassifierConfig):
     )
     agg_trained_by: ChoiceEnum(AGGREGATOR_TEACHERS) = field(  # type: ignore[valid-type]
         default="teacher",
-        metadata={"help": "under decoupled, what trains the aggregator; labels: for criterion.beta=0"},
+        metadata={
+            "help": "under decoupled, what trains the aggregator; labels: beside the header, for "
+            "criterion.beta=0"
+        },
     )
     target_norm: ChoiceEnum(TARGET_NORMS) = field(  # type: ignore[valid-type]
         default="standardize",
@@ -110,9 +114,9 @@ class LupiStudent(AVClassifier):
             self.hint = nn.Linear(cfg.embed_dim, cfg.hint_dim)
         check_options(cfg)
         if teacher is not None:
-            self.check_teacher(teacher)
+            check_teacher(self, teacher)
         if self.phase == "head":
-            for part in self.learned_from_teacher():
+            for part in self.trained_before():
                 part.requires_grad_(False)
 
     @classmethod
@@ -130,7 +134,7 @@ class LupiStudent(AVClassifier):
                 + (
                     "name the teacher in model.teacher_path"
                     if teacher is None
-                    else "leave model.teacher_path empty"
+                    else "it learns from labels alone, so leave model.teacher_path empty"
                 )
             )
         if starting and str(cfg.phase) == "head" and not cfg.init_student_from:
@@ -140,26 +144,11 @@ class LupiStudent(AVClassifier):
             student.start_from(cfg.init_student_from)
         return student
 
-    def check_teacher(self, teacher: "FrozenTeacher") -> None:
-        if (teacher.aggregate_dim is None) != (self.aggregator is None):
-            raise ValueError(
-                "teacher and student differ: one has an aggregator, the other has none; set "
-                "task.segment_frames as it was for the teacher"
-            )
-        if teacher.embed_dim != (self.cfg.hint_dim or self.cfg.embed_dim):
-            raise ValueError(
-                f"the teacher's embeddings have {teacher.embed_dim} channels: set model.embed_dim (or "
-                "model.hint_dim) alike"
-            )
-        if teacher.aggregate_dim not in (None, self.cfg.aggregate_dim):
-            raise ValueError(
-                f"the teacher's aggregated embeddings have {teacher.aggregate_dim} channels: set "
-                "model.aggregate_dim alike"
-            )
-
-    def learned_from_teacher(self) -> list[nn.Module]:
-        """Encoder and aggregator."""
-        return [part for part in (self.encoder, self.aggregator) if part is not None]
+    def trained_before(self) -> list[nn.Module]:
+        """What phase=head leaves as it is: the encoder, and an aggregator that the teacher has trained."""
+        if self.aggregator is None or self.aggregator_from_labels:
+            return [self.encoder]
+        return [self.encoder, self.aggregator]
 
     def start_from(self, path: str) -> None:
         """Take encoder and aggregator of an earlier student.
@@ -183,7 +172,7 @@ class LupiStudent(AVClassifier):
         """As ever, but what is frozen stays in eval mode: fairseq calls this before every update."""
         super().train(mode)
         if self.phase == "head":
-            for part in self.learned_from_teacher():
+            for part in self.trained_before():
                 part.eval()
         return self
 
@@ -202,33 +191,16 @@ class LupiStudent(AVClassifier):
             ``teacher_logits [B, C]``; with ``hint_dim``, ``hint [B, K, D]``, which is compared in place
             of ``enc``.
         """
-        embeddings, empty = self.embed_segments(source, padding_mask, frame_index, segments)
-        cut_off = self.aggregator_from_labels or not self.cfg.agg_grad_to_encoder
-        clip = self.aggregate(
-            embeddings.detach() if cut_off and self.aggregator is not None else embeddings, empty
-        )
-        output = self.embeddings(embeddings, empty, clip)
+        output = super().forward(source, padding_mask, frame_index, segments, target)
         if self.hint is not None:
-            output["hint"] = self.hint(embeddings)
-        to_header = clip if self.joint or self.aggregator_from_labels else clip.detach()
-        output.update(self.classify(to_header, target))
+            output["hint"] = self.hint(output["enc"])
         if self.teacher is not None:
             output.update(self.teacher(source, padding_mask, frame_index, segments))
         return output
 
+    def to_aggregator(self, embeddings: Tensor) -> Tensor:
+        cut_off = self.aggregator_from_labels or not self.cfg.agg_grad_to_encoder
+        return embeddings.detach() if cut_off and self.aggregator is not None else embeddings
 
-def check_options(cfg: LupiStudentConfig) -> None:
-    """Raise ValueError for options that contradict each other."""
-    joint, by_labels = str(cfg.grad_policy) == "joint", str(cfg.agg_trained_by) == "labels"
-    if joint and (by_labels or not cfg.agg_grad_to_encoder):
-        raise ValueError(
-            "model.grad_policy=joint: labels train everything; agg_trained_by=labels and "
-            "agg_grad_to_encoder=false are for decoupled"
-        )
-    if by_labels and cfg.segment_frames == 0:
-        raise ValueError("model.agg_trained_by=labels: there is no aggregator; set task.segment_frames")
-    if cfg.hint_dim and str(cfg.phase) == "concurrent" and not joint:
-        raise ValueError(
-            "model.hint_dim: the header would get embeddings that nothing holds to the teacher's; set "
-            "model.grad_policy=joint"
-        )
+    def to_header(self, clip: Tensor) -> Tensor:
+        return clip if self.joint or self.aggregator_from_labels else clip.detach()

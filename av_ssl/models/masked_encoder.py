@@ -7,6 +7,7 @@ each stream's features before fusion is AV2vec's successors'.
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq.dataclass import ChoiceEnum
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from av_ssl.modules.masking import blank_frames, replace_frames, take_frames
 MASKINGS = ChoiceEnum(["stream_feature", "input", "feature"])
 SELECTIONS = ChoiceEnum(list(SPAN_LENGTHS))
 REPLACEMENTS = ChoiceEnum(["same_other_seq", "same_seq"])
+HEADS = ("final_proj", "final_pred_proj", "label_embs_concat", "target_glu", "teacher_heads", "teacher")
+"""Parts of the methods that serve their objectives alone."""
 
 
 @dataclass
@@ -90,7 +93,7 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
             modality_dropout=cfg.modality_dropout,
             audio_dropout=cfg.audio_dropout,
             shared=self.masking_type == "feature",
-            replacement=str(cfg.selection_type),
+            replacement=str(cfg.selection_type) if self.masking_type == "input" else None,
             **loss_frames,
         )
 
@@ -129,16 +132,48 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         return masked, seen
 
     def masked_input(self, source: Source, masks: dict[str, Any]) -> Source:
-        audio, video = source["audio"], source["video"]
-        assert audio is not None
-        assert video is not None
+        return {
+            "audio": self.masked_audio(source["audio"], masks),
+            "video": self.masked_video(source["video"], masks),
+        }
+
+    def masked_audio(self, audio: Tensor | None, masks: dict[str, Any]) -> Tensor | None:
+        if audio is None:
+            return None
         embedding = self.mask_emb * 0 if masks["zeroed"] else self.mask_emb
-        masked = replace_frames(audio.transpose(1, 2), masks["audio"], embedding).transpose(1, 2)
-        if masks["dropped"] == "video":  # and so not worth a pass through the ResNet
-            return {"audio": masked, "video": None}
+        return replace_frames(audio.transpose(1, 2), masks["audio"], embedding).transpose(1, 2)
+
+    def masked_video(self, video: Tensor | None, masks: dict[str, Any]) -> Tensor | None:
+        if video is None or masks["dropped"] == "video":  # and so not worth a pass through the ResNet
+            return None
         if masks["zeroed"]:
-            return {"audio": masked, "video": blank_frames(video, masks["video"], self.cfg.image_mean)}
-        return {"audio": masked, "video": take_frames(video, masks["video_source"])}
+            return blank_frames(video, masks["video"], self.cfg.image_mean)
+        return take_frames(video, masks["video_source"])
+
+    def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
+        """The input with spans hidden, by torch's generator, and no stream dropped; one may be absent.
+
+        Raises:
+            ValueError: this model masks features, not the input.
+        """
+        if self.masking_type != "input":
+            raise ValueError(
+                f"mask=True: this model's masking_type is {self.masking_type}, and only the input can be "
+                "masked here; call forward with what model.masking.draw gives, or leave mask out"
+            )
+        given: Source = {"audio": source.get("audio"), "video": source.get("video")}
+        present = next((stream for stream in given.values() if stream is not None), None)
+        if present is None:
+            return given
+        clips, frames = len(present), present.size(2)
+        lengths = [frames] * clips if padding_mask is None else (~padding_mask).sum(1).tolist()
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        drawn = self.masking.draw(lengths, frames, rng, training=False)
+        masks = {
+            key: value.to(present.device) if isinstance(value, Tensor) else value
+            for key, value in drawn.items()
+        }
+        return self.masked_input(given, masks)
 
     def encode_student(
         self, features: Features, padding_mask: Tensor, masks: dict[str, Any], frame_index: Tensor
@@ -155,6 +190,12 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         if self.masking_type == "feature":
             fused = replace_frames(fused, masks["audio"], self.mask_emb)
         return self.encoder(fused, padding_mask), penalty
+
+    def remove_pretraining_modules(self) -> None:
+        """Drop what only pre-training needs: the name by which fine-tuning models of fairseq's ask for it."""
+        for name in HEADS:
+            if hasattr(self, name):
+                setattr(self, name, None)
 
 
 def drop_stream(features: Features, dropped: str | None) -> Features:

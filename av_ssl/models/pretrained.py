@@ -35,6 +35,9 @@ ENCODER_OVERRIDES = {
 }
 """Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
 
+_LAST: dict[str, StoredModel] = {}
+"""The checkpoint of the model that is being built, by path: files are gigabytes, and read once."""
+
 
 def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredModel:
     """Read a pre-trained model on the CPU, without running code from its file; ``key`` names it in errors.
@@ -71,6 +74,8 @@ def attach_encoder_config(cfg: Any, audio_input: str = "filterbank", modalities:
     if not cfg.get("w2v_path"):
         raise CheckpointError("model.w2v_path is not set: name the pre-trained checkpoint to start from")
     checkpoint = read_checkpoint(cfg.w2v_path)
+    _LAST.clear()
+    _LAST[cfg.w2v_path] = checkpoint
     pretrained_normalize = checkpoint.task_cfg.get("normalize")
     if pretrained_normalize is not None and bool(pretrained_normalize) != bool(cfg.normalize):
         raise CheckpointError(
@@ -122,8 +127,15 @@ def build_encoder(cfg: PretrainedEncoderConfig, load_weights: bool) -> Encoder:
     family, stream = family_of(stored), stored.get("modality")
     encoder = family.build(encoder_config(cfg), stream)
     if load_weights and not cfg.no_pretrained_weights:
-        load_pretrained(encoder, cfg.w2v_path, read_checkpoint(cfg.w2v_path).tensors, family, stream)
+        load_pretrained(encoder, cfg.w2v_path, pretrained_tensors(cfg), family, stream)
     return encoder
+
+
+def pretrained_tensors(cfg: PretrainedEncoderConfig) -> dict[str, Tensor]:
+    """Those of ``cfg.w2v_path``, which :func:`attach_encoder_config` has read as a rule."""
+    if cfg.w2v_path not in _LAST:
+        _LAST[cfg.w2v_path] = read_checkpoint(cfg.w2v_path)
+    return _LAST[cfg.w2v_path].tensors
 
 
 class FineTunedEncoder(FairseqEncoder):
@@ -137,8 +149,7 @@ class FineTunedEncoder(FairseqEncoder):
         super().__init__(dictionary=None)
         self.cfg = cfg
         self.w2v_model = build_encoder(cfg, load_weights)
-        if cfg.sync_batch_norm:
-            self.w2v_model = synchronise_batch_norm(self.w2v_model)
+        self.synchronised = not cfg.sync_batch_norm
         mark_depths(self.w2v_model, *self.w2v_model.layer_stack())
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.cfg.encoder_embed_dim
@@ -146,10 +157,11 @@ class FineTunedEncoder(FairseqEncoder):
         self.distillation: RepresentationDistillation | None = None
         if cfg.teachers and load_weights:
             self.add_teachers()
+        _LAST.clear()
 
     def add_teachers(self) -> None:
         cfg = self.cfg
-        tensors = {} if cfg.no_pretrained_weights else read_checkpoint(cfg.w2v_path).tensors
+        tensors = {} if cfg.no_pretrained_weights else pretrained_tensors(cfg)
         pretrained = plain_config(cfg.w2v_args)["model"]
         heads = starting_heads(self.output_dim, cfg, pretrained, tensors)
         set_depth(heads.parameters(), 0)
@@ -192,6 +204,9 @@ class FineTunedEncoder(FairseqEncoder):
 
     def encode(self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None) -> Tensor:
         """Encode a batch: ``[B, T, C]``, without gradient while frozen."""
+        if not self.synchronised:  # not while it was built: fairseq moves models to their device later
+            synchronise_batch_norm(self.w2v_model)
+            self.synchronised = True
         frozen = self.frozen
         self.w2v_model.train(self.training and (not frozen or self.cfg.frozen_train_mode))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):

@@ -21,15 +21,17 @@ from av_ssl.models.raven_encoder import RavenEncoder
 from av_ssl.modules.batch_norm import synchronise_batch_norm, use_batch_statistics
 from av_ssl.modules.predictor import Predictor
 from av_ssl.optim.parameter_groups import clip_together
-from av_ssl.targets.ema import EMATeacher, cosine_decay
-from av_ssl.targets.layer_average import instance_norm
-from av_ssl.targets.monitors import TargetMonitor, target_monitor
+from av_ssl.targets.collapse import CollapseGuard
+from av_ssl.targets.ema import TEACHER_PREFIX, EMATeacher, cosine_decay, under_prefix, without_teachers
+from av_ssl.targets.layer_average import averaged_targets, instance_norm
+from av_ssl.targets.monitors import bounded, monitor_bounds, target_monitor
 
 logger = logging.getLogger(__name__)
 
-TEACHER_PREFIX = "_ema."
 STREAMS = ("video", "audio")
 SHORT = {"video": "v", "audio": "a"}
+COLLAPSE_PATIENCE = 500
+"""Updates that a collapse must last to end the training [ours]."""
 
 
 class Pair(NamedTuple):
@@ -64,6 +66,8 @@ class RavenModel(BaseFairseqModel):
     """
 
     audio_input = "waveform"
+    loss_weights: Mapping[str, float] = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
+    """Of each pair's loss, where the criterion's configuration says nothing else."""
 
     def __init__(self, cfg: RavenConfig) -> None:
         super().__init__()
@@ -81,13 +85,30 @@ class RavenModel(BaseFairseqModel):
         self.pairs += [Pair("video", "video")] if cfg.within_video else []
         self.predictors = nn.ModuleDict({pair.name: self.make_predictor(pair) for pair in self.pairs})
         self.teachers: dict[str, EMATeacher] = {}
+        self.synchronised = not cfg.sync_batch_norm
         self.updates = 0
+        self.collapse_guard = CollapseGuard(
+            monitor_bounds(STREAMS, cfg.min_target_std, cfg.max_target_cosine),
+            cfg.collapse_check_start,
+            COLLAPSE_PATIENCE,
+            "Lower the learning rate, lengthen the warm-up, or raise the batch (task.frames_per_update).",
+        )
         self.name_clip_groups()
 
     @classmethod
     def build_model(cls, cfg: RavenConfig, task: Any = None) -> "RavenModel":
-        model = cls(cfg)
-        return synchronise_batch_norm(model) if cfg.sync_batch_norm else model
+        """As fairseq calls it.
+
+        Raises:
+            ValueError: a training begins whose teachers would stand still from its second update on.
+        """
+        if getattr(task, "starts_from_pretrained", False) and cfg.ema_updates < 1:
+            raise ValueError(
+                f"model.ema_updates is {cfg.ema_updates}, as optimization.max_update is unless it is set: "
+                "the teachers need to know how many updates the training has. Set optimization.max_update, "
+                "or +model.ema_updates=N for a training that ends by max_epoch"
+            )
+        return cls(cfg)
 
     def make_predictor(self, pair: Pair) -> Predictor:
         cfg = self.cfg
@@ -132,24 +153,31 @@ class RavenModel(BaseFairseqModel):
     # -- teachers --------------------------------------------------------------------------------------------
 
     def make_teacher(self, stream: str) -> EMATeacher:
-        def build() -> nn.Module:
-            encoder = RavenEncoder(self.cfg, stream)
-            return synchronise_batch_norm(encoder) if self.cfg.sync_batch_norm else encoder
-
-        teacher = EMATeacher(self.student(stream), build)
+        teacher = EMATeacher(self.student(stream), lambda: RavenEncoder(self.cfg, stream))
         teacher.updates = self.updates
+        if self.cfg.sync_batch_norm:
+            synchronise_batch_norm(teacher.module)
         return teacher
+
+    def synchronise(self) -> None:
+        """Synchronise batch norms before the first batch: fairseq moves a model after building it."""
+        synchronise_batch_norm(self)
+        for teacher in self.teachers.values():
+            teacher.follow_device(next(self.parameters()))
+            synchronise_batch_norm(teacher.module)
+        self.synchronised = True
 
     def set_num_updates(self, num_updates: int) -> None:
         """Move the teachers once an update; fairseq announces their number before every micro-batch."""
         self.updates = num_updates
         if self.training:
+            self.collapse_guard.look(num_updates)
             decay = cosine_decay(num_updates - 1, self.cfg.ema_decay, self.cfg.ema_updates)
             for stream, teacher in self.teachers.items():
                 teacher.step(self.student(stream), decay, num_updates)
 
     @torch.no_grad()
-    def targets(
+    def teacher_output(
         self, stream: str, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None
     ) -> Tensor:
         """What the teacher of a stream makes of the unmasked clip: float32 ``[B, T, D]``.
@@ -162,11 +190,16 @@ class RavenModel(BaseFairseqModel):
         teacher.follow_device(next(self.parameters()))
         encoder = cast(RavenEncoder, teacher.module)
         use_batch_statistics(encoder, self.cfg.teacher_drop_path)
-        signal = unmasked(source, stream)
         average = str(self.cfg.target) == "mean_blocks"
-        target, blocks = encoder.encode(signal, padding_mask, frame_index, collect_blocks=average)
-        target = torch.stack([block.float() for block in blocks]).mean(0) if average else target.float()
-        return instance_norm(target, padding_mask) if str(self.cfg.target_norm) == "instance" else target
+        signal = unmasked(source, stream)
+        last, blocks = encoder.encode(signal, padding_mask, frame_index, collect_blocks=average)
+        if not average:
+            return last.float()
+        return averaged_targets(blocks, padding_mask, normalize_layers=False)
+
+    def target(self, output: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """What students predict of a teacher's output: float32 ``[B, T, D]``."""
+        return instance_norm(output, padding_mask) if str(self.cfg.target_norm) == "instance" else output
 
     # -- students --------------------------------------------------------------------------------------------
 
@@ -189,14 +222,18 @@ class RavenModel(BaseFairseqModel):
 
         Returns:
             ``pairs``: a :class:`PairOutput` for each pair by name (``va``, ``av``, ``aa``, ``vv``), on all
-            real frames across the streams, on the student's masked frames within one. ``monitors``: a
-            :class:`~av_ssl.targets.monitors.TargetMonitor` for each teacher by stream.
+            real frames across the streams, on the student's masked frames within one. ``weights``: of
+            their losses, by name. ``monitors``: a
+            :class:`~av_ssl.targets.monitors.TargetMonitor` of each teacher's output by stream.
         """
-        targets = {
-            stream: self.targets(stream, source, padding_mask, frame_index)
+        if not self.synchronised:
+            self.synchronise()
+        outputs = {
+            stream: self.teacher_output(stream, source, padding_mask, frame_index)
             for stream in STREAMS
             if any(pair.teacher == stream for pair in self.pairs)
         }
+        targets = {stream: self.target(output, padding_mask) for stream, output in outputs.items()}
         encoded = {
             stream: self.student(stream).encode(
                 given(source, stream), padding_mask, frame_index, masks[stream]
@@ -209,24 +246,11 @@ class RavenModel(BaseFairseqModel):
             index = masks[f"{pair.student}_index"] if pair.within else frame_index
             prediction, target = (y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher]))
             pairs[pair.name] = PairOutput(prediction, target)
-        monitors = {stream: target_monitor(target, padding_mask) for stream, target in targets.items()}
-        self.check_collapse(monitors)
-        return {"pairs": pairs, "monitors": monitors}
-
-    def check_collapse(self, monitors: Mapping[str, TargetMonitor]) -> None:
-        """Stop when targets are constant; every 100 updates, as a look waits for the GPU."""
-        cfg = self.cfg
-        if not self.training or self.updates <= cfg.collapse_check_start or self.updates % 100:
-            return
-        for stream, monitor in monitors.items():
-            spread, alike = monitor.std.item(), monitor.cosine_between_clips.item()
-            if spread < cfg.min_target_std or alike > cfg.max_target_cosine:
-                raise FloatingPointError(
-                    f"the {stream} teacher has collapsed at update {self.updates}: its targets' standard "
-                    f"deviation is {spread:.3f} (model.min_target_std={cfg.min_target_std}), their cosine "
-                    f"between clips {alike:.3f} (model.max_target_cosine={cfg.max_target_cosine}). Lower the "
-                    "learning rate, lengthen the warm-up, or raise the batch (task.frames_per_update)."
-                )
+        # Not of the targets: instance norm makes noise around a constant look healthy.
+        monitors = {stream: target_monitor(output, padding_mask) for stream, output in outputs.items()}
+        if self.training:
+            self.collapse_guard.record(bounded(monitors, clips=len(padding_mask)))
+        return {"pairs": pairs, "weights": self.loss_weights, "monitors": monitors}
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
@@ -242,25 +266,15 @@ class RavenModel(BaseFairseqModel):
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
         """Load the students and the checkpoint's teachers; without these they restart as copies."""
-        own = {key: value for key, value in state_dict.items() if not key.startswith(TEACHER_PREFIX)}
-        result = super().load_state_dict(own, strict, model_cfg, args)
+        result = super().load_state_dict(without_teachers(state_dict), strict, model_cfg, args)
         self.teachers = {}
         for stream in STREAMS:
-            prefix = f"{TEACHER_PREFIX}{stream}."
-            stored = {
-                key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)
-            }
-            if stored:
+            if stored := under_prefix(state_dict, f"{TEACHER_PREFIX}{stream}."):
                 self.teachers[stream] = self.make_teacher(stream)
                 self.teachers[stream].load_state_dict(stored, self.student(stream))
         if not self.teachers:
             logger.info("the checkpoint holds no teachers: they start again as copies of the students")
         return result
-
-    def remove_pretraining_modules(self) -> None:
-        """Drop what only pre-training needs."""
-        self.predictors = nn.ModuleDict()
-        self.pairs, self.teachers = [], {}
 
     def max_positions(self) -> None:
         return None
@@ -269,6 +283,8 @@ class RavenModel(BaseFairseqModel):
 @register_model("braven", dataclass=BravenConfig)
 class BravenModel(RavenModel):
     """RAVEn with BRAVEn's settings."""
+
+    loss_weights: Mapping[str, float] = {**RavenModel.loss_weights, "aa": 2.0}
 
 
 def unmasked(source: Source, stream: str) -> Tensor:

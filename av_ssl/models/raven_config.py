@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 
+from av_ssl.data.spans import MASK_SEMANTICS
 from av_ssl.models.raven_encoder import RavenEncoderConfig
 
 TARGETS = ChoiceEnum(["last", "mean_blocks"])
 TARGET_NORMS = ChoiceEnum(["none", "instance"])
-MASK_SEMANTICS = ChoiceEnum(["fraction", "start_prob"])
+SEMANTICS = ChoiceEnum(list(MASK_SEMANTICS))
 
 
 @dataclass
@@ -19,7 +20,7 @@ class RavenConfig(RavenEncoderConfig):
     mask_prob_video: float = field(default=0.2, metadata={"help": "masked video frames, see mask_semantics"})
     mask_prob_audio: float = field(default=0.2, metadata={"help": "masked audio frames, see mask_semantics"})
     mask_length: int = field(default=3, metadata={"help": "frames of a masked span (40 ms each)"})
-    mask_semantics: MASK_SEMANTICS = field(  # type: ignore[valid-type]
+    mask_semantics: SEMANTICS = field(  # type: ignore[valid-type]
         default="fraction",
         metadata={
             "help": "what the two probabilities mean: masked spans x length / frames, as the authors' "
@@ -58,7 +59,8 @@ class RavenConfig(RavenEncoderConfig):
         default=0.999, metadata={"help": "the teachers' decay at the start; a half cosine takes it to 1"}
     )
     ema_updates: int = field(
-        default=II("optimization.max_update"), metadata={"help": "updates until it is 1"}
+        default=II("optimization.max_update"),
+        metadata={"help": "updates until it is 1, at least 1: those of the whole training"},
     )
     teacher_drop_path: bool = field(
         default=False,
@@ -71,12 +73,14 @@ class RavenConfig(RavenEncoderConfig):
     min_target_std: float = field(
         default=0.1,
         metadata={
-            "help": "stop if the targets' standard deviation over frames falls below (of unit vectors, times "
-            "the square root of their channels: 1 where they point everywhere) [ours]"
+            "help": "stop if the standard deviation over frames of what a teacher gives, before target_norm, "
+            "stays below for 500 updates (of unit vectors, times the square root of their channels: 1 where "
+            "they point everywhere) [ours]"
         },
     )
     max_target_cosine: float = field(
-        default=0.95, metadata={"help": "stop if targets of different clips are more alike than this [ours]"}
+        default=0.95,
+        metadata={"help": "stop if frames of different clips stay more alike there for 500 updates [ours]"},
     )
     collapse_check_start: int = field(
         default=5000, metadata={"help": "updates before these two are looked at [ours]"}
@@ -85,7 +89,7 @@ class RavenConfig(RavenEncoderConfig):
 
 @dataclass
 class BravenConfig(RavenConfig):
-    """BRAVEn Base; its criterion is ``braven``, which weighs audio by audio twice."""
+    """BRAVEn Base; its losses weigh audio by audio twice."""
 
     predictor_layers_video: int = field(
         default=1, metadata={"help": "blocks of predictors on the video student"}

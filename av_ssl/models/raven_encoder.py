@@ -19,7 +19,7 @@ from av_ssl.modules.gradient import with_scaled_gradient
 from av_ssl.modules.masking import blank_frames, mask_waveform
 from av_ssl.modules.relative_transformer import FFN_NORMS, RelativeTransformer, RelativeTransformerSizes
 from av_ssl.modules.video_frontend import VisualResNet, normalized, real_frames, unpacked
-from av_ssl.modules.waveform_frontend import WaveformResNet
+from av_ssl.modules.waveform_frontend import FRAME_SAMPLES, WaveformResNet
 
 MODALITIES = ("audio", "video")
 ACTIVATION = "swish"
@@ -118,21 +118,22 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         mask: Tensor | None = None,
     ) -> Tensor:
         """Front-end and linear layer: ``[B, T, D]``; arguments as in :meth:`encode`."""
+        frames = signal.size(-1) // FRAME_SAMPLES if self.modality == "audio" else signal.size(2)
+        if padding_mask is not None and padding_mask.shape != (len(signal), frames):
+            raise ValueError(
+                f"{self.modality} of {frames} frames in {len(signal)} clips, but a padding_mask of shape "
+                f"{tuple(padding_mask.shape)}"
+            )
         x = with_scaled_gradient(
             lambda: self.front_end(signal, padding_mask, frame_index, mask), self.cfg.feature_grad_mult
         )
-        if padding_mask is not None and padding_mask.shape != x.shape[:2]:
-            raise ValueError(
-                f"{self.modality} of {x.size(1)} frames in {x.size(0)} clips, but a padding_mask of shape "
-                f"{tuple(padding_mask.shape)}"
-            )
         return self.embed(x)
 
     def front_end(
         self, signal: Tensor, padding_mask: Tensor | None, frame_index: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         if self.modality == "audio":
-            return self.frontend(signal if mask is None else mask_waveform(signal, mask))
+            return self.frontend(signal if mask is None else mask_waveform(signal, mask), padding_mask)
         cfg = self.cfg
         video = normalized(signal, cfg.image_mean, cfg.image_std, self.after_norm.weight.dtype)
         if mask is not None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from av_ssl.errors import DataError
 from av_ssl.models.raven_encoder import RavenEncoder, RavenEncoderConfig
 from av_ssl.models.stored import StoredModel, listed
+from av_ssl.modules.waveform_frontend import FRAME_SAMPLES
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ def stored_encoder(tensors: Mapping[str, Tensor], path: Path) -> StoredModel:
         path: of the file, for messages.
 
     Raises:
-        DataError: there are several encoders; one has activations with weights; or its tensors are not
-            exactly those of a RAVEn encoder.
+        DataError: there are several encoders; one has activations with weights; its tensors are not exactly
+            those of a RAVEn encoder; or they were never trained, or are damaged.
     """
     prefixes = encoder_prefixes(tensors)
     if len(prefixes) != 1:
@@ -140,14 +141,15 @@ def inferred_config(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]
 
 
 def complete(tensors: dict[str, Tensor], model: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """The tensors, checked against the model; where they lack ``after_norm``, one that scales nothing.
+    """The tensors, tried out in the model; where they lack ``after_norm``, one that scales nothing.
 
     Raises:
         DataError: see :func:`stored_encoder`.
     """
     sizes = {key: value for key, value in model.items() if key not in ("_name", "modality")}
     with torch.device("meta"):
-        expected = RavenEncoder(RavenEncoderConfig(**sizes), model["modality"]).state_dict()
+        encoder = RavenEncoder(RavenEncoderConfig(**sizes), model["modality"])
+    expected = encoder.state_dict()
     if not any(name.startswith(AFTER_NORM) for name in tensors):
         logger.warning("%s: has no %s*: features are normalised without scale and shift", path, AFTER_NORM)
         channels = model["encoder_embed_dim"]
@@ -165,14 +167,31 @@ def complete(tensors: dict[str, Tensor], model: dict[str, Any], path: Path) -> d
             + "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items())
         )
     check_statistics(tensors, path)
+    nn.Module.load_state_dict(encoder, tensors, assign=True)
+    check_features(encoder.float().eval(), path)
     return tensors
 
 
 def check_statistics(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Say so when batch norms cannot have seen data: features would be of no use."""
+    """Raise DataError when batch norms cannot have seen data: features would be of no use."""
     variances = {name: tensor for name, tensor in tensors.items() if name.endswith(".running_var")}
     broken = [name for name, variance in variances.items() if not (variance > 0).all()]
     if broken:
         raise DataError(f"{path}: its batch norms have variances that are not above zero: {listed(broken)}")
     if all((variance == 1).all() for variance in variances.values()):
-        logger.warning("%s: its batch norms hold their initial statistics; was it ever trained?", path)
+        raise DataError(
+            f"{path}: its batch norms hold their initial statistics: it was never trained, or stored without "
+            "its buffers"
+        )
+
+
+def check_features(encoder: RavenEncoder, path: Path) -> None:
+    """Raise DataError unless two clips of noise, of two frames each, have finite and different features."""
+    shapes = {"audio": (2, 2 * FRAME_SAMPLES), "video": (2, 1, 2, CROP_SIZE, CROP_SIZE)}
+    noise = torch.randn(shapes[encoder.modality], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (one, other), _ = encoder.encode(noise)
+    if not (one.isfinite().all() and other.isfinite().all()):
+        raise DataError(f"{path}: its features of noise are not finite; the file is damaged")
+    if torch.allclose(one, other, rtol=0, atol=1e-6):
+        raise DataError(f"{path}: its features do not depend on its input; the file is damaged")

@@ -34,11 +34,16 @@ def read_safetensors(path: Path) -> StoredModel:
         raise DataError(f"{path}: is no safetensors file, or is cut off ({error}); convert again") from error
     if not isinstance(rest, dict) or rest.get("format") != FORMAT:
         raise DataError(f"{beside}: its format is not {FORMAT!r}; it was not written by av-ssl convert")
-    text = rest["text"]
-    if text is not None and text["tokenizer"] is not None:
-        model = base64.b64decode(text["tokenizer"])
-        text["tokenizer"] = torch.from_numpy(np.frombuffer(model, np.uint8).copy())
-    return StoredModel(path, rest["cfg"], tensors, text, rest["label_sets"], rest.get("classes", []))
+    try:
+        text = rest["text"]
+        if text is not None and text["tokenizer"] is not None:
+            model = base64.b64decode(text["tokenizer"])
+            text["tokenizer"] = torch.from_numpy(np.frombuffer(model, np.uint8).copy())
+        return StoredModel(path, rest["cfg"], tensors, text, rest["label_sets"], rest.get("classes", []))
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{beside}: its entries are damaged ({error}); convert the checkpoint again"
+        ) from error
 
 
 def write_safetensors(stored: StoredModel, path: Path) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
+from omegaconf import Node
 from torch import Tensor
 
 SHOWN = 5
@@ -42,17 +42,20 @@ class StoredModel:
 
 def plain_config(cfg: Any) -> dict[str, Any]:
     """Nested dicts and lists without what cannot be resolved any more: references to other keys."""
-    cfg = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
-    return plain(cfg) if isinstance(cfg, Mapping) else {}
+    cfg = plain(cfg)
+    return cfg if isinstance(cfg, dict) else {}
 
 
 def plain(value: Any) -> Any:
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value, resolve=False)
+    if isinstance(value, Node):
+        # Not by its methods: out of a damaged file, they call each other without end.
+        held = vars(value)
+        return plain(held.get("_content", held.get("_val")))
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items() if not is_reference(item)}
+        items = {str(key): plain(item) for key, item in value.items()}
+        return {key: item for key, item in items.items() if not is_reference(item)}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value if not is_reference(item)]
+        return [item for item in map(plain, value) if not is_reference(item)]
     if hasattr(value, "__dict__") and not isinstance(value, type):  # an argparse.Namespace
         return plain(vars(value))
     return value
@@ -64,6 +67,29 @@ def listed(names: Collection[str]) -> str:
         return "none"
     more = f", ... ({len(names)})" if len(names) > SHOWN else ""
     return ", ".join(sorted(names)[:SHOWN]) + more
+
+
+class Differences(NamedTuple):
+    """Names of tensors that a model and a file do not share; as text, the first few of each kind."""
+
+    missing: list[str]
+    left_over: list[str]
+    reshaped: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"missing: {listed(self.missing)}; left over: {listed(self.left_over)}; "
+            f"of another shape: {listed(self.reshaped)}"
+        )
+
+
+def compare(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Differences:
+    """What a model's tensors and stored ones differ in."""
+    return Differences(
+        sorted(own.keys() - stored.keys()),
+        sorted(stored.keys() - own.keys()),
+        sorted(name for name in own.keys() & stored.keys() if own[name].shape != stored[name].shape),
+    )
 
 
 def is_reference(value: Any) -> bool:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-import torch
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from av_ssl.modules.relative_transformer import DropPath
 
-Module = TypeVar("Module", bound=nn.Module)
 
+def synchronise_batch_norm(module: nn.Module) -> None:
+    """Let every batch norm in a module compute its statistics over all GPUs, where several train it.
 
-def synchronise_batch_norm(module: Module) -> Module:
-    """Let every batch norm compute its statistics over all GPUs, where several train; else change nothing.
-
-    fairseq does not do this. It must happen before the model is wrapped for distributed training; on CPUs
-    (gloo) torch has no synchronised batch norm, and each process keeps its own statistics.
+    fairseq does not do this.  To be called once the module is on the device that trains it, which in fairseq
+    is after it was built: on CPUs torch has no synchronised batch norm, and each process keeps its own
+    statistics.  Parameters stay the same objects, so that optimizers and wrappers do not notice.
     """
     if not distributed.is_available() or not distributed.is_initialized():
-        return module
-    if distributed.get_world_size() == 1 or not torch.cuda.is_available():
-        return module
-    converted: Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    return converted
+        return
+    if distributed.get_world_size() > 1 and on_gpu(module):
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+
+
+def on_gpu(module: nn.Module) -> bool:
+    return next(module.parameters()).is_cuda
 
 
 def use_batch_statistics(module: nn.Module, drop_path: bool = False) -> None:

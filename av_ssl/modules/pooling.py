@@ -62,7 +62,9 @@ class AttentivePooling(Pooling):
     def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:
         """``x [B, N, C]``, ``padding_mask`` bool ``[B, N]`` -> ``[B, C]`` or ``[B, 2 C]``."""
         scores = self.score(torch.tanh(self.hidden(x))).squeeze(-1).float()
-        weights = scores.masked_fill(padding_mask, -torch.inf).softmax(dim=1)
+        # Not minus infinity, of which softmax makes NaN where there is nothing but padding.
+        lowest = torch.finfo(scores.dtype).min
+        weights = scores.masked_fill(padding_mask, lowest).softmax(dim=1) * ~padding_mask
         pool = weighted_statistics if self.deviation else weighted_mean
         return pool(x, weights).to(x.dtype)
 

@@ -48,7 +48,8 @@ class RelativeSelfAttention(nn.Module):
         if channels % heads or channels % 2:
             raise ValueError(
                 f"{channels} channels for {heads} attention heads: they must be even and a multiple of the "
-                "heads (encoder_embed_dim, encoder_attention_heads)"
+                "heads (encoder_embed_dim and encoder_attention_heads, or predictor_embed_dim and "
+                "predictor_attention_heads)"
             )
         self.heads = heads
         self.linear_q = nn.Linear(channels, channels)

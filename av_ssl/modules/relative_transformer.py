@@ -8,13 +8,13 @@ and, unlike other Transformers, a batch norm before the feed-forward block.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from av_ssl.modules.float_batch_norm import FloatBatchNorms
 from av_ssl.modules.relative_attention import RelativeSelfAttention, relative_positions
 
 LAYER_NORM_EPS = 1e-12
@@ -74,8 +74,7 @@ class FeedForward(nn.Module):
 class RelativeTransformerBlock(nn.Module):
     """Self-attention and feed-forward, each on a normalised copy of the residual stream.
 
-    A batch norm counts all frames of the batch, padding too, as in the original, and stays in float32 when
-    the model is cast to half precision.
+    A batch norm counts all frames of the batch, padding too, as in the original.
     """
 
     gamma_mha: nn.Parameter | None
@@ -108,25 +107,6 @@ class RelativeTransformerBlock(nn.Module):
         flat = x.flatten(0, 1).to(self.norm_ff.weight.dtype)
         return self.norm_ff(flat).view(x.shape).to(x.dtype)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RelativeTransformerBlock:
-        # Not in a class of the batch norm's own: conversion to SyncBatchNorm would lose it.
-        if recurse:
-            for child in self.children():
-                child._apply(without_rounding(fn) if isinstance(child, _BatchNorm) else fn)
-        return super()._apply(fn, recurse=False)
-
-
-def without_rounding(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """What ``fn`` does to a module's tensors (move, cast, ...), but no cast of floats to half precision."""
-
-    def apply(tensor: Tensor) -> Tensor:
-        changed = fn(tensor)
-        if tensor.is_floating_point() and changed.dtype in (torch.float16, torch.bfloat16):
-            return tensor.to(changed.device)
-        return changed
-
-    return apply
-
 
 def make_layer_scale(factor: float | None, channels: int) -> nn.Parameter | None:
     return None if factor is None else nn.Parameter(torch.full((channels,), factor))
@@ -140,10 +120,11 @@ def make_ffn_norm(name: str, channels: int) -> nn.Module:
     raise ValueError(f"ffn_norm is {name!r}; it must be one of {', '.join(FFN_NORMS)}")
 
 
-class RelativeTransformer(nn.Module):
+class RelativeTransformer(FloatBatchNorms):
     """Blocks and the layer norm behind them. Tensors: ``encoders.{block}.*``, ``after_norm.*``.
 
-    Encoder and predictors are sub-classes, so that these names stand beside those of their other parts.
+    Encoder and predictors are sub-classes, so that these names stand beside those of their other parts, whose
+    batch norms stay in float32, too.
     """
 
     def __init__(self, sizes: RelativeTransformerSizes) -> None:

@@ -32,10 +32,10 @@ class ResidualBlock(nn.Module):
                 conv(channels_in, channels, 1, stride, bias=False), norm(channels)
             )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(x)) + shortcut)
+        x = silenced(self.relu1(self.bn1(self.conv1(x))), padding_mask)
+        return silenced(self.relu2(self.bn2(self.conv2(x)) + shortcut), padding_mask)
 
 
 class ResNetTrunk(nn.Module):
@@ -59,10 +59,23 @@ class ResNetTrunk(nn.Module):
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
             channels_in = channels
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Run the stages; ``padding_mask`` is for waveforms, see :func:`silenced`."""
         for stage in range(1, 5):
-            x = getattr(self, f"layer{stage}")(x)
+            for block in getattr(self, f"layer{stage}"):
+                x = block(x, padding_mask)
         return x
+
+
+def silenced(x: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Zero what lies in padded frames of ``x [B, C, T * k]``: ``padding_mask`` bool ``[B, T]``; None: none.
+
+    What a convolution then sees behind the end of a clip is what it sees behind the end of a batch.
+    """
+    if padding_mask is None:
+        return x
+    by_frame = x.unflatten(-1, (padding_mask.size(1), -1))
+    return by_frame.masked_fill(padding_mask[:, None, :, None], 0).flatten(-2)
 
 
 def init_he(trunk: nn.Module) -> None:

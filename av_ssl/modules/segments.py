@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-FRAME_SAMPLES = 640
-"""Samples of a waveform under a video frame: 16 kHz / 25 Hz."""
+from av_ssl.modules.waveform_frontend import FRAME_SAMPLES
 
 
 def cut_audio(audio: Tensor, frames: Tensor, padding_mask: Tensor) -> Tensor:

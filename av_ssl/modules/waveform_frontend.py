@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av_ssl.modules.resnet import ResNetTrunk, make_activation
+from av_ssl.modules.resnet import ResNetTrunk, make_activation, silenced
 
 FULL_SCALE = 32768
 POOLED = 20
@@ -28,15 +28,18 @@ class WaveformTrunk(ResNetTrunk):
         self.bn1 = nn.BatchNorm1d(width)
         self.relu = make_activation(activation, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.relu(self.bn1(self.conv1(x))))
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(silenced(x, padding_mask))))
+        return super().forward(silenced(x, padding_mask), padding_mask)
 
 
 class WaveformResNet(nn.Module):
     """A waveform at 16 kHz -> one feature vector a video frame (40 ms).
 
-    Padding is computed like sound, as in the original: behind the first batch norm it is no longer zero, so
-    that the last few frames of a clip depend on whether silence follows.
+    In training padding is computed like sound, as in the original: behind the first batch norm it is no
+    longer zero, so that the last few frames of a clip depend on whether silence follows.  Where batch norms
+    use their running statistics it is zeroed before every convolution: a clip's features are those that it
+    has alone, as the original decodes.
 
     Args:
         width: channels of the stem and of the first stage (64 in RAVEn; less for small machines).
@@ -47,11 +50,12 @@ class WaveformResNet(nn.Module):
         super().__init__()
         self.trunk = WaveformTrunk(width, activation)
 
-    def forward(self, audio: Tensor) -> Tensor:
+    def forward(self, audio: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """``[B, 640 * T]`` -> ``[B, T, 8 * width]``; samples beyond the last whole frame are left out.
 
         Args:
             audio: ``int16`` samples, or floats on the scale -1..1.
+            padding_mask: bool ``[B, T]``, True on padding; of no effect in training.
 
         Raises:
             ValueError: there is not one whole frame.
@@ -63,7 +67,9 @@ class WaveformResNet(nn.Module):
                 f"({FRAME_SAMPLES} samples at 16 kHz)"
             )
         x = audio[:, : frames * FRAME_SAMPLES]
-        x = self.trunk(scaled(x, self.trunk.conv1.weight.dtype)[:, None])
+        if self.trunk.bn1.training:
+            padding_mask = None
+        x = self.trunk(scaled(x, self.trunk.conv1.weight.dtype)[:, None], padding_mask)
         return F.avg_pool1d(x, POOLED).transpose(1, 2)
 
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+TEACHER_PREFIX = "_ema."
+"""What the names of teachers' tensors start with in the student's checkpoint."""
+
 
 def annealed_decay(update: int, start: float, end: float, anneal_updates: int) -> float:
     """Decay after ``update`` updates: linear from ``start`` to ``end`` in ``anneal_updates``, then constant.
@@ -27,10 +30,15 @@ def cosine_decay(update: int, start: float, updates: int) -> float:
 
     As RAVEn (Haliassos et al., 2023) and BYOL (Grill et al., 2020, section 3.3).
 
+    Raises:
+        ValueError: ``updates`` is below 1: the teacher would never move.
+
     >>> [round(cosine_decay(n, 0.999, 100), 8) for n in (0, 25, 50, 75, 100)]
     [0.999, 0.99914645, 0.9995, 0.99985355, 1.0]
     """
-    done = min(1.0, max(0, update) / max(1, updates))
+    if updates < 1:
+        raise ValueError(f"the decay is to reach 1 after {updates} updates; there must be at least one")
+    done = min(1.0, max(0, update) / updates)
     return 1 - (1 - start) * (1 + math.cos(math.pi * done)) / 2
 
 
@@ -105,12 +113,22 @@ class EMATeacher:
         for name, tensor in self.average.items():
             if name not in state or state[name].shape != tensor.shape:
                 raise ValueError(
-                    f"the checkpoint's teacher lacks {name} of shape {tuple(tensor.shape)}: "
-                    "was it trained with another ema_scope or model size?"
+                    f"the checkpoint's teacher lacks {name} of shape {tuple(tensor.shape)}: was another part "
+                    "of the model averaged (model.ema_scope, if the method has it), or is its size another?"
                 )
             tensor.copy_(state[name])
         self.updates = int(state["updates"])
         self.refresh(tensors(student))
+
+
+def without_teachers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors that are no teacher's."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(TEACHER_PREFIX)}
+
+
+def under_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start so, without that part of their names: a teacher's in a checkpoint."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from av_ssl.media.files import write_atomically
 from av_ssl.targets.codebook import Codebook, read_centroids
 from av_ssl.targets.feature_shards import FeatureShard, one_thread
+from av_ssl.targets.frame_features import device_of
 
 COUNT = 10_000
 """Stands beside every id in the dictionary, as AV-HuBERT's tools write it; it has no meaning."""
@@ -24,7 +25,7 @@ class LabelJob:
         shard: its features.
         centroids: `.npy` file.
         folder: for `{stem}.txt`, a line of labels a clip, and `{stem}.json`, the sum of squared distances.
-        device: `cpu` or `cuda`.
+        device: `cpu`, or `cuda`: the GPUs of the machine take turns.
     """
 
     shard: FeatureShard
@@ -54,7 +55,7 @@ class LabelJob:
 def label_shard(job: LabelJob) -> int:
     """Label one shard; returns its number of frames."""
     frames, lengths = job.shard.read()
-    codebook = Codebook(read_centroids(job.centroids), job.device)
+    codebook = Codebook(read_centroids(job.centroids), device_of(job.device, job.shard.rank))
     lines, inertia, end = [], 0.0, 0
     # Clip by clip: a product of another shape may round differently, and labels must not depend on the
     # number of shards.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from av_ssl.targets.collapse import Bounds
 
 
 class TargetMonitor(NamedTuple):
@@ -44,3 +47,22 @@ def target_monitor(target: Tensor, padding_mask: Tensor | None = None) -> Target
     neighbours = real[:, 1:] * real[:, :-1]
     alike = (unit[:, 1:] * unit[:, :-1]).sum() / neighbours.sum().clamp(min=1)
     return TargetMonitor(std, pairs / max(1, batch * (batch - 1)), alike)
+
+
+def monitor_bounds(teachers: Iterable[str], least_std: float, largest_cosine: float) -> dict[str, Bounds]:
+    """Where the monitors of teachers must stay, for :class:`~av_ssl.targets.collapse.CollapseGuard`."""
+    limits = {
+        "std": Bounds("model.min_target_std", low=least_std),
+        "cosine_between_clips": Bounds("model.max_target_cosine", high=largest_cosine),
+    }
+    return {f"{teacher}_target_{name}": limit for teacher in teachers for name, limit in limits.items()}
+
+
+def bounded(monitors: Mapping[str, TargetMonitor], clips: int) -> dict[str, Tensor]:
+    """The numbers of :func:`monitor_bounds` in a batch; a single clip has no other to be compared with."""
+    names = ("std", "cosine_between_clips") if clips > 1 else ("std",)
+    return {
+        f"{teacher}_target_{name}": getattr(monitor, name)
+        for teacher, monitor in monitors.items()
+        for name in names
+    }

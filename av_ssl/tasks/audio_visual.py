@@ -11,7 +11,7 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
 
 from av_ssl.data.augment import CropAndFlip
-from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader
+from av_ssl.data.clip_reader import AUDIO_INPUTS, STREAMS, ClipReader
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.data.noise import NoiseMixer, parse_snr
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 TEACHERS = "teacher_targets"
 """Where a checkpoint says what its speech teachers were."""
-STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
 
 
 @dataclass

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from av_ssl.criterions.lupi import LupiCriterion
 from av_ssl.data.class_labels import CLASSES, ClassList
 from av_ssl.data.classification_dataset import ClassificationDataset
-from av_ssl.data.clip_reader import ClipReader
+from av_ssl.data.clip_reader import STREAMS, ClipReader
 from av_ssl.data.manifest import Clip, keep_by_length, read_manifest, with_lengths
 from av_ssl.data.segments import Segmentation
 from av_ssl.errors import DataError
+from av_ssl.models.lupi import LupiStudent
+from av_ssl.models.lupi_checks import check_losses
 from av_ssl.models.pretrained import attach_encoder_config
 from av_ssl.targets.frozen_teacher import FrozenTeacher
-from av_ssl.tasks.audio_visual import STREAMS, AudioVisualTask, AudioVisualTaskConfig, is_training_split
+from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
 from av_ssl.tasks.recognition import FEATURE_KEYS
 from av_ssl.tasks.validation_eer import ValidationEER
 
@@ -56,8 +59,9 @@ class ClassificationConfig(AudioVisualTaskConfig):
     eer: bool = field(
         default=False,
         metadata={
-            "help": "log the equal error rate (%) over all pairs of validation clips, whose labels say who "
-            "speaks: for checkpoint.best_checkpoint_metric=eer"
+            "help": "log the equal error rate (%) over the pairs of validation clips, whose labels say who "
+            "speaks (of 3000 clips, evenly of all speakers, where there are more): for "
+            "checkpoint.best_checkpoint_metric=eer"
         },
     )
 
@@ -75,12 +79,17 @@ class ClassificationTask(AudioVisualTask):
 
     def __init__(self, cfg: ClassificationConfig) -> None:
         super().__init__(cfg)
+        if cfg.eer and not cfg.label:
+            raise DataError(
+                "task.eer=true: set task.label, e.g. spk, whose files say who speaks in each clip"
+            )
         self.classes_file = Path(cfg.label_dir or cfg.data) / f"classes.{cfg.label}.txt"
         self.classes: ClassList | None = None  # decoding may take those of a checkpoint
         if cfg.label and self.classes_file.exists():
             self.classes = ClassList.load(self.classes_file)
         self.starts_from_pretrained = True
         self.teacher: FrozenTeacher | None = None
+        self.student: LupiStudent | None = None
         self.validation_eer = ValidationEER() if cfg.eer else None
 
     @property
@@ -100,16 +109,34 @@ class ClassificationTask(AudioVisualTask):
         ``model.teacher_path``; neither file is asked for when a checkpoint is loaded.
         """
         self.starts_from_pretrained = not from_checkpoint
-        if self.cfg.label and not from_checkpoint:
-            cfg.num_classes = len(self.require_classes())
         if not from_checkpoint:
-            if cfg.get("w2v_path"):
-                attach_encoder_config(cfg, str(self.cfg.audio_input), str(cfg.streams))
+            self.complete(cfg)
             if "teacher_path" in cfg and cfg.teacher_path:
-                self.teacher = FrozenTeacher.load(
-                    cfg.teacher_path, str(cfg.target_norm), OmegaConf.to_container(self.cfg), FEATURE_KEYS
-                )
-        return super().build_model(cfg, from_checkpoint)
+                self.teacher = self.load_teacher(cfg)
+        model = super().build_model(cfg, from_checkpoint)
+        self.student = model if isinstance(model, LupiStudent) and not from_checkpoint else None
+        return model
+
+    def complete(self, cfg: Any) -> None:
+        """Fill in a model's configuration: number of classes, size of the encoder."""
+        if self.cfg.label:
+            cfg.num_classes = len(self.require_classes())
+        if cfg.get("w2v_path"):
+            attach_encoder_config(cfg, str(self.cfg.audio_input), str(cfg.streams))
+
+    def load_teacher(self, cfg: Any) -> FrozenTeacher:
+        """The teacher of a student's configuration; DataError if it cannot be the teacher of this data."""
+        own = OmegaConf.to_container(self.cfg)
+        return FrozenTeacher.load(cfg.teacher_path, str(cfg.target_norm), own, FEATURE_KEYS)
+
+    def build_criterion(self, cfg: Any) -> Any:
+        """Raises ValueError when a student that is to be trained cannot be, by these losses."""
+        criterion = super().build_criterion(cfg)
+        if self.student is not None and isinstance(criterion, LupiCriterion):
+            check_losses(self.student, criterion.cfg)
+            if self.teacher is not None and str(criterion.cfg.soft_labels) != "none":
+                self.teacher.check_classes(self.require_classes())
+        return criterion
 
     # -- data ------------------------------------------------------------------------------------------------
 
@@ -126,9 +153,6 @@ class ClassificationTask(AudioVisualTask):
         train = is_training_split(split)
         clips, kept = self.read_split(split, cfg)
         classes = self.read_classes(split, clips, train)
-        segmentation = None
-        if cfg.segment_frames > 0:
-            segmentation = Segmentation(cfg.segment_frames, cfg.segment_hop or cfg.segment_frames)
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
@@ -136,7 +160,7 @@ class ClassificationTask(AudioVisualTask):
             train,
             max_frames=cfg.max_trim_sample_size if train else None,
             classes=None if classes is None else classes[kept],
-            segmentation=segmentation,
+            segmentation=Segmentation.of(cfg.segment_frames, cfg.segment_hop),
             class_balanced=cfg.class_balanced,
         )
 

@@ -1,9 +1,11 @@
-"""Equal error rate of a speaker model over all pairs of validation clips."""
+"""Equal error rate of a speaker model over pairs of validation clips."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 METRIC = "eer"
 MOST_CLIPS = 3000
-"""The pairs of more would take longer to sort than they are worth."""
+"""The pairs of more would take longer to sort than they are worth; so many are taken, of all speakers."""
 
 
 class ValidationEER:
@@ -75,9 +77,9 @@ class ValidationEER:
             stats[f"best_{METRIC}"] = min(checkpoint_utils.save_checkpoint.best, stats[METRIC])
 
     def rate(self, embeddings: dict[str, NDArray[np.float32]]) -> float:
-        ids = sorted(embeddings)[:MOST_CLIPS]
+        ids = spread_over_speakers({name: self.names[name] for name in embeddings}, MOST_CLIPS)
         if len(ids) < len(embeddings):
-            logger.info("EER of the first %d of %d validation clips", len(ids), len(embeddings))
+            logger.info("EER of %d of %d validation clips, of all speakers", len(ids), len(embeddings))
         unit = unit_length(np.stack([embeddings[name] for name in ids]))
         first, second = np.triu_indices(len(ids), k=1)
         speakers = np.unique([self.names[name] for name in ids], return_inverse=True)[1]
@@ -88,6 +90,23 @@ class ValidationEER:
                 "error rate needs several clips of several speakers"
             )
         return equal_error_rate((unit @ unit.T)[first, second], same)
+
+
+def spread_over_speakers(speakers: Mapping[str, str], most: int) -> list[str]:
+    """Up to `most` clips in alphabetical order, of every speaker as many as of others where there are enough.
+
+    Args:
+        speakers: who speaks in each clip.
+        most: clips; the same ones in every call.
+    """
+    shuffled = sorted(speakers)
+    random.Random(0).shuffle(shuffled)
+    turns: Counter[str] = Counter()
+    turn: dict[str, int] = {}
+    for name in shuffled:
+        turn[name] = turns[speakers[name]]
+        turns[speakers[name]] += 1
+    return sorted(sorted(shuffled, key=turn.__getitem__)[:most])
 
 
 def all_workers(embeddings: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:

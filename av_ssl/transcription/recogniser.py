@@ -19,6 +19,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from av_ssl.data.clip_reader import STREAMS
 from av_ssl.data.collate import add_lengths
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.manifest import Clip
@@ -27,7 +28,6 @@ from av_ssl.models.layered_encoder import stored_modalities
 from av_ssl.models.loading import assemble
 from av_ssl.models.model_files import read_stored
 from av_ssl.targets.kept_settings import digest
-from av_ssl.tasks.audio_visual import STREAMS
 from av_ssl.tasks.recognition import FEATURE_KEYS, RecognitionConfig, RecognitionTask
 from av_ssl.transcription.hypotheses import Hypothesis, confidence
 

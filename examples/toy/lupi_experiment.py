@@ -36,7 +36,7 @@ class LupiSize:
 
 # Audio alone does worse again with twice as many updates, a student of embeddings does better.
 FULL = LupiSize(
-    400,
+    500,
     200,
     50,
     {"teacher": 150, "audio_only": 150, "soft_labels": 150, "student_embed": 300, "student_head": 100},

@@ -152,3 +152,49 @@ def test_smaller_crops_pass_when_training_cuts_less(data, capsys):
     write_video(data / "video" / "train 2.mp4", np.zeros((FRAMES, 48, 48), np.uint8))
     assert check(data, capsys)[0] == 1
     assert check(data, capsys, "--image-crop-size", "44")[0] == 0
+
+
+def write_classes(folder: Path) -> None:
+    """Emotions and speakers of 3 + 1 clips; the validation speaker is not in training."""
+    for split, emotions, speakers in (("train", "a b a", "p q p"), ("valid", "b", "r")):
+        (folder / f"{split}.emo").write_text(emotions.replace(" ", "\n") + "\n")
+        (folder / f"{split}.spk").write_text(speakers.replace(" ", "\n") + "\n")
+    (folder / "classes.emo.txt").write_text("a\nb\n")
+    (folder / "classes.spk.txt").write_text("p\nq\n")
+
+
+def test_classes_of_clips_are_checked_line_by_line(data, capsys):
+    write_classes(data)
+    assert check(data, capsys, "--lists-only")[0] == 0
+    (data / "train.emo").write_text("bogus\n\n")
+    (data / "valid.emo").write_text("bogus\n")
+    (data / "train.spk").write_text("p\nr\np\n")
+    _, lines = check(data, capsys, "--lists-only")
+    assert lines[:5] == [
+        f"{data}/train.emo: 2 lines, train.tsv lists 3 clips; line k of the labels belongs to clip k: make "
+        "them again from the same manifest",
+        f"{data}/train.emo, line 1: 'bogus' is not in {data}/classes.emo.txt; mend it, or add it there",
+        f"{data}/train.emo, line 2: is empty; write the class, or remove the clip",
+        f"{data}/valid.emo, line 1: 'bogus' is not in {data}/classes.emo.txt; mend it, or add it there",
+        f"{data}/train.spk, line 2: 'r' is not in {data}/classes.spk.txt; mend it, or add it there",
+    ]
+    assert lines[-1].endswith("5 problems")
+
+
+def test_lists_of_classes_and_folds(data, capsys):
+    fold = data / "fold_p1"
+    fold.mkdir()
+    for name in ("train.tsv", "valid.tsv", "train.wrd", "valid.wrd"):
+        (fold / name).write_text((data / name).read_text())
+    write_classes(fold)
+    assert check(data, capsys, "--lists-only")[0] == 0
+    (fold / "classes.emo.txt").write_text("a\na\n")
+    (fold / "classes.spk.txt").unlink()
+    (data / "classes.emo.txt").write_text("a\nb\n")
+    (data / "train.emo").write_text("a\nb\na\n")
+    _, lines = check(data, capsys, "--lists-only")
+    text = "\n".join(lines)
+    assert f"{data}/valid.emo: does not exist, {data}/classes.emo.txt does" in text
+    assert f"{fold}/classes.emo.txt: names a twice" in text
+    assert f"{fold}/classes.spk.txt: the list of classes cannot be read" in text
+    assert lines[-1].endswith("3 problems")

@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+from av_ssl.cli.arguments import add_shard_arguments, available_cores
 from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
 from av_ssl.cluster import ClusterOptions
 
@@ -23,3 +24,21 @@ def test_arguments():
     )
     with pytest.raises(SystemExit):
         parser.parse_args(["--slurm-option", "account"])
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "workers"),
+    [
+        ("", 2, available_cores()),
+        ("--device cuda", 2, 2),
+        ("--device cuda --workers 5", 2, 5),
+        ("--device cuda --cluster slurm", 0, available_cores()),  # of a machine that only starts jobs
+    ],
+)
+def test_a_process_a_gpu(monkeypatch, words, gpus, workers):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    add_shard_arguments(parser)
+    add_cluster_arguments(parser)
+    assert cluster_options(parser.parse_args(words.split())).workers == workers

@@ -7,17 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from av_ssl.cli.main import main
 from av_ssl.cli.recipe import build_on_no_device, read_recipe
 from av_ssl.cli.recipe_cost import Epoch, checkpoints_kept, memory, multiply_adds
 from av_ssl.cli.step_speed import Speed
 from av_ssl.errors import DataError
+from av_ssl.models.fairseq_file import write_fairseq
+from av_ssl.models.stored import StoredModel
+from av_ssl.modules.spectrogram_frontend import SpectrogramResNet
 from benchmarks.training_step import forward_multiply_adds
+from tests.models.classifiers import classifier
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOY = REPOSITORY / "examples" / "toy" / "conf" / "pretrain.yaml"
 BASE = REPOSITORY / "examples" / "av2vec" / "conf" / "pretrain" / "base_lrs3.yaml"
+LUPI = REPOSITORY / "examples" / "lupi" / "conf" / "emotion"
 FINETUNE = REPOSITORY / "examples" / "toy" / "conf" / "finetune.yaml"
 
 
@@ -128,3 +134,60 @@ def test_checkpoints_are_counted(base):
     assert checkpoints_kept(cfg, 200_000, 20_000) == 20
     cfg.checkpoint.keep_last_epochs = 3
     assert checkpoints_kept(cfg, 200_000, 20_000) == 13
+
+
+def test_convolutions_over_a_spectrogram_are_counted():
+    resnet = SpectrogramResNet(16, 26, width=4, blocks=(1, 2, 1, 1)).eval()
+    counted = []
+
+    def count(layer, _, output):
+        positions = output.shape[1:].numel() // layer.out_channels if output.dim() == 4 else output.shape[1]
+        counted.append(layer.weight.numel() * positions)
+
+    for layer in resnet.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.register_forward_hook(count)
+    resnet(torch.zeros(1, 104, 10), torch.zeros(1, 10, dtype=torch.bool))
+    assert multiply_adds(resnet, 88) == sum(counted) / 10
+    assert memory(resnet, 88, 100, half=False).activations > 0
+
+
+@pytest.fixture
+def emotions(data):
+    (data / "classes.emo.txt").write_text("calm\nglad\n")
+    return data
+
+
+def test_students_are_planned_without_files_that_are_not_given(emotions, capsys):
+    embed = plan(capsys, emotions, LUPI / "student_embed.yaml")
+    assert "without the teacher, whose file is not given" in embed["multiply-adds"]
+    per_frame = int(embed["multiply-adds"].split(" M")[0])
+    assert per_frame > 3  # convolutions, which were once left out
+    head = plan(capsys, emotions, LUPI / "student_head.yaml")
+    assert head["multiply-adds"] == f"{per_frame} M a frame and forward pass"
+    # Nothing but the header is trained, so that there is one pass in place of three.
+    speeds = [float(lines["speed"].split()[0].replace(",", "")) for lines in (embed, head)]
+    assert speeds[1] == pytest.approx(3 * speeds[0], rel=0.01)
+
+
+def test_what_cannot_be_built_ends_with_one_line(emotions, capsys):
+    words = ("plan", emotions, LUPI / "student_embed.yaml", "+model.hint_dim=4")
+    assert main([str(word) for word in words]) == 1
+    error = capsys.readouterr().err
+    assert "student_embed.yaml: its model cannot be built: model.hint_dim" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_teacher_costs_a_pass(emotions, tmp_path, capsys):
+    teacher = classifier(embed_dim=256)
+    cfg = {**OmegaConf.to_container(teacher.cfg, enum_to_str=True), "_name": "av_classifier"}
+    kept = {
+        "_name": "av_classification", "normalize": False, "image_crop_size": 88, "audio_input": "filterbank",
+        "segment_frames": 0, "segment_hop": 0, "image_mean": 0.421, "image_std": 0.165,
+    }  # fmt: skip
+    path = tmp_path / "teacher.pt"
+    stored = StoredModel(path, {"model": cfg, "task": kept}, dict(teacher.state_dict()), None, [], ["calm"])
+    write_fairseq(stored, path)
+    lines = plan(capsys, emotions, LUPI / "student_embed.yaml", f"model.teacher_path={path}")
+    cost = multiply_adds(teacher.encoder.backbone, 88) / 1e6
+    assert lines["multiply-adds"].endswith(f" M a frame and forward pass; {cost:,.0f} M of the teacher")

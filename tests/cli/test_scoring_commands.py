@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
 import re
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from omegaconf import OmegaConf
 
 from av_ssl.cli import verify
 from av_ssl.cli.main import main
-from av_ssl.evaluation.embedding_cache import EmbeddingCache
+from av_ssl.cli.trials import draw_within
+from av_ssl.evaluation.embedding_cache import EmbeddingCache, state
 from av_ssl.models.fairseq_file import write_fairseq
 from av_ssl.models.stored import StoredModel
 from tests.models.classifiers import classifier
@@ -168,5 +172,54 @@ def test_the_cache_knows_what_embeddings_depend_on(tmp_path):
         path.write_bytes(b"PK\x03\x04 cut off")
     cache.get("test", ["a 1"], compute)
     assert len(made) == 4
-    EmbeddingCache(None, {}).get("test", ["a 1"], compute)
-    assert len(made) == 5
+
+
+def test_a_recording_that_was_made_anew_is_embedded_anew(tmp_path):
+    path = tmp_path / "a.wav"
+    assert state(None) == "-"
+    assert state(path) == f"{path} missing"
+    path.write_bytes(b"12")
+    first = state(path)
+    os.utime(path, ns=(0, 5))
+    assert state(path) == f"{path} 2 5" != first
+
+
+def test_lists_that_have_no_answer(checkpoint, manifest, trials, tmp_path, capsys):
+    command = ["verify", checkpoint, manifest, trials, "--cache", tmp_path / "cache"]
+    alone = tmp_path / "alone.tsv"
+    alone.write_text("\n".join(manifest.read_text().splitlines()[:3]) + "\n")
+    alone.with_suffix(".spk").write_text("one\none\n")
+    assert run(*command, "--cohort", alone) == 1
+    assert f"--cohort {alone}: has 1 speaker; scores are normalised" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(*command, "--cohort", manifest, "--top", 1)
+    assert "--top: must be at least 2, not 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("trials", manifest, tmp_path / "drawn.txt", "--number", 1)
+    assert "--number: must be at least 2, not 1" in capsys.readouterr().err
+    trials.write_text("1 id10001/video/00001 id10001/video/00002\n")
+    assert run(*command) == 1
+    assert "trials.txt: 1 of 1 trials are of one speaker; error rates need both" in capsys.readouterr().err
+
+
+def test_two_clips_of_one_name_are_refused(checkpoint, manifest, trials, tmp_path, capsys):
+    twice = tmp_path / "twice.tsv"
+    rows = manifest.read_text().splitlines()
+    twice.write_text("\n".join([*rows, rows[1]]) + "\n")
+    twice.with_suffix(".spk").write_text("id10001\n" * 7)
+    for command in (("trials", twice, tmp_path / "out.txt"), ("verify", checkpoint, twice, trials)):
+        assert run(*command) == 1
+        error = capsys.readouterr().err
+        assert "on line 2 (" in error
+        assert "on line 8 (" in error
+
+
+def test_pairs_of_one_speaker_are_drawn_without_being_listed():
+    speakers = [["a", "b", "c"], ["d"], ["e", "f"], [f"g{number}" for number in range(100)]]
+    listed = [pair for clips in speakers for pair in itertools.combinations(clips, 2)]
+    drawn = draw_within(speakers, 50, random.Random(3))
+    assert drawn == random.Random(3).sample(listed, 50)
+    assert sorted(draw_within(speakers, 10**6, random.Random(0))) == sorted(listed)
+    assert draw_within([["a"]], 5, random.Random(0)) == draw_within([], 5, random.Random(0)) == []
+    many = [[str(clip) for clip in range(200)]] * 6000  # 10^8 pairs
+    assert len(draw_within(many, 100, random.Random(0))) == 100

@@ -59,11 +59,19 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in paths}
 
 
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of Python and pip alone. It serves every test that leaves it as it was."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
-def test_uninstalling_leaves_nothing(tmp_path: Path, editable: bool) -> None:
+def test_uninstalling_leaves_nothing(tmp_path: Path, environment: Path, editable: bool) -> None:
     """Needs an index that pip can reach for setuptools: skipped where there is none."""
-    source, environment = tmp_path / "source", tmp_path / "environment"
+    source = tmp_path / "source"
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "LICENSE", "av_ssl_fairseq_hook.pth"):
         shutil.copy(REPOSITORY / name, source)
@@ -71,7 +79,6 @@ def test_uninstalling_leaves_nothing(tmp_path: Path, editable: bool) -> None:
         shutil.copytree(
             REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.tflite")
         )
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     python = environment / "bin" / "python"
     before = files(environment)
     install = [python, "-m", "pip", "install", "--quiet", "--no-deps", *(["-e"] if editable else []), source]

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+from .conftest import run_python
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
@@ -63,21 +65,37 @@ def write_parallel_text(folder: Path) -> None:
         (folder / f"{split}.yy").write_text("".join(" ".join(line[::-1]) + "\n" for line in lines))
 
 
+SEVERAL = """
+import json, sys
+from av_ssl_fairseq_hook.__main__ import main
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["", *command]
+    assert not main()
+"""
+
+
+def several(folder: Path, *commands: Sequence[str]) -> str:
+    """The output of stock commands in one process, since each would spend seconds on importing."""
+    return passed(run_python("-c", SEVERAL, json.dumps(commands), folder=folder))
+
+
 @pytest.mark.slow
-def test_argparse_commands_without_a_plug_in(fairseq_command: Run, tmp_path: Path) -> None:
+def test_argparse_commands_without_a_plug_in(tmp_path: Path) -> None:
     write_parallel_text(tmp_path)
     prefixes = [f"--{split}pref={tmp_path}/{split}" for split in ("train", "valid", "test")]
-    passed(fairseq_command("fairseq-preprocess", "-s", "xx", "-t", "yy", *prefixes, "--destdir", "bin"))
+    preprocess = ("fairseq-preprocess", "-s", "xx", "-t", "yy", *prefixes, "--destdir", "bin")
     train = ("fairseq-train", "bin", "--arch", "transformer_tiny", "--optimizer", "adam", "--lr", "0.005")
     train += ("--batch-size", "20", "--num-workers", "1", "--cpu", "--save-dir", "saved")
     train += ("--no-progress-bar", "--log-format", "json")
-    assert epochs(passed(fairseq_command(*train, "--max-epoch", "1"))) == [1]
-    assert epochs(passed(fairseq_command(*train, "--max-epoch", "2"))) == [2]
+    trained = several(tmp_path, preprocess, (*train, "--max-epoch", "1"))
+    assert epochs(trained) == [1]
     checkpoint = ("--path", "saved/checkpoint_last.pt", "--cpu", "--batch-size", "6")
-    validated = passed(fairseq_command("fairseq-validate", "bin", "--task", "translation", *checkpoint))
-    assert re.search(r"valid on 'valid' subset \| loss [0-9.]+", validated)
-    generated = passed(fairseq_command("fairseq-generate", "bin", *checkpoint, "--scoring", "wer"))
-    assert re.search(r"Generate test with beam=5: WER: [0-9.]+", generated)
+    validate = ("fairseq-validate", "bin", "--task", "translation", *checkpoint)
+    generate = ("fairseq-generate", "bin", *checkpoint, "--scoring", "wer")
+    output = several(tmp_path, (*train, "--max-epoch", "2"), validate, generate)
+    assert epochs(output) == [2]
+    assert re.search(r"valid on 'valid' subset \| loss [0-9.]+", output)
+    assert re.search(r"Generate test with beam=5: WER: [0-9.]+", output)
 
 
 @pytest.mark.skipif(

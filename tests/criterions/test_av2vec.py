@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fairseq.logging import metrics
 
 from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig, regression_loss
 
@@ -14,6 +15,7 @@ class Model:
             "features_pen": torch.tensor(0.5),
             "target_var": torch.tensor(0.4),
             "pred_var": torch.tensor(0.3),
+            "ema_decay": 0.999,
         }
 
     def __call__(self, masks, target_list):
@@ -46,6 +48,11 @@ def test_terms_are_means_over_frames():
     assert sample_size == 7
     assert loss.item() / 7 == pytest.approx(2 * regression + 10 * 0.5, rel=1e-6)
     assert log["loss_regression"].item() / 7 == pytest.approx(regression, rel=1e-6)
+    with metrics.aggregate() as logged:
+        criterion.reduce_metrics([log, log])
+    of_the_teacher = {"target_var": 0.4, "pred_var": 0.3, "ema_decay": 0.999}
+    values = logged.get_smoothed_values()
+    assert {key: values[key] for key in of_the_teacher} == pytest.approx(of_the_teacher)
 
 
 def test_split_batch_gives_the_gradient_of_the_whole():

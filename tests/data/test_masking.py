@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -99,6 +100,14 @@ def test_shapes_and_types() -> None:
     assert masks["audio"].dtype == masks["video"].dtype == torch.bool
     assert masks["video_source"].dtype == masks["loss_index"].dtype == torch.int64
     assert not torch.equal(masks["audio"], masks["video"])
+
+
+def test_frames_to_show_are_drawn_for_input_masks_alone() -> None:
+    whole = masking().draw([60, 40], 64, RNG(7))
+    without = dataclasses.replace(masking(), replacement=None).draw([60, 40], 64, RNG(7))
+    assert without["video_source"] is None
+    for key in ("audio", "video", "loss_index", "rest_index"):  # the other draws do not hang on it
+        assert torch.equal(whole[key], without[key])
 
 
 def test_same_generator_same_masks() -> None:

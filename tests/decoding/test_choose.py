@@ -56,6 +56,15 @@ def test_options_without_effect_are_refused():
     assert choose(HYBRID, lenpen=0.5, ctc_weight=0.0) is None
 
 
+def test_options_that_ctc_search_lacks(caplog):
+    with pytest.raises(ValueError, match="--lenpen: CTC beam search has no such option"):
+        choose(CTC, lenpen=0.5)
+    choose(CTC, nbest=3, min_len=0, max_len_a=1.0, max_len_b=10, lenpen=1.0)  # bounds that never bind
+    assert not caplog.text
+    choose(CTC, min_len=5, max_len_a=0.5)
+    assert "--min-len, --max-len-a, --max-len-b: without effect" in caplog.text
+
+
 def test_a_language_model_without_weight_is_reported(caplog):
     assert choose(HYBRID, lm=language_model(), lm_weight=0.0).lm is None
     assert "--lm-weight" in caplog.text

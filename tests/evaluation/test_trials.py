@@ -1,10 +1,13 @@
 """Trial lists."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from av_ssl.data.manifest import Clip
 from av_ssl.errors import DataError
-from av_ssl.evaluation.trials import read_trials, utterance_key
+from av_ssl.evaluation.trials import key_parts, read_trials, utterance_key
 
 LINES = """1 id10270/5r0dWxy17C8/00001.wav id10270/5sJomL_D0_g/00001.wav
 0 id10270/5r0dWxy17C8/00001.wav id10300/ize_eiCFEg0/00003.wav
@@ -49,6 +52,27 @@ def test_a_list_in_voxcelebs_format(tmp_path):
 )
 def test_trials_and_manifests_name_an_utterance_alike(name, key):
     assert utterance_key(name) == key
+
+
+def clips(*names):
+    return [Clip(name, None, Path(f"{name}.wav"), 0, 640, line) for line, name in enumerate(names, start=2)]
+
+
+def test_names_are_as_long_as_clips_need_to_differ(tmp_path):
+    manifest = Path("test.tsv")
+    assert key_parts(manifest, clips("id1/x/1", "id1/x/2", "a")) == 3
+    assert key_parts(manifest, clips("a/id1/x/1", "b/id1/x/1")) == 4
+    trials = read_trials(written(tmp_path, "1 a/id1/x/1.wav b/id1/x/1.wav\n"), parts=4)
+    assert trials.utterances == ["a/id1/x/1", "b/id1/x/1"]
+
+
+@pytest.mark.parametrize("other", ["a/id1/x/1", "a/id1/x/1.mp4"])
+def test_two_clips_of_one_name_are_refused(other):
+    with pytest.raises(
+        DataError,
+        match=r"test\.tsv: 'a/id1/x/1' on line 2 \(.*wav\) and .* line 4 .* would both be",
+    ):
+        key_parts(Path("test.tsv"), clips("a/id1/x/1", "b", other))
 
 
 @pytest.mark.parametrize("line", ["2 a b", "1 a", "1 a b c", "a b 1"])

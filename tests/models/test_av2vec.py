@@ -179,12 +179,17 @@ def test_checkpoint_without_teacher_starts_it_afresh(model, caplog):
     assert torch.equal(model.teacher.module.layers[0].fc1.weight, plain.encoder.layers[0].fc1.weight)
 
 
-def test_collapse_stops_training(model):
-    model.cfg.min_pred_var = 1e9
-    model.cfg.min_target_var = 0.0
-    model.set_num_updates(5100)
-    with pytest.raises(FloatingPointError, match="pred_var"):
-        model(**keep_both(net_input(model, LENGTHS)))
+def test_collapse_stops_training():
+    model = tiny_av2vec(min_pred_var=1e9, min_target_var=0.0, var_check_start=0).train()
+    batch = keep_both(net_input(model, LENGTHS))
+    model.set_num_updates(99)
+    model.eval()
+    model(**batch)  # validation does not count
+    model.set_num_updates(100)
+    model.train()
+    model(**batch)
+    with pytest.raises(FloatingPointError, match=r"at update 200: pred_var is .*teacher_modalities=a"):
+        model.set_num_updates(200)
 
 
 def test_too_many_target_layers():

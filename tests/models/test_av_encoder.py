@@ -1,27 +1,20 @@
 """The fused encoder against the numbers that AV-HuBERT's own code gives for a small checkpoint."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
-from av_ssl.models.pretrained import load_pretrained, read_checkpoint
+import av_ssl
+from av_ssl.models.av_encoder import AudioVisualEncoder
+
+from .helpers import tiny_av2vec
 
 
 @pytest.fixture(scope="module")
 def reference(shared_data):
-    """Encoder with the reference checkpoint's weights, and the reference's inputs and outputs."""
-    checkpoint = read_checkpoint(shared_data / "avhubert/tiny_pretrain.pt")
-    cfg = AudioVisualEncoderConfig(image_mean=0.421, image_std=0.165)
-    for field in dataclasses.fields(cfg):
-        stored = checkpoint.model_cfg.get(field.name)
-        if stored is not None:
-            setattr(cfg, field.name, stored)
-    encoder = AudioVisualEncoder(cfg).eval()
-    load_pretrained(encoder, "tiny_pretrain.pt", checkpoint.tensors)
+    """The reference checkpoint as it is loaded, and the reference's inputs and outputs."""
+    encoder = av_ssl.load(shared_data / "avhubert/tiny_pretrain.pt")
     with np.load(shared_data / "avhubert/tiny_pretrain.npz") as arrays:
         return encoder, {
             key: torch.from_numpy(arrays[key]) for key in arrays if arrays[key].dtype.kind in "fbi"
@@ -91,7 +84,44 @@ def test_nothing_to_encode(reference):
         reference[0].extract_features({"audio": None, "video": None})
 
 
-def test_masks_are_refused(reference):
+@pytest.mark.parametrize("streams", ["av", "a"])
+def test_masks_where_they_are_asked_for(reference, streams):
     encoder, arrays = reference
-    with pytest.raises(ValueError, match="drawn by the data pipeline"):
-        encoder.extract_features({"audio": arrays["audio"], "video": None}, None, True)
+    source = {key: arrays[key] if key[0] in streams else None for key in ("audio", "video")}
+    outputs = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            outputs.append(encoder.extract_finetune(source, arrays["padding_mask"], mask=True)[0])
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.allclose(outputs[0], outputs[2], atol=1e-2)
+
+
+def test_features_as_av_huberts_forward_gives_them(reference):
+    encoder, arrays = reference
+    batch = {
+        "source": {key: arrays[key] for key in ("audio", "video")},
+        "padding_mask": arrays["padding_mask"],
+    }
+    real = ~arrays["padding_mask"]
+    with torch.no_grad():
+        found = encoder(**batch, features_only=True, mask=False)
+        np.testing.assert_allclose(found["x"][real], arrays["features"][real], atol=1e-5)
+        np.testing.assert_allclose(found["features"][real], arrays["features_conv"][real], atol=1e-5)
+        layer = encoder(**batch, features_only=True, mask=False, output_layer=1)["x"]
+        np.testing.assert_allclose(layer[real], arrays["features_layer1"][real], atol=1e-5)
+        masked = encoder(**batch, features_only=True)["x"]
+    assert not torch.allclose(masked[real], found["x"][real], atol=1e-2)
+    with pytest.raises(ValueError, match="needs audio and video"):
+        encoder({"audio": arrays["audio"], "video": None}, None, features_only=True)
+    with pytest.raises(ValueError, match="masks and frame_index come from the data pipeline"):
+        encoder(**batch)
+
+
+def test_masks_that_cannot_be_had(reference):
+    _, arrays = reference
+    model = tiny_av2vec(masking_type="stream_feature")
+    with pytest.raises(ValueError, match="masking_type is stream_feature"):
+        model.extract_features({"audio": arrays["audio"], "video": None}, None, True)
+    with pytest.raises(ValueError, match="load the pre-trained checkpoint"):
+        AudioVisualEncoder(model.cfg).extract_features({"audio": arrays["audio"], "video": None}, None, True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from omegaconf import OmegaConf
 
 from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig
 from av_ssl.criterions.av_hubert import AVHubertCriterion, AVHubertCriterionConfig
+from av_ssl.criterions.masked_units import masked_unit_losses
 from av_ssl.errors import DataError
 from av_ssl.models.av2vec import AV2vecModel
 from av_ssl.models.av_hubert import AVHubertConfig, AVHubertModel
@@ -110,6 +113,18 @@ def test_logits_and_targets_equal_the_original(original):
     assert output["features_pen"].item() == pytest.approx(tensors["features_pen"].item(), rel=1e-5)
 
 
+def test_padding_in_the_penalty_is_a_setting(original):
+    model, sample, tensors, _ = original
+    real = {**sample["net_input"], "frame_index": (~tensors["padding_mask"]).flatten().nonzero().squeeze(1)}
+    penalties = []
+    for counted in (False, True):
+        model.cfg.count_padding = counted
+        with torch.no_grad():
+            penalties.append(model(target_list=sample["target_list"], **real)["features_pen"].item())
+    model.cfg.count_padding = False
+    assert penalties == pytest.approx([0.27654, tensors["features_pen"].item()], rel=1e-4)
+
+
 def test_loss_and_gradients_equal_the_original(original):
     model, sample, tensors, norms = original
     model.zero_grad()
@@ -122,34 +137,6 @@ def test_loss_and_gradients_equal_the_original(original):
     # The stored norms are float32 sums: they differ from ours in float64 by up to 1.4e-4, too.
     for name, norm in norms.items():
         assert own[name].norm().item() == pytest.approx(norm, rel=3e-4, abs=1e-4), name
-
-
-# -- sizes ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("size", "tensors", "parameters"),
-    [
-        ({}, 346, 103_330_280),
-        (
-            {
-                "encoder_layers": 24,
-                "encoder_embed_dim": 1024,
-                "encoder_ffn_embed_dim": 4096,
-                "encoder_attention_heads": 16,
-            },
-            538,
-            325_398_504,
-        ),
-    ],
-)
-def test_published_sizes(size, tensors, parameters):
-    defaults = {"image_mean": 0.421, "image_std": 0.165, "final_dim": 256, "layer_norm_first": True}
-    cfg = OmegaConf.merge(OmegaConf.structured(AVHubertConfig()), {**defaults, **size})
-    with torch.device("meta"):
-        model = AVHubertModel(cfg, [2004])
-    assert len(model.state_dict()) == tensors
-    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
 # -- behaviour -----------------------------------------------------------------------------------------------
@@ -220,6 +207,24 @@ def test_weights_of_masked_and_other_frames():
     assert log["count_m_0"] + log["count_u_0"] == 54
 
 
+def test_frames_without_weight_cost_no_backward_pass(monkeypatch):
+    model = tiny()
+    batch = sample(model, [30, 24], [24])
+    monkeypatch.setattr(
+        "av_ssl.criterions.av_hubert.masked_unit_losses",
+        lambda output: passed.append(masked_unit_losses(output)) or passed[-1],
+    )
+    for weight, passes in ((0.0, False), (1.0, True)):
+        passed: list[dict[str, torch.Tensor]] = []
+        loss, _, log = criterion(pred_nomask_weight=weight)(model, batch)
+        seen = []
+        passed[0]["u"].register_hook(seen.append)
+        loss.backward()
+        assert bool(seen) == passes
+        assert log["count_u_0"] > 0
+        assert log["loss_u_0"] > 0
+
+
 def test_single_clip_is_blanked():
     model = tiny().eval()
     batch = sample(model, [30], [24])["net_input"]
@@ -257,11 +262,23 @@ def test_sub_encoders_have_their_own_layers():
     torch.testing.assert_close(features.audio, expected)
 
 
-def test_what_is_not_supported_is_refused():
+def build(**overrides: Any) -> AVHubertModel:
+    """As the task does, for training."""
+    cfg = OmegaConf.merge(OmegaConf.structured(AVHubertConfig()), {**SMALL, **RECIPE, **overrides})
+    return AVHubertModel.build_model(
+        cfg, SimpleNamespace(dictionaries=[range(24)], starts_from_pretrained=True)
+    )
+
+
+def test_what_is_not_supported_is_refused(caplog):
+    equal = {"mask_prob_image": 0.8, "mask_length_image": 10}
     with pytest.raises(ValueError, match="mask_channel_prob"):
-        tiny(mask_channel_prob=0.1)
+        build(mask_channel_prob=0.1, masking_type="feature", **equal)
+    with caplog.at_level(logging.INFO):
+        build(mask_channel_prob=0.1)
+    assert "model.mask_channel_prob has no effect with masking_type=input" in caplog.text
     with pytest.raises(ValueError, match="resnet_weights"):
-        tiny(resnet_weights="lrw.pth")
+        build(resnet_weights="lrw.pth")
     with pytest.raises(ValueError, match="one extra loss"):
         criterion(loss_weights=[10.0, 1.0])
     with pytest.raises(ValueError, match="both 0"):

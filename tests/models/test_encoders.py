@@ -161,7 +161,7 @@ def test_a_checkpoint_that_lacks_tensors(tmp_path: Path, dictionary: Dictionary)
     content["model"] = without(content["model"], "video_student.encoders.1.gamma_ff")
     torch.save(content, tmp_path / "raven.pt")
     build(CTCModel, config(CTCConfig, tmp_path / "raven.pt", "audio"), dictionary)
-    message = r"raven\.pt does not hold RAVEn's encoders of .* Missing: \['encoders\.1\.gamma_ff'\] \(1\)"
+    message = r"raven\.pt does not hold RAVEn's encoders of .* missing: encoders\.1\.gamma_ff;"
     with pytest.raises(CheckpointError, match=message):
         build(CTCModel, config(CTCConfig, tmp_path / "raven.pt", "video"), dictionary)
 

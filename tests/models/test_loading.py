@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
@@ -124,33 +123,6 @@ def test_av2vec_with_its_teacher(tmp_path: Path) -> None:
     loaded = av_ssl.load(tmp_path / "av2vec.pt")
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-
-
-@pytest.fixture(scope="module")
-def original(shared_data: Path) -> tuple[Any, dict[str, torch.Tensor]]:
-    """A small model of AV-HuBERT's own code, with its inputs and outputs."""
-    with np.load(shared_data / "avhubert/tiny_pretrain.npz") as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file if key.startswith(("feat", "fine"))}
-        arrays |= {key: torch.from_numpy(file[key]) for key in ("audio", "video", "padding_mask")}
-    return av_ssl.load(shared_data / "avhubert/tiny_pretrain.pt"), arrays
-
-
-@pytest.mark.parametrize(
-    ("name", "streams", "layer"),
-    [
-        ("features_layer1", "av", 1),
-        ("finetune_both", "av", None),
-        ("finetune_audio_only", "a", None),
-        ("finetune_video_only", "v", None),
-    ],
-)
-def test_equals_the_original(original: Any, name: str, streams: str, layer: int | None) -> None:
-    model, arrays = original
-    given = {key: arrays[key] if key[0] in streams else None for key in ("audio", "video")}
-    padding = arrays["padding_mask"]
-    with torch.no_grad():
-        features, _ = model.extract_finetune(given, padding, output_layer=layer)
-    np.testing.assert_allclose(features[~padding], arrays[name][~padding], atol=1e-5)
 
 
 # -- sizes of the published models ---------------------------------------------------------------------------

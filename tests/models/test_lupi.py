@@ -1,6 +1,7 @@
 """Where gradients go, what stays as it is, and what a student needs when it is used."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from omegaconf import OmegaConf
 
 from av_ssl.criterions.lupi import LupiCriterion, LupiCriterionConfig
 from av_ssl.models.lupi import LupiStudent, LupiStudentConfig
+from av_ssl.models.lupi_checks import check_losses
 from tests.models.classifiers import TINY, batch, classifier, student, task
 
 
@@ -59,8 +61,50 @@ def test_joint_training_leaves_nothing_out(options):
 def test_options_that_make_no_sense():
     with pytest.raises(ValueError, match="there is no aggregator"):
         student(agg_trained_by="labels")
-    with pytest.raises(ValueError, match=r"model\.hint_dim: the header would get embeddings"):
-        student(hint_dim=8)
+    for phase in ("embed", "concurrent"):
+        with pytest.raises(
+            ValueError, match=r"model\.hint_dim: the header gets the embeddings before the map"
+        ):
+            student(hint_dim=8, phase=phase)
+
+
+@pytest.mark.parametrize(
+    ("options", "losses", "message"),
+    [
+        ({"phase": "head"}, {"soft_labels": "paper"}, "model.phase=head has no teacher; soft labels are for"),
+        (
+            {"phase": "embed"},
+            {"soft_labels": "paper"},
+            "model.phase=embed has no header; soft labels are for",
+        ),
+        ({"phase": "embed"}, {"alpha": 0.0}, "nothing would train the encoder"),
+        ({}, {"alpha": 0.0}, "nothing would train the encoder"),
+        ({"segment_frames": 4, "agg_grad_to_encoder": False}, {"alpha": 0.0}, "would train the encoder"),
+        (
+            {"segment_frames": 4},
+            {"beta": 0.0},
+            "nothing would train the aggregator; set model.agg_trained_by",
+        ),
+        ({"segment_frames": 4, "phase": "embed", "grad_policy": "joint"}, {"beta": 0.0}, "the aggregator"),
+    ],
+)
+def test_losses_that_leave_a_part_untrained(options, losses, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_losses(student(**options), criterion(**losses).cfg)
+
+
+@pytest.mark.parametrize(
+    ("options", "losses"),
+    [
+        ({"phase": "head"}, {}),
+        ({"segment_frames": 4}, {"alpha": 0.0}),
+        ({"segment_frames": 4, "phase": "embed", "agg_trained_by": "labels"}, {"beta": 0.0}),
+        ({"segment_frames": 4, "phase": "head", "agg_trained_by": "labels"}, {"beta": 0.0}),
+        ({"segment_frames": 4, "grad_policy": "joint"}, {"alpha": 0.0, "beta": 0.0, "soft_labels": "paper"}),
+    ],
+)
+def test_losses_that_train_every_part(options, losses):
+    check_losses(student(**options), criterion(**losses).cfg)
 
 
 def test_the_teacher_never_changes():
@@ -69,7 +113,7 @@ def test_the_teacher_never_changes():
     before = copy.deepcopy(teacher.state_dict())
     first = model.train().teacher(**batch([9, 4], segment=4))
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    for step in range(5):
+    for step in range(20):
         model.train()
         loss, _, _ = criterion()(model, sample(seed=step))
         optimizer.zero_grad()
@@ -126,6 +170,16 @@ def test_the_header_phase_trains_nothing_else():
     assert log["loss_class"] == loss.detach()
 
 
+def test_labels_train_aggregator_and_header_in_the_header_phase():
+    model = student(phase="head", segment_frames=4, agg_trained_by="labels").train()
+    assert (model.encoder.training, model.aggregator.training) == (False, True)
+    assert moved_parts(model, gamma=1.0) == {"aggregator", "header"}
+    assert not any(p.requires_grad for p in model.encoder.parameters())
+    kept = student(phase="head", segment_frames=4).train()
+    assert not kept.aggregator.training
+    assert moved_parts(kept, gamma=1.0) == {"header"}
+
+
 def test_the_embedding_phase_has_no_header():
     model = student(classifier(), phase="embed")
     assert model.header is None
@@ -143,7 +197,7 @@ def test_what_each_phase_needs():
 
     with pytest.raises(ValueError, match=r"phase=embed: name the teacher in model\.teacher_path"):
         build(phase="embed")
-    with pytest.raises(ValueError, match=r"phase=head: leave model\.teacher_path empty"):
+    with pytest.raises(ValueError, match=r"phase=head: it learns .* leave model\.teacher_path empty"):
         build(phase="head", teacher=object())
     with pytest.raises(ValueError, match=r"phase=head: name the student"):
         build(phase="head")
@@ -227,3 +281,22 @@ def fitted(model, data, updates, lr):
         (loss / size).backward()
         optimizer.step()
     return model
+
+
+def test_clips_one_by_one_give_the_gradients_of_their_batch():
+    """With the statistics of batch norm at rest: what accumulating gradients rests on."""
+    model = student(classifier()).eval()
+    whole = sample(segment=0)
+    criterion()(model, whole)[0].backward()
+    together = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    for clip, frames in enumerate([9, 4]):
+        alone = batch([frames])
+        for stream in ("audio", "video"):
+            alone["source"][stream] = whole["net_input"]["source"][stream][clip : clip + 1].narrow(
+                2, 0, frames
+            )
+        part = {**whole, "net_input": alone, "target": whole["target"][clip : clip + 1]}
+        criterion()(model, part)[0].backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, together[name], atol=1e-5, rtol=1e-3)

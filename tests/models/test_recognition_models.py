@@ -7,10 +7,12 @@ import torch
 from fairseq.data import Dictionary
 from omegaconf import OmegaConf, open_dict
 
+from av_ssl.models import pretrained
 from av_ssl.models.av2vec import AV2vecModel
 from av_ssl.models.av2vec_config import AV2vecConfig
 from av_ssl.models.av_encoder import AudioVisualEncoder
 from av_ssl.models.ctc import CTCConfig, CTCModel
+from av_ssl.models.model_files import read_stored
 from av_ssl.models.pretrained import CheckpointError, attach_encoder_config, load_pretrained, read_checkpoint
 from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from av_ssl.optim.parameter_groups import group_of
@@ -34,6 +36,15 @@ def test_student_weights_are_taken_and_nothing_else(checkpoint, dictionary):
     for name, tensor in own.items():
         assert torch.equal(tensor, pretrained.state_dict()[name]), name
     assert not [name for name in own if name.startswith(("_ema", "mask_emb", "final_pred_proj"))]
+
+
+def test_the_pretrained_file_is_read_once(checkpoint, dictionary, monkeypatch):
+    read = []
+    monkeypatch.setattr(pretrained, "read_stored", lambda path: read.append(path) or read_stored(path))
+    build(CTCModel, config(CTCConfig, checkpoint[0]), dictionary)
+    assert read == [str(checkpoint[0])]
+    build(CTCModel, config(CTCConfig, checkpoint[0]), dictionary)  # nothing is kept for the next model
+    assert len(read) == 2
 
 
 def test_av2vec_starts_from_another_encoder(checkpoint, tmp_path):

@@ -1,5 +1,6 @@
 """Whose statistics batch norm uses."""
 
+import pytest
 import torch
 from torch import distributed, nn
 
@@ -21,20 +22,27 @@ def test_batch_statistics_without_dropout():
     assert module[0](x).mean(0).abs().max() < 1e-6
 
 
-def test_one_process_keeps_its_batch_norms():
+@pytest.mark.parametrize(("workers", "gpu"), [(1, True), (2, False)])
+def test_one_process_and_cpus_keep_their_batch_norms(monkeypatch, workers, gpu):
+    """A machine may have GPUs and train on its CPU all the same."""
+    pretend(monkeypatch, workers, gpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     module = parts()
-    assert synchronise_batch_norm(module) is module
+    synchronise_batch_norm(module)
     assert type(module[0]) is nn.BatchNorm1d
 
 
 def test_several_gpus_share_statistics(monkeypatch):
-    for name, value in (("is_initialized", True), ("get_world_size", 2)):
-        monkeypatch.setattr(distributed, name, lambda value=value: value)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert type(synchronise_batch_norm(parts())[0]) is nn.BatchNorm1d  # gloo has none that are synchronised
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    pretend(monkeypatch, workers=2, gpu=True)
     module = parts()
     weight = module[0].weight
-    converted = synchronise_batch_norm(module)
-    assert type(converted[0]) is nn.SyncBatchNorm
-    assert converted[0].weight is weight  # what the optimizer was told about it stays
+    synchronise_batch_norm(module)
+    assert type(module[0]) is nn.SyncBatchNorm
+    assert module[0].weight is weight  # what the optimizer was told about it stays
+
+
+def pretend(monkeypatch, workers: int, gpu: bool) -> None:
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: workers)
+    if gpu:
+        monkeypatch.setattr("av_ssl.modules.batch_norm.on_gpu", lambda module: True)

@@ -48,6 +48,21 @@ def test_one_vector_and_none_have_finite_gradients(name):
     assert all(p.grad.isfinite().all() for p in pooling.parameters())
 
 
+@pytest.mark.parametrize("name", POOLINGS)
+def test_nothing_but_padding_gives_numbers(name):
+    torch.manual_seed(0)
+    pooling = make_pooling(name, 8)
+    x = torch.randn(2, 3, 8, requires_grad=True)
+    pooled = pooling(x, torch.tensor([[False] * 3, [True] * 3]))
+    assert pooled.isfinite().all()
+    pooled.square().sum().backward()
+    assert x.grad.isfinite().all()
+    assert (x.grad[1] == 0).all()
+    assert all(p.grad.isfinite().all() for p in pooling.parameters())
+    if name in ("sap", "asp"):
+        assert (pooled[1, :8] == 0).all()
+
+
 def test_unknown_names():
     with pytest.raises(ValueError, match="must be one of mean, stats"):
         make_pooling("median", 8)

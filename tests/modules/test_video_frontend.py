@@ -57,13 +57,17 @@ def test_unknown_activation():
         VideoFrontend(8, 4, "gelu")
 
 
-@pytest.mark.parametrize("size", [88, 96])
-def test_the_published_swish_front_end_takes_crops_of_any_size(size):
+@pytest.mark.parametrize(("size", "stem"), [(88, 22), (96, 24)])
+def test_the_published_swish_front_end_takes_crops_of_any_size(size, stem):
+    """The stem keeps all frames and a quarter of a picture's width; the trunk, an eighth of that."""
     torch.manual_seed(0)
-    net = VisualResNet(4, "swish").eval()
+    net, shapes = VisualResNet(4, "swish").eval(), []
+    for module in (net.frontend3D[3], net.trunk):
+        module.register_forward_hook(lambda module, args, output: shapes.append(tuple(output.shape)))
     with torch.no_grad():
-        features = net(torch.randn(2, 5, size, size), torch.arange(10), None)
-    assert features.shape == (10, 32)
+        features = net(torch.randn(2, 29, size, size), torch.arange(58), None)
+    assert shapes == [(2 * 29, 4, stem, stem), (2 * 29, 32, 3, 3)]
+    assert features.shape == (2 * 29, 32)
 
 
 def test_swish_front_end_has_the_published_size_and_no_slopes():

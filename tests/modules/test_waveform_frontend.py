@@ -61,6 +61,24 @@ def test_padding_reaches_back_a_few_frames_only():
     assert not torch.allclose(padded[:, 11], alone[:, 11], atol=1e-6)
 
 
+def test_known_padding_changes_nothing():
+    """Not even the last frame, and whatever the samples are."""
+    audio, net = torch.randn(1, 12 * 640), frontend()
+    randomise_statistics(net)
+    longer = torch.cat([audio, torch.randn(1, 8 * 640)], dim=1)
+    padding = torch.arange(20)[None] >= 12
+    with torch.no_grad():
+        np.testing.assert_allclose(net(longer, padding)[:, :12], net(audio), atol=1e-6)
+        net.train()  # where padding is computed like sound
+        assert torch.equal(net(longer, padding), net(longer))
+
+
+def randomise_statistics(net: torch.nn.Module) -> None:
+    for name, buffer in net.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+
+
 @pytest.mark.parametrize("dtype", [torch.int16, torch.float32])
 def test_masked_frames_are_silent(dtype):
     audio = torch.arange(1, 2 * 1920 + 1).view(2, 1920).to(dtype)

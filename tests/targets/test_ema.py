@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
-from av_ssl.targets.ema import EMATeacher, annealed_decay
+from av_ssl.targets.ema import EMATeacher, annealed_decay, cosine_decay
 
 CFG = TransformerConfig(
     encoder_layers=1,
@@ -35,6 +35,19 @@ def shift(module: nn.Module, amount: float) -> None:
 )
 def test_schedule(update, decay):
     assert annealed_decay(update, 0.999, 0.9999, 30_000) == pytest.approx(decay, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("update", "decay"),
+    [(-1, 0.999), (0, 0.999), (25, 0.99914645), (50, 0.9995), (75, 0.99985355), (100, 1.0), (150, 1.0)],
+)
+def test_cosine_schedule(update, decay):
+    assert cosine_decay(update, 0.999, 100) == pytest.approx(decay, abs=5e-9)
+
+
+def test_cosine_of_no_updates_is_refused():
+    with pytest.raises(ValueError, match="after 0 updates"):
+        cosine_decay(0, 0.999, 0)
 
 
 def test_fresh_teacher_is_a_copy_and_leaves_the_generator_alone(student):

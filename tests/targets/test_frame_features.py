@@ -12,7 +12,10 @@ from av_ssl.data.manifest import read_manifest
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.errors import DataError, MediaError
 from av_ssl.models.loading import load
+from av_ssl.targets import frame_features, label_shards
+from av_ssl.targets.feature_shards import FeatureShard
 from av_ssl.targets.frame_features import FeatureSpec
+from av_ssl.targets.label_shards import LabelJob, label_shard
 
 
 @pytest.fixture
@@ -76,6 +79,27 @@ def test_a_checkpoint_that_does_not_say_how_it_was_trained(checkpoint, tmp_path)
 def test_a_gpu_where_there_is_none(checkpoint):
     with pytest.raises(DataError, match="--device cuda: torch finds no GPU here"):
         FeatureSpec(checkpoint, 1, "cuda").open()
+
+
+def test_gpus_take_turns_in_features_and_labels(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    asked = []
+
+    def note(*words):
+        asked.append(words[-1])
+        raise NotImplementedError
+
+    monkeypatch.setattr(frame_features, "open_encoder", note)
+    monkeypatch.setattr(label_shards, "read_centroids", lambda path: None)
+    monkeypatch.setattr(label_shards, "Codebook", note)
+    monkeypatch.setattr(FeatureShard, "read", lambda shard: (None, []))
+    for rank in range(3):
+        with pytest.raises(NotImplementedError):
+            FeatureSpec(tmp_path, 1, "cuda").open(rank)
+        with pytest.raises(NotImplementedError):
+            label_shard(LabelJob(FeatureShard(tmp_path, "train", rank, 3), tmp_path, tmp_path, "cuda"))
+    assert asked == ["cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:0", "cuda:0"]
 
 
 def test_clips_that_cannot_be_used(clips, checkpoint):

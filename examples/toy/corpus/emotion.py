@@ -63,10 +63,10 @@ class Emotion:
 
 EMOTIONS: tuple[Emotion, ...] = (
     Emotion("neutral"),
-    Emotion("happy", 12, 1.3, 1.08, 1.1, Expression(0.03, 0.0, 0.11)),
-    Emotion("sad", -10, 0.6, 0.85, 0.65, Expression(0.0, 0.09, -0.06)),
-    Emotion("angry", -3, 1.2, 1.12, 1.45, Expression(-0.05, -0.06, -0.05)),
-    Emotion("surprised", 18, 1.5, 1.0, 1.2, Expression(0.14, 0.02, 0.0)),
+    Emotion("happy", 16, 1.4, 1.25, 1.2, Expression(0.03, 0.0, 0.11)),
+    Emotion("sad", -16, 0.45, 0.72, 0.45, Expression(0.0, 0.09, -0.06)),
+    Emotion("angry", -6, 1.3, 1.3, 2.2, Expression(-0.05, -0.06, -0.05)),
+    Emotion("surprised", 35, 2.0, 0.9, 1.3, Expression(0.14, 0.02, 0.0)),
 )
 
 

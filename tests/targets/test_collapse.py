@@ -1,0 +1,135 @@
+"""When a training is ended, and when it is not."""
+
+import logging
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import distributed
+
+from av_ssl.targets.collapse import Bounds, CollapseGuard
+
+BOUNDS = {"std": Bounds("model.min_std", low=0.1), "cosine": Bounds("model.max_cosine", high=0.95)}
+
+
+def guard(start=0, patience=500) -> CollapseGuard:
+    return CollapseGuard(BOUNDS, start, patience, "Lower the learning rate.")
+
+
+def train(watched: CollapseGuard, first: int, last: int, std: float = 1.0, cosine: float = 0.0) -> None:
+    """Updates ``first`` to ``last`` of two micro-batches; the trainer says their number before each."""
+    for update in range(first, last + 1):
+        for _ in range(2):
+            watched.look(update)
+            watched.record({"std": torch.tensor(std), "cosine": torch.tensor(cosine)})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            {"std": 0.05},
+            r"update 500: std is 0\.0500, beyond 0\.1 \(model\.min_std\).*Lower the learning rate",
+        ),
+        ({"cosine": 0.99}, r"update 500: cosine is 0\.9900, beyond 0\.95 \(model\.max_cosine\)"),
+    ],
+)
+def test_a_lasting_collapse_ends_training(value, message, caplog):
+    watched = guard()
+    with caplog.at_level(logging.WARNING):
+        train(watched, 0, 499, **value)
+    assert len(caplog.records) == 4
+    with pytest.raises(FloatingPointError, match=message):
+        train(watched, 500, 500, **value)
+
+
+def test_what_passes_does_not():
+    watched = guard()
+    train(watched, 0, 450, std=0.0)
+    train(watched, 451, 520)
+    train(watched, 521, 999, std=0.0)
+    assert watched.looks_outside["std"] == 3
+
+
+def test_single_outliers_are_averaged_out():
+    watched = guard(patience=100)
+    train(watched, 0, 80)
+    train(watched, 81, 199, std=0.0)
+    assert watched.looks_outside["std"] == 0
+
+
+def test_the_start_is_not_looked_at():
+    watched = guard(start=300, patience=100)
+    train(watched, 0, 399, std=0.0)
+    with pytest.raises(FloatingPointError, match="at update 400"):
+        watched.look(400)
+
+
+def test_an_update_is_looked_at_once():
+    """The totals of its own first micro-batch must not be taken for those of the 100 updates before."""
+    watched = guard(patience=100)
+    train(watched, 0, 99)
+    train(watched, 100, 100, std=0.0)
+    watched.look(100)
+    assert watched.looks_outside["std"] == 0
+
+
+def test_numbers_that_no_batch_had_do_not_count():
+    watched = guard(patience=100)
+    for update in range(101):
+        watched.look(update)
+        watched.record({"std": torch.tensor(1.0)})
+    for update in range(101, 200):  # few have it: their mean counts
+        watched.record({"std": torch.tensor(1.0), **({"cosine": torch.tensor(1.0)} if update > 195 else {})})
+    with pytest.raises(FloatingPointError, match="cosine is 1"):
+        watched.look(200)
+
+
+def test_nothing_recorded_is_nothing_to_judge():
+    watched = guard(patience=100)
+    for update in (100, 200):  # reading a checkpoint announces updates, too
+        watched.look(update)
+
+
+def test_workers_are_averaged_before_anyone_decides(monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    other = torch.tensor([[1.0 * 200, 200], [0.0, 0]])  # a worker whose targets are healthy, of single clips
+    monkeypatch.setattr(distributed, "all_reduce", lambda totals: totals.add_(other))
+    watched = guard(patience=100)
+    train(watched, 0, 100, std=0.0)
+    other[0, 0] = 0
+    with pytest.raises(FloatingPointError):
+        train(watched, 101, 200, std=0.0)
+
+
+WORKER = """
+    import sys
+    import torch
+    from torch import distributed
+    from av_ssl.targets.collapse import Bounds, CollapseGuard
+
+    rank = int(sys.argv[1])
+    distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+    guard = CollapseGuard({"std": Bounds("key", low=0.1)}, start=0, patience=200, advice="")
+    try:
+        for update in range(1000):
+            guard.look(update)
+            collapsed = rank == 0 or update >= 300  # one worker alone is no collapse
+            guard.record({"std": torch.tensor(0.0 if collapsed else 1.0)})
+    except FloatingPointError as error:
+        print(error, flush=True)
+    distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_all_workers_stop_together(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(WORKER)]
+    workers = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    for worker in workers:
+        assert "collapsed at update 500" in worker.communicate(timeout=300)[0]
