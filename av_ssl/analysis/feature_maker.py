@@ -27,11 +27,11 @@ from av_ssl.targets.feature_shards import (
     dump_shard,
     is_complete,
     remove_shards,
+    shard_count,
     shards_of,
 )
 from av_ssl.targets.kept_settings import digest, keep_settings
 from av_ssl.targets.stages import Stage, StageRunner
-from av_ssl.targets.target_plan import CLIPS_A_SHARD, LEAST_SHARDS
 
 FORMATS = ("npy", "npz")
 
@@ -119,7 +119,7 @@ class FeatureMaker:
 
     def _jobs(self, subset: str, clips: list[Clip]) -> list[DumpJob]:
         plan, manifest = self.plan, self.plan.out / f"{subset}.tsv"
-        count = min(len(clips), plan.shards or max(LEAST_SHARDS, -(-len(clips) // CLIPS_A_SHARD)))
+        count = shard_count(len(clips), plan.shards)
         text = manifest_part(plan.data / f"{subset}.tsv", clips).encode()
         if not manifest.exists():
             write_atomically(manifest, text)

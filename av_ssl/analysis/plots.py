@@ -34,22 +34,27 @@ PANEL = 3.3
 
 
 def draw_frames(
-    points: Sequence[Floats], labels: Mapping[str, NDArray[np.str_]], names: Sequence[str], classes: int
+    points: Sequence[Floats],
+    labels: Sequence[Mapping[str, NDArray[np.str_]]],
+    names: Sequence[str],
+    classes: int,
 ) -> Figure:
     """A panel for each set of points (a column) and each kind of label (a row).
 
     Args:
-        points: `[N, 2]` each, of the same N frames.
-        labels: strings `[N]` by kind.
+        points: `[N, 2]` each; N may differ.
+        labels: of each set of points strings `[N]` by kind, the same kinds for all.
         names: of the sets of points.
-        classes: the most frequent ones are coloured, the others grey.
+        classes: the most frequent ones of all sets are coloured, the others grey.
     """
-    figure = new_figure(PANEL * len(points) + 1.1, PANEL * len(labels))
-    axes = figure.subplots(len(labels), len(points), squeeze=False)
-    for row, (kind, values) in zip(axes, labels.items(), strict=True):
-        frequent = [name for name, _ in Counter(values.tolist()).most_common(classes)]
-        for axis, place in zip(row, points, strict=True):
-            scatter_classes(axis, place, values, frequent)
+    kinds = list(labels[0])
+    figure = new_figure(PANEL * len(points) + 1.1, PANEL * len(kinds))
+    axes = figure.subplots(len(kinds), len(points), squeeze=False)
+    for row, kind in zip(axes, kinds, strict=True):
+        counts = Counter(value for own in labels for value in own[kind].tolist())
+        frequent = [name for name, _ in counts.most_common(classes)]
+        for axis, place, own in zip(row, points, labels, strict=True):
+            scatter_classes(axis, place, own[kind], frequent)
         row[0].set_ylabel(f"by {kind}")
         row[-1].legend(
             title=kind, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, markerscale=1.8

@@ -100,7 +100,7 @@ def _frames(args: argparse.Namespace) -> str:
     visemes = None if args.visemes is None else read_visemes(args.visemes)
     if args.only == "viseme" and visemes is None:
         raise DataError("--only viseme needs --visemes: the table of each phone's visemes")
-    clips, points = shared_clips(folders), []
+    clips, points, labels = shared_clips(folders), [], []
     for folder in folders:
         layer = folder.layers[-1] if args.layer is None else args.layer
         if layer not in folder.layers:
@@ -109,9 +109,10 @@ def _frames(args: argparse.Namespace) -> str:
             )
         drawn = labelled_frames(folder, args.alignments, visemes, clips).drawn(args.frames, args.seed)
         points.append(project(drawn.features[:, folder.layers.index(layer)], args.method, args.seed))
-    labels = {kind: names for kind, names in drawn.labels.items() if args.only in (None, kind)}
+        labels.append({kind: names for kind, names in drawn.labels.items() if args.only in (None, kind)})
     size = save(draw_frames(points, labels, titles(args.folders), args.classes), args.out)
-    return f"{args.out}: {len(drawn)} frames of {len(clips)} clips by {args.method}; {size / 1000:.0f} kB"
+    frames = " and ".join(map(str, sorted({len(place) for place in points})))
+    return f"{args.out}: {frames} frames of {len(clips)} clips by {args.method}; {size / 1000:.0f} kB"
 
 
 def _similarity(args: argparse.Namespace) -> str:

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of a Hugging Face model, or its name where it is in the cache (hf download NAME)",
     )
     parser.add_argument(
-        "--layers", default="top:8", help="last, top:8, 17-24, or 9,12,15; counted from 1 (default: top:8)"
+        "--layers",
+        default="top:8",
+        help="last, all, top:8, 17-24, or 9,12,15; counted from 1 (default: top:8)",
     )
     parser.add_argument(
         "--norm", choices=NORMS, default="instance", help="of each layer over a clip (default: instance)"
@@ -120,7 +122,7 @@ def _print_estimate(maker: TeacherMaker, cluster: ClusterOptions) -> None:
 
 
 def _duration(plan: TeacherPlan, clips: list[Clip], workers: int) -> str:
-    minutes = 60 * hours_of_work(plan.source, clips) / min(workers, len(clips))
+    minutes = 60 * hours_of_work(plan.source, clips, workers)
     return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 

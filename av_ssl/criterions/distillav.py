@@ -1,5 +1,6 @@
 """DistillAV's losses in pre-training (arXiv 2502.05766)."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from av_ssl.criterions.representation_distillation import (
 )
 
 MEANS = ("loss", "features_pen")
-WEIGHTS = "task_weights"
+WEIGHTS, WEIGHED = "task_weights", "weighed_frames"
 
 
 @dataclass
@@ -63,6 +64,7 @@ class DistillAVCriterion(FairseqCriterion):
         if output["task_weights"] is not None:
             for number, weight in enumerate(output["task_weights"].tolist()):  # on the CPU already
                 logging_output[f"{WEIGHTS}{number}"] = weight * frames
+            logging_output[WEIGHED] = frames
         return loss, frames, logging_output
 
     def weighted(self, losses: list[TeacherLosses]) -> Tensor:
@@ -76,13 +78,20 @@ class DistillAVCriterion(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Means over the frames, or the targets, of all workers and micro-batches."""
-        frames = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
+        log_means(logging_outputs, MEANS, "sample_size")
+        # The first micro-batch of a training has no weights yet.
         weights = sorted({key for log in logging_outputs for key in log if key.startswith(WEIGHTS)})
-        for key in (*MEANS, *weights):
-            total = sum(log.get(key, 0) for log in logging_outputs)
-            metrics.log_scalar(key, torch.as_tensor(total / frames).item(), frames, round=4)
+        log_means(logging_outputs, weights, WEIGHED)
         reduce_teacher_metrics(logging_outputs)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
+
+
+def log_means(logging_outputs: Sequence[Mapping[str, Any]], keys: Sequence[str], count: str) -> None:
+    """Log sums of these names, divided by the sum of ``count``."""
+    frames = max(1, sum(log.get(count, 0) for log in logging_outputs))
+    for key in keys:
+        total = sum(log.get(key, 0) for log in logging_outputs)
+        metrics.log_scalar(key, torch.as_tensor(total / frames).item(), frames, round=4)

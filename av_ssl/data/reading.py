@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,10 +57,19 @@ def read_crops(path: Path) -> NDArray[np.uint8]:
     return frames
 
 
+def mapped_array(path: Path) -> NDArray[Any]:
+    """The array of an `.npy` file, memory-mapped, read-only; several threads may call this at once.
+
+    Raises OSError or ValueError when the file is none.
+    """
+    with _READING_HEAD:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
 def _read_array(path: Path) -> NDArray[np.uint8]:
     try:
-        with _READING_HEAD:
-            frames = np.load(path, mmap_mode="r", allow_pickle=False)
+        frames = mapped_array(path)
     except (OSError, ValueError) as error:
         raise MediaError(f"{path}: cannot be read as an array ({error})") from error
     if frames.dtype != np.uint8 or frames.ndim != 3:

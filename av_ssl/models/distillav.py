@@ -77,9 +77,9 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         return any(self.targets.online)
 
     @property
-    def target_digests(self) -> list[str]:
-        """Of what decides what each teacher teaches; a training goes on with the same ones only."""
-        return [str(shape["targets"]) for shape in self.cfg.teacher_shapes]
+    def needs_clean_audio(self) -> bool:
+        """Whether filterbanks without noise are read, too; teachers hear waveforms."""
+        return False
 
     def teacher_inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
         """What the data pipeline has to know about the teachers."""

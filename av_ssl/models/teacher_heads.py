@@ -107,14 +107,19 @@ class TeacherHeads(nn.ModuleList):
             index: for each teacher int64 ``[N]``, flat indices b*T+t of the frames that count.
             balancer: weights what the heads send back to ``x``; None: their gradients add up.
         """
-        tasks = 2 * len(self)
-        shared = [x] * tasks if balancer is None else balancer.fan_out(x, tasks)
+        if balancer is None:
+            rows = [x.flatten(0, 1).index_select(0, frames) for frames in index]
+            pairs = [(of_teacher, of_teacher) for of_teacher in rows]
+        else:
+            # The balancer wants each task's gradient apart, so each takes its frames from a copy of its own.
+            copies = [copy.flatten(0, 1) for copy in balancer.fan_out(x, 2 * len(self))]
+            pairs = [
+                (copies[2 * k].index_select(0, frames), copies[2 * k + 1].index_select(0, frames))
+                for k, frames in enumerate(index)
+            ]
         return [
-            Prediction(
-                head.regress(shared[2 * k].flatten(0, 1)[frames]),
-                head.classify(shared[2 * k + 1].flatten(0, 1)[frames]),
-            )
-            for k, (head, frames) in enumerate(zip(self, index, strict=True))
+            Prediction(head.regress(one), head.classify(other))
+            for head, (one, other) in zip(self, pairs, strict=True)
         ]
 
 
@@ -148,6 +153,11 @@ def attach_teacher_shapes(cfg: Any) -> None:
     OmegaConf.set_struct(cfg, False)
     cfg.teacher_shapes = shapes
     OmegaConf.set_struct(cfg, True)
+
+
+def target_digests(shapes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of what decides what each teacher teaches; a training goes on with the same ones only."""
+    return [str(shape["targets"]) for shape in shapes]
 
 
 def open_targets(cfg: Any) -> TeacherTargets:

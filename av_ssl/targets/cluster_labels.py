@@ -28,6 +28,7 @@ from av_ssl.targets.feature_shards import (
     dump_shard,
     is_complete,
     remove_shards,
+    shard_count,
     shards_of,
 )
 from av_ssl.targets.kept_settings import digest, keep_settings
@@ -88,7 +89,7 @@ class TargetMaker:
         """Features of splits."""
         plan, jobs, todo = self.plan, {}, []
         for split in splits:
-            shards = shards_of(plan.features, split, plan.shards_for(len(self.clips[split])))
+            shards = shards_of(plan.features, split, shard_count(len(self.clips[split]), plan.shards))
             self._keep_feature_settings(split, len(shards))
             manifest, bad_clips = plan.manifest(split), plan.out / f"bad_clips.{split}.tsv"
             jobs[split] = [DumpJob(shard, manifest, plan.spec, bad_clips, plan.dtype) for shard in shards]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from av_ssl.data.bad_clips import BadClips
 from av_ssl.data.manifest import Clip, read_manifest
+from av_ssl.data.reading import mapped_array
 from av_ssl.errors import DataError, MediaError
 from av_ssl.media.files import write_atomically
 from av_ssl.targets.array_writer import growing_array
@@ -28,6 +29,9 @@ from av_ssl.targets.frame_features import FeatureSource, FrameFeatures
 from av_ssl.targets.kept_settings import digest
 
 Lengths = NDArray[np.int64]
+
+CLIPS_A_SHARD = 1000
+LEAST_SHARDS = 16
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class FeatureShard:
         """Frames `[N, D]`, mapped from the file, and lengths; raises DataError when they do not fit."""
         lengths = self.read_lengths()
         try:
-            frames = np.load(self.features, mmap_mode="r", allow_pickle=False)
+            frames = mapped_array(self.features)
         except (OSError, ValueError) as error:
             raise DataError(f"{self.features}: cannot be read ({error}); delete {self.lengths}") from error
         if frames.ndim != 2 or len(frames) != lengths.sum():
@@ -85,6 +89,11 @@ class FeatureShard:
                 "delete both, and the same command makes them again"
             )
         return frames, lengths
+
+
+def shard_count(clips: int, wanted: int | None) -> int:
+    """Shards of a split of so many clips, if no other number is wanted; it does not depend on the machine."""
+    return min(clips, wanted or max(LEAST_SHARDS, math.ceil(clips / CLIPS_A_SHARD)))
 
 
 def shards_of(folder: Path, split: str, count: int) -> list[FeatureShard]:

@@ -17,8 +17,15 @@ def keep_settings(path: Path, settings: Mapping[str, Any], mend: str) -> None:
 
     Raises DataError, which names the settings that differ and ends with `mend`, or when the file is damaged.
     """
-    if not path.exists():
+    if path.exists():
+        check_settings(path, settings, mend)
+    else:
         write_atomically(path, json.dumps(settings, indent=1).encode() + b"\n")
+
+
+def check_settings(path: Path, settings: Mapping[str, Any], mend: str) -> None:
+    """Compare `settings` with what the file holds, if it is there; raises DataError, see `keep_settings`."""
+    if not path.exists():
         return
     try:
         kept = json.loads(path.read_text())

@@ -43,11 +43,17 @@ class FitJob:
 
 def fit_job(job: FitJob) -> int:
     """Fit and write the centroids; returns the number of frames that were used."""
+    return len(fit_and_write(job)[0])
+
+
+def fit_and_write(job: FitJob) -> tuple[NDArray[np.float32], Centroids]:
+    """The frames that were used `[N, D]`, and the centroids `[K, D]`, which are written."""
     frames = draw_frames(job.shards, job.share, job.seed)
-    centroids = io.BytesIO()
-    np.save(centroids, fit_kmeans(frames, job.clusters, job.seed))
-    write_atomically(job.centroids, centroids.getvalue())
-    return len(frames)
+    centroids = fit_kmeans(frames, job.clusters, job.seed)
+    content = io.BytesIO()
+    np.save(content, centroids)
+    write_atomically(job.centroids, content.getvalue())
+    return frames, centroids
 
 
 def draw_frames(shards: tuple[FeatureShard, ...], share: float, seed: int) -> NDArray[np.float32]:
@@ -83,7 +89,8 @@ def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int =
     """
     if len(frames) < clusters:
         raise DataError(
-            f"{len(frames)} frames cannot make {clusters} clusters; raise --fit-share or lower --clusters"
+            f"{len(frames)} frames cannot make {clusters} clusters; raise --fit-share (of a teacher: "
+            "--fit-targets) or lower --clusters"
         )
     model = MiniBatchKMeans(
         clusters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from av_ssl.targets.teacher_spec import TeacherSpec
 
 WAVEFORM_MODELS = ("wavlm", "hubert", "wav2vec2", "data2vec-audio")
 WHISPER = "whisper"
+MASK_EMBEDDING = "masked_spec_embed"
+NAMED_IN_ERROR = 5
 
 
 def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
@@ -22,7 +25,7 @@ def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
 
     Raises:
         DataError: ``transformers`` is not installed; the checkpoint is neither a folder nor in the Hugging
-            Face cache, of another kind, made for another sampling rate, or lacks the layers.
+            Face cache, incomplete, of another kind, made for another sampling rate, or lacks the layers.
     """
     transformers = import_transformers()
     options = {"local_files_only": True}
@@ -34,11 +37,12 @@ def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
                 f"{', '.join((*WAVEFORM_MODELS, WHISPER))}"
             )
         extractor = transformers.AutoFeatureExtractor.from_pretrained(spec.model, **options)
-        model = transformers.AutoModel.from_pretrained(spec.model, **options)
-    except (OSError, ValueError) as error:
+        model, found = transformers.AutoModel.from_pretrained(spec.model, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError) as error:  # the last one where shapes differ
         if isinstance(error, DataError):
             raise
-        raise DataError(_missing(spec, error)) from error
+        raise DataError(_unusable(spec, error)) from error
+    _check_complete(spec, model, found)
     return make_teacher(model, extractor, spec)
 
 
@@ -78,14 +82,53 @@ def weights_digest(model: nn.Module) -> str:
     return hashlib.sha256(b"".join(sorted(parts))).hexdigest()
 
 
-def _missing(spec: TeacherSpec, error: Exception) -> str:
+def _check_complete(spec: TeacherSpec, model: Any, found: Mapping[str, Iterable[str]]) -> None:
+    """Raise DataError when the checkpoint lacks tensors that the teacher uses: they would be random ones.
+
+    Args:
+        found: names of tensors, ``missing_keys`` and ``unexpected_keys``.
+    """
+    missing, unexpected = set(found["missing_keys"]), set(found["unexpected_keys"])
+    if model.config.model_type == WHISPER:
+        missing = {name for name in missing if name.startswith("encoder.")}
+    elif MASK_EMBEDDING in missing:
+        # Some checkpoints lack it.  Teachers do not mask, and with random values their digest would change.
+        model.masked_spec_embed = None
+        missing.remove(MASK_EMBEDDING)
+    missing = {name for name in missing if not _has_old_name(name, unexpected)}
+    if missing:
+        some = ", ".join(sorted(missing)[:NAMED_IN_ERROR])
+        raise DataError(
+            f"teacher {spec.model}: the checkpoint lacks {len(missing)} of its tensors ({some}), which would "
+            "be random; fetch it again, or take one that is complete"
+        )
+
+
+def _has_old_name(tensor: str, others: Iterable[str]) -> bool:
+    """Whether a weight-normed tensor is there by its old name.
+
+    torch takes it by that one, although some versions of ``transformers`` call it missing.
+    """
+    for number, old in enumerate(("weight_g", "weight_v")):
+        stem = tensor.removesuffix(f"parametrizations.weight.original{number}")
+        if stem != tensor:
+            return any(other.endswith(stem + old) for other in others)
+    return False
+
+
+def _unusable(spec: TeacherSpec, error: Exception) -> str:
     reason = str(error).partition("\n")[0]
     if Path(spec.model).is_dir():
         return (
             f"teacher {spec.model}: cannot be loaded ({reason}); the folder needs config.json, "
             "preprocessor_config.json and the weights"
         )
+    if isinstance(error, OSError):
+        return (
+            f"teacher {spec.model}: is neither a folder nor in the Hugging Face cache ({reason}); fetch it "
+            f"with `hf download {spec.model}`, or name a folder that holds it"
+        )
     return (
-        f"teacher {spec.model}: is neither a folder nor in the Hugging Face cache ({reason}); fetch it with "
-        f"`hf download {spec.model}`, or name a folder that holds it"
+        f"teacher {spec.model}: cannot be loaded from the Hugging Face cache ({reason}); take a model that "
+        "teachers can be made of, or a newer transformers"
     )

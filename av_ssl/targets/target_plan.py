@@ -8,9 +8,6 @@ from typing import Any
 
 from av_ssl.targets.frame_features import FeatureSpec
 
-CLIPS_A_SHARD = 1000
-LEAST_SHARDS = 16
-
 
 @dataclass(frozen=True)
 class TargetPlan:
@@ -67,10 +64,6 @@ class TargetPlan:
     def manifest(self, split: str) -> Path:
         """The clips."""
         return self.data / f"{split}.tsv"
-
-    def shards_for(self, clips: int) -> int:
-        """Number of shards of a split of so many clips; it must not depend on the machine."""
-        return min(clips, self.shards or max(LEAST_SHARDS, -(-clips // CLIPS_A_SHARD)))
 
     def feature_settings(self) -> dict[str, Any]:
         """What decides the features on disk."""

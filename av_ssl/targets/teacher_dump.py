@@ -6,8 +6,10 @@ beside them, and other settings are refused.  `av_ssl.targets.teacher_folder` li
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,18 @@ from av_ssl.cluster import ClusterOptions
 from av_ssl.data.manifest import Clip, manifest_part, read_manifest
 from av_ssl.errors import DataError
 from av_ssl.media.files import remove_abandoned, write_atomically
-from av_ssl.targets.feature_shards import DumpJob, dump_shard, is_complete, remove_shards, shards_of
-from av_ssl.targets.kept_settings import digest, keep_settings
+from av_ssl.targets.feature_shards import (
+    DumpJob,
+    dump_shard,
+    is_complete,
+    remove_shards,
+    shard_count,
+    shards_of,
+)
+from av_ssl.targets.kept_settings import check_settings, digest, keep_settings
+from av_ssl.targets.kmeans import FitJob
 from av_ssl.targets.stages import Stage, StageRunner
-from av_ssl.targets.target_plan import CLIPS_A_SHARD, LEAST_SHARDS
-from av_ssl.targets.teacher_clusters import TeacherFitJob, fit_teacher_clusters
+from av_ssl.targets.teacher_clusters import fit_teacher_clusters
 from av_ssl.targets.teacher_features import TeacherSource
 from av_ssl.targets.teacher_folder import CENTROIDS, CLUSTERS, SETTINGS
 
@@ -59,7 +68,7 @@ class TeacherPlan:
 
 
 class TeacherMaker:
-    """Runs the stages of a plan, those that are not done yet.
+    """Runs the stages of a plan, those that are not done yet; writes nothing before :meth:`run`.
 
     Args:
         plan: what to make.
@@ -77,15 +86,17 @@ class TeacherMaker:
         self.plan = plan
         self.work = StageRunner(cluster, plan.out / "logs", stage)
         self.settings = plan.source.settings()
-        keep_settings(plan.out / SETTINGS, self.settings, f"delete {plan.out}, or choose another --out")
         self.fitted = self._check_clusters()
-        remove_abandoned(plan.out)
         self.manifests = {split: plan.data / f"{split}.tsv" for split in plan.splits}
-        if not plan.dump:
-            fit_split = self.manifests[plan.splits[0]]
-            self.manifests = {} if self.fitted else {SAMPLE: self._write_sample(fit_split)}
-        self.clips = {split: self._read_clips(path) for split, path in self.manifests.items()}
+        self.clips: dict[str, list[Clip]] = {}
+        self.sample: bytes | None = None
+        if plan.dump:
+            for split, path in self.manifests.items():
+                self.clips[split] = self._check_audio(path, read_manifest(path))
+        else:
+            self._draw_sample()
         self.jobs = {split: self._jobs(split) for split in self.manifests}
+        self._with_settings(check_settings)
 
     def missing(self) -> list[Clip]:
         """Clips that have no targets yet."""
@@ -99,12 +110,17 @@ class TeacherMaker:
     def run(self) -> dict[str, Any]:
         """Make what is missing; returns the description of the clusters."""
         plan = self.plan
+        self._with_settings(keep_settings)
+        remove_abandoned(plan.out)
+        if self.sample is not None:
+            write_atomically(self.manifests[SAMPLE], self.sample)
         for split, jobs in self.jobs.items():
             self.work(f"targets of {split}", dump_shard, self._unfinished(split), len(jobs))
         if not self.fitted:
             split = next(iter(self.jobs))
             shards = tuple(job.shard for job in self.jobs[split])
-            fit = TeacherFitJob(shards, plan.out, plan.clusters, self._share(split), plan.seed)
+            share = self._share(split)
+            fit = FitJob(shards, plan.out / CENTROIDS, plan.clusters, share, plan.seed)
             self.work(f"{plan.clusters} clusters", fit_teacher_clusters, [fit], 1)
         for split in self.jobs:
             self._finish(split)
@@ -147,8 +163,7 @@ class TeacherMaker:
     def _read_clusters(self) -> dict[str, Any]:
         return dict(json.loads((self.plan.out / CLUSTERS).read_text()))
 
-    def _read_clips(self, manifest: Path) -> list[Clip]:
-        clips = read_manifest(manifest)
+    def _check_audio(self, manifest: Path, clips: list[Clip]) -> list[Clip]:
         for clip in clips:
             if clip.audio is None:
                 raise DataError(
@@ -157,22 +172,37 @@ class TeacherMaker:
                 )
         return clips
 
-    def _write_sample(self, manifest: Path) -> Path:
-        """A manifest of clips, drawn at random, that have as many targets as k-means is fitted to."""
+    def _draw_sample(self) -> None:
+        """Instead of the splits take clips of the first one, drawn at random, that have as many targets as
+        k-means is fitted to; none where that is done."""
+        manifest = self.manifests[self.plan.splits[0]]
+        self.manifests = {}
+        if self.fitted:
+            return
         clips = read_manifest(manifest)
         order = np.random.default_rng(self.plan.seed).permutation(len(clips))
         targets = np.cumsum([clips[number].frames * self.settings["per_frame"] for number in order])
         drawn = order[: int(np.searchsorted(targets, self.plan.fit_targets)) + 1]
-        path = self.plan.out / f"{SAMPLE}.tsv"
-        content = manifest_part(manifest, [clips[number] for number in sorted(drawn)])
-        write_atomically(path, content.encode())
-        return path
+        self.clips[SAMPLE] = self._check_audio(manifest, [clips[number] for number in sorted(drawn)])
+        self.manifests[SAMPLE] = self.plan.out / f"{SAMPLE}.tsv"
+        self.sample = manifest_part(manifest, self.clips[SAMPLE]).encode()
+
+    def _with_settings(self, apply: Callable[[Path, Mapping[str, Any], str], None]) -> None:
+        """Compare, or compare and note, what all files are made with."""
+        out = self.plan.out
+        apply(out / SETTINGS, self.settings, f"delete {out}, or choose another --out")
+        for split, manifest in self.manifests.items():
+            content = digest(manifest) if self.sample is None else hashlib.sha256(self.sample).hexdigest()
+            settings = {"manifest": content, "shards": len(self.jobs[split])}
+            apply(
+                out / f"{split}.json",
+                settings,
+                f"delete the files of {split} in {out}, or choose another --out",
+            )
 
     def _jobs(self, split: str) -> list[DumpJob]:
-        plan, clips, manifest = self.plan, self.clips[split], self.manifests[split]
-        count = min(len(clips), plan.shards or max(LEAST_SHARDS, -(-len(clips) // CLIPS_A_SHARD)))
-        mend = f"delete the files of {split} in {plan.out}, or choose another --out"
-        keep_settings(plan.out / f"{split}.json", {"manifest": digest(manifest), "shards": count}, mend)
+        plan, manifest = self.plan, self.manifests[split]
+        count = shard_count(len(self.clips[split]), plan.shards)
         bad_clips = plan.out / f"bad_clips.{split}.tsv"
         return [
             DumpJob(shard, manifest, plan.source, bad_clips, "float16")

@@ -12,10 +12,10 @@ from av_ssl.data.manifest import Clip
 from av_ssl.data.reading import FRAME_RATE
 from av_ssl.errors import DataError
 from av_ssl.media.worker_pool import Crash, run_isolated
-from av_ssl.targets.teacher_features import TeacherSource, seconds_a_second
+from av_ssl.targets.teacher_features import TeacherSource, speed_on
 
 STORED_BYTES = 2  # float16
-TIMED_CLIPS = 3
+TRIED_CLIPS = 20
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,19 @@ def estimate(clips: Sequence[Clip], settings: Mapping[str, Any], out: Path) -> E
         len(clips),
         frames / FRAME_RATE / 3600,
         targets * settings["dim"] * STORED_BYTES,
-        shutil.disk_usage(out).free,
+        shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free,
     )
 
 
-def hours_of_work(source: TeacherSource, clips: Sequence[Clip]) -> float:
-    """Time that one worker of this machine needs for the clips, from three of them of middling length.
+def hours_of_work(source: TeacherSource, clips: Sequence[Clip], workers: int) -> float:
+    """Time that so many workers of this machine need for the clips, tried on some of middling length.
 
-    Raises DataError when the teacher fails on them.
+    Raises DataError when the teacher fails on them, or none of them can be read.
     """
-    middling = sorted(clips, key=lambda clip: clip.frames)[len(clips) // 2 :][:TIMED_CLIPS]
+    middling = sorted(clips, key=lambda clip: clip.frames)[len(clips) // 2 :][:TRIED_CLIPS]
     # In a process of its own: workers could not use a GPU that this one has begun to use.
-    _, speed = next(run_isolated(seconds_a_second, [(source, middling)], 1))
+    _, speed = next(run_isolated(speed_on, [(source, middling)], 1))
     if isinstance(speed, Crash):
         raise DataError(f"teacher {source.teacher.model}: cannot be tried on a clip ({speed.message})")
-    return speed * sum(clip.frames for clip in clips) / FRAME_RATE / 3600
+    at_once = min(workers, len(clips), speed.workers)
+    return speed.seconds * sum(clip.frames for clip in clips) / FRAME_RATE / 3600 / at_once

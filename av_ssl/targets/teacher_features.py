@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +17,13 @@ from av_ssl.data.manifest import Clip
 from av_ssl.data.reading import FRAME_RATE, read_wave
 from av_ssl.data.waveform import frame_waveform
 from av_ssl.errors import MediaError
+from av_ssl.targets.feature_shards import one_thread
 from av_ssl.targets.frame_features import device_of
 from av_ssl.targets.load_teacher import load_teacher, weights_digest
 from av_ssl.targets.speech_teacher import SpeechTeacher
 from av_ssl.targets.teacher_spec import TeacherSpec
+
+TIMED_CLIPS = 3
 
 
 class TeacherFeatures:
@@ -73,7 +77,7 @@ class TeacherSource:
         features = _open(self.teacher, "cpu", "float32")
         made = features.teacher
         return {
-            "teacher": self.teacher.settings(),
+            "teacher": self.teacher.resolved(made.depth).settings(),
             "weights": features.weights,
             "precision": self.precision,
             "dim": made.dim,
@@ -89,12 +93,35 @@ def _open(spec: TeacherSpec, device: str, precision: str) -> TeacherFeatures:
     return TeacherFeatures(teacher.to(device, getattr(torch, precision)), weights)
 
 
-def seconds_a_second(job: tuple[TeacherSource, Sequence[Clip]]) -> float:
-    """Time that the teacher takes for a second of audio, measured on a few clips after the first."""
+class Speed(NamedTuple):
+    """Of a teacher on this machine."""
+
+    seconds: float
+    """That one worker takes for a second of audio."""
+    workers: int
+    """That the machine serves at once: its GPUs, or cores; more take turns."""
+
+
+def speed_on(job: tuple[TeacherSource, Sequence[Clip]]) -> Speed:
+    """How fast the teacher is, measured on the first few of these clips that can be read, behind one more."""
     source, clips = job
     features = source.open()
-    features.of(clips[0])
-    start = perf_counter()
-    for clip in clips:
-        features.of(clip)
-    return (perf_counter() - start) * FRAME_RATE / sum(clip.frames for clip in clips)
+    times: list[tuple[float, int]] = []
+    problem = "there is none"
+    with one_thread():  # as shards are made
+        for clip in clips:
+            start = perf_counter()
+            try:
+                features.of(clip)
+            except MediaError as error:
+                problem = str(error)
+                continue
+            times.append((perf_counter() - start, clip.frames))
+            if len(times) > TIMED_CLIPS:
+                break
+    if not times:
+        raise MediaError(f"none of {len(clips)} clips can be read: {problem}")
+    timed = times[1:] or times
+    seconds, frames = (sum(column) for column in zip(*timed, strict=True))
+    workers = torch.cuda.device_count() if source.device == "cuda" else os.cpu_count() or 1
+    return Speed(seconds * FRAME_RATE / frames, workers)

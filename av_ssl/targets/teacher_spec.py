@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from av_ssl.errors import DataError
@@ -40,31 +40,46 @@ class TeacherSpec:
         ):
             if value not in known:
                 raise DataError(f"teacher {self.model}: {key} is {value!r}; take one of {', '.join(known)}")
-        self.chosen_layers(None)
+        self._ranges(None)
 
     def settings(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
 
-    def chosen_layers(self, count: int | None) -> list[int]:
-        """Layer numbers in order, of a model that has ``count`` (None: unknown yet, only the form is read).
+    def chosen_layers(self, count: int) -> list[int]:
+        """Layer numbers in order, of a model that has ``count``.
 
         Raises:
-            DataError: the text is malformed, or names a layer that the model lacks.
+            DataError: the model lacks one of them.
         """
+        return sorted({layer for part in self._ranges(count) for layer in part})
+
+    def resolved(self, count: int) -> TeacherSpec:
+        """The same for a model that has ``count``, with layers by number, in the one way to write them.
+
+        Raises:
+            DataError: the model lacks one of them.
+        """
+        chosen = self.chosen_layers(count)
+        first, last = chosen[0], chosen[-1]
+        contiguous = len(chosen) > 1 and len(chosen) == last - first + 1
+        return replace(self, layers=f"{first}-{last}" if contiguous else ",".join(map(str, chosen)))
+
+    def _ranges(self, count: int | None) -> list[range]:
+        """Of a model whose number of layers may be unknown yet, so that only the form is read."""
         total = 10**6 if count is None else count
         try:
-            chosen = sorted({layer for part in self.layers.split(",") for layer in _part(part, total)})
+            parts = [_part(text, total) for text in self.layers.split(",")]
         except ValueError:
             raise DataError(
                 f"teacher {self.model}: layers are {self.layers!r}; write last, all, top:8, 17-24, or 9,12,15"
             ) from None
-        if not chosen or chosen[0] < 1 or chosen[-1] > total:
+        if any(not part or part[0] < 1 or part[-1] > total for part in parts):
             raise DataError(
                 f"teacher {self.model}: layers are {self.layers!r}; "
                 + ("they count from 1" if count is None else f"the model has layers 1 to {count}")
             )
-        return chosen
+        return parts
 
 
 def _part(text: str, count: int) -> range:

@@ -1,6 +1,7 @@
 """What pre-training and recognition share: the data configuration and how a split becomes a dataset."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -15,9 +16,14 @@ from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.data.noise import NoiseMixer, parse_snr
 from av_ssl.data.reading import FRAME_RATE
+from av_ssl.errors import DataError
+from av_ssl.models.teacher_heads import target_digests
 from av_ssl.tasks.data_wait import DataWaitMeter
 
 logger = logging.getLogger(__name__)
+
+TEACHERS = "teacher_targets"
+"""Where a checkpoint says what its speech teachers were."""
 
 
 @dataclass
@@ -128,6 +134,19 @@ class AudioVisualTask(FairseqTask):
     def take_teachers(self, model: Any) -> None:
         """Remember a model that has speech teachers: it is asked what they need when data is loaded."""
         self.taught = model if getattr(model, "teacher_inputs", None) is not None else None
+
+    def teacher_state(self) -> dict[str, list[str]]:
+        """What a checkpoint says of its speech teachers; nothing where there are none."""
+        return {} if self.taught is None else {TEACHERS: target_digests(self.taught.cfg.teacher_shapes)}
+
+    def check_teachers(self, state: Mapping[str, Any]) -> None:
+        """Raise DataError when a checkpoint was trained with other speech teachers than teach now."""
+        stored, now = state.get(TEACHERS), self.teacher_state().get(TEACHERS)
+        if stored is not None and now is not None and list(stored) != now:
+            raise DataError(
+                "model.teachers: the checkpoint was trained with others (other models, layers or clusters, "
+                "or another order); name those, or start anew in another checkpoint.save_dir"
+            )
 
     def make_dataset(
         self, split: str, clips: list[Clip], cfg: Any, train: bool, **parts: Any

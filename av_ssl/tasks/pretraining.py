@@ -21,9 +21,6 @@ from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is
 
 logger = logging.getLogger(__name__)
 
-TEACHERS = "teacher_targets"
-"""Where a checkpoint says what its speech teachers were."""
-
 
 @dataclass
 class PretrainingConfig(AudioVisualTaskConfig):
@@ -41,8 +38,8 @@ class PretrainingTask(AudioVisualTask):
     """Clips, with cluster ids or without.
 
     The model says which masks the data workers draw (its ``masking``), where it is not filterbanks, what it
-    hears (its ``audio_input``), and what its speech teachers need (``needs_clean_waveform``,
-    ``teacher_inputs``).
+    hears (its ``audio_input``), whether it hears noisy clips without noise, too (``needs_clean_audio``; yes,
+    where it says nothing), and what its speech teachers need (``needs_clean_waveform``, ``teacher_inputs``).
 
     The symbols of each label set's dictionary are stored in the checkpoint, which then loads without files.
     """
@@ -53,6 +50,7 @@ class PretrainingTask(AudioVisualTask):
         super().__init__(cfg)
         self.label_dir = Path(cfg.label_dir or cfg.data)
         self.masking: Any = None
+        self.clean_audio = True
         self.starts_from_pretrained = True
 
     @property
@@ -70,6 +68,7 @@ class PretrainingTask(AudioVisualTask):
             attach_teacher_shapes(cfg)
         model = super().build_model(cfg, from_checkpoint)
         self.masking = getattr(model, "masking", None)
+        self.clean_audio = bool(getattr(model, "needs_clean_audio", True))
         self.take_teachers(model)
         self.check_audio_input(getattr(model, "audio_input", "filterbank"))
         return model
@@ -83,7 +82,7 @@ class PretrainingTask(AudioVisualTask):
             )
 
     def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
-        return replace(super().make_reader(split, cfg, train), clean_audio=True)
+        return replace(super().make_reader(split, cfg, train), clean_audio=self.clean_audio)
 
     def load_dataset(self, split: str, combine: bool = False, **unused: Any) -> None:
         """Read ``{data}/{split}.tsv`` and labels; the model must have been built (fairseq's commands do)."""
@@ -108,7 +107,7 @@ class PretrainingTask(AudioVisualTask):
 
     def state_dict(self) -> dict[str, Any]:
         state = {"label_symbols": [list(dictionary.symbols) for dictionary in self.dictionaries]}
-        return state if self.taught is None else {**state, TEACHERS: self.taught.target_digests}
+        return {**state, **self.teacher_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the dictionaries of a checkpoint (AV-HuBERT's hold pickled ones) where there are no files.
@@ -117,12 +116,7 @@ class PretrainingTask(AudioVisualTask):
             DataError: the data has other dictionaries: cluster ids would mean something else; or other speech
                 teachers.
         """
-        teachers = state_dict.get(TEACHERS)
-        if self.taught is not None and teachers is not None and teachers != self.taught.target_digests:
-            raise DataError(
-                "model.teachers: the checkpoint was trained with others (other models, layers or clusters, "
-                "or another order); name those, or start anew in another checkpoint.save_dir"
-            )
+        self.check_teachers(state_dict)
         stored = stored_label_sets(state_dict, "the checkpoint")
         if not stored:
             return

@@ -198,14 +198,16 @@ class RecognitionTask(AudioVisualTask):
         return search
 
     def state_dict(self) -> dict[str, Any]:
-        return self.text_encoder.state_dict()
+        return {**self.text_encoder.state_dict(), **self.teacher_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that a checkpoint was trained with this dictionary and tokenizer, or take its own.
 
         Raises:
-            DataError: it was not; its output would be read with the wrong words.
+            DataError: it was not, and its output would be read with the wrong words; or it had other speech
+                teachers than those that teach now.
         """
+        self.check_teachers(state_dict)
         state = text_state(state_dict, "the checkpoint")
         if state is None:
             logger.warning(

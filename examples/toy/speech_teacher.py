@@ -9,6 +9,12 @@ as HuBERT does (Hsu et al., 2021, section II): it predicts the clusters of maske
 transcripts. There are two kinds, as DistillAV has two teachers: HuBERT on waveforms, and Whisper's encoder on
 log-mel frames, which has HuBERT's loss here, as its own takes transcripts [ours]. OUT is a folder as Hugging
 Face's `from_pretrained` reads it.
+
+Whether it knows something is told by a linear probe, beside one of random weights, `--updates 0`:
+
+    av-ssl features OUT DATA --out FEATURES/teacher
+    av-ssl features UNTRAINED DATA --out FEATURES/untrained
+    av-ssl probe FEATURES/untrained FEATURES/teacher --alignments CORPUS/alignments
 """
 
 import argparse
@@ -16,6 +22,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +41,9 @@ LABELS_A_FRAME = 2
 UNMASKED_WEIGHT = 0.5
 """Of the loss on frames that are not masked: masked ones alone teach the front-end too slowly."""
 CLIPS_A_BATCH = 16
-LEARNING_RATE, WARMUP_SHARE, CLIP_NORM = 1e-3, 0.1, 5.0
+LENGTH_JITTER = 0.1
+"""By which lengths are off when batches are made, so that a clip has other company in every epoch."""
+LEARNING_RATE, WARMUP_SHARE, CLIP_NORM = 2e-3, 0.1, 5.0
 HELD_OUT_MASKS = 10
 """Draws of masks for the clips that accuracy is measured on."""
 
@@ -76,12 +85,13 @@ def read_sounds(data: Path, labels: Path, split: str) -> list[Sound]:
 
 
 def batches(sounds: Sequence[Sound], rng: np.random.Generator) -> Iterator[list[Sound]]:
-    """Clips of about the same length, for ever."""
-    order = sorted(sounds, key=lambda sound: len(sound.wave))
-    starts = np.arange(0, len(order), CLIPS_A_BATCH)
+    """Clips of about the same length, for ever; each once an epoch."""
+    lengths = np.array([len(sound.wave) for sound in sounds])
+    starts = np.arange(0, len(sounds), CLIPS_A_BATCH)
     while True:
+        order = np.argsort(lengths * rng.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, len(lengths)))
         for start in rng.permutation(starts):
-            yield order[start : start + CLIPS_A_BATCH]
+            yield [sounds[number] for number in order[start : start + CLIPS_A_BATCH]]
 
 
 def predict(
@@ -117,19 +127,27 @@ def train(
             progress.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
 
 
+class Accuracy(NamedTuple):
+    """Shares of frames whose cluster is found."""
+
+    masked: float
+    heard: float
+    """Of those that are not masked."""
+    most_frequent: float
+    """Of the masked ones, were they all put into their most frequent cluster."""
+
+
 @torch.no_grad()
-def accuracy(
-    predictor: MaskedPredictor, sounds: Sequence[Sound], rng: np.random.Generator
-) -> tuple[float, float]:
-    """Share of masked frames whose cluster is found, and share that the most frequent cluster has of them."""
+def accuracy(predictor: MaskedPredictor, sounds: Sequence[Sound], rng: np.random.Generator) -> Accuracy:
+    """Over several draws of masks."""
     predictor.eval()
-    hits, found = [], []
-    for _ in range(HELD_OUT_MASKS):
-        logits, clusters, masked = predict(predictor, sounds, rng)
-        hits.append((logits.argmax(dim=1) == clusters)[masked])
-        found.append(clusters[masked])
-    counts = torch.cat(found).bincount()
-    return torch.cat(hits).float().mean().item(), (counts.max() / counts.sum()).item()
+    drawn = [predict(predictor, sounds, rng) for _ in range(HELD_OUT_MASKS)]
+    logits, clusters, masked = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    hits = (logits.argmax(dim=1) == clusters).float()
+    counts = clusters[masked].bincount()
+    return Accuracy(
+        hits[masked].mean().item(), hits[~masked].mean().item(), (counts.max() / counts.sum()).item()
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -156,12 +174,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DataError as error:
         sys.exit(f"speech_teacher.py: {error}")
     train(predictor, training, args.updates, rng)
-    found, chance = accuracy(predictor, held_out, rng)
+    found = accuracy(predictor, held_out, rng)
     predictor.model.save_pretrained(args.out)
     predictor.extractor.save_pretrained(args.out)
     print(
-        f"{args.out}: {found:.1%} of the masked frames of {len(held_out)} held-out clips are put into the "
-        f"right one of {clusters} clusters; the most frequent one has {chance:.1%} of them"
+        f"{args.out}: {found.masked:.1%} of the masked and {found.heard:.1%} of the other frames of "
+        f"{len(held_out)} held-out clips are put into the right one of {clusters} clusters; the most "
+        f"frequent one has {found.most_frequent:.1%} of the masked"
     )
 
 

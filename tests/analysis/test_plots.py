@@ -14,7 +14,7 @@ LABELS = {"phone": np.array(["a"] * 6 + ["b"] * 3 + ["c"]), "viseme": np.array([
 
 def test_frames_have_a_panel_for_each_folder_and_label():
     points = [RNG.normal(size=(10, 2)) for _ in range(3)]
-    figure = draw_frames(points, LABELS, ["one", "two", "three"], classes=2)
+    figure = draw_frames(points, [LABELS] * 3, ["one", "two", "three"], classes=2)
     assert len(figure.axes) == 6
     assert [axis.get_title() for axis in figure.axes[:3]] == ["one", "two", "three"]
     clouds = figure.axes[0].collections
@@ -23,6 +23,16 @@ def test_frames_have_a_panel_for_each_folder_and_label():
     assert len({tuple(cloud.get_facecolor()[0][:3]) for cloud in clouds}) == 3
     np.testing.assert_allclose(clouds[2].get_facecolor()[0][:3], int(OTHERS[1:3], 16) / 255)
     assert [cloud.get_label() for cloud in figure.axes[3].collections] == ["x"]
+
+
+def test_each_panel_has_the_labels_of_its_own_frames():
+    """Folders that have other numbers of frames a clip draw other frames."""
+    points = [RNG.normal(size=(count, 2)) for count in (3, 2)]
+    labels = [{"phone": np.array(["b", "a", "a"])}, {"phone": np.array(["a", "b"])}]
+    first, second = draw_frames(points, labels, ["one", "two"], classes=2).axes
+    np.testing.assert_array_equal(first.collections[0].get_offsets(), points[0][1:])
+    np.testing.assert_array_equal(second.collections[0].get_offsets(), points[1][:1])
+    assert [cloud.get_label() for cloud in second.collections] == ["a", "b"]
 
 
 def test_similarity_maps_have_values_from_0_to_1():

@@ -33,12 +33,17 @@ def alignments(tmp_path: Path) -> Path:
 
 
 def write_features(
-    folder: Path, rate: int = 25, signal: float = 5.0, layers: int = 2, clips: int = CLIPS
+    folder: Path,
+    rate: int = 25,
+    signal: float = 5.0,
+    layers: int = 2,
+    clips: int = CLIPS,
+    missing: int = 0,
 ) -> Path:
-    """Layer 1 says the phone as loud as `signal`, layer 0 nothing."""
+    """Layer 1 says the phone as loud as `signal`, layer 0 nothing; clips lack the last `missing` frames."""
     rng = np.random.default_rng(0)
-    count = FRAMES * rate // 25
-    phone = np.repeat(np.eye(4), count // 4, axis=0)
+    count = FRAMES * rate // 25 - missing
+    phone = np.repeat(np.eye(4), FRAMES * rate // 100, axis=0)[:count]
     x = rng.normal(size=(clips, count, layers, 6)).astype(np.float32)
     x[:, :, 1, :4] += signal * phone
     folder.mkdir(parents=True)
@@ -104,6 +109,10 @@ def test_pictures_are_drawn(alignments, tmp_path, capsys):
     assert main(["plot", "frames", *words]) == 0
     assert "50 frames of 8 clips by pca" in capsys.readouterr().out
     assert picture.stat().st_size > 1000
+    short = write_features(tmp_path / "short", missing=6)
+    words = [str(one), str(short), *labels, "--method", "pca", "--out", str(picture)]
+    assert main(["plot", "frames", *words]) == 0
+    assert "112 and 120 frames of 8 clips" in capsys.readouterr().out
     assert main(["plot", "similarity", str(one), str(two), str(fast), "--out", str(tmp_path / "s.svg")]) == 0
     output = capsys.readouterr().out
     assert "linear CKA of y (rows) and x (columns: layers [0, 1])" in output

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from av_ssl.cli import targets_teacher
 from av_ssl.cli.main import main
 from av_ssl.data.collate import Extent, Sample
 from av_ssl.data.manifest import read_manifest
@@ -87,7 +88,7 @@ def test_stored_targets_are_those_of_a_teacher_that_runs_in_training(data: Path,
 def test_the_folder_describes_itself(made: Path, model: Path):
     folder = TeacherFolder.read(made)
     assert (folder.dim, folder.per_frame, folder.missing, folder.clusters) == (16, 2, 1, 12)
-    assert folder.spec.model == str(model)
+    assert (folder.spec.model, folder.spec.layers) == (str(model), "2-3")
     frames = np.concatenate([np.load(path) for path in sorted(made.glob("train_*.npy"))]).astype(np.float32)
     distances = ((frames[:, None] - folder.centroids()) ** 2).sum(-1).min(1)
     assert folder.inertia == pytest.approx(distances.mean(), rel=1e-3)
@@ -107,7 +108,7 @@ def test_goes_on_where_it_was(folder: Path, made: Path, data: Path, model: Path,
     (folder / "train_2_3.len").unlink()
     (folder / "train_2_3.npy").unlink()
     kept = (folder / "train_0_3.npy").stat().st_mtime_ns
-    assert dump(data, model, folder) == 0
+    assert dump(data, model, folder, "--layers", "2-3") == 0  # top:2 of three
     assert "3 clips, 0.00 hours of audio" in capsys.readouterr().out
     assert (folder / "train_0_3.npy").stat().st_mtime_ns == kept
     for name in ("train_2_3.npy", "centroids.npy"):
@@ -149,7 +150,11 @@ def test_says_what_it_takes(data: Path, model: Path, tmp_path: Path, capsys, mon
     stored = (2 * (126 + 33) - 12) * 32
     assert f"12 clips, 0.00 hours of audio: {stored / 1e9:.3f} GB in" in text
     assert "are free, about 0." in text
-    assert not list((tmp_path / "teacher").glob("*.npy"))
+    monkeypatch.setattr(targets_teacher, "hours_of_work", lambda *_: 3.0)
+    assert dump(data, model, tmp_path / "teacher", "--estimate", "--layers", "1") == 0
+    assert "are free, about 3.0 h" in capsys.readouterr().out
+    assert dump(data, model, tmp_path / "teacher", "--estimate", "--no-dump") == 0
+    assert not (tmp_path / "teacher").exists()
     full = shutil.disk_usage(tmp_path)._replace(free=stored - 1)
     monkeypatch.setattr(teacher_estimate.shutil, "disk_usage", lambda path: full)
     assert dump(data, model, tmp_path / "teacher") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,10 @@ from av_ssl.models.av_encoder import AudioVisualEncoder
 from av_ssl.models.distillav import DistillAVModel
 from av_ssl.models.distillav_config import DistillAVConfig
 from av_ssl.models.teacher_heads import attach_teacher_shapes
+from av_ssl.targets.load_teacher import make_teacher
+from av_ssl.targets.teacher_spec import TeacherSpec
 from tests.targets.teacher_folders import CLUSTERS, DIM, write_teacher_folder
+from tests.targets.tiny_teachers import tiny_teacher
 
 from .helpers import TINY, source
 
@@ -208,6 +212,47 @@ def test_loads_without_the_teachers_folders(tmp_path: Path):
     assert not any("teacher" in name for name in loaded.state_dict())
     with pytest.raises(DataError, match=r"teacher.json: cannot be read"):
         _ = loaded.targets
+
+
+def test_optimizers_do_not_see_the_teachers(folders):
+    pytest.importorskip("transformers")
+    model = tiny(folders)
+    teacher = make_teacher(*tiny_teacher("wavlm"), TeacherSpec("m", "1"))
+    model.targets.teachers[0] = teacher  # as when it runs in training
+    optimizer = torch.optim.Adam(model.parameters())
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in model.parameters()}
+    assert trained.isdisjoint(id(p) for p in teacher.model.parameters())
+    assert teacher.model not in set(model.modules())
+
+
+def test_masks_matter_through_the_encoder_alone(folders, monkeypatch):
+    """All frames count, masked or not: with the same output of the encoder, other masks are the same loss."""
+    model = tiny(folders).eval()
+    first, other = net_input(model), net_input(model, seed=3)
+    other = {**first, "masks": other["masks"]}
+    assert not torch.equal(first["masks"]["audio"], other["masks"]["audio"])
+    assert loss_of(model, first)[0] != loss_of(model, other)[0]
+    plain = model.student_features
+    monkeypatch.setattr(
+        model,
+        "student_features",
+        lambda source, padding, masks, index: plain(source, padding, first["masks"], index),
+    )
+    losses = [loss_of(model, batch)[:2] for batch in (first, other)]
+    assert torch.equal(losses[0][0], losses[1][0])
+    assert losses[0][1] == losses[1][1] == sum(LENGTHS)
+
+
+def test_losses_start_where_heads_know_nothing(folders):
+    """Cross-entropy at ln K; a channel's squared error at the variance of target and of prediction, which has
+    1/3 behind layer norm and a linear layer as torch initialises it, C weights in +-1/sqrt(C)."""
+    model = tiny(folders, final_dim=256).eval()
+    _, _, log = loss_of(model, net_input(model))
+    for k in (0, 1):
+        count = log[f"teacher{k}_targets"]
+        assert log[f"teacher{k}_clusters"].item() / count == pytest.approx(math.log(CLUSTERS), abs=0.15)
+        assert log[f"teacher{k}_regression"].item() / count == pytest.approx(1 + 1 / 3, abs=0.4)
 
 
 def test_no_teachers():

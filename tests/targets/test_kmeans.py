@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from av_ssl.data import reading
 from av_ssl.errors import DataError
 from av_ssl.targets.codebook import Codebook, read_centroids
 from av_ssl.targets.feature_shards import FeatureShard
@@ -92,6 +93,20 @@ def test_whole_clips_are_drawn_whatever_the_shards(tmp_path):
         assert np.array_equal(draw_frames(write_shards(tmp_path, lengths, count), 0.5, seed=0), frames)
     assert not np.array_equal(draw_frames(write_shards(tmp_path, lengths, 1), 0.5, seed=1), frames)
     assert len(draw_frames(write_shards(tmp_path, lengths, 1), 1.0, seed=0)) == lengths.sum()
+
+
+def test_shards_are_mapped_one_at_a_time(tmp_path, monkeypatch):
+    """Threads that read numpy's headers at once fail at times in Python 3.11."""
+    load, held = np.load, []
+
+    def watched(*args, **options):
+        held.append(reading._READING_HEAD.locked())
+        return load(*args, **options)
+
+    (shard,) = write_shards(tmp_path, np.array([3, 4]), 1)
+    monkeypatch.setattr(reading.np, "load", watched)
+    assert len(shard.read()[0]) == 7
+    assert held == [True]
 
 
 def test_damaged_shards_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from av_ssl.errors import DataError
+from av_ssl.targets import load_teacher as load_module
 from av_ssl.targets.load_teacher import load_teacher, make_teacher, weights_digest
 from av_ssl.targets.speech_teacher import SpeechTeacher
 from av_ssl.targets.teacher_spec import TeacherSpec
@@ -162,7 +163,15 @@ def test_layers(text: str, chosen: list[int]):
     assert TeacherSpec("m", text).chosen_layers(24) == chosen
 
 
-@pytest.mark.parametrize("text", ["", "some", "top", "top:x", "3-", "5-3", "0", "0-3", "-1"])
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("top:8", "17-24"), ("17-24", "17-24"), ("last", "24"), ("15,9", "9,15"), ("23,22,last", "22-24")],
+)
+def test_the_same_layers_are_written_in_one_way(text: str, written: str):
+    assert TeacherSpec("m", text).resolved(24) == TeacherSpec("m", written)
+
+
+@pytest.mark.parametrize("text", ["", "some", "top", "top:x", "3-", "5-3", "4,5-3", "0", "0-3", "-1"])
 def test_malformed_layers(text: str):
     with pytest.raises(DataError, match="teacher m: layers are"):
         TeacherSpec("m", text)
@@ -193,6 +202,71 @@ def test_loads_from_a_folder(tmp_path, family: str):
 def test_digest_knows_the_weights_and_not_their_names():
     first, same, other = (tiny_teacher("hubert", seed)[0] for seed in (0, 0, 1))
     assert weights_digest(first) == weights_digest(same) != weights_digest(other)
+
+
+def save_without(folder, family: str, *names: str):
+    """A teacher's folder whose file of weights lacks some tensors."""
+    from safetensors.torch import load_file, save_file
+
+    path = save_teacher(folder, family) / "model.safetensors"
+    tensors = load_file(path)
+    absent = [name for name in tensors if name.startswith(names)]
+    assert absent
+    save_file({name: tensors[name] for name in tensors if name not in absent}, path, {"format": "pt"})
+    return TeacherSpec(str(folder), "top:2")
+
+
+@pytest.mark.parametrize(
+    ("family", "lacking"),
+    [
+        ("hubert", "encoder.layers.1.attention.k_proj.weight"),
+        ("hubert", "encoder.pos_conv_embed.conv"),
+        ("whisper", "encoder.conv1.bias"),
+    ],
+)
+def test_incomplete_checkpoints_are_refused(tmp_path, family: str, lacking: str):
+    spec = save_without(tmp_path / "teacher", family, lacking)
+    with pytest.raises(
+        DataError, match=rf"the checkpoint lacks \d of its tensors \({lacking}.*would be random"
+    ):
+        load_teacher(spec)
+
+
+def test_what_a_teacher_does_not_use_may_be_missing(tmp_path):
+    """Whisper's decoder, and the vector that stands for masked frames."""
+    decoder = save_without(tmp_path / "whisper", "whisper", "decoder.")
+    wave = waveform([15])
+    assert torch.equal(load_teacher(decoder)(wave, [15]), teacher("whisper")(wave, [15]))
+    spec = save_without(tmp_path / "hubert", "hubert", "masked_spec_embed")
+    loaded = load_teacher(spec)
+    assert torch.equal(loaded(wave, [15]), teacher("hubert")(wave, [15]))
+    torch.manual_seed(1)
+    assert weights_digest(load_teacher(spec).model) == weights_digest(loaded.model)
+
+
+def test_weight_norm_has_two_names():
+    model = tiny_teacher("hubert")[0]
+    kernel = "encoder.pos_conv_embed.conv"
+    missing = [f"{kernel}.parametrizations.weight.original{k}" for k in (0, 1)]
+    old = [f"hubert.{kernel}.weight_{k}" for k in "gv"]
+    spec = TeacherSpec("m", "1")
+    load_module._check_complete(spec, model, {"missing_keys": missing, "unexpected_keys": old})
+    with pytest.raises(DataError, match=r"lacks 1 of its tensors \(encoder.pos_conv_embed"):
+        load_module._check_complete(spec, model, {"missing_keys": missing, "unexpected_keys": old[:1]})
+    other = {"missing_keys": [f"{kernel}.bias"], "unexpected_keys": [f"foreign.{kernel}.bias"]}
+    with pytest.raises(DataError, match=r"lacks 1 of its tensors \(encoder.pos_conv_embed.conv.bias"):
+        load_module._check_complete(spec, model, other)
+
+
+def test_a_cached_model_that_cannot_be_loaded_is_not_called_missing(monkeypatch):
+    import transformers
+
+    def refuse(*args: object, **options: object) -> None:
+        raise ValueError("model type `newest` is not known")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(DataError, match=r"cannot be loaded from the Hugging Face cache .*newest.*newer"):
+        load_teacher(TeacherSpec("some/model"))
 
 
 def test_checkpoints_that_cannot_teach(tmp_path):

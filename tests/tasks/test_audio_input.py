@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -59,6 +60,20 @@ def test_pretraining_reads_waveforms_for_student_and_teacher(data):
     assert source["audio"].dtype == source["audio_clean"].dtype == torch.int16
     assert source["audio"].shape == (2, 640 * source["video"].shape[2])
     assert not torch.equal(source["audio"], source["audio_clean"])
+
+
+def test_clips_are_made_without_noise_for_models_that_ask_for_it_only(data, monkeypatch):
+    heard = []
+    for model in (SimpleNamespace(), SimpleNamespace(needs_clean_audio=False)):
+        monkeypatch.setattr(AudioVisualTask, "build_model", lambda *_, model=model: model)
+        noise = {"noise_wav": str(data / "noise"), "noise_prob": 1.0}
+        task = pretraining(data, image_crop_size=22, max_trim_sample_size=None, **noise)
+        task.build_model(None)
+        task.load_dataset("train")
+        heard.append(task.dataset("train")[0])
+    assert heard[0].audio_clean is not None
+    assert heard[1].audio_clean is None
+    assert np.array_equal(heard[0].audio, heard[1].audio)  # the same noise is drawn
 
 
 def test_decoding_hears_what_the_checkpoint_was_trained_on(data):

@@ -9,6 +9,7 @@ from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
 from av_ssl.errors import DataError
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
+from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 
 from .conftest import REPOSITORY, pretrain, stock
 
@@ -85,12 +86,21 @@ def test_missing_manifest_is_named(tmp_path):
     assert "DataError" in output
 
 
-def test_a_run_goes_on_with_the_same_speech_teachers_only():
-    task = PretrainingTask(PretrainingConfig(data="/none"))
-    task.taught = SimpleNamespace(target_digests=["a", "b"])
+def taught_by(*digests: str) -> SimpleNamespace:
+    return SimpleNamespace(cfg=SimpleNamespace(teacher_shapes=[{"targets": digest} for digest in digests]))
+
+
+@pytest.mark.parametrize("kind", ["pre-training", "fine-tuning"])
+def test_a_run_goes_on_with_the_same_speech_teachers_only(kind):
+    task = (
+        PretrainingTask(PretrainingConfig(data="/none"))
+        if kind == "pre-training"
+        else RecognitionTask(RecognitionConfig(data="/none"))
+    )
+    task.taught = taught_by("a", "b")
     state = task.state_dict()
     task.load_state_dict(state)
-    task.taught = SimpleNamespace(target_digests=["b", "a"])
+    task.taught = taught_by("b", "a")
     with pytest.raises(DataError, match=r"model\.teachers: the checkpoint was trained with others"):
         task.load_state_dict(state)
     task.taught = None  # a checkpoint that is read to be used

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.nn.functional import gelu
 
 pytest.importorskip("transformers")
 
 import masked_prediction
 import speech_teacher
 from masked_prediction import KINDS, HubertPredictor, MaskedPredictor, WhisperPredictor
-from speech_teacher import accuracy, batches, main, read_sounds, train
+from speech_teacher import Sound, accuracy, batches, main, read_sounds, train
 
 from av_ssl.errors import DataError
 from av_ssl.targets.load_teacher import load_teacher, weights_digest
@@ -100,12 +101,17 @@ def test_labels_that_are_no_clusters_are_refused(data: Path) -> None:
         read_sounds(data, data, "valid")
 
 
-def test_an_epoch_has_each_clip_once_beside_others_of_its_length(data: Path) -> None:
-    sounds = read_sounds(data, data, "train") * 2  # two batches
-    drawn = batches(sounds, np.random.default_rng(0))
-    first, second = next(drawn), next(drawn)
-    lengths = sorted((sorted(len(sound.wave) for sound in part) for part in (first, second)), key=min)
-    assert [length for part in lengths for length in part] == sorted(len(sound.wave) for sound in sounds)
+def test_an_epoch_has_each_clip_once_in_company_of_about_its_length() -> None:
+    lengths = [1000 * number for number in range(1, 65)]
+    drawn = batches(
+        [Sound(np.zeros(length, np.int16), torch.zeros(1)) for length in lengths], np.random.default_rng(0)
+    )
+    epochs = [[[len(sound.wave) for sound in next(drawn)] for _ in range(4)] for _ in range(2)]
+    for epoch in epochs:
+        assert sorted(length for part in epoch for length in part) == lengths
+        assert max(np.std(part) for part in epoch) < 0.5 * np.std(lengths)
+    first, second = ({frozenset(part) for part in epoch} for epoch in epochs)
+    assert first != second
 
 
 def outputs(predictor: MaskedPredictor, inputs: SimpleNamespace, masked: torch.Tensor) -> torch.Tensor:
@@ -142,6 +148,17 @@ def test_whisper_does_not_hear_what_is_masked() -> None:
     assert not torch.allclose(*(outputs(predictor, each, masked & False) for each in heard), atol=1e-3)
 
 
+def test_whisper_starts_by_hearing_as_much_as_it_knows_of_the_place() -> None:
+    predictor = WhisperPredictor(5)
+    wave = np.random.default_rng(0).normal(0, 0.1, 48000).astype(np.float32)
+    inputs = predictor.extractor(wave, sampling_rate=16000, return_tensors="pt")
+    encoder = predictor.model.get_encoder()
+    with torch.no_grad():
+        heard = gelu(encoder.conv2(gelu(encoder.conv1(inputs.input_features))))
+    places = encoder.embed_positions.weight
+    assert 0.3 < heard.square().mean().sqrt() / places.square().mean().sqrt() < 5
+
+
 def test_frames_of_all_clips_are_predicted(data: Path) -> None:
     sounds = read_sounds(data, data, "valid")
     frames = [len(sound.clusters) for sound in sounds]
@@ -149,7 +166,7 @@ def test_frames_of_all_clips_are_predicted(data: Path) -> None:
         logits, masked = kind(4)([sound.wave for sound in sounds], frames, np.random.default_rng(0))
         assert logits.shape == (sum(frames), 4)
         assert masked.shape == (sum(frames),)
-        assert 0.3 < masked.float().mean() < 0.8
+        assert 0.3 < masked.float().mean() < 0.5
 
 
 def test_masked_tones_are_told_from_those_around_them(
@@ -160,12 +177,12 @@ def test_masked_tones_are_told_from_those_around_them(
     torch.manual_seed(0)
     predictor = WhisperPredictor(4)
     held_out = read_sounds(data, data, "valid")
-    before, chance = accuracy(predictor, held_out, np.random.default_rng(1))
+    before = accuracy(predictor, held_out, np.random.default_rng(1))
     train(predictor, read_sounds(data, data, "train"), 25, np.random.default_rng(0))
-    after, same = accuracy(predictor, held_out, np.random.default_rng(1))
-    assert chance == same < 0.4
-    assert before < 0.5
-    assert after > 0.7
+    after = accuracy(predictor, held_out, np.random.default_rng(1))
+    assert before.most_frequent == after.most_frequent < 0.4
+    assert max(before.masked, before.heard) < 0.5
+    assert min(after.masked, after.heard) > 0.7
 
 
 @pytest.mark.parametrize(("kind", "missing"), [("hubert", 1), ("whisper", 0)])
@@ -173,18 +190,21 @@ def test_what_is_written_is_a_teacher(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, missing: int
 ) -> None:
     digests = []
-    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
-        options = ["--kind", kind, "--labels", str(data), "--updates", "2", "--seed", str(seed)]
+    for name, seed, updates in (("first", 1, 2), ("again", 1, 2), ("other", 2, 2), ("untrained", 1, 0)):
+        options = ["--kind", kind, "--labels", str(data), "--updates", str(updates), "--seed", str(seed)]
         main([str(data), str(tmp_path / name), *options])
         teacher = load_teacher(TeacherSpec(str(tmp_path / name), layers="last"))
         digests.append(weights_digest(teacher.model))
-    assert digests[0] == digests[1] != digests[2]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
     assert (teacher.per_frame, teacher.missing, teacher.dim) == (2, missing, 32)
     targets = teacher(torch.zeros(1, 640 * 20, dtype=torch.int16), [20])
     assert targets.shape == (1, 40, 32)
     line = capsys.readouterr().out.splitlines()[0]
     assert re.search(
-        r"first: [\d.]+% of the masked frames of 4 held-out clips .* of 4 clusters; .* has [\d.]+%", line
+        r"first: [\d.]+% of the masked and [\d.]+% of the other frames of 4 held-out clips .* of 4 clusters; "
+        r".* has [\d.]+% of the masked",
+        line,
     )
 
 
