@@ -99,6 +99,7 @@ def test_masking_in_finetuning_is_refused(folder: Path, pretraining):
 )
 def test_what_would_train_another_model_is_refused(pretraining, key, value, mend):
     cfg = copy.deepcopy(pretraining)
+    cfg.model.masking_type = "feature"
     cfg.model[key] = value
     with pytest.raises(ValueError, match=f"model.{key}.*{mend}"):
         build(cfg)

@@ -179,8 +179,9 @@ def test_models_of_all_stages_build(stage: Stage, tmp_path: Path) -> None:
         folders = [write_teacher_folder(tmp_path / teacher.kind) for teacher in stage.teachers]
         cfg.model.teachers = list(map(str, folders))
         attach_teacher_shapes(cfg.model)
+    task = SimpleNamespace(dictionaries=[range(54)], starts_from_pretrained=True)
     with torch.device("meta"):
-        built = MODEL_REGISTRY[name].build_model(cfg.model, SimpleNamespace(dictionaries=[range(54)]))
+        built = MODEL_REGISTRY[name].build_model(cfg.model, task)
     assert built.masking is not None
     assert hasattr(built, "label_embs_concat") == (stage.labels is not None)
 
