@@ -129,10 +129,10 @@ EXPLANATION = (
     "embeddings."
 )
 ABOUT_CONTROLS = (
-    "Three controls learn nothing from the video: audio alone with as many updates as LUPI's students have "
-    "in both stages; a teacher that sees with each clip the pictures of another, while it is trained and while "
-    "it teaches; and the audio-only model as teacher, which hears without noise what its student hears with "
-    "it. What LUPI gains beyond these comes from the video."
+    "Three controls learn nothing from the video: audio alone with as many updates as LUPI's students "
+    "have in both stages; a teacher that sees with each clip the pictures of another, while it is trained "
+    "and while it teaches; and the audio-only model as teacher, which hears without noise what its "
+    "student hears with it. What LUPI gains beyond these comes from the video."
 )
 ABOUT_GAINS = "Difference in points to audio only; {better} is better. In parentheses: seeds in which it is."
 
