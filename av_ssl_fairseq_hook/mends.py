@@ -10,6 +10,7 @@
 | torch >= 2.6   | `torch.load` refuses what checkpoints hold beside tensors        | checkpoints.py       |
 | all            | a key of a stored task that its class lacks ends the loading     | ignore_unknown_keys  |
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
+| all            | the thread that reads ahead dies inside torch at exit: an abort  | end_reading_ahead    |
 
 Left alone, as nothing here reaches them: `np.int` and `np.float`, which numpy 1.24 removed, in
 `compute_mask_indices(no_overlap=True)` and in the dynamic CRF layer.
@@ -17,6 +18,7 @@ Left alone, as nothing here reaches them: `np.int` and `np.float`, which numpy 1
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import functools
@@ -24,10 +26,13 @@ import importlib
 import importlib.metadata
 import logging
 import pkgutil
+import queue
 import sys
+import time
 import traceback
 import types
 import typing
+import weakref
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -212,6 +217,34 @@ def ignore_unknown_keys(module: ModuleType) -> None:
     module.merge_with_parent = merge_with_parent  # type: ignore[attr-defined]
 
 
+SECONDS_FOR_LAST_BATCH = 30.0
+
+
+def end_reading_ahead(module: ModuleType) -> None:
+    """Let `fairseq.data.iterators` end its threads before the interpreter does.
+
+    They are daemons that prepare batches. One that Python stops while it is inside torch's C++ takes the
+    process with it ("terminate called without an active exception", exit status 134), though all is done.
+    """
+    stock: Callable[[Any], None] = module.BufferedIterator._create_consumer
+    consumers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def create_consumer(iterator: Any) -> None:
+        stock(iterator)
+        consumers.add(iterator._consumer)
+
+    def end() -> None:
+        deadline = time.monotonic() + SECONDS_FOR_LAST_BATCH  # a read that hangs must not keep the process
+        for consumer in list(consumers):
+            consumer._max_len = 0  # it stops after the batch that it is at
+            while consumer.is_alive() and time.monotonic() < deadline:
+                with contextlib.suppress(queue.Empty):
+                    consumer._queue.get(timeout=0.05)  # it may be waiting for room
+
+    module.BufferedIterator._create_consumer = create_consumer
+    atexit.register(end)
+
+
 Mend = Callable[[ModuleType], None]
 # Module to (least Python version, mend), run before or after the module's own code.
 BEFORE: dict[str, tuple[tuple[int, int], Mend]] = {
@@ -223,6 +256,7 @@ AFTER: dict[str, tuple[tuple[int, int], Mend]] = {
     "hydra.core.plugins": ((3, 12), mend_plugin_scan),
     "fairseq": ((3, 10), allow_checkpoint_classes),
     "fairseq.checkpoint_utils": ((3, 10), explain_unreadable_checkpoints),
+    "fairseq.data.iterators": ((3, 10), end_reading_ahead),
     "fairseq.data.token_block_dataset": ((3, 10), restore_numpy_compat),
     "fairseq.tasks": ((3, 10), ignore_unknown_keys),
 }

@@ -129,6 +129,29 @@ print([block.tolist() for block in blocks])
     assert check(code).splitlines()[-1] == "[[4, 5, 2], [6, 2]]"
 
 
+def test_leaving_while_fairseq_reads_ahead_is_no_abort() -> None:
+    """Its daemon thread, inside torch when Python ends, used to end the process with status 134."""
+    code = """
+import torch
+from fairseq.data.iterators import BufferedIterator
+
+class Batches:
+    def __len__(self):
+        return 10**6
+    def __iter__(self):
+        for _ in range(len(self)):
+            batch = torch.ones(100, 100)
+            for _ in range(10):
+                batch = torch.stack([batch, batch.t()]).mean(0)
+            yield batch
+
+far_ahead, full = BufferedIterator(10**5, Batches()), BufferedIterator(1, Batches())
+for _ in range(20):
+    print(next(far_ahead).sum().item(), next(full).sum().item())
+"""
+    assert check(code).splitlines() == ["10000.0 10000.0"] * 20
+
+
 def test_a_missing_fairseq_names_the_mend(tmp_path: Path) -> None:
     code = """
 sys.modules['fairseq'] = None
