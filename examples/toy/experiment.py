@@ -158,9 +158,10 @@ class Experiment:
         if modalities != "video":
             overrides += self.noise(FINETUNING_NOISE)
         schedule = self.size.finetune[modalities]
-        if method.pretrained and schedule.frozen:
+        rests = method.pretrained and not method.whole_encoder
+        if rests and schedule.frozen:
             overrides.append(f"+model.freeze_finetune_updates={schedule.frozen}")
-        if method.pretrained and schedule.frozen_front_end:
+        if rests and schedule.frozen_front_end:
             overrides.append("model.feature_grad_mult=0")
         overrides += method.finetuning
         if method.distilled:

@@ -113,6 +113,8 @@ def test_raven_has_a_recogniser_for_each_stream_on_waveforms(experiment: Experim
     jobs = experiment.finetuning_jobs([raven])
     assert [overrides(job)["task.modalities"] for job in jobs] == ["video", "audio"]
     assert {overrides(job)["+task.audio_input"] for job in jobs} == {"waveform"}
+    resting = {"+model.freeze_finetune_updates", "model.feature_grad_mult"}
+    assert not any(resting & overrides(job).keys() for job in jobs)
     assert [job.name for job in experiment.decoding_jobs([raven])] == [
         "decode_raven_video_clean", "decode_raven_audio_clean", "decode_raven_audio_noisy",
     ]  # fmt: skip
