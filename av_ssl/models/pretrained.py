@@ -1,6 +1,7 @@
 """The pre-trained encoder of fine-tuning models: read its checkpoint, build it, freeze it for a while."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,10 +36,6 @@ ENCODER_OVERRIDES = {
 }
 """Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
 
-_LAST: dict[str, StoredModel] = {}
-"""The checkpoint of the model that is being built, by path: files are gigabytes, and read once."""
-
-
 def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredModel:
     """Read a pre-trained model on the CPU, without running code from its file; ``key`` names it in errors.
 
@@ -49,6 +46,12 @@ def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredMode
         return read_stored(path)
     except DataError as error:
         raise CheckpointError(f"{key}: {error}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _model_being_built(path: str) -> StoredModel:
+    """Of ``model.w2v_path``: files are gigabytes, and read once for configuration, encoder and heads."""
+    return read_checkpoint(path)
 
 
 def attach_encoder_config(cfg: Any, audio_input: str = "filterbank", modalities: str = "av") -> None:
@@ -73,9 +76,8 @@ def attach_encoder_config(cfg: Any, audio_input: str = "filterbank", modalities:
         return
     if not cfg.get("w2v_path"):
         raise CheckpointError("model.w2v_path is not set: name the pre-trained checkpoint to start from")
-    checkpoint = read_checkpoint(cfg.w2v_path)
-    _LAST.clear()
-    _LAST[cfg.w2v_path] = checkpoint
+    _model_being_built.cache_clear()  # the file may have changed since the last model
+    checkpoint = _model_being_built(cfg.w2v_path)
     pretrained_normalize = checkpoint.task_cfg.get("normalize")
     if pretrained_normalize is not None and bool(pretrained_normalize) != bool(cfg.normalize):
         raise CheckpointError(
@@ -127,15 +129,8 @@ def build_encoder(cfg: PretrainedEncoderConfig, load_weights: bool) -> Encoder:
     family, stream = family_of(stored), stored.get("modality")
     encoder = family.build(encoder_config(cfg), stream)
     if load_weights and not cfg.no_pretrained_weights:
-        load_pretrained(encoder, cfg.w2v_path, pretrained_tensors(cfg), family, stream)
+        load_pretrained(encoder, cfg.w2v_path, _model_being_built(cfg.w2v_path).tensors, family, stream)
     return encoder
-
-
-def pretrained_tensors(cfg: PretrainedEncoderConfig) -> dict[str, Tensor]:
-    """Those of ``cfg.w2v_path``, which :func:`attach_encoder_config` has read as a rule."""
-    if cfg.w2v_path not in _LAST:
-        _LAST[cfg.w2v_path] = read_checkpoint(cfg.w2v_path)
-    return _LAST[cfg.w2v_path].tensors
 
 
 class FineTunedEncoder(FairseqEncoder):
@@ -157,11 +152,11 @@ class FineTunedEncoder(FairseqEncoder):
         self.distillation: RepresentationDistillation | None = None
         if cfg.teachers and load_weights:
             self.add_teachers()
-        _LAST.clear()
+        _model_being_built.cache_clear()
 
     def add_teachers(self) -> None:
         cfg = self.cfg
-        tensors = {} if cfg.no_pretrained_weights else pretrained_tensors(cfg)
+        tensors = {} if cfg.no_pretrained_weights else _model_being_built(cfg.w2v_path).tensors
         pretrained = plain_config(cfg.w2v_args)["model"]
         heads = starting_heads(self.output_dim, cfg, pretrained, tensors)
         set_depth(heads.parameters(), 0)
