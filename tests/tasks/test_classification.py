@@ -226,6 +226,16 @@ def test_a_student_is_used_without_teacher_and_video(folder, student, embedded, 
 
 
 @pytest.mark.slow
+def test_a_resumed_student_equals_an_uninterrupted_one(folder, teacher, embedded, tmp_path):
+    overrides = [f"model.teacher_path={teacher}", "+task.segment_frames=10"]
+    train(folder, "student_embed", tmp_path, 3, *overrides)
+    assert "Loaded checkpoint" in train(folder, "student_embed", tmp_path, 8, *overrides)
+    straight, resumed = (torch.load(each) for each in (embedded, tmp_path / "checkpoint_last.pt"))
+    assert straight["model"].keys() == resumed["model"].keys()
+    assert all(torch.equal(tensor, resumed["model"][name]) for name, tensor in straight["model"].items())
+
+
+@pytest.mark.slow
 def test_verification(folder, student, tmp_path, capsys):
     ids = [line.split("\t")[0] for line in (folder / "test.tsv").read_text().splitlines()[1:]]
     trials = [f"{int(a[:3] == b[:3])} {a}.wav {b}.wav\n" for a in ids for b in ids if a < b]
