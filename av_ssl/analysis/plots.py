@@ -30,6 +30,7 @@ OTHERS = "#D9D9D9"
 SUFFIXES = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 100
 PANEL = 3.3
+LETTERS_OF_TWO_COLUMNS = 28  # of the longest name in a legend 5.2 inches wide
 """Inches."""
 
 
@@ -137,7 +138,8 @@ def draw_noise(methods: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure
     axis.grid(axis="y", color="#EEEEEE")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9)
+    columns = 2 if max(map(len, methods)) <= LETTERS_OF_TWO_COLUMNS else 1
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)  # never over a line
     return figure
 
 

@@ -36,6 +36,7 @@ ENCODER_OVERRIDES = {
 }
 """Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
 
+
 def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredModel:
     """Read a pre-trained model on the CPU, without running code from its file; ``key`` names it in errors.
 
