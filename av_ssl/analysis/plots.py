@@ -30,8 +30,9 @@ OTHERS = "#D9D9D9"
 SUFFIXES = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 100
 PANEL = 3.3
-LETTERS_OF_TWO_COLUMNS = 28  # of the longest name in a legend 5.2 inches wide
 """Inches."""
+LETTERS_OF_TWO_COLUMNS = 28
+"""The longest name for which a legend of two columns fits above :func:`draw_noise`'s axes."""
 
 
 def draw_frames(
