@@ -29,7 +29,7 @@ def load(path: str | Path) -> Any:
         DataError: the file is missing, cut off, no checkpoint, of a model that is unknown here, or lacks
             tensors of it.
     """
-    from av_ssl.models.loading import load as load_model
+    from av_ssl.checkpoints.loading import load as load_model
 
     return load_model(path)
 
@@ -58,7 +58,7 @@ def features(
     Raises:
         DataError: the model cannot be loaded or lacks a layer; a file is missing or cannot be read.
     """
-    from av_ssl.analysis.layer_source import clip_features
+    from av_ssl.inference import clip_features
 
     return clip_features(
         Path(checkpoint),

@@ -22,16 +22,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from av_ssl.data.manifest import Clip
+from av_ssl.inference import EncoderFeatures, LayeredEncoder
+from av_ssl.layout import Clip
 from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video
-from av_ssl.models.av_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
-from av_ssl.models.layered_encoder import LayeredEncoder
-from av_ssl.targets.codebook import Codebook
-from av_ssl.targets.encoder_features import EncoderFeatures
-from av_ssl.targets.feature_shards import one_thread
-from av_ssl.targets.frame_features import FrameFeatures, MfccFeatures
-from av_ssl.targets.kmeans import fit_kmeans
+from av_ssl.methods.fused_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
+from av_ssl.targets.clusters import Codebook, fit_kmeans
+from av_ssl.targets.feature_shards import FrameFeatures, one_thread
+from av_ssl.targets.mfcc import MfccFeatures
 
 FRAMES = 75  # of a clip, 3 s
 Result = TypeVar("Result")

@@ -26,10 +26,10 @@ import numpy as np
 
 from av_ssl.media.alignment import crop_transforms, warp
 from av_ssl.media.audio import read_audio
-from av_ssl.media.backends import OpenCVBackend, make_backend, thinned
-from av_ssl.media.crop_settings import CropSettings
-from av_ssl.media.cropping import crop_clip
+from av_ssl.media.crop_settings import CropSettings, make_backend
+from av_ssl.media.crops import crop_clip
 from av_ssl.media.face_mesh import FaceMesh
+from av_ssl.media.faces import OpenCVBackend, thinned
 from av_ssl.media.tracking import FaceTracker
 from av_ssl.media.video import FPS, VideoReader, write_video
 

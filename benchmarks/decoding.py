@@ -24,10 +24,9 @@ from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
-from av_ssl.decoding.ctc import CTCBeamSearch
-from av_ssl.decoding.joint import JointBeamSearch
-from av_ssl.decoding.joint_score import SearchConfig
-from av_ssl.models.hybrid import HybridConfig, HybridModel
+from av_ssl.recognition.ctc import CTCBeamSearch
+from av_ssl.recognition.heads import HybridConfig, HybridModel
+from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 
 FRAME_RATE = 25
 FRAMES_A_TOKEN = 5

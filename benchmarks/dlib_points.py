@@ -12,7 +12,7 @@ from pathlib import Path
 import dlib
 import numpy as np
 
-from av_ssl.media.layouts import IBUG, MESH
+from av_ssl.media.alignment import IBUG, MESH
 
 POINTS = 68
 

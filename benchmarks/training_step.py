@@ -25,10 +25,8 @@ from omegaconf import OmegaConf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
-from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig
-from av_ssl.media.files import write_atomically
-from av_ssl.models.av2vec import AV2vecModel
-from av_ssl.models.av2vec_config import AV2vecConfig
+from av_ssl.io import write_atomically
+from av_ssl.methods.av2vec import AV2vecConfig, AV2vecCriterion, AV2vecCriterionConfig, AV2vecModel
 
 SIZES = {
     "tiny": {"encoder_layers": 2, "encoder_embed_dim": 64, "encoder_ffn_embed_dim": 128,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from av_ssl import cluster as cluster_module
-from av_ssl.cluster import ClusterOptions, ShardsFailedError, run_shards
+from av_ssl import jobs as cluster_module
 from av_ssl.errors import DataError
+from av_ssl.jobs import ClusterOptions, ShardsFailedError, run_shards
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.analysis.feature_folder import FeatureFolder, Floats
+from av_ssl.analysis.features import FeatureFolder, Floats
 from av_ssl.errors import DataError
 
 Matrix = NDArray[np.float64]

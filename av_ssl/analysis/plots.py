@@ -1,4 +1,8 @@
-"""Pictures: frames of layers, similarities of layers, error rates in noise.
+"""Features in two dimensions, for the eye: PCA, t-SNE (van der Maaten and Hinton, 2008) or UMAP.
+
+Word error rates and the noise that they were measured in: from results of fairseq-generate, or a table.
+
+Pictures: frames of layers, similarities of layers, error rates in noise.
 
 Drawn without a screen (Agg); the suffix of the file says which kind it becomes (.png, .svg, .pdf).  Colours
 are those of Okabe and Ito (2008), which the colour-blind can tell apart, the yellow darkened; other markers
@@ -7,22 +11,195 @@ where there are more classes than colours.
 
 from __future__ import annotations
 
+import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
+import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from sklearn.manifold import TSNE
 
-from av_ssl.analysis.feature_folder import Floats
+from av_ssl.analysis.features import Floats
+from av_ssl.data.noise import parse_snr
 from av_ssl.errors import DataError
-from av_ssl.media.files import write_atomically
+from av_ssl.io import write_atomically
+
+METHODS = ("tsne", "pca", "umap")
+PRINCIPAL_COMPONENTS = 50
+"""That t-SNE and UMAP are given: the rest is mostly noise, and costs time."""
+
+
+def project(x: Floats, method: str, seed: int = 0) -> NDArray[np.float32]:
+    """Points `[N, 2]` of features `[N, C]`, whose channels are standardised first.
+
+    Distances between far points, and the axes, mean nothing for `tsne` and `umap`.
+
+    Raises DataError when there are fewer than four points, or the package of the method is not installed.
+    """
+    if len(x) < 4:
+        raise DataError(f"{len(x)} frames are too few to be laid out; take at least 4")
+    centred = np.asarray(x, np.float64) - np.mean(x, axis=0, dtype=np.float64)
+    deviation = centred.std(axis=0)
+    scaled = centred / np.where(deviation > 0, deviation, 1.0)
+    components = principal_components(scaled, 2 if method == "pca" else PRINCIPAL_COMPONENTS)
+    if method == "pca":
+        return components.astype(np.float32)
+    if method == "tsne":
+        perplexity = min(30.0, (len(x) - 1) / 3)
+        layout = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
+        return np.asarray(layout.fit_transform(components), np.float32)
+    if method != "umap":
+        raise DataError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+    try:
+        from umap import UMAP
+    except ModuleNotFoundError as error:
+        if error.name != "umap":
+            raise
+        raise DataError(
+            "--method umap: umap is not installed; pip install umap-learn, or take tsne"
+        ) from error
+    return np.asarray(UMAP(random_state=seed).fit_transform(components), np.float32)
+
+
+def principal_components(x: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Scores `[N, count]` (at most C) of centred features `[N, C]`; signs are fixed by the largest weight."""
+    values, vectors = np.linalg.eigh(x.T @ x)
+    vectors = vectors[:, np.argsort(values)[::-1][:count]]
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+    return np.asarray(x @ (vectors * np.sign(largest)))
+
+
+CLEAN = math.inf
+"""The signal-to-noise ratio of clips without noise."""
+COLUMNS = ("method", "snr", "wer")
+OPTIONS = re.compile(r"options-(.+)\.yaml")
+
+
+@dataclass(frozen=True)
+class NoiseResult:
+    """One measurement: signal-to-noise ratio in dB (`CLEAN`: none), word error rate in percent."""
+
+    method: str
+    snr: float
+    rate: float
+
+
+def read_results(folder: Path, method: str | None = None) -> list[NoiseResult]:
+    """What `fairseq-generate --results-path` left in a folder: one result for each subset.
+
+    Args:
+        folder: with `options-{subset}.yaml` and `generate-{subset}.txt`.
+        method: its name; None: that of the checkpoint's folder.
+
+    Raises DataError when a file is missing, noise was in a part of the clips only or of no single SNR, or
+    there is no word error rate.
+    """
+    found = sorted(path for path in folder.glob("options-*.yaml") if OPTIONS.fullmatch(path.name))
+    if not found:
+        raise DataError(
+            f"{folder}: has no options-{{subset}}.yaml; decode again with --task av_recognition, --scoring "
+            "wer and --results-path, or write a table"
+        )
+    results = []
+    for path in found:
+        options = _read_yaml(path)
+        try:
+            task, checkpoint = options["task"], Path(options["common_eval"]["path"])
+            snr = _snr(path, float(task["noise_prob"]), task["noise_snr"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: lacks {error}; it was not written by this package") from error
+        subset = path.name.removeprefix("options-").removesuffix(".yaml")
+        rate = word_error_rate(folder / f"generate-{subset}.txt")
+        results.append(NoiseResult(method or checkpoint.parent.name, snr, rate))
+    return results
+
+
+def word_error_rate(path: Path) -> float:
+    """In percent, out of the file that `fairseq-generate --scoring wer` writes.
+
+    Raises DataError when it is missing, or holds no word error rate.
+    """
+    try:
+        found = re.findall(r"WER: ([0-9.]+)", path.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); decode again") from error
+    if not found:
+        raise DataError(f"{path}: holds no word error rate; decode again with --scoring wer")
+    return float(found[-1])
+
+
+def read_table(path: Path) -> list[NoiseResult]:
+    """Rows of a table, columns `method`, `snr` in dB or `clean`, `wer` in percent, separated by tabs or
+    commas.
+
+    Raises DataError, which names the line, when it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    rows = list(csv.reader(text.splitlines(), delimiter="\t" if "\t" in text else ","))
+    heads = [cell.strip() for cell in rows[0]] if rows else []
+    missing = [column for column in COLUMNS if column not in heads]
+    if missing:
+        raise DataError(
+            f"{path}, line 1: needed are the columns {', '.join(COLUMNS)}; {missing[0]} is missing"
+        )
+    results = []
+    for number, row in enumerate(rows[1:], start=2):
+        cells = dict(zip(heads, (cell.strip() for cell in row), strict=False))
+        if not any(cells.values()):
+            continue
+        try:
+            snr = CLEAN if cells["snr"] == "clean" else float(cells["snr"])
+            results.append(NoiseResult(cells["method"], snr, float(cells["wer"])))
+        except (KeyError, ValueError):
+            raise DataError(
+                f"{path}, line {number}: needed are a method, its SNR in dB or `clean`, and its word error "
+                "rate in percent"
+            ) from None
+    return results
+
+
+def by_method(results: Sequence[NoiseResult]) -> dict[str, dict[float, list[float]]]:
+    """Rates by method and SNR, rising; several of one, as with several seeds, stand together."""
+    methods: dict[str, dict[float, list[float]]] = {}
+    for result in results:
+        methods.setdefault(result.method, {}).setdefault(result.snr, []).append(result.rate)
+    return {method: dict(sorted(rates.items())) for method, rates in methods.items()}
+
+
+def _snr(path: Path, probability: float, snr: Any) -> float:
+    if probability == 0:
+        return CLEAN
+    value = parse_snr(snr)
+    if probability < 1 or isinstance(value, tuple):
+        raise DataError(
+            f"{path}: noise was in {probability:.0%} of the clips, at {snr} dB; decode with --noise-prob 1 "
+            "and one --noise-snr"
+        )
+    return value
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(options, dict):
+        raise DataError(f"{path}: holds no options")
+    return options
+
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A800")
 MARKERS = ("o", "^", "s", "X", "D")

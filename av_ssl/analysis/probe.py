@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from av_ssl.analysis.feature_folder import Floats
+from av_ssl.analysis.features import Floats
 from av_ssl.errors import DataError
 
 INVERSE_REGULARISATION = 0.1

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from av_ssl.checkpoints.average import average_checkpoints, last_checkpoints
+from av_ssl.checkpoints.files import write_stored
 from av_ssl.cli.arguments import positive
 from av_ssl.errors import DataError
-from av_ssl.models.average import average_checkpoints, last_checkpoints
-from av_ssl.models.model_files import write_stored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

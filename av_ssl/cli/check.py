@@ -7,28 +7,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from av_ssl.cli.arguments import available_cores, positive
-from av_ssl.cli.data_folder import MODEL, fold_folders, labelled_folders
-from av_ssl.cli.list_files import LABELS, SPEAKER
-from av_ssl.cli.progress import ProgressBar
-from av_ssl.compat import prepare
-from av_ssl.errors import DataError
-from av_ssl.media.worker_pool import Crash, run_isolated
-
-prepare()  # before fairseq is imported
-
-from av_ssl.data.check_lists import (  # noqa: E402
+from av_ssl.cli.arguments import (
+    LABELS,
+    MODEL,
+    SPEAKER,
+    available_cores,
+    fold_folders,
+    labelled_folders,
+    positive,
+)
+from av_ssl.data.check import (
+    MediaCheck,
     check_class_labels,
+    check_clip,
     check_frame_labels,
     check_manifest,
+    check_noise,
     check_noise_list,
     check_splits_apart,
     check_transcripts,
 )
-from av_ssl.data.check_media import MediaCheck, check_clip, check_noise  # noqa: E402
-from av_ssl.data.class_labels import ClassList  # noqa: E402
-from av_ssl.data.manifest import Clip  # noqa: E402
-from av_ssl.data.text import TextEncoder  # noqa: E402
+from av_ssl.data.classes import ClassList
+from av_ssl.data.text import TextEncoder
+from av_ssl.errors import DataError
+from av_ssl.io import ProgressBar
+from av_ssl.jobs import Crash, run_isolated
+from av_ssl.layout import Clip
 
 NOT_MANIFESTS = frozenset({"clips"})  # lists that are called .tsv, too
 SHORTEST, LONGEST = 5, 500  # frames: what training keeps unless told otherwise

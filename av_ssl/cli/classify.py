@@ -8,23 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.cli.progress import ProgressBar
-from av_ssl.cli.scoring_options import add_scoring_arguments, noise_of
-from av_ssl.compat import prepare
+from av_ssl.classification.criterion import class_scores, confusion_matrix, confusion_table, score_line
+from av_ssl.classification.verification import ClipRunner, load_classifier
+from av_ssl.cli.arguments import add_scoring_arguments, noise_of
+from av_ssl.data.classes import ClassList
 from av_ssl.errors import DataError
-
-prepare()  # before fairseq is imported
-
-from av_ssl.data.class_labels import ClassList  # noqa: E402
-from av_ssl.data.manifest import Clip, read_manifest  # noqa: E402
-from av_ssl.evaluation.classification import (  # noqa: E402
-    class_scores,
-    confusion_matrix,
-    confusion_table,
-    score_line,
-)
-from av_ssl.evaluation.clips import ClipRunner, load_classifier  # noqa: E402
-from av_ssl.media.files import write_atomically  # noqa: E402
+from av_ssl.io import ProgressBar, write_atomically
+from av_ssl.layout import Clip, read_manifest
 
 LARGEST_TABLE = 40
 """Classes of which the confusion matrix is printed."""

@@ -6,9 +6,9 @@ import argparse
 import logging
 from pathlib import Path
 
+from av_ssl.checkpoints.files import read_stored, write_stored
 from av_ssl.errors import DataError
-from av_ssl.models.convert import as_av_hubert
-from av_ssl.models.model_files import read_stored, write_stored
+from av_ssl.export import as_av_hubert
 
 FORMS = "FILE.pt (fairseq) or FILE.safetensors (with FILE.json beside it)"
 

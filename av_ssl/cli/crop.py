@@ -1,22 +1,82 @@
-"""`av-ssl crop IN OUT`: every video below IN to a mouth crop and a wav in OUT."""
+"""Cropping on a cluster: many runs of `crop_folder` on one output folder, each with a share of the clips.
+
+The runs know of each other through the journal of the folder, so the same command goes on after a kill, and
+nobody has to number anything.
+
+`av-ssl crop IN OUT`: every video below IN to a mouth crop and a wav in OUT.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from av_ssl.cli.arguments import available_cores, positive
-from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
-from av_ssl.cli.corpus_options import add_corpus_arguments, chosen_clips
-from av_ssl.cli.crop_shards import crop_on_cluster
-from av_ssl.cli.progress import ProgressBar
+from av_ssl.cli.arguments import (
+    add_cluster_arguments,
+    add_corpus_arguments,
+    available_cores,
+    chosen_clips,
+    cluster_options,
+    positive,
+)
 from av_ssl.corpora import CORPORA
 from av_ssl.errors import DataError
+from av_ssl.io import ProgressBar
+from av_ssl.jobs import ClusterOptions, run_shards
 from av_ssl.media.alignment import REGIONS
-from av_ssl.media.crop_folder import crop_folder
+from av_ssl.media.corpus import ClipSource
+from av_ssl.media.crop_folder import FolderResult, crop_folder
 from av_ssl.media.crop_report import write_report
 from av_ssl.media.crop_settings import BACKENDS, OPENCV, CropSettings
+
+CLIPS_A_SHARD = 2000  # a few hours for a core; small enough that machines finish together
+
+
+@dataclass(frozen=True)
+class CropShard:
+    """A share of the clips, for `processes` processes of one job."""
+
+    sources: dict[str, ClipSource]
+    out: Path
+    settings: CropSettings
+    processes: int
+
+
+def crop_on_cluster(
+    sources: Mapping[str, ClipSource],
+    out: Path,
+    settings: CropSettings,
+    cluster: ClusterOptions,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FolderResult:
+    """As `crop_folder`, by jobs of `cluster`; `progress(done, total)` counts shards.
+
+    Raises ShardsFailedError when jobs have failed; what they finished is kept.
+    """
+    shards = divide(sources, out, settings, cluster)
+    run_shards(crop_shard, shards, cluster, out / "logs", progress)
+    # All is done: this finds every result in the journal.
+    return crop_folder(sources, out, settings)
+
+
+def divide(
+    sources: Mapping[str, ClipSource], out: Path, settings: CropSettings, cluster: ClusterOptions
+) -> list[CropShard]:
+    """Shards of at most 2000 clips, at least as many as there are jobs at a time while clips last."""
+    names = sorted(sources)
+    count = max(-(-len(names) // CLIPS_A_SHARD), min(cluster.workers, len(names)))
+    # Every count-th clip: a corpus is sorted by speaker or film, whose clips take equally long.
+    shares = ({name: sources[name].absolute() for name in names[start::count]} for start in range(count))
+    return [CropShard(share, out.absolute(), settings, cluster.cpus) for share in shares]
+
+
+def crop_shard(shard: CropShard) -> int:
+    """Work of one job; returns how many clips came out."""
+    folder = crop_folder(shard.sources, shard.out, shard.settings, shard.processes)
+    return sum(result.ok for result in folder.results.values())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_ssl.analysis.feature_maker import FORMATS, FeatureMaker, FeaturePlan
-from av_ssl.analysis.layer_source import LayerSource
-from av_ssl.cli.arguments import add_shard_arguments, positive
-from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
+from av_ssl.analysis.features import FORMATS, FeatureMaker, FeaturePlan
+from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, cluster_options, positive
 from av_ssl.cli.targets import show_stage
+from av_ssl.inference import LayerSource
 
 NAMED = 5  # clips in a message
 

@@ -14,14 +14,21 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from av_ssl.cli.arguments import positive, share_or_number
-from av_ssl.cli.corpus_options import add_corpus_arguments, chosen_clips
-from av_ssl.cli.data_folder import SPLITS, fold_folder, labelled_folder
-from av_ssl.cli.list_files import SPEAKER, Entry, write_lists, write_subset
+from av_ssl.cli.arguments import (
+    SPEAKER,
+    SPLITS,
+    Entry,
+    add_corpus_arguments,
+    chosen_clips,
+    fold_folder,
+    labelled_folder,
+    positive,
+    share_or_number,
+    write_lists,
+    write_subset,
+)
 from av_ssl.corpora import CORPORA, CorpusClip
-from av_ssl.corpora.corpus import Draw, Fold
-from av_ssl.corpora.id_list import read_ids, require_known
-from av_ssl.corpora.splits import assign_splits, capped
+from av_ssl.corpora.corpus import Draw, Fold, assign_splits, capped, read_ids, require_known
 from av_ssl.errors import DataError
 from av_ssl.media.audio import SAMPLES_PER_FRAME, plain_wav_length
 from av_ssl.media.crop_report import read_clips

@@ -13,16 +13,21 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from av_ssl.cli.arguments import available_cores, positive
-from av_ssl.cli.data_folder import SPLITS
-from av_ssl.cli.progress import ProgressBar
+from av_ssl.cli.arguments import SPLITS, available_cores, positive
 from av_ssl.corpora.musan import MUSIC, NOISE, SPEECH, find_recordings
 from av_ssl.errors import DataError
+from av_ssl.io import ProgressBar, write_atomically
 from av_ssl.media.audio import SAMPLE_RATE
-from av_ssl.media.babble import Speakers, part_of_each_split, split_speakers
-from av_ssl.media.files import write_atomically
-from av_ssl.media.noise_files import Cutting, NoiseJob, babble_jobs, make_all
-from av_ssl.media.speech_noise import speech_jobs
+from av_ssl.media.noise_files import (
+    Cutting,
+    NoiseJob,
+    Speakers,
+    babble_jobs,
+    make_all,
+    part_of_each_split,
+    speech_jobs,
+    split_speakers,
+)
 
 PIECE, SHORTEST = 10.0, 3.0  # seconds of a piece of music or noise
 TENTH = 10  # validation and test lists are a tenth of the whole each

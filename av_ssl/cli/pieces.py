@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_ssl.cli.data_folder import DICTIONARY, MODEL
-from av_ssl.compat import prepare
+from av_ssl.cli.arguments import DICTIONARY, MODEL
 from av_ssl.errors import DataError
-from av_ssl.media.files import atomic_file
+from av_ssl.io import atomic_file
 
 TOLERATED_UNKNOWN = 0.1
 
@@ -28,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert line by line; texts larger than memory are fine."""
-    prepare()
     from av_ssl.data.text import TextEncoder
 
     encoder = TextEncoder.load(args.data / DICTIONARY, args.tokenizer or args.data / MODEL)

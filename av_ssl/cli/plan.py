@@ -7,21 +7,19 @@ import random
 from pathlib import Path
 from typing import Any
 
-from av_ssl.cli.step_speed import Speed
-from av_ssl.compat import prepare
-from av_ssl.errors import DataError
-
-prepare()  # before fairseq is imported
-
-from av_ssl.cli.recipe import build_on_no_device, read_recipe  # noqa: E402
-from av_ssl.cli.recipe_cost import (  # noqa: E402
+from av_ssl.analysis.plan import (
     Epoch,
+    Speed,
+    StepCost,
+    build_on_no_device,
     checkpoint_bytes,
     checkpoints_kept,
     memory,
+    read_recipe,
+    step_cost,
 )
-from av_ssl.cli.step_cost import StepCost, step_cost  # noqa: E402
-from av_ssl.data.manifest import Clip  # noqa: E402
+from av_ssl.errors import DataError
+from av_ssl.layout import Clip
 
 FRAME_RATE = 25
 SAMPLED_FILES = 200

@@ -13,13 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
-from av_ssl.analysis.alignments import read_visemes
+from av_ssl.analysis.alignments import labelled_frames, read_visemes, shared_clips
 from av_ssl.analysis.cka import cka_matrix, shared_frames
-from av_ssl.analysis.feature_folder import FeatureFolder
-from av_ssl.analysis.labelled_frames import labelled_frames, shared_clips
-from av_ssl.analysis.noise_results import NoiseResult, by_method, read_results, read_table
-from av_ssl.analysis.plots import COLOURS, check_suffix, draw_frames, draw_noise, draw_similarity, save
-from av_ssl.analysis.projection import METHODS, project
+from av_ssl.analysis.features import FeatureFolder
+from av_ssl.analysis.plots import (
+    COLOURS,
+    METHODS,
+    NoiseResult,
+    by_method,
+    check_suffix,
+    draw_frames,
+    draw_noise,
+    draw_similarity,
+    project,
+    read_results,
+    read_table,
+    save,
+)
 from av_ssl.cli.arguments import positive
 from av_ssl.cli.probe import add_label_arguments, titles
 from av_ssl.errors import DataError

@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_ssl.analysis.alignments import read_visemes
-from av_ssl.analysis.feature_folder import FeatureFolder
-from av_ssl.analysis.labelled_frames import labelled_frames, shared_clips
+from av_ssl.analysis.alignments import labelled_frames, read_visemes, shared_clips
+from av_ssl.analysis.features import FeatureFolder
 from av_ssl.analysis.probe import ProbeScore, probe
 from av_ssl.cli.arguments import positive
-from av_ssl.cli.progress import ProgressBar
+from av_ssl.io import ProgressBar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

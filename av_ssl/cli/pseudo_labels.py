@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from av_ssl.cli.arguments import positive
-from av_ssl.compat import prepare
-
-prepare()  # before fairseq is imported
-
-from av_ssl.data.labels import LabelFile  # noqa: E402
-from av_ssl.data.manifest import Clip, read_manifest  # noqa: E402
-from av_ssl.targets.kept_settings import digest  # noqa: E402
-from av_ssl.transcription.hypotheses import read_hypotheses  # noqa: E402
-from av_ssl.transcription.pseudo_labels import Rules, by_id, choose  # noqa: E402
-from av_ssl.transcription.pseudo_report import report  # noqa: E402
-from av_ssl.transcription.training_folder import LabelledFolder, TrainingFolder, training_files  # noqa: E402
+from av_ssl.data.labels import LabelFile
+from av_ssl.io import digest
+from av_ssl.layout import Clip, read_manifest
+from av_ssl.transcription.hypotheses import read_hypotheses
+from av_ssl.transcription.pseudo_labels import (
+    LabelledFolder,
+    Rules,
+    TrainingFolder,
+    by_id,
+    choose,
+    report,
+    training_files,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

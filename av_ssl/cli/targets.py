@@ -15,14 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from av_ssl.cli.arguments import add_shard_arguments, positive
-from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
-from av_ssl.cli.progress import ProgressBar
+from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, cluster_options, positive
 from av_ssl.errors import DataError
-from av_ssl.targets.cluster_labels import TargetMaker
-from av_ssl.targets.frame_features import FeatureSpec
-from av_ssl.targets.stages import Progress
-from av_ssl.targets.target_plan import TargetPlan
+from av_ssl.inference import FeatureSpec
+from av_ssl.io import ProgressBar
+from av_ssl.jobs import Progress
+from av_ssl.targets.cluster_labels import TargetMaker, TargetPlan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

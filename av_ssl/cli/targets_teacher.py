@@ -9,15 +9,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_ssl.cli.arguments import add_shard_arguments, positive
-from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
+from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, cluster_options, positive
 from av_ssl.cli.targets import show_stage
-from av_ssl.cluster import ClusterOptions
-from av_ssl.data.manifest import Clip
-from av_ssl.targets.teacher_dump import TeacherMaker, TeacherPlan
-from av_ssl.targets.teacher_estimate import estimate, hours_of_work
-from av_ssl.targets.teacher_features import TeacherSource
-from av_ssl.targets.teacher_spec import COMBINATIONS, NORMS, TeacherSpec
+from av_ssl.jobs import ClusterOptions
+from av_ssl.layout import Clip
+from av_ssl.targets.speech_teacher import COMBINATIONS, NORMS, TeacherSpec
+from av_ssl.targets.teacher_dump import TeacherMaker, TeacherPlan, TeacherSource, estimate, hours_of_work
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 

@@ -13,24 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from av_ssl.cli.arguments import available_cores, positive
-from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
-from av_ssl.cli.progress import ProgressBar
-from av_ssl.compat import prepare
-from av_ssl.corpora.splits import SPLITS
+from av_ssl.cli.arguments import add_cluster_arguments, available_cores, cluster_options, positive
+from av_ssl.corpora.corpus import SPLITS
 from av_ssl.errors import DataError
-
-prepare()  # before fairseq is imported
-
-from av_ssl.data.reading import FRAME_RATE  # noqa: E402
-from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions, torch_device  # noqa: E402
-from av_ssl.transcription.transcript_maker import (  # noqa: E402
+from av_ssl.io import ProgressBar
+from av_ssl.layout import FRAME_RATE
+from av_ssl.transcription.transcribe import (
+    Lengths,
     Progress,
+    RecogniserSpec,
+    SearchOptions,
     TranscriptPlan,
     Transcripts,
+    torch_device,
     transcribe,
 )
-from av_ssl.transcription.transcript_shards import Lengths  # noqa: E402
 
 NAMED = 5  # clips in a message
 

@@ -12,16 +12,12 @@ from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
+from av_ssl.classification.verification import key_parts, utterance_key
 from av_ssl.cli.arguments import at_least_two
-from av_ssl.compat import prepare
+from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
-
-prepare()  # before fairseq is imported
-
-from av_ssl.data.labels import LabelFile  # noqa: E402
-from av_ssl.data.manifest import read_manifest  # noqa: E402
-from av_ssl.evaluation.trials import key_parts, utterance_key  # noqa: E402
-from av_ssl.media.files import write_atomically  # noqa: E402
+from av_ssl.io import write_atomically
+from av_ssl.layout import read_manifest
 
 Pair = tuple[str, str]
 

@@ -11,24 +11,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.cli.arguments import at_least_two
-from av_ssl.cli.progress import ProgressBar
-from av_ssl.cli.scoring_options import add_scoring_arguments, noise_of
-from av_ssl.compat import prepare
+from av_ssl.classification.classifier import EMBEDDING_LAYERS
+from av_ssl.classification.verification import (
+    ClipRunner,
+    EmbeddingCache,
+    TrialList,
+    adaptive_s_norm,
+    cosine_scores,
+    key_parts,
+    load_classifier,
+    read_trials,
+    state,
+    trial_report,
+    utterance_key,
+)
+from av_ssl.cli.arguments import add_scoring_arguments, at_least_two, noise_of
+from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
-
-prepare()  # before fairseq is imported
-
-from av_ssl.data.labels import LabelFile  # noqa: E402
-from av_ssl.data.manifest import Clip, read_manifest  # noqa: E402
-from av_ssl.evaluation.clips import ClipRunner, load_classifier  # noqa: E402
-from av_ssl.evaluation.embedding_cache import EmbeddingCache, state  # noqa: E402
-from av_ssl.evaluation.score_norm import adaptive_s_norm, cosine_scores  # noqa: E402
-from av_ssl.evaluation.trials import TrialList, key_parts, read_trials, utterance_key  # noqa: E402
-from av_ssl.evaluation.verification import trial_report  # noqa: E402
-from av_ssl.media.files import write_atomically  # noqa: E402
-from av_ssl.models.classifier import EMBEDDING_LAYERS  # noqa: E402
-from av_ssl.targets.kept_settings import digest  # noqa: E402
+from av_ssl.io import ProgressBar, digest, write_atomically
+from av_ssl.layout import Clip, read_manifest
 
 SHOWN = 3
 

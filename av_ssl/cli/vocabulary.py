@@ -12,10 +12,9 @@ from pathlib import Path
 
 import sentencepiece
 
-from av_ssl.cli.arguments import positive
-from av_ssl.cli.data_folder import DICTIONARY, MODEL, PIECES, labelled_folders
+from av_ssl.cli.arguments import DICTIONARY, MODEL, PIECES, labelled_folders, positive
 from av_ssl.errors import DataError
-from av_ssl.media.files import write_atomically
+from av_ssl.io import write_atomically
 
 SPECIAL = 4  # <s>, <pad>, </s>, <unk>
 

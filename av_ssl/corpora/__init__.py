@@ -9,11 +9,9 @@ from av_ssl.corpora.crema_d import CremaD
 from av_ssl.corpora.folder import Folder
 from av_ssl.corpora.grid import Grid
 from av_ssl.corpora.iemocap import Iemocap
-from av_ssl.corpora.lrs2 import Lrs2
-from av_ssl.corpora.lrs3 import Lrs3
+from av_ssl.corpora.lrs import Lrs2, Lrs3
 from av_ssl.corpora.ravdess import Ravdess
-from av_ssl.corpora.voxceleb1 import VoxCeleb1
-from av_ssl.corpora.voxceleb2 import VoxCeleb2
+from av_ssl.corpora.voxceleb import VoxCeleb1, VoxCeleb2
 from av_ssl.errors import DataError
 
 FOLDER = Folder.name

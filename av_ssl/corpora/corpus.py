@@ -1,9 +1,15 @@
-"""What every corpus driver says about its clips, and the checks that all of them share."""
+"""What every corpus driver says about its clips, and the checks that all of them share.
+
+Lists of clip ids in text files, one a line.
+
+Which clips are for training, validation and test.
+"""
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -116,3 +122,107 @@ def rotating_folds(prefix: str, parts: Sequence[Iterable[str]]) -> dict[str, Fol
         f"{prefix}-{number}": Fold(test, sets[number % len(sets)])
         for number, test in enumerate(sets, start=1)
     }
+
+
+def read_ids(path: Path, corpus: Corpus) -> dict[str, int]:
+    """Line number of every id; the corpus says how a line is written.
+
+    Raises DataError when the file is missing, empty or not UTF-8, or when an id comes twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); it must list clip ids") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); convert it") from error
+    ids: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name = corpus.clip_id(line)
+        if name in ids:
+            raise DataError(
+                f"{path}, line {number}: {name} is also on line {ids[name]}; remove one of the two"
+            )
+        ids[name] = number
+    if not ids:
+        raise DataError(f"{path}: lists no clip; write one id a line, e.g. as in clips.tsv")
+    return ids
+
+
+def require_known(path: Path, ids: dict[str, int], clips: Container[str]) -> None:
+    """Raise DataError, naming the line, for the first id that is no clip of the corpus."""
+    for name, number in ids.items():
+        if name not in clips:
+            raise DataError(
+                f"{path}, line {number}: the corpus has no clip {name}; correct or remove the line"
+            )
+
+
+SPLITS = ("train", "valid", "test")
+SEVERAL = 3  # clips or speakers from which on a share above 0 gives at least one
+LARGEST_SHARE = 0.1  # of a small corpus that a default number of validation clips may take
+
+
+def assign_splits(
+    clips: Mapping[str, CorpusClip], draw: Draw, seed: int, valid_ids: Collection[str] | None = None
+) -> dict[str, list[str]]:
+    """Ids of each split, sorted.
+
+    Where the corpus decides, it is followed. Of the other clips (or their speakers) `draw.valid` and
+    `draw.test` are drawn at random by `seed`, each unless the corpus has a split of that name; what is left
+    is for training. With `valid_ids` just these are for validation. Raises DataError when nothing is left to
+    train on.
+    """
+    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
+    undecided = []
+    for name in sorted(clips):
+        split = clips[name].split
+        if valid_ids is not None and name in valid_ids:
+            splits["valid"].append(name)
+        elif split is None:
+            undecided.append(name)
+        else:
+            splits[split].append(name)
+    units = _units(undecided, clips, draw.by_speaker)
+    order = sorted(units)
+    random.Random(seed).shuffle(order)
+    for split, wanted in (("valid", draw.valid), ("test", draw.test)):
+        if splits[split] or (split == "valid" and valid_ids is not None):
+            continue
+        count = _count(wanted, len(units))
+        splits[split] = sorted(name for unit in order[:count] for name in units[unit])
+        order = order[count:]
+    splits["train"] = sorted([*splits["train"], *(name for unit in order for name in units[unit])])
+    if not splits["train"]:
+        raise DataError(
+            f"no clip is left for training: {len(splits['valid'])} are for validation, "
+            f"{len(splits['test'])} for test; add clips or lower --valid and --test"
+        )
+    return splits
+
+
+def capped(draw: Draw, clips: Mapping[str, CorpusClip]) -> Draw:
+    """`draw` with at most a tenth of the undecided clips for validation, as only a part may be at hand."""
+    if draw.valid < 1:
+        return draw
+    undecided = [name for name, clip in clips.items() if clip.split is None]
+    most = int(LARGEST_SHARE * len(_units(undecided, clips, draw.by_speaker)))
+    return Draw(min(draw.valid, max(1, most)), draw.test, draw.by_speaker)
+
+
+def _units(names: Sequence[str], clips: Mapping[str, CorpusClip], by_speaker: bool) -> dict[str, list[str]]:
+    """What is drawn: single clips, or speakers with their clips."""
+    units: dict[str, list[str]] = {}
+    for name in names:
+        units.setdefault(clips[name].speaker if by_speaker else name, []).append(name)
+    return units
+
+
+def _count(wanted: float, units: int) -> int:
+    if not wanted:
+        return 0
+    if wanted >= 1:
+        return int(wanted)
+    count = round(wanted * units)
+    return max(1, count) if units >= SEVERAL else count

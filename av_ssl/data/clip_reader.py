@@ -1,24 +1,99 @@
-"""What the model gets of a clip: its files, cut, distorted and brought to 25 frames a second."""
+"""Cropping and flipping pictures, by slicing: frames stay uint8 and are copied once, into the batch.
+
+Time masking: while a recogniser is trained, short stretches of a clip are silent or grey.
+
+As in SpecAugment (Park et al., 2019), but longer clips have more masks.  RAVEn fine-tunes so (Haliassos et
+al., 2023): audio with masks of up to 0.6 s every 2 s, video of up to 0.4 s every 1 s.
+
+What the model gets of a clip: its files, cut, distorted and brought to 25 frames a second.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.data.augment import CropAndFlip
 from av_ssl.data.collate import AudioFrames, Sample
-from av_ssl.data.features import audio_features
-from av_ssl.data.manifest import Clip
 from av_ssl.data.noise import NoiseMixer
-from av_ssl.data.reading import FRAME_RATE, SAMPLE_RATE, read_crops, read_wave
+from av_ssl.data.reading import audio_features, frame_waveform, read_crops, read_wave
 from av_ssl.data.spans import BoolArray
-from av_ssl.data.time_masking import TimeMask
-from av_ssl.data.waveform import frame_waveform
 from av_ssl.errors import DataError, MediaError
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, Clip
+
+
+class Crop(NamedTuple):
+    """Upper left corner in pixels, and whether left and right are swapped; holds for all frames of a clip."""
+
+    top: int
+    left: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class CropAndFlip:
+    """Cuts squares of `size` pixels: centred, or if `random` anywhere, flipped with `flip_probability`."""
+
+    size: int = 88
+    random: bool = False
+    flip_probability: float = 0.5
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Crop:
+        """Where to cut; raises MediaError when the picture is smaller than the crop."""
+        free_rows, free_columns = height - self.size, width - self.size
+        if min(free_rows, free_columns) < 0:
+            raise MediaError(
+                f"pictures of {width}x{height} pixels are smaller than the crop of {self.size}; "
+                "crop the mouth again at 96x96, or lower task.image_crop_size"
+            )
+        if not self.random:
+            return Crop(round(free_rows / 2), round(free_columns / 2), False)
+        top, left = rng.integers(0, [free_rows + 1, free_columns + 1])
+        return Crop(int(top), int(left), bool(rng.random() < self.flip_probability))
+
+    def apply(self, video: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
+        """A view `[T, size, size]` of `video` `[T, H, W]`; flipped views have a negative stride."""
+        view = video[:, crop.top : crop.top + self.size, crop.left : crop.left + self.size]
+        return view[:, :, ::-1] if crop.flip else view
+
+
+@dataclass(frozen=True)
+class TimeMask:
+    """Masks of one stream: one for every `stride` seconds begun, each shorter than `longest` seconds.
+
+    Raises ValueError when either is not above 0.
+    """
+
+    longest: float
+    stride: float
+
+    def __post_init__(self) -> None:
+        if self.longest <= 0 or self.stride <= 0:
+            raise ValueError(
+                f"a time mask of up to {self.longest} s in every {self.stride} s: both must be above 0; "
+                "0 for the first turns it off (time_mask_audio, time_mask_video)"
+            )
+
+    def draw(self, length: int, rate: int, rng: np.random.Generator) -> BoolArray:
+        """Mask bool `[length]` of a stream of `rate` frames or samples a second, True where masked.
+
+        With W = longest * rate, `ceil(length / (stride * rate))` masks have lengths uniform in 0..W-1 and
+        starts uniform among those at which they end within the clip; one that would cover a whole short clip
+        is left out [ours].
+        """
+        count = -(-length // max(1, round(self.stride * rate)))
+        lengths = rng.integers(0, max(1, round(self.longest * rate)), count)
+        lengths = lengths[lengths < length]
+        starts = rng.integers(0, length - lengths + 1)
+        mask = np.zeros(length, bool)
+        for start, end in zip(starts, starts + lengths, strict=True):
+            mask[start:end] = True
+        return mask
+
 
 AUDIO_INPUTS = ("filterbank", "waveform")
 STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from av_ssl.data.manifest import Clip
-from av_ssl.data.reading import FRAME_RATE
 from av_ssl.data.text import TextEncoder, load_dictionary
 from av_ssl.errors import DataError
+from av_ssl.layout import FRAME_RATE, Clip
 
 logger = logging.getLogger(__name__)
 

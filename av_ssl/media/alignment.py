@@ -1,4 +1,10 @@
-"""From landmarks to crops of constant place, size and turn.
+"""Which of a face's points are what, in the two layouts that landmarks come in.
+
+Right and left are the person's.
+
+The face onto which others are aligned: where crops get their place, size and turn from.
+
+From landmarks to crops of constant place, size and turn.
 
 As in AV-HuBERT's preparation (Shi et al., 2022, appendix): points averaged over about half a second, a
 similarity transform of the points that speech does not move onto a mean face, and a crop around the mouth.
@@ -6,12 +12,112 @@ similarity transform of the points that speech does not move onto a mean face, a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.media.layouts import Floats, layout_of
-from av_ssl.media.mean_face import OWN, MeanFace
+from av_ssl.errors import DataError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Indices of the points that cropping needs."""
+
+    count: int
+    # Outer and inner corner of the right eye, inner and outer corner of the left eye, base of the nose:
+    # speech does not move them.
+    stable: tuple[int, int, int, int, int]
+    lips: tuple[int, ...]  # their mean is the middle of the mouth
+    upper_lip: int  # inner edge, middle
+    lower_lip: int
+
+
+MESH = Layout(
+    count=468,
+    stable=(33, 133, 362, 263, 2),
+    lips=(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185),
+    upper_lip=13,
+    lower_lip=14,
+)
+"""Face Mesh (Kartynnik et al., 2019); the lips are their outer ring."""
+
+IBUG = Layout(
+    count=68,
+    stable=(36, 39, 42, 45, 33),
+    lips=tuple(range(48, 68)),
+    upper_lip=62,
+    lower_lip=66,
+)
+"""The 68 points of iBUG 300-W (Sagonas et al., 2013), which dlib's usual model and AV-HuBERT use."""
+
+LAYOUTS = {layout.count: layout for layout in (MESH, IBUG)}
+
+
+def layout_of(points: Floats) -> Layout:
+    """Layout of `points` `[..., P, D]`, told by P; raises ValueError for another P than 468 or 68."""
+    try:
+        return LAYOUTS[points.shape[-2]]
+    except KeyError:
+        raise ValueError(
+            f"{points.shape[-2]} points a face; known are {', '.join(map(str, LAYOUTS))}"
+        ) from None
+
+
+PUBLISHED_CROP = 96  # pixels of the published mean face's square that a crop of the mouth shows
+PUBLISHED_WINDOW = 12  # frames
+
+
+@dataclass(frozen=True)
+class MeanFace:
+    """Places of a layout's five stable points, and what goes with them.
+
+    points: `[5, 2]`, x right, y down, from the middle between the eyes, in distances between the eyes'
+    centres. mouth_scale: that distance over the side of a mouth crop. window: frames over which landmarks are
+    averaged.
+    """
+
+    points: NDArray[np.float64]
+    mouth_scale: float
+    window: int
+
+
+OWN = MeanFace(
+    points=np.array([[-0.722, -0.0125], [-0.278, 0.0125], [0.278, 0.0125], [0.722, -0.0125], [0.0, 0.758]]),
+    mouth_scale=54 / 96,
+    window=13,
+)
+"""The average mesh of six people, made symmetric; scale and window near to AV-HuBERT's (Shi et al., 2022)."""
+
+
+def load_mean_face(path: Path) -> MeanFace:
+    """AV-HuBERT's own mean face, a `.npy` of 68 points `[68, 2]` in a square of 256 pixels.
+
+    With it crops get the place, size and smoothing that AV-HuBERT's published checkpoints expect (Shi et al.,
+    2022, data preparation): 96 of the 256 pixels around the mouth, landmarks averaged over 12 frames. Raises
+    DataError when the file is something else.
+    """
+    try:
+        points = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read as an array ({error}); give the .npy of the mean face"
+        ) from error
+    if points.shape != (IBUG.count, 2):
+        raise DataError(
+            f"{path}: holds {list(points.shape)} numbers, a mean face is [68, 2] (x, y in pixels)"
+        )
+    stable = points[list(IBUG.stable)].astype(np.float64)
+    right, left = stable[:2].mean(0), stable[2:4].mean(0)
+    distance = float(np.linalg.norm(left - right))
+    if not np.isfinite(points).all() or distance < 1:
+        raise DataError(f"{path}: is no face: its eyes are {distance:.2f} pixels apart")
+    return MeanFace((stable - (right + left) / 2) / distance, distance / PUBLISHED_CROP, PUBLISHED_WINDOW)
+
 
 REGIONS = ("mouth", "face")
 FACE_SCALE = 0.34  # distance of the eyes over the side of a crop of the whole face

@@ -10,8 +10,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from av_ssl.io import write_atomically
 from av_ssl.media.container import MissingStreamError, open_media, start_seconds
-from av_ssl.media.files import write_atomically
 
 SAMPLE_RATE = 16000  # Hz
 SAMPLES_PER_FRAME = 640  # one picture at 25 frames/s

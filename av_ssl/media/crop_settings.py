@@ -1,10 +1,15 @@
-"""What is cut out of every clip of a folder, and how faces are found."""
+"""Crop settings, and the back-end that they choose."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from av_ssl.errors import DataError
 from av_ssl.media.alignment import REGIONS
+from av_ssl.media.faces import Backend, OpenCVBackend, check_installed
+from av_ssl.media.landmark_files import LandmarkFiles
+from av_ssl.media.other_backends import DlibBackend, MediapipeBackend
 
 OPENCV, MEDIAPIPE, DLIB, FILES = "opencv", "mediapipe", "dlib", "files"
 BACKENDS = (OPENCV, MEDIAPIPE, DLIB, FILES)
@@ -37,3 +42,19 @@ class CropSettings:
             raise ValueError(f"stride must be at least 1, not {self.stride}")
         if self.backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend}")
+
+
+def make_backend(settings: CropSettings) -> Backend:
+    """The back-end, ready for clips; raises DataError when it is not installed or lacks a file."""
+    check_installed(settings.backend)
+    if settings.backend == DLIB:
+        if settings.dlib_model is None:
+            raise DataError("--backend dlib: needs --dlib-model FILE, a shape predictor of 68 points (.dat)")
+        return DlibBackend(Path(settings.dlib_model), settings.stride)
+    if settings.backend == MEDIAPIPE:
+        return MediapipeBackend(settings.stride)
+    if settings.backend == FILES:
+        if settings.landmarks is None:
+            raise DataError("--backend files: needs --landmarks DIR, a folder with ID.pkl, ID.npy or ID.npz")
+        return LandmarkFiles(Path(settings.landmarks))
+    return OpenCVBackend(settings.stride)

@@ -1,4 +1,8 @@
-"""Which of several faces is the one that speaks.
+"""How a mouth's opening goes with the loudness of the sound: who speaks, and how far both are apart.
+
+Ours, and only estimates: lips also move without sound, and open before a vowel is heard.
+
+Which of several faces is the one that speaks.
 
 The rule: the face tracked longest wins; among faces tracked at least 80 % as long, the one whose mouth goes
 best with the sound (`synchrony.mouth_follows_sound`).
@@ -11,8 +15,75 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.media.synchrony import mouth_follows_sound
+from av_ssl.media.alignment import Floats, layout_of
 from av_ssl.media.tracking import Track
+
+SMOOTHING = 5  # frames: syllables, not single pictures
+MAX_LEAD = 3  # frames by which lips may move before or after the sound of a speaker
+RESTING = (
+    0.01  # standard deviation of the opening, eye distances: lips at rest 0.002, GRID speakers from 0.014
+)
+MAX_OFFSET = 12  # frames by which the streams of a file are looked for apart, about half a second
+MIN_CORRELATION = 0.35  # below, the offset is chance
+LEAST_ENERGY = 1e-3  # standard deviation of the log energy: below, there is silence
+
+
+def mouth_opening(points: Floats) -> Floats:
+    """Gap between the inner lips `[T]` in distances of the outer eye corners, from landmarks `[T, P, D]`."""
+    layout = layout_of(points)
+    gap = np.linalg.norm(points[:, layout.upper_lip] - points[:, layout.lower_lip], axis=-1)
+    eyes = np.linalg.norm(points[:, layout.stable[0]] - points[:, layout.stable[3]], axis=-1)
+    return gap / np.maximum(eyes, 1e-6)
+
+
+def mouth_follows_sound(track: Track, energy: NDArray[np.float32]) -> float:
+    """Largest correlation, over small time shifts, of mouth opening with the log energy `[T]`.
+
+    It is weighed by how much the mouth moves at all, up to 1: lips that rest correlate by chance, and a mouth
+    that moves widely without the sound, as in chewing, must not win by its size.
+    """
+    if len(energy) <= 2 * MAX_LEAD or energy.std() < LEAST_ENERGY:
+        return 0.0
+    opening, sound = _smooth(mouth_opening(track.interpolated(len(energy)))), _smooth(energy)
+    inner = sound[MAX_LEAD:-MAX_LEAD]
+    shifts = range(2 * MAX_LEAD + 1)
+    best = max(_correlation(opening[shift : shift + len(inner)], inner) for shift in shifts)
+    moves = float(opening.std())
+    return round(best * moves / (moves + RESTING), 6)
+
+
+def audio_delay(points: Floats, energy: NDArray[np.float32]) -> float | None:
+    """Frames (25 Hz) by which the sound comes after the lips; negative where it comes before them.
+
+    The shift, to a tenth of a frame, at which mouth opening and log energy `[T]` correlate best. None where
+    that says nothing: silence, a clip below 1.5 s, a correlation below 0.35, or one that still grows half a
+    second away.
+    """
+    if len(energy) < 3 * MAX_OFFSET or energy.std() < LEAST_ENERGY:
+        return None
+    opening, sound = _smooth(mouth_opening(points)), _smooth(energy)
+    inner = sound[MAX_OFFSET:-MAX_OFFSET]
+    values = np.array(
+        [_correlation(opening[shift : shift + len(inner)], inner) for shift in range(2 * MAX_OFFSET + 1)]
+    )
+    best = int(values.argmax())
+    if values[best] < MIN_CORRELATION or best in (0, len(values) - 1):
+        return None
+    left, middle, right = (float(value) for value in values[best - 1 : best + 2])
+    peak = best + (left - right) / (2 * (left - 2 * middle + right) or -1.0)
+    return round(float(MAX_OFFSET - peak), 1)
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Of two signals `[T]`; 0 where one is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b) / max(float(np.sqrt((a @ a) * (b @ b))), 1e-9)
+
+
+def _smooth(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    padded = np.pad(values.astype(np.float64), SMOOTHING // 2, mode="edge")
+    return np.convolve(padded, np.ones(SMOOTHING) / SMOOTHING, mode="valid")
+
 
 SIMILAR_LENGTH = 0.8  # of the longest track
 

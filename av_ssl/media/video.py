@@ -16,8 +16,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from av_ssl.errors import MediaError
+from av_ssl.io import write_atomically
 from av_ssl.media.container import MissingStreamError, open_media, start_seconds
-from av_ssl.media.files import write_atomically
 
 FPS = 25
 KEEP_BYTES = 128 * 2**20  # decoded pictures kept for a second pass; a longer clip is decoded again

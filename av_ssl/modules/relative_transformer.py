@@ -1,21 +1,158 @@
-"""Transformer with relative positions: RAVEn's encoder behind its front-end, and its predictors.
+"""Batch norms that stay in float32 in a model of half precision.
+
+Self-attention with relative positions (Dai et al., 2019, Transformer-XL, section 3.3).
+
+It computes what fairseq's ``RelPositionMultiHeadedAttention`` computes and has its parameter names (a test
+holds the two together), batch first, and through ``scaled_dot_product_attention``: the terms that depend on
+the distance go in as an additive bias.
+
+Transformer with relative positions: RAVEn's encoder behind its front-end, and its predictors.
 
 Haliassos et al., 2023 (RAVEn, arXiv 2212.06246), section 3, under the tensor names of the public weights:
 pre-norm blocks, scaled residual branches (Touvron et al., 2021, CaiT), stochastic depth (Huang et al., 2016),
 and, unlike other Transformers, a batch norm before the feed-forward block.
+
+Whose statistics batch norm uses: those of all GPUs, of this batch, or the running ones.
+
+RAVEn's predictor: from a student's features to a teacher's (Haliassos et al., 2023, section 3).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from av_ssl.modules.float_batch_norm import FloatBatchNorms
-from av_ssl.modules.relative_attention import RelativeSelfAttention, relative_positions
+from av_ssl.modules.masking import replace_frames
+
+Change = Callable[[Tensor], Tensor]
+
+
+class FloatBatchNorms(nn.Module):
+    """A module of which no batch norm, however deep, is cast to half precision with the rest.
+
+    Running statistics move by less than half precision resolves, and cuDNN normalises half-precision input
+    by float32 weights alone.  Such a batch norm gives its output in the input's dtype.
+    """
+
+    def _apply(self, fn: Change, recurse: bool = True) -> FloatBatchNorms:
+        # Not in a class of the batch norms' own: conversion to SyncBatchNorm would lose it.
+        if recurse:
+            apply_to_children(self, fn)
+        return super()._apply(fn, recurse=False)
+
+
+def apply_to_children(module: nn.Module, fn: Change) -> None:
+    for child in module.children():
+        if isinstance(child, _BatchNorm):
+            child._apply(without_rounding(fn))
+        else:
+            apply_to_children(child, fn)
+            child._apply(fn, recurse=False)
+
+
+def without_rounding(fn: Change) -> Change:
+    """What ``fn`` does to a module's tensors (move, cast, ...), but no cast of floats to half precision."""
+
+    def apply(tensor: Tensor) -> Tensor:
+        changed = fn(tensor)
+        if tensor.is_floating_point() and changed.dtype in (torch.float16, torch.bfloat16):
+            return tensor.to(changed.device)
+        return changed
+
+    return apply
+
+
+def relative_positions(frames: int, channels: int, device: torch.device) -> Tensor:
+    """Sines (even channels) and cosines (odd) of the distances T-1, ..., -(T-1): float32 ``[2T - 1, C]``."""
+    distance = torch.arange(frames - 1, -frames, -1, device=device, dtype=torch.float32)
+    even = torch.arange(0, channels, 2, device=device, dtype=torch.float32)
+    angle = distance[:, None] * torch.pow(10000.0, -even / channels)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+def by_key(x: Tensor) -> Tensor:
+    """From scores by distance to scores by key: ``[..., T, 2T - 1]`` -> ``[..., T, T]``, a view.
+
+    Row i of the result starts at column T-1-i, the distance from i to key 0.  In memory that is 2T-2 places
+    behind the start of the row before.
+    """
+    frames = x.size(-2)
+    if frames == 1:
+        return x
+    step = 2 * frames - 2
+    flat = x.flatten(-2)
+    return flat[..., frames - 1 : frames - 1 + frames * step].unflatten(-1, (frames, step))[..., :frames]
+
+
+class RelativeSelfAttention(nn.Module):
+    """Multi-head self-attention with learned biases u and v towards content and distance.
+
+    Initial weights: PyTorch's for ``linear_*``, Xavier's for ``pos_bias_*`` ``[heads, C / heads]``.
+
+    Raises:
+        ValueError: ``channels`` is not a multiple of ``heads``, or odd.
+    """
+
+    def __init__(self, channels: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if channels % heads or channels % 2:
+            raise ValueError(
+                f"{channels} channels for {heads} attention heads: they must be even and a multiple of the "
+                "heads (encoder_embed_dim and encoder_attention_heads, or predictor_embed_dim and "
+                "predictor_attention_heads)"
+            )
+        self.heads = heads
+        self.linear_q = nn.Linear(channels, channels)
+        self.linear_k = nn.Linear(channels, channels)
+        self.linear_v = nn.Linear(channels, channels)
+        self.linear_out = nn.Linear(channels, channels)
+        self.linear_pos = nn.Linear(channels, channels, bias=False)
+        self.pos_bias_u = nn.Parameter(nn.init.xavier_uniform_(torch.empty(heads, channels // heads)))
+        self.pos_bias_v = nn.Parameter(nn.init.xavier_uniform_(torch.empty(heads, channels // heads)))
+        # A module, so that whoever puts all dropout of a network into eval mode finds this one.
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, positions: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Attend from each frame to all that are not padding.
+
+        Args:
+            x: ``[B, T, C]``.
+            positions: ``[2T - 1, C]``, see :func:`relative_positions`.
+            padding_mask: bool ``[B, T]``, True on padding. A row of padding only stays finite.
+        """
+        batch, frames, channels = x.shape
+        q, k, v = (
+            projection(x).view(batch, frames, self.heads, -1)
+            for projection in (self.linear_q, self.linear_k, self.linear_v)
+        )
+        bias = self.position_bias(q, positions, padding_mask)
+        x = F.scaled_dot_product_attention(
+            (q + self.pos_bias_u.to(q.dtype)).transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=bias,
+            dropout_p=self.dropout.p if self.dropout.training else 0.0,
+        )
+        return self.linear_out(x.transpose(1, 2).reshape(batch, frames, channels))
+
+    def position_bias(self, q: Tensor, positions: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Scores by distance ``[B, heads, T, T]``, so low for padded keys that their weight is exactly 0."""
+        scale = q.size(-1) ** -0.5
+        distances = self.linear_pos(positions).view(len(positions), self.heads, -1)
+        asked = (q + self.pos_bias_v.to(q.dtype)) * scale
+        bias = by_key(torch.einsum("bthd,rhd->bhtr", asked, distances))
+        if padding_mask is None:
+            return bias.contiguous()
+        # Half of the lowest number, so that adding a score of content cannot make it minus infinity: a row of
+        # nothing but padding would be NaN.
+        return bias.masked_fill(padding_mask[:, None, None, :], torch.finfo(bias.dtype).min / 2)
+
 
 LAYER_NORM_EPS = 1e-12
 FFN_NORMS = ("batch", "layer")
@@ -161,3 +298,100 @@ class RelativeTransformer(FloatBatchNorms):
             if collect:
                 outputs.append(x)
         return x, outputs
+
+
+def synchronise_batch_norm(module: nn.Module) -> None:
+    """Let every batch norm in a module compute its statistics over all GPUs, where several train it.
+
+    fairseq does not do this.  To be called once the module is on the device that trains it, which in fairseq
+    is after it was built: on CPUs torch has no synchronised batch norm, and each process keeps its own
+    statistics.  Parameters stay the same objects, so that optimizers and wrappers do not notice.
+    """
+    if not distributed.is_available() or not distributed.is_initialized():
+        return
+    if distributed.get_world_size() > 1 and on_gpu(module):
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+
+
+def on_gpu(module: nn.Module) -> bool:
+    return next(module.parameters()).is_cuda
+
+
+def use_batch_statistics(module: nn.Module, drop_path: bool = False) -> None:
+    """Eval mode for everything but batch norms, which use the statistics of the batch (and ``drop_path``)."""
+    module.eval()
+    kinds = (_BatchNorm, DropPath) if drop_path else (_BatchNorm,)
+    for part in module.modules():
+        if isinstance(part, kinds):
+            part.train()
+
+
+MASK_EMBEDDING_STD = 0.02
+
+
+class MaskedProjection(nn.Module):
+    """Linear layer whose output is replaced by a learned vector where the student's input was masked."""
+
+    def __init__(self, dim_in: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim_in, channels)
+        self.mask_emb = nn.Parameter(torch.randn(channels) * MASK_EMBEDDING_STD)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """``x [B, T, dim_in]``, ``mask`` bool ``[B, T]`` -> ``[B, T, channels]``."""
+        x = self.linear(x)
+        # The vector is in the graph even where nothing is masked: distributed training wants its gradient.
+        return x + 0 * self.mask_emb if mask is None else replace_frames(x, mask, self.mask_emb)
+
+
+class Predictor(RelativeTransformer):
+    """A narrow Transformer on a student's output; what the student gives at masked frames is left out.
+
+    So a masked frame is predicted from the frames around it alone.
+
+    Args:
+        dim_in: channels of the student.
+        dim_out: channels of the teacher.
+        width: channels of the predictor, which do not grow with the encoder in RAVEn.
+        ffn: channels of its feed-forward blocks.
+        layers: 2 in RAVEn.
+    """
+
+    def __init__(
+        self,
+        dim_in: int,
+        dim_out: int,
+        width: int = 512,
+        heads: int = 8,
+        ffn: int = 2048,
+        layers: int = 2,
+        dropout: float = 0.1,
+        ffn_norm: str = "batch",
+    ) -> None:
+        sizes = RelativeTransformerSizes(
+            layers=layers,
+            channels=width,
+            ffn_channels=ffn,
+            heads=heads,
+            dropout=dropout,
+            attention_dropout=dropout,
+            layer_scale=None,
+            ffn_norm=ffn_norm,
+        )
+        super().__init__(sizes)
+        self.embed = MaskedProjection(dim_in, width)
+        self.last_linear = nn.Linear(width, dim_out)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, padding_mask: Tensor | None = None) -> Tensor:
+        """Predict every frame.
+
+        Args:
+            x: the student's output ``[B, T, dim_in]``.
+            mask: bool ``[B, T]``, True where the student's input was masked; None: nowhere.
+            padding_mask: bool ``[B, T]``, True on padding.
+
+        Returns:
+            ``[B, T, dim_out]``.
+        """
+        x, _ = self.run_blocks(self.embed(x, mask), padding_mask)
+        return self.last_linear(self.after_norm(x))

@@ -1,4 +1,8 @@
-"""Auditory front-end for speakers and emotions: a thin ResNet over log mel energies, 100 Hz to 25 Hz.
+"""Log mel energies of waveforms, computed on the device.
+
+Batch norm of padded batches: statistics of real frames alone, so that padding changes nothing.
+
+Auditory front-end for speakers and emotions: a thin ResNet over log mel energies, 100 Hz to 25 Hz.
 
 A quarter of ResNet-34's channels, as speaker recognisers have it (Chung et al., 2020, "Thin ResNet-34"); two
 of its strides shorten time to the rate of video, the others frequency alone [ours].
@@ -6,13 +10,115 @@ of its strides shorten time to the rate of video, the others frequency alone [ou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from av_ssl.modules.masked_norm import MaskedBatchNorm
-from av_ssl.modules.mel import LogMel
+SAMPLE_RATE = 16000
+WINDOW = 400
+"""25 ms in samples."""
+HOP = 160
+"""10 ms in samples."""
+FFT_SIZE = 512
+ENERGY_FLOOR = 1e-6
+"""Of samples on the scale -1..1; about -120 dB of full scale."""
+INT16_SCALE = 1 / 32768
+
+
+class LogMel(nn.Module):
+    """Waveform -> log mel energies at 100 Hz, four frames for each 40 ms (640 samples).
+
+    Frame k lies around sample 160 k + 80: none looks beyond the clip by more than half a window, where there
+    is silence.
+
+    Args:
+        bands: mel bands between 20 and 7600 Hz.
+    """
+
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, bands: int = 80) -> None:
+        super().__init__()
+        # Not in checkpoints: they follow from the settings.
+        self.register_buffer("filters", mel_filters(bands), persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, wave: Tensor) -> Tensor:
+        """``[B, 640 T]`` int16, or float on the scale -1..1 -> float32 ``[B, bands, 4 T]``."""
+        x = wave.float() * INT16_SCALE if wave.dtype == torch.int16 else wave.float()
+        around = (WINDOW - HOP) // 2
+        frames = F.pad(x, (around, around)).unfold(-1, WINDOW, HOP) * self.window.float()
+        power = torch.fft.rfft(frames, FFT_SIZE).abs().square()
+        return (power @ self.filters.float()).clamp(min=ENERGY_FLOOR).log().transpose(1, 2)
+
+
+def mel_filters(bands: int, lowest: float = 20.0, highest: float = 7600.0) -> Tensor:
+    """Triangular filters float32 ``[257, bands]``, equally wide in mel."""
+
+    def mel(hertz: float) -> float:
+        return 2595 * math.log10(1 + hertz / 700)
+
+    edges = 700 * (
+        10 ** (torch.linspace(mel(lowest), mel(highest), bands + 2, dtype=torch.float64) / 2595) - 1
+    )
+    frequencies = torch.linspace(0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1, dtype=torch.float64)[:, None]
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
+    return torch.minimum(rising, falling).clamp(min=0).float()
+
+
+class MaskedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over maps ``[B, C, F, T]`` of which some frames t are padding.
+
+    Padding is zero in what comes out, as convolutions pad, so a clip gives the same in every batch.
+    """
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:  # type: ignore[override]
+        """``x [B, C, F, T]``, zero on padding; ``keep`` float ``[B, 1, 1, T]``, 1 on real frames."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        if not self.training:
+            normed = F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+            return normed * keep.to(x.dtype)
+        wide, keep = x.float(), keep.float()  # half precision cannot count
+        count = keep.sum() * x.size(2)
+        mean = wide.sum((0, 2, 3)) / count
+        centred = (wide - mean[:, None, None]) * keep
+        variance = centred.square().sum((0, 2, 3)) / count
+        self.follow(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return ((centred * scale[:, None, None] + self.bias[:, None, None]) * keep).to(x.dtype)
+
+    @torch.no_grad()
+    def follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, as batch norm does."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+
+class RowBatchNorm(nn.BatchNorm1d):
+    """Batch norm of ``[B, C]`` that takes its running statistics where a batch has a single row, which has no
+    variance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) == 1:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(x)
+
 
 STACK = 4
 """Spectrogram frames in a video frame."""

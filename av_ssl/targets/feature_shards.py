@@ -13,20 +13,57 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from av_ssl.data.bad_clips import BadClips
-from av_ssl.data.manifest import Clip, read_manifest
+from av_ssl.data.dataset import BadClips
 from av_ssl.data.reading import mapped_array
 from av_ssl.errors import DataError, MediaError
-from av_ssl.media.files import write_atomically
-from av_ssl.targets.array_writer import growing_array
-from av_ssl.targets.frame_features import FeatureSource, FrameFeatures
-from av_ssl.targets.kept_settings import digest
+from av_ssl.io import digest, growing_array, write_atomically
+from av_ssl.layout import Clip, read_manifest
+
+Frames = NDArray[np.float32]
+
+
+class FrameFeatures(Protocol):
+    """What turns a clip into features."""
+
+    dim: int
+    """Channels D."""
+
+    def of(self, clip: Clip) -> Frames:
+        """Features `[n, D]` of a whole clip; raises MediaError when it cannot be read."""
+
+
+class FeatureSource(Protocol):
+    """Says which features; small, so that it can be sent to other processes."""
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What every clip must have."""
+
+    @property
+    def rate(self) -> int:
+        """Frames a second."""
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the features' values."""
+
+    def open(self, rank: int = 0) -> FrameFeatures:
+        """The features, the model loaded once a process; `rank` chooses among several GPUs."""
+
+
+def device_of(device: str, rank: int) -> str:
+    """`cpu`, or for `cuda` the GPU of shard `rank`, in turns; raises DataError where there is none."""
+    if device != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise DataError("--device cuda: torch finds no GPU here; take --device cpu")
+    return f"cuda:{rank % torch.cuda.device_count()}"
+
 
 Lengths = NDArray[np.int64]
 

@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.data.reading import SAMPLE_RATE
+from av_ssl.data.reading import read_wave
+from av_ssl.errors import MediaError
+from av_ssl.layout import SAMPLE_RATE, Clip
 
 MFCC_RATE = 100
 """Frames a second."""
@@ -95,3 +97,16 @@ def cosine_transform() -> Tensor:
 
 def _mel(hertz: float) -> float:
     return 1127 * math.log(1 + hertz / 700)
+
+
+class MfccFeatures:
+    """MFCC with differences, 39 channels at 100 Hz."""
+
+    dim = MFCC_DIM
+
+    def of(self, clip: Clip) -> NDArray[np.float32]:
+        assert clip.audio is not None
+        wave = read_wave(clip.audio)
+        if len(wave) < WINDOW:
+            raise MediaError(f"{clip.audio}: lasts {len(wave)} samples, shorter than a window of {WINDOW}")
+        return mfcc(wave)

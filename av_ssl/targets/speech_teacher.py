@@ -1,25 +1,140 @@
-"""Frozen speech foundation models as teachers: WavLM, HuBERT, wav2vec 2.0, data2vec, the Whisper encoder.
+"""Which layers of which speech model are a teacher's targets.
+
+Whisper's log-mel spectrogram, on any device (Radford et al., 2022, section 2.2).
+
+Frozen speech foundation models as teachers: WavLM, HuBERT, wav2vec 2.0, data2vec, the Whisper encoder.
 
 What a clip's targets are must not depend on the company that it has in a batch: padding is masked where the
 model can (a front-end with layer norm); clips of other lengths go through apart where it cannot (group norm
 over time, data2vec's stacked positional convolutions); and Whisper hears every clip in its window of 30 s, of
 which only the clip's frames count.
+
+Opening a teacher's checkpoint with Hugging Face ``transformers``; nothing is downloaded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from av_ssl.data.reading import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from av_ssl.errors import DataError
-from av_ssl.targets.layer_average import averaged_targets, instance_norm
-from av_ssl.targets.log_mel import log_mel
-from av_ssl.targets.teacher_spec import TeacherSpec
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from av_ssl.targets.ema import averaged_targets, instance_norm
+
+NORMS = ("instance", "none")
+COMBINATIONS = ("average", "stack")
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """A teacher and what is made of it.
+
+    DistillAV averages eight layers of WavLM Large; which ones and how they are normalised is not public, so
+    the defaults are our choice [ours].
+
+    Args:
+        model: name on the Hugging Face hub, or a local folder.
+        layers: ``last``, ``all``, ``top:8``, ``17-24``, ``9`` or several of these with commas, from 1.
+        norm: ``instance``: each layer and channel to zero mean and unit variance over the clip; ``none``.
+        combine: ``average`` the layers, or ``stack`` their channels.
+
+    Raises:
+        DataError: a value is none of those.
+    """
+
+    model: str
+    layers: str = "top:8"
+    norm: str = "instance"
+    combine: str = "average"
+
+    def __post_init__(self) -> None:
+        for key, value, known in (
+            ("norm", self.norm, NORMS),
+            ("combine", self.combine, COMBINATIONS),
+        ):
+            if value not in known:
+                raise DataError(f"teacher {self.model}: {key} is {value!r}; take one of {', '.join(known)}")
+        self._ranges(None)
+
+    def settings(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def chosen_layers(self, count: int) -> list[int]:
+        """Layer numbers in order, of a model that has ``count``.
+
+        Raises:
+            DataError: the model lacks one of them.
+        """
+        return sorted({layer for part in self._ranges(count) for layer in part})
+
+    def resolved(self, count: int) -> TeacherSpec:
+        """The same for a model that has ``count``, with layers by number, in the one way to write them.
+
+        Raises:
+            DataError: the model lacks one of them.
+        """
+        chosen = self.chosen_layers(count)
+        first, last = chosen[0], chosen[-1]
+        contiguous = len(chosen) > 1 and len(chosen) == last - first + 1
+        return replace(self, layers=f"{first}-{last}" if contiguous else ",".join(map(str, chosen)))
+
+    def _ranges(self, count: int | None) -> list[range]:
+        """Of a model whose number of layers may be unknown yet, so that only the form is read."""
+        total = 10**6 if count is None else count
+        try:
+            parts = [_part(text, total) for text in self.layers.split(",")]
+        except ValueError:
+            raise DataError(
+                f"teacher {self.model}: layers are {self.layers!r}; write last, all, top:8, 17-24, or 9,12,15"
+            ) from None
+        if any(not part or part[0] < 1 or part[-1] > total for part in parts):
+            raise DataError(
+                f"teacher {self.model}: layers are {self.layers!r}; "
+                + ("they count from 1" if count is None else f"the model has layers 1 to {count}")
+            )
+        return parts
+
+
+def _part(text: str, count: int) -> range:
+    text = text.strip()
+    if text == "last":
+        return range(count, count + 1)
+    if text == "all":
+        return range(1, count + 1)
+    if text.startswith("top:"):
+        return range(count - int(text[4:]) + 1, count + 1)
+    first, dash, last = text.partition("-")
+    return range(int(first), int(last if dash else first) + 1)
+
+
+FLOOR = 1e-10
+RANGE = 8.0
+"""Decades below a clip's loudest bin at which quieter ones are cut off."""
+
+
+def log_mel(wave: Tensor, filters: Tensor, fft_size: int, hop: int) -> Tensor:
+    """Spectrogram ``[B, M, N // hop]`` of samples float32 ``[B, N]`` on the scale of +-1.
+
+    Args:
+        filters: float32 ``[fft_size // 2 + 1, M]``.
+        fft_size: samples of a window.
+        hop: samples between windows.
+    """
+    window = torch.hann_window(fft_size, device=wave.device)
+    spectrum = torch.stft(wave, fft_size, hop, window=window, return_complex=True)
+    power = spectrum[..., :-1].abs().square()
+    log_spectrum = (filters.T @ power).clamp(min=FLOOR).log10()
+    loudest = log_spectrum.amax(dim=(1, 2), keepdim=True)
+    return (torch.maximum(log_spectrum, loudest - RANGE) + 4.0) / 4.0
+
 
 FULL_SCALE = 32768.0
 VARIANCE_FLOOR = 1e-7
@@ -238,3 +353,123 @@ def positions(length: int, device: torch.device) -> Tensor:
 def on_device(numbers: list[int], device: torch.device) -> Tensor:
     """Without waiting for the device."""
     return torch.tensor(numbers).to(device, non_blocking=True)
+
+
+WAVEFORM_MODELS = ("wavlm", "hubert", "wav2vec2", "data2vec-audio")
+WHISPER = "whisper"
+MASK_EMBEDDING = "masked_spec_embed"
+NAMED_IN_ERROR = 5
+
+
+def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
+    """The teacher on the CPU in float32, frozen and in eval mode.
+
+    Raises:
+        DataError: ``transformers`` is not installed; the checkpoint is neither a folder nor in the Hugging
+            Face cache, incomplete, of another kind, made for another sampling rate, or lacks the layers.
+    """
+    transformers = import_transformers()
+    options = {"local_files_only": True}
+    try:
+        config = transformers.AutoConfig.from_pretrained(spec.model, **options)
+        if config.model_type not in (*WAVEFORM_MODELS, WHISPER):
+            raise DataError(
+                f"teacher {spec.model}: is a {config.model_type} model; those that can teach are "
+                f"{', '.join((*WAVEFORM_MODELS, WHISPER))}"
+            )
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(spec.model, **options)
+        model, found = transformers.AutoModel.from_pretrained(spec.model, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError) as error:  # the last one where shapes differ
+        if isinstance(error, DataError):
+            raise
+        raise DataError(_unusable(spec, error)) from error
+    _check_complete(spec, model, found)
+    return make_teacher(model, extractor, spec)
+
+
+def make_teacher(model: Any, extractor: Any, spec: TeacherSpec) -> SpeechTeacher:
+    """A teacher from a model of ``transformers`` and its feature extractor.
+
+    Raises:
+        DataError: see :func:`load_teacher`.
+    """
+    if int(extractor.sampling_rate) != SAMPLE_RATE:
+        raise DataError(
+            f"teacher {spec.model}: hears {extractor.sampling_rate} Hz; the clips have {SAMPLE_RATE} Hz"
+        )
+    if model.config.model_type == WHISPER:
+        return WhisperTeacher(model.get_encoder(), spec, extractor)
+    return WaveformTeacher(model, spec, bool(extractor.do_normalize))
+
+
+def import_transformers() -> Any:
+    """The package; raises DataError where it is not installed."""
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        raise DataError("transformers is not installed; pip install 'av_ssl[teachers]'") from error
+    return transformers
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over all tensors' values, in hexadecimal; names and their order do not count, since they change
+    with the version of ``transformers``."""
+    parts = []
+    for tensor in model.state_dict().values():
+        values = tensor.detach().cpu().float().contiguous().numpy()
+        parts.append(hashlib.sha256(values.tobytes()).digest())
+    return hashlib.sha256(b"".join(sorted(parts))).hexdigest()
+
+
+def _check_complete(spec: TeacherSpec, model: Any, found: Mapping[str, Iterable[str]]) -> None:
+    """Raise DataError when the checkpoint lacks tensors that the teacher uses: they would be random ones.
+
+    Args:
+        found: names of tensors, ``missing_keys`` and ``unexpected_keys``.
+    """
+    missing, unexpected = set(found["missing_keys"]), set(found["unexpected_keys"])
+    if model.config.model_type == WHISPER:
+        missing = {name for name in missing if name.startswith("encoder.")}
+    elif MASK_EMBEDDING in missing:
+        # Some checkpoints lack it.  Teachers do not mask, and with random values their digest would change.
+        model.masked_spec_embed = None
+        missing.remove(MASK_EMBEDDING)
+    missing = {name for name in missing if not _has_old_name(name, unexpected)}
+    if missing:
+        some = ", ".join(sorted(missing)[:NAMED_IN_ERROR])
+        raise DataError(
+            f"teacher {spec.model}: the checkpoint lacks {len(missing)} of its tensors ({some}), which would "
+            "be random; fetch it again, or take one that is complete"
+        )
+
+
+def _has_old_name(tensor: str, others: Iterable[str]) -> bool:
+    """Whether a weight-normed tensor is there by its old name.
+
+    torch takes it by that one, although some versions of ``transformers`` call it missing.
+    """
+    for number, old in enumerate(("weight_g", "weight_v")):
+        stem = tensor.removesuffix(f"parametrizations.weight.original{number}")
+        if stem != tensor:
+            return any(other.endswith(stem + old) for other in others)
+    return False
+
+
+def _unusable(spec: TeacherSpec, error: Exception) -> str:
+    reason = str(error).partition("\n")[0]
+    if Path(spec.model).is_dir():
+        return (
+            f"teacher {spec.model}: cannot be loaded ({reason}); the folder needs config.json, "
+            "preprocessor_config.json and the weights"
+        )
+    if isinstance(error, OSError):
+        return (
+            f"teacher {spec.model}: is neither a folder nor in the Hugging Face cache ({reason}); fetch it "
+            f"with `hf download {spec.model}`, or name a folder that holds it"
+        )
+    return (
+        f"teacher {spec.model}: cannot be loaded from the Hugging Face cache ({reason}); take a model that "
+        "teachers can be made of, or a newer transformers"
+    )

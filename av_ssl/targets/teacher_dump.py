@@ -1,39 +1,239 @@
-"""From a data folder to a teacher's folder: targets in shards, clusters of them.
+"""A speech teacher as a source of features for shards on disk.
+
+What dumping a teacher's targets takes, said before it begins.
+
+K-means on what a teacher makes of some clips, and how far its vectors are from the centroids.
+
+From a data folder to a teacher's folder: targets in shards, clusters of them.
 
 Shards appear whole or not at all, so that a killed run goes on where it was; what they were made with is kept
-beside them, and other settings are refused.  `av_ssl.targets.teacher_folder` lists the files.
+beside them, and other settings are refused.  `av_ssl.targets.teacher_targets` lists the files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from av_ssl.cluster import ClusterOptions
-from av_ssl.data.manifest import Clip, manifest_part, read_manifest
-from av_ssl.errors import DataError
-from av_ssl.media.files import remove_abandoned, write_atomically
+from av_ssl.data.reading import frame_waveform, read_wave
+from av_ssl.errors import DataError, MediaError
+from av_ssl.io import check_settings, digest, keep_settings, remove_abandoned, write_atomically
+from av_ssl.jobs import ClusterOptions, Crash, Stage, StageRunner, run_isolated
+from av_ssl.layout import FRAME_RATE, Clip, manifest_part, read_manifest
+from av_ssl.targets.clusters import Centroids, Codebook, FitJob, fit_and_write
 from av_ssl.targets.feature_shards import (
     DumpJob,
+    device_of,
     dump_shard,
     is_complete,
+    one_thread,
     remove_shards,
     shard_count,
     shards_of,
 )
-from av_ssl.targets.kept_settings import check_settings, digest, keep_settings
-from av_ssl.targets.kmeans import FitJob
-from av_ssl.targets.stages import Stage, StageRunner
-from av_ssl.targets.teacher_clusters import fit_teacher_clusters
-from av_ssl.targets.teacher_features import TeacherSource
-from av_ssl.targets.teacher_folder import CENTROIDS, CLUSTERS, SETTINGS
+from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec, load_teacher, weights_digest
+from av_ssl.targets.teacher_targets import CENTROIDS, CLUSTERS, SETTINGS
+
+TIMED_CLIPS = 3
+
+
+class TeacherFeatures:
+    """Targets of single clips, so that they do not depend on how the work is divided.
+
+    Args:
+        teacher: on its device.
+        weights: digest of its checkpoint.
+    """
+
+    def __init__(self, teacher: SpeechTeacher, weights: str) -> None:
+        self.teacher = teacher
+        self.weights = weights
+        self.dim = teacher.dim
+
+    def of(self, clip: Clip) -> NDArray[np.float32]:
+        """Targets `[r T - missing, D]` of a clip's T video frames; raises MediaError when it cannot be read.
+
+        T is the manifest's, and the waveform is cut or filled with silence to 640 T samples, as training does
+        for teachers that run online.
+        """
+        assert clip.audio is not None
+        wave = frame_waveform(read_wave(clip.audio), clip.frames)
+        count = len(wave) * self.teacher.per_frame - self.teacher.missing
+        if count <= 0:
+            raise MediaError(f"{clip.audio}: has {clip.frames} video frames in the manifest, too few")
+        samples = torch.from_numpy(wave.reshape(1, -1)).to(next(self.teacher.model.parameters()).device)
+        return self.teacher(samples, [len(wave)])[0, :count].cpu().numpy()
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Which teacher, where it runs and in which precision.
+
+    Args:
+        teacher: checkpoint, layers, normalisation.
+        device: `cpu`, or `cuda`: the GPUs of the machine take turns.
+        precision: a dtype of torch by name.
+    """
+
+    teacher: TeacherSpec
+    device: str = "cpu"
+    precision: str = "float32"
+
+    def open(self, rank: int = 0) -> TeacherFeatures:
+        """The teacher, loaded once a process; raises DataError when it cannot be loaded."""
+        return _open(self.teacher, device_of(self.device, rank), self.precision)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the targets, and their sizes; the checkpoint counts by its content."""
+        features = _open(self.teacher, "cpu", "float32")
+        made = features.teacher
+        return {
+            "teacher": self.teacher.resolved(made.depth).settings(),
+            "weights": features.weights,
+            "precision": self.precision,
+            "dim": made.dim,
+            "per_frame": made.per_frame,
+            "missing": made.missing,
+        }
+
+
+@lru_cache(maxsize=1)
+def _open(spec: TeacherSpec, device: str, precision: str) -> TeacherFeatures:
+    teacher = load_teacher(spec)
+    weights = weights_digest(teacher.model)
+    return TeacherFeatures(teacher.to(device, getattr(torch, precision)), weights)
+
+
+class Speed(NamedTuple):
+    """Of a teacher on this machine."""
+
+    seconds: float
+    """That one worker takes for a second of audio."""
+    workers: int
+    """That the machine serves at once: its GPUs, or cores; more take turns."""
+
+
+def speed_on(job: tuple[TeacherSource, Sequence[Clip]]) -> Speed:
+    """How fast the teacher is, measured on the first few of these clips that can be read, behind one more."""
+    source, clips = job
+    features = source.open()
+    times: list[tuple[float, int]] = []
+    problem = "there is none"
+    with one_thread():  # as shards are made
+        for clip in clips:
+            start = perf_counter()
+            try:
+                features.of(clip)
+            except MediaError as error:
+                problem = str(error)
+                continue
+            times.append((perf_counter() - start, clip.frames))
+            if len(times) > TIMED_CLIPS:
+                break
+    if not times:
+        raise MediaError(f"none of {len(clips)} clips can be read: {problem}")
+    timed = times[1:] or times
+    seconds, frames = (sum(column) for column in zip(*timed, strict=True))
+    workers = torch.cuda.device_count() if source.device == "cuda" else os.cpu_count() or 1
+    return Speed(seconds * FRAME_RATE / frames, workers)
+
+
+STORED_BYTES = 2  # float16
+TRIED_CLIPS = 20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is still to be done.
+
+    Attributes:
+        clips: that have no targets yet.
+        audio_hours: that they last.
+        stored_bytes: that their targets take.
+        free_bytes: on the disk.
+    """
+
+    clips: int
+    audio_hours: float
+    stored_bytes: int
+    free_bytes: int
+
+    def check(self, out: Path) -> None:
+        """Raise DataError when the disk is too small."""
+        if self.stored_bytes > self.free_bytes:
+            raise DataError(
+                f"{out}: targets take {self.stored_bytes / 1e9:.1f} GB, and "
+                f"{self.free_bytes / 1e9:.1f} GB are free; make room, or let the teacher run in training "
+                "(--no-dump)"
+            )
+
+
+def estimate(clips: Sequence[Clip], settings: Mapping[str, Any], out: Path) -> Estimate:
+    """Of clips without targets, for a teacher of these settings (see `TeacherSource.settings`)."""
+    frames = sum(clip.frames for clip in clips)
+    targets = frames * settings["per_frame"] - len(clips) * settings["missing"]
+    return Estimate(
+        len(clips),
+        frames / FRAME_RATE / 3600,
+        targets * settings["dim"] * STORED_BYTES,
+        shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free,
+    )
+
+
+def hours_of_work(source: TeacherSource, clips: Sequence[Clip], workers: int) -> float:
+    """Time that so many workers of this machine need for the clips, tried on some of middling length.
+
+    Raises DataError when the teacher fails on them, or none of them can be read.
+    """
+    middling = sorted(clips, key=lambda clip: clip.frames)[len(clips) // 2 :][:TRIED_CLIPS]
+    # In a process of its own: workers could not use a GPU that this one has begun to use.
+    _, speed = next(run_isolated(speed_on, [(source, middling)], 1))
+    if isinstance(speed, Crash):
+        raise DataError(f"teacher {source.teacher.model}: cannot be tried on a clip ({speed.message})")
+    at_once = min(workers, len(clips), speed.workers)
+    return speed.seconds * sum(clip.frames for clip in clips) / FRAME_RATE / 3600 / at_once
+
+
+BLOCK = 10_000
+"""Frames whose distances are computed at a time."""
+
+
+def fit_teacher_clusters(job: FitJob) -> float:
+    """Fit, write centroids and, beside them, their description with the inertia.
+
+    Returns the inertia, the mean squared distance to the nearest centroid.
+    """
+    frames, centroids = fit_and_write(job)
+    inertia = mean_distance(centroids, frames)
+    description = {
+        "clusters": job.clusters,
+        "seed": job.seed,
+        "inertia": inertia,
+        "fitted_to_targets": len(frames),
+    }
+    path = job.centroids.with_name(CLUSTERS)
+    write_atomically(path, json.dumps(description, indent=1).encode() + b"\n")
+    return inertia
+
+
+def mean_distance(centroids: Centroids, frames: NDArray[np.float32]) -> float:
+    """Mean squared distance of frames `[N, D]` to the nearest of the centroids `[K, D]`."""
+    codebook = Codebook(centroids)
+    total = sum(codebook.nearest(frames[row : row + BLOCK])[1] for row in range(0, len(frames), BLOCK))
+    return total / max(1, len(frames))
+
 
 SAMPLE = "sample"
 """Name of the split that is made where targets are not kept."""

@@ -1,26 +1,203 @@
-"""What several speech teachers make of a batch: vectors to regress, and soft clusters of them."""
+"""A teacher on disk: what it is, its clusters and, where they were dumped, its targets.
+
+    FOLDER/teacher.json                     checkpoint, layers, normalisation; dimensions; digest of weights
+    FOLDER/centroids.npy  clusters.json     float32 [K, D]; K, inertia, what they were fitted to
+    FOLDER/{split}_{rank}_{count}.npy       float16 [N, D], the clips of a shard one after another
+    FOLDER/{split}_{rank}_{count}.len       targets of each clip; .sha256: of the .npy file, for sha256sum -c
+    FOLDER/{split}.ids  {split}.json        ids of the clips in this order; what the split was made of
+
+`av-ssl targets teacher` makes it, and training needs nothing else to know about a teacher.
+
+Targets that a teacher's folder holds, for the clips of a data set: mapped from the files, found by id.
+
+What several speech teachers make of a batch: vectors to regress, and soft clusters of them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.data.manifest import Clip
-from av_ssl.data.teacher_batch import OnlineTeacher, TeacherInput
+from av_ssl.data.teacher_batch import OnlineTeacher, StoredFrames, TeacherInput
 from av_ssl.errors import DataError
-from av_ssl.targets.load_teacher import load_teacher, weights_digest
-from av_ssl.targets.soft_clusters import SoftClusters
-from av_ssl.targets.speech_teacher import SpeechTeacher
-from av_ssl.targets.stored_features import StoredFeatures, dumped_splits
-from av_ssl.targets.teacher_folder import TeacherFolder
-
-TARGET_SOURCES = ("disk", "online", "mixed")
+from av_ssl.layout import Clip
+from av_ssl.targets.clusters import Centroids, SoftClusters, read_centroids
+from av_ssl.targets.feature_shards import FeatureShard, shards_of
+from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec, load_teacher, weights_digest
 
 logger = logging.getLogger(__name__)
+
+SETTINGS, CLUSTERS, CENTROIDS = "teacher.json", "clusters.json", "centroids.npy"
+
+
+@dataclass(frozen=True)
+class TeacherFolder:
+    """What training reads of a teacher's folder.
+
+    Attributes:
+        path: of the folder.
+        spec: checkpoint, layers, normalisation.
+        weights: digest of the checkpoint's values.
+        dim: channels of a target.
+        per_frame: targets a video frame.
+        missing: targets that a clip of T frames has fewer than ``per_frame`` T.
+        clusters: K.
+        inertia: mean squared distance of a target to its nearest centroid.
+    """
+
+    path: Path
+    spec: TeacherSpec
+    weights: str
+    dim: int
+    per_frame: int
+    missing: int
+    clusters: int
+    inertia: float
+
+    @classmethod
+    def read(cls, path: str | Path) -> TeacherFolder:
+        """Read the folder's descriptions.
+
+        Raises:
+            DataError: they are missing or damaged.
+        """
+        path = Path(path)
+        teacher, clusters = (_read_json(path / name) for name in (SETTINGS, CLUSTERS))
+        try:
+            return cls(
+                path,
+                TeacherSpec(**teacher["teacher"]),
+                *(teacher[key] for key in ("weights", "dim", "per_frame", "missing")),
+                *(clusters[key] for key in ("clusters", "inertia")),
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: {SETTINGS} or {CLUSTERS} lacks {error}; make the folder again"
+            ) from error
+
+    def centroids(self) -> Centroids:
+        """Float32 ``[K, D]``; raises DataError where the file is damaged or of another shape."""
+        points = read_centroids(self.path / CENTROIDS)
+        if points.shape != (self.clusters, self.dim):
+            raise DataError(
+                f"{self.path / CENTROIDS}: is of shape {points.shape}, {CLUSTERS} and {SETTINGS} say "
+                f"({self.clusters}, {self.dim}); delete {CENTROIDS} and {CLUSTERS}, and the command that "
+                "made them fits anew"
+            )
+        return points
+
+    def shape(self) -> dict[str, Any]:
+        """What decides the shapes of a student's heads, and ``targets``: a digest of what decides what these
+        learn, by which a head of another training is known to be for the same teacher."""
+        made = {**self.spec.settings(), "model": None, "weights": self.weights}
+        content = json.dumps(made, sort_keys=True).encode() + self.centroids().tobytes()
+        return {
+            "dim": self.dim,
+            "per_frame": self.per_frame,
+            "clusters": self.clusters,
+            "targets": hashlib.sha256(content).hexdigest(),
+        }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); `av-ssl targets teacher` makes such folders"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged ({error}); make the folder again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is damaged; make the folder again")
+    return content
+
+
+NAMED_IN_ERROR = 5
+
+
+class StoredFeatures:
+    """Targets of clips, wherever in the folder they are: the data set may be a part of what was dumped.
+
+    Args:
+        folder: the teacher's.
+        split: preferred, should an id occur in several.
+        clips: of the data set.
+
+    Raises:
+        DataError: the folder lacks some of the clips, or a file of it.
+    """
+
+    def __init__(self, folder: TeacherFolder, split: str, clips: Sequence[Clip]) -> None:
+        self.per_frame = folder.per_frame
+        self.shards: list[FeatureShard] = []
+        self.mapped: dict[int, StoredFrames] = {}
+        places = {clip.id: number for number, clip in enumerate(clips)}
+        self.shard_of: NDArray[np.int64] = np.full(len(clips), -1)
+        self.starts, self.lengths = np.zeros_like(self.shard_of), np.zeros_like(self.shard_of)
+        dumped = dumped_splits(folder.path)
+        for name, count in sorted(dumped.items(), key=lambda item: item[0] == split):
+            self._find(folder.path, name, count, places)
+        missing = [clip.id for clip, shard in zip(clips, self.shard_of, strict=True) if shard < 0]
+        if missing:
+            raise DataError(
+                f"{folder.path}: holds no targets of {len(missing)} of {len(clips)} clips of {split}: "
+                f"{', '.join(missing[:NAMED_IN_ERROR])}; it has the splits {', '.join(dumped) or 'none'}. "
+                "Dump them with av-ssl targets teacher, or let the teacher run in training: "
+                "model.teacher_source=online"
+            )
+
+    def _find(self, folder: Path, split: str, count: int, places: dict[str, int]) -> None:
+        ids = (folder / f"{split}.ids").read_text(encoding="utf-8").splitlines()
+        for shard in shards_of(folder, split, count):
+            lengths = shard.read_lengths()
+            own = ids[shard.range(len(ids))]
+            if len(own) != len(lengths):
+                raise DataError(f"{shard.lengths}: has {len(lengths)} lines for {len(own)} clips; delete it")
+            starts = np.cumsum(lengths) - lengths
+            for clip, start, length in zip(own, starts, lengths, strict=True):
+                if (place := places.get(clip)) is not None:
+                    self.shard_of[place] = len(self.shards)
+                    self.starts[place], self.lengths[place] = start, length
+            self.shards.append(shard)
+
+    def read(self, index: int) -> StoredFrames:
+        """Targets float16 `[n, D]`, mapped: what a batch does not take is not read."""
+        number = int(self.shard_of[index])
+        if number not in self.mapped:  # in the worker that reads it
+            self.mapped[number] = self.shards[number].read()[0]
+        start = self.starts[index]
+        return self.mapped[number][start : start + self.lengths[index]]
+
+    def available(self, stored: StoredFrames | None, start: int, length: int) -> int:
+        """Targets of `length` video frames from frame `start` on."""
+        assert stored is not None
+        return max(0, min(self.per_frame * length, len(stored) - self.per_frame * start))
+
+
+def dumped_splits(folder: Path) -> dict[str, int]:
+    """Splits that are dumped completely, and their numbers of shards."""
+    counts: dict[str, int] = {}
+    for ids in sorted(folder.glob("*.ids")):
+        pattern = re.compile(re.escape(ids.stem) + r"_(\d+)_(\d+)\.len")
+        found = [match for path in folder.glob("*.len") if (match := pattern.fullmatch(path.name))]
+        if found and len(found) == int(found[0][2]):
+            counts[ids.stem] = len(found)
+    return counts
+
+
+TARGET_SOURCES = ("disk", "online", "mixed")
 
 
 class Target(NamedTuple):

@@ -1,15 +1,21 @@
-"""Pre-training, recognition, classification.
+"""Pre-training, recognition and classification.
 
-Importing this package registers tasks, models and criterions with fairseq.
+Importing this package registers all tasks, models, criterions and optimizers with fairseq.
 """
 
-from av_ssl.compat import prepare
-
-prepare()
-
-from av_ssl import criterions, optim  # noqa: E402, F401
-from av_ssl.models import av2vec, classifier, ctc, distillav, hybrid, lupi, raven, seq2seq  # noqa: E402, F401
-
-# Not under its own name, which is that of a task's module here.
-from av_ssl.models import av_hubert as av_hubert_model  # noqa: E402, F401
-from av_ssl.tasks import av_hubert, classification, pretraining, recognition  # noqa: E402, F401
+import av_ssl.classification.classifier
+import av_ssl.classification.criterion
+import av_ssl.classification.lupi
+import av_ssl.methods.av2vec
+import av_ssl.methods.av_hubert
+import av_ssl.methods.distillav
+import av_ssl.methods.raven.encoder
+import av_ssl.methods.raven.pretraining
+import av_ssl.optim
+import av_ssl.recognition.distillation
+import av_ssl.recognition.heads
+import av_ssl.recognition.hybrid_criterion
+import av_ssl.tasks.av_hubert
+import av_ssl.tasks.classification
+import av_ssl.tasks.pretraining
+import av_ssl.tasks.recognition  # noqa: F401

@@ -12,11 +12,10 @@ from fairseq.tasks import register_task
 
 from av_ssl.data.clip_reader import ClipReader
 from av_ssl.data.labels import FrameLabels, keep_agreeing
-from av_ssl.data.manifest import Clip
-from av_ssl.data.stored_text import dictionary_of, stored_label_sets
-from av_ssl.data.text import load_dictionary
+from av_ssl.data.text import dictionary_of, load_dictionary, stored_label_sets
 from av_ssl.errors import DataError
-from av_ssl.models.teacher_heads import attach_teacher_shapes
+from av_ssl.layout import Clip
+from av_ssl.methods.teacher_heads import attach_teacher_shapes
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
 
 logger = logging.getLogger(__name__)

@@ -8,23 +8,14 @@ from typing import Any, Optional
 from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
-from av_ssl.criterions.distillation_finetuning import DistillationFineTuning
-from av_ssl.data.clip_reader import ClipReader
+from av_ssl.data.clip_reader import ClipReader, TimeMask
 from av_ssl.data.labels import TextLabels
-from av_ssl.data.stored_text import text_state
-from av_ssl.data.text import TextEncoder, load_dictionary
-from av_ssl.data.time_masking import TimeMask
-from av_ssl.decoding.choose import choose_search
-from av_ssl.decoding.language_model import check_stored_dictionary
-from av_ssl.decoding.options import save_options
-from av_ssl.models.pretrained import FineTunedEncoder, attach_encoder_config
-from av_ssl.models.teacher_heads import attach_teacher_shapes
-from av_ssl.tasks.audio_visual import (
-    AudioVisualTask,
-    AudioVisualTaskConfig,
-    is_training_split,
-    root_config,
-)
+from av_ssl.data.text import TextEncoder, load_dictionary, text_state
+from av_ssl.methods.teacher_heads import attach_teacher_shapes
+from av_ssl.recognition.distillation import DistillationFineTuning
+from av_ssl.recognition.encoder import FineTunedEncoder, attach_encoder_config
+from av_ssl.recognition.generation import check_stored_dictionary, choose_search, save_options
+from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split, root_config
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +171,7 @@ class RecognitionTask(AudioVisualTask):
     def build_generator(
         self, models: Any, args: Any, seq_gen_cls: Any = None, extra_gen_cls_kwargs: Any = None, **kwargs: Any
     ) -> Any:
-        """The search of :func:`~av_ssl.decoding.choose.choose_search`, or fairseq's own.
+        """The search of :func:`~av_ssl.recognition.generation.choose_search`, or fairseq's own.
 
         The options of the command are stored beside its results.
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from av_ssl.data.reading import FRAME_RATE
 from av_ssl.errors import DataError
+from av_ssl.layout import FRAME_RATE
 
 COLUMNS = ("id", "confidence", "words", "seconds", "text")
 HEADER = "\t".join(COLUMNS) + "\n"

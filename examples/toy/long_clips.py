@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from av_ssl.data.manifest import Clip, manifest_text, read_manifest
-from av_ssl.data.reading import SAMPLE_RATE, SAMPLES_PER_FRAME, read_crops, read_wave
+from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, manifest_text, read_manifest
 
 
 def join(first: Clip, second: Clip, out: Path) -> Clip:

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from av_ssl.data.reading import SAMPLE_RATE
 from av_ssl.data.spans import SpanMask, draw_spans
-from av_ssl.targets.load_teacher import import_transformers
+from av_ssl.layout import SAMPLE_RATE
+from av_ssl.targets.speech_teacher import import_transformers
 
 CHANNELS, LAYERS, HEADS = 128, 4, 4
 WINDOW_SECONDS = 3

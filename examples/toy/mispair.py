@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.data.manifest import Clip, manifest_text, read_manifest
 from av_ssl.data.reading import read_crops
-from av_ssl.media.files import write_atomically
+from av_ssl.io import write_atomically
+from av_ssl.layout import Clip, manifest_text, read_manifest
 
 
 def derangement(count: int, rng: np.random.Generator) -> NDArray[np.int64]:

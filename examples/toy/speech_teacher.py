@@ -33,9 +33,9 @@ from torch.nn.functional import cross_entropy
 from tqdm import trange
 
 from av_ssl.data.labels import LabelFile
-from av_ssl.data.manifest import read_manifest
-from av_ssl.data.reading import SAMPLE_RATE, read_wave
+from av_ssl.data.reading import read_wave
 from av_ssl.errors import DataError
+from av_ssl.layout import SAMPLE_RATE, read_manifest
 
 LABELS_A_FRAME = 2
 UNMASKED_WEIGHT = 0.5

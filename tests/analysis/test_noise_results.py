@@ -5,7 +5,7 @@ import math
 import pytest
 import yaml
 
-from av_ssl.analysis.noise_results import CLEAN, NoiseResult, by_method, read_results, read_table
+from av_ssl.analysis.plots import CLEAN, NoiseResult, by_method, read_results, read_table
 from av_ssl.errors import DataError
 
 

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from av_ssl.analysis.projection import principal_components, project
+from av_ssl.analysis.plots import principal_components, project
 from av_ssl.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -4,9 +4,8 @@ import argparse
 
 import pytest
 
-from av_ssl.cli.arguments import add_shard_arguments, available_cores
-from av_ssl.cli.cluster_options import add_cluster_arguments, cluster_options
-from av_ssl.cluster import ClusterOptions
+from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, available_cores, cluster_options
+from av_ssl.jobs import ClusterOptions
 
 
 def test_arguments():

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from av_ssl.cli.main import main
+from av_ssl.jobs import Crash
 from av_ssl.media import crop_folder as folder_module
 from av_ssl.media.crop_folder import crop_folder
-from av_ssl.media.cropping import CropResult, CropSettings
-from av_ssl.media.worker_pool import Crash
+from av_ssl.media.crop_settings import CropSettings
+from av_ssl.media.crops import CropResult
 from tests.media.synthetic import moving_face, noise_pictures, talking_head, tone, write_clip
 
 REPOSITORY = Path(__file__).resolve().parents[2]

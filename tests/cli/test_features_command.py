@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import av_ssl
-from av_ssl.analysis import feature_maker
-from av_ssl.analysis.feature_folder import FeatureFolder
+from av_ssl.analysis import features as feature_maker
+from av_ssl.analysis.features import FeatureFolder
 from av_ssl.cli.main import main
-from av_ssl.data.manifest import read_manifest
 from av_ssl.errors import DataError
+from av_ssl.inference import FeatureSpec
+from av_ssl.layout import read_manifest
 from av_ssl.targets.feature_shards import dump_shard
-from av_ssl.targets.frame_features import FeatureSpec
 from tests.models import raven_layout
 from tests.targets.small_corpus import write_checkpoint, write_data
 

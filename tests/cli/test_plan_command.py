@@ -9,13 +9,19 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from av_ssl.analysis.plan import (
+    Epoch,
+    Speed,
+    build_on_no_device,
+    checkpoints_kept,
+    memory,
+    multiply_adds,
+    read_recipe,
+)
+from av_ssl.checkpoints.fairseq_file import write_fairseq
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.cli.main import main
-from av_ssl.cli.recipe import build_on_no_device, read_recipe
-from av_ssl.cli.recipe_cost import Epoch, checkpoints_kept, memory, multiply_adds
-from av_ssl.cli.step_speed import Speed
 from av_ssl.errors import DataError
-from av_ssl.models.fairseq_file import write_fairseq
-from av_ssl.models.stored import StoredModel
 from av_ssl.modules.spectrogram_frontend import SpectrogramResNet
 from benchmarks.training_step import forward_multiply_adds
 from tests.models.classifiers import classifier

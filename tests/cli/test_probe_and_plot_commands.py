@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from av_ssl.analysis.alignments import labelled_frames, shared_clips
 from av_ssl.analysis.cka import shared_frames
-from av_ssl.analysis.feature_folder import FeatureFolder, frame_times
-from av_ssl.analysis.labelled_frames import labelled_frames, shared_clips
+from av_ssl.analysis.features import FeatureFolder, frame_times
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
 

@@ -10,8 +10,8 @@ import sentencepiece
 
 from av_ssl.cli.main import main
 from av_ssl.data.labels import TextLabels
-from av_ssl.data.manifest import read_manifest
 from av_ssl.data.text import TextEncoder
+from av_ssl.layout import read_manifest
 from av_ssl.transcription.hypotheses import HEADER, Hypothesis
 
 WORDS = ["bin", "lay", "blue", "green", "at", "by", "one", "two", "now", "soon"]

@@ -13,12 +13,12 @@ import pytest
 import soundfile
 from omegaconf import OmegaConf
 
+from av_ssl.checkpoints.fairseq_file import write_fairseq
+from av_ssl.checkpoints.stored import StoredModel
+from av_ssl.classification.verification import EmbeddingCache, state
 from av_ssl.cli import verify
 from av_ssl.cli.main import main
 from av_ssl.cli.trials import draw_within
-from av_ssl.evaluation.embedding_cache import EmbeddingCache, state
-from av_ssl.models.fairseq_file import write_fairseq
-from av_ssl.models.stored import StoredModel
 from tests.models.classifiers import classifier
 
 SPEAKERS = ("id10001", "id10002", "id10003")

@@ -12,11 +12,11 @@ import torch
 
 from av_ssl.cli.main import main
 from av_ssl.data.labels import FrameLabels, keep_agreeing
-from av_ssl.data.manifest import read_manifest
+from av_ssl.layout import read_manifest
 from av_ssl.targets import cluster_labels
-from av_ssl.targets.codebook import Codebook
+from av_ssl.targets.cluster_labels import label_shard
+from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.feature_shards import dump_shard
-from av_ssl.targets.label_shards import label_shard
 from av_ssl.targets.mfcc import mfcc
 from tests.models.raven_layout import published
 from tests.targets.small_corpus import CLIPS, write_checkpoint, write_data

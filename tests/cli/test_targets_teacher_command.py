@@ -13,15 +13,12 @@ import torch
 from av_ssl.cli import targets_teacher
 from av_ssl.cli.main import main
 from av_ssl.data.collate import Extent, Sample
-from av_ssl.data.manifest import read_manifest
-from av_ssl.data.reading import read_wave
+from av_ssl.data.reading import frame_waveform, read_wave
 from av_ssl.data.teacher_batch import collate_teachers
-from av_ssl.data.waveform import frame_waveform
 from av_ssl.errors import DataError
-from av_ssl.targets import teacher_estimate
-from av_ssl.targets.stored_features import StoredFeatures
-from av_ssl.targets.teacher_folder import TeacherFolder
-from av_ssl.targets.teacher_targets import TeacherTargets
+from av_ssl.layout import read_manifest
+from av_ssl.targets import teacher_dump as teacher_estimate
+from av_ssl.targets.teacher_targets import StoredFeatures, TeacherFolder, TeacherTargets
 from tests.targets.small_corpus import write_data
 from tests.targets.tiny_teachers import save_teacher
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from av_ssl.cli.main import main
-from av_ssl.transcription import transcript_maker
+from av_ssl.transcription import transcribe as transcript_maker
 from av_ssl.transcription.hypotheses import read_hypotheses
-from av_ssl.transcription.transcript_shards import shards_for, transcribe_shard
+from av_ssl.transcription.transcribe import shards_for, transcribe_shard
 from tests.targets.small_corpus import write_checkpoint, write_data
 from tests.transcription.small_recogniser import write_recogniser
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from av_ssl.compat import prepare
-
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 pytestmark = pytest.mark.skipif(TORCH < (2, 6), reason="torch before 2.6 reads checkpoints without a check")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def prepared() -> None:
+    from av_ssl.compat import prepare
+
     prepare()
 
 

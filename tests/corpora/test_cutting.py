@@ -5,8 +5,7 @@ import random
 
 import pytest
 
-from av_ssl.corpora.cutting import LONGEST, cut_at_pauses
-from av_ssl.corpora.transcripts import Word
+from av_ssl.corpora.transcripts import LONGEST, Word, cut_at_pauses
 
 
 def words(*times):

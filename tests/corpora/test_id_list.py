@@ -3,7 +3,7 @@
 import pytest
 
 from av_ssl.corpora import CORPORA
-from av_ssl.corpora.id_list import read_ids, require_known
+from av_ssl.corpora.corpus import read_ids, require_known
 from av_ssl.errors import DataError
 
 LRS3 = CORPORA["lrs3"]

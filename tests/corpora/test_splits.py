@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from av_ssl.corpora.corpus import CorpusClip, Draw
-from av_ssl.corpora.splits import assign_splits, capped
+from av_ssl.corpora.corpus import CorpusClip, Draw, assign_splits, capped
 from av_ssl.errors import DataError
 from av_ssl.media.corpus import ClipSource
 

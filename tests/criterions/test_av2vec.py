@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from fairseq.logging import metrics
 
-from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig, regression_loss
+from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig, regression_loss
 
 
 class Model:

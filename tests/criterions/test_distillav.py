@@ -8,9 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av_ssl.criterions.distillav import DistillAVCriterion, DistillAVCriterionConfig
-from av_ssl.criterions.representation_distillation import soft_cross_entropy, teacher_losses
-from av_ssl.models.teacher_heads import Prediction
+from av_ssl.methods.distillav import DistillAVCriterion, DistillAVCriterionConfig
+from av_ssl.methods.teacher_heads import Prediction, soft_cross_entropy, teacher_losses
 from av_ssl.targets.teacher_targets import Target
 
 

@@ -8,7 +8,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from fairseq.data import Dictionary
 from fairseq.logging import metrics
 
-from av_ssl.criterions.hybrid_ctc_attention import (
+from av_ssl.recognition.hybrid_criterion import (
     HybridCriterion,
     HybridCriterionConfig,
     ctc_losses,

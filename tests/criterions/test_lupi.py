@@ -5,9 +5,13 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from av_ssl.criterions.embedding_distance import embedding_distance, mean_over_segments
-from av_ssl.criterions.lupi import LupiCriterion, LupiCriterionConfig
-from av_ssl.criterions.soft_labels import soft_label_loss
+from av_ssl.classification.lupi import (
+    LupiCriterion,
+    LupiCriterionConfig,
+    embedding_distance,
+    mean_over_segments,
+    soft_label_loss,
+)
 
 
 def criterion(**options):

@@ -8,8 +8,8 @@ student can learn nothing that it could not learn from labels.
 import pytest
 import torch
 
-from av_ssl.criterions.class_counts import class_loss
-from av_ssl.criterions.embedding_distance import embedding_distance
+from av_ssl.classification.criterion import class_loss
+from av_ssl.classification.lupi import embedding_distance
 
 DIMENSIONS, TRAIN, TEST, SEEDS = 50, 200, 2000, 6
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from av_ssl.criterions.raven import RavenCriterion, RavenCriterionConfig
+from av_ssl.methods.raven.pretraining import RavenCriterion, RavenCriterionConfig
 
 PAIRS = ("va", "av", "aa")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from av_ssl.data.manifest import Clip
+from av_ssl.layout import Clip
 
 WriteClip = Callable[..., Clip]
 

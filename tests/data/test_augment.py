@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from av_ssl.data.augment import Crop, CropAndFlip
+from av_ssl.data.clip_reader import Crop, CropAndFlip
 from av_ssl.errors import MediaError
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from av_ssl.data.bad_clips import BadClips
-from av_ssl.data.manifest import Clip
+from av_ssl.data.dataset import BadClips
 from av_ssl.errors import DataError, MediaError
+from av_ssl.layout import Clip
 
 
 def clip(id: str) -> Clip:

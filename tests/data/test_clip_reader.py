@@ -11,17 +11,15 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from av_ssl.data.augment import CropAndFlip
-from av_ssl.data.clip_reader import ClipReader
+from av_ssl.data.clip_reader import ClipReader, CropAndFlip, TimeMask
 from av_ssl.data.collate import PADDING_GREY
 from av_ssl.data.dataset import AudioVisualDataset
-from av_ssl.data.manifest import Clip
+from av_ssl.data.masking import UnimodalMasking
 from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.spans import SpanMask
-from av_ssl.data.time_masking import TimeMask
-from av_ssl.data.unimodal_masking import UnimodalMasking
 from av_ssl.errors import DataError
+from av_ssl.layout import Clip
 
 MASKING = UnimodalMasking(SpanMask(0.2, 3, min_spans=1), SpanMask(0.2, 3, min_spans=1))
 TIME_MASKS = {"audio_time_mask": TimeMask(0.3, 0.4), "video_time_mask": TimeMask(0.2, 0.4)}

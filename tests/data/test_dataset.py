@@ -10,18 +10,17 @@ import torch
 from fairseq.data import Dictionary
 from torch.utils.data import DataLoader
 
-from av_ssl.data.augment import CropAndFlip
-from av_ssl.data.clip_reader import ClipReader
+from av_ssl.data.clip_reader import ClipReader, CropAndFlip
 from av_ssl.data.collate import PADDING_GREY
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.labels import FrameLabels, TextLabels
-from av_ssl.data.manifest import Clip
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import read_crops
 from av_ssl.data.spans import SpanMask
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
+from av_ssl.layout import Clip
 
 MASKING = StreamMasking(SpanMask(0.8, 10), SpanMask(0.3, 5), modality_dropout=0.5, audio_dropout=0.5)
 

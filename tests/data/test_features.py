@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from av_ssl.data.features import audio_features, log_filterbank, normalize_frames, stack_frames
+from av_ssl.data.reading import audio_features, log_filterbank, normalize_frames, stack_frames
 
 TONE = (10000 * np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)).astype(np.int16)
 

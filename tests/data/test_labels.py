@@ -6,9 +6,9 @@ import pytest
 from fairseq.data import Dictionary
 
 from av_ssl.data.labels import FrameLabels, TextLabels, keep_agreeing
-from av_ssl.data.manifest import Clip
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
+from av_ssl.layout import Clip
 
 
 def clips(*frames: int) -> list[Clip]:

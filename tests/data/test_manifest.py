@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from av_ssl.data.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.errors import DataError
+from av_ssl.layout import Clip, keep_by_length, read_manifest
 
 
 def write(path: Path, *lines: str) -> Path:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from av_ssl.data.segments import Segmentation
+from av_ssl.data.classes import Segmentation
 
 
 @pytest.mark.parametrize(("hop", "counts"), [(25, [1, 1, 2, 2, 3, 4, 5]), (12, [1, 1, 2, 4, 6, 8, 8])])

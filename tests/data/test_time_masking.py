@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from av_ssl.data.time_masking import TimeMask
+from av_ssl.data.clip_reader import TimeMask
 
 RNG = np.random.default_rng
 VIDEO = TimeMask(0.4, 1.0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from av_ssl.data.masking import UnimodalMasking
 from av_ssl.data.spans import SpanMask
-from av_ssl.data.unimodal_masking import UnimodalMasking
 
 RNG = np.random.default_rng
 RAVEN = SpanMask(0.2, 3, min_spans=1)

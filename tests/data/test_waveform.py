@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from av_ssl.data.waveform import frame_waveform
+from av_ssl.data.reading import frame_waveform
 
 
 def wave(samples: int) -> np.ndarray:

@@ -6,11 +6,10 @@ from types import SimpleNamespace
 import pytest
 from fairseq.data import Dictionary
 
-from av_ssl.decoding.choose import choose_search
-from av_ssl.decoding.ctc import CTCBeamSearch
-from av_ssl.decoding.joint import JointBeamSearch
-from av_ssl.decoding.language_model import check_stored_dictionary
 from av_ssl.errors import DataError
+from av_ssl.recognition.ctc import CTCBeamSearch
+from av_ssl.recognition.generation import check_stored_dictionary, choose_search
+from av_ssl.recognition.search import JointBeamSearch
 
 from .tiny_models import language_model, letters
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
-from av_ssl.decoding.ctc import CTCBeamSearch, greedy, log_add
+from av_ssl.recognition.ctc import CTCBeamSearch, greedy, log_add
 
 
 @pytest.fixture

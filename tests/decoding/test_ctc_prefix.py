@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import ctc_loss
 
-from av_ssl.decoding.ctc_prefix import CTCPrefixScorer
+from av_ssl.recognition.search import CTCPrefixScorer
 
 
 def output_probabilities(log_probs: torch.Tensor) -> dict:

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from av_ssl.decoding.ctc import CTCBeamSearch
-from av_ssl.decoding.joint import JointBeamSearch
-from av_ssl.decoding.joint_score import SearchConfig
+from av_ssl.recognition.ctc import CTCBeamSearch
+from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 
 from .tiny_models import all_outputs, batch, hybrid, joint_scores, language_model, letters, only
 

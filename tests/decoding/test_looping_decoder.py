@@ -9,8 +9,7 @@ import pytest
 import torch
 from fairseq.models import FairseqIncrementalDecoder
 
-from av_ssl.decoding.joint import JointBeamSearch
-from av_ssl.decoding.joint_score import SearchConfig
+from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 
 from .tiny_models import Features, batch, letters
 

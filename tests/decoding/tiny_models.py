@@ -13,9 +13,8 @@ from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerL
 from torch import Tensor
 from torch.nn.functional import ctc_loss
 
-from av_ssl.decoding.joint_score import SearchConfig
-from av_ssl.models.hybrid import CTCHead, HybridModel
-from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqDecoder, Seq2SeqEncoder
+from av_ssl.recognition.heads import CTCHead, HybridModel, Seq2SeqConfig, Seq2SeqDecoder, Seq2SeqEncoder
+from av_ssl.recognition.search import SearchConfig
 
 CHANNELS = 8
 LETTERS = "abc"

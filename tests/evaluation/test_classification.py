@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from av_ssl.evaluation.classification import (
-    class_scores,
-    confusion_matrix,
-    confusion_table,
-    score_line,
-)
+from av_ssl.classification.criterion import class_scores, confusion_matrix, confusion_table, score_line
 
 EXAMPLE = np.array([[5, 1, 0], [0, 2, 0], [1, 0, 1]])
 

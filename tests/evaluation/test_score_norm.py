@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from av_ssl.evaluation.score_norm import adaptive_s_norm, cosine_scores
+from av_ssl.classification.verification import adaptive_s_norm, cosine_scores
 
 
 def test_cosine():

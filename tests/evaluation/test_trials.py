@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from av_ssl.data.manifest import Clip
+from av_ssl.classification.verification import key_parts, read_trials, utterance_key
 from av_ssl.errors import DataError
-from av_ssl.evaluation.trials import key_parts, read_trials, utterance_key
+from av_ssl.layout import Clip
 
 LINES = """1 id10270/5r0dWxy17C8/00001.wav id10270/5sJomL_D0_g/00001.wav
 0 id10270/5r0dWxy17C8/00001.wav id10300/ize_eiCFEg0/00003.wav

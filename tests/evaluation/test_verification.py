@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from av_ssl.evaluation.verification import (
+from av_ssl.classification.verification import (
     equal_error_rate,
     error_curve,
     minimum_detection_cost,

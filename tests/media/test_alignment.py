@@ -4,10 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from av_ssl.media.alignment import crop_transforms, smooth, warp
+from av_ssl.media.alignment import MESH, OWN, crop_transforms, smooth, warp
 from av_ssl.media.face_mesh import FaceMesh
-from av_ssl.media.layouts import MESH
-from av_ssl.media.mean_face import OWN
 from tests.media.synthetic import face
 
 

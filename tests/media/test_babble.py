@@ -5,7 +5,7 @@ import pytest
 
 from av_ssl.errors import DataError
 from av_ssl.media.audio import write_audio
-from av_ssl.media.babble import Speakers, mix_babble, part_of_each_split, split_speakers
+from av_ssl.media.noise_files import Speakers, mix_babble, part_of_each_split, split_speakers
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.media.backends import OpenCVBackend, make_backend
-from av_ssl.media.crop_settings import CropSettings
-from av_ssl.media.cropping import crop_clip
-from av_ssl.media.layouts import IBUG, MESH, layout_of
-from av_ssl.media.matching import FaceMatcher
-from av_ssl.media.pickled_arrays import read_pickled
+from av_ssl.media.alignment import IBUG, MESH, layout_of
+from av_ssl.media.crop_settings import CropSettings, make_backend
+from av_ssl.media.crops import crop_clip
+from av_ssl.media.faces import OpenCVBackend
+from av_ssl.media.landmark_files import read_pickled
+from av_ssl.media.other_backends import FaceMatcher
 from av_ssl.media.video import VideoReader, read_video
 from tests.media.synthetic import moving_face, noise_pictures, talking_head, tone, write_clip
 
@@ -179,9 +179,9 @@ def fake_dlib(monkeypatch):
     fake.get_frontal_face_detector = lambda: lambda picture, upsample: [(0, 0, 50, 50)]
     fake.shape_predictor = shape_predictor
     monkeypatch.setitem(sys.modules, "dlib", fake)
-    monkeypatch.delitem(sys.modules, "av_ssl.media.dlib_backend", raising=False)
+    monkeypatch.delitem(sys.modules, "av_ssl.media.other_backends", raising=False)
     yield
-    sys.modules.pop("av_ssl.media.dlib_backend", None)
+    sys.modules.pop("av_ssl.media.other_backends", None)
 
 
 def test_dlib_wants_a_model_of_68_points(fake_dlib, talk, tmp_path):

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.media.contact_sheet import contact_sheet
 from av_ssl.media.crop_folder import ClipFiles, FolderResult
-from av_ssl.media.crop_report import read_clips, summary, write_report
-from av_ssl.media.cropping import CropResult
+from av_ssl.media.crop_report import contact_sheet, read_clips, summary, write_report
+from av_ssl.media.crops import CropResult
 from av_ssl.media.video import write_video
 
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from av_ssl.media import cropping
+from av_ssl.media import crops as cropping
+from av_ssl.media.alignment import MESH
 from av_ssl.media.audio import read_audio
-from av_ssl.media.backends import OpenCVBackend
-from av_ssl.media.cropping import CropSettings, crop_clip
+from av_ssl.media.crop_settings import CropSettings
+from av_ssl.media.crops import crop_clip
 from av_ssl.media.face_mesh import FaceMesh
-from av_ssl.media.layouts import MESH
+from av_ssl.media.faces import OpenCVBackend
 from av_ssl.media.video import read_video
 from tests.media.synthetic import (
     face,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from av_ssl.errors import MediaError
-from av_ssl.media.files import remove_abandoned, write_atomically
+from av_ssl.io import remove_abandoned, write_atomically
 from av_ssl.media.video import write_video
 
 

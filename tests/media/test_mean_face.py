@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.media.alignment import crop_transforms
-from av_ssl.media.layouts import IBUG, MESH
-from av_ssl.media.mean_face import OWN, load_mean_face
+from av_ssl.media.alignment import IBUG, MESH, OWN, crop_transforms, load_mean_face
 
 # Eyes 60 pixels apart in a square of 256, the nose off the middle.
 STABLE = np.array([[86.0, 100.0], [110.0, 101.0], [146.0, 101.0], [170.0, 100.0], [130.0, 146.0]])

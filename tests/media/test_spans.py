@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from av_ssl.media.audio import SAMPLES_PER_FRAME, read_plain_wav, write_audio
-from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.corpus import ClipSource
 from av_ssl.media.crop_folder import crop_folder
-from av_ssl.media.cropping import CropSettings
+from av_ssl.media.crop_settings import CropSettings
+from av_ssl.media.faces import OpenCVBackend
 from av_ssl.media.video import VideoReader, read_video
 from tests.media.synthetic import moving_face, talking_head, tone, write_clip
 

@@ -4,10 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from av_ssl.media.backends import thinned
 from av_ssl.media.face_mesh import FaceMesh
-from av_ssl.media.speaker import choose_speaker
-from av_ssl.media.synchrony import mouth_follows_sound
+from av_ssl.media.faces import thinned
+from av_ssl.media.speaker import choose_speaker, mouth_follows_sound
 from av_ssl.media.tracking import FaceTracker, Track
 from tests.media.synthetic import face, moving_face
 

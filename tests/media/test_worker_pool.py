@@ -3,7 +3,7 @@
 import os
 import time
 
-from av_ssl.media.worker_pool import Crash, run_isolated
+from av_ssl.jobs import Crash, run_isolated
 
 
 def work(job):

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from av_ssl.data.segments import Segmentation
-from av_ssl.models.classifier import AVClassifier, ClassifierConfig
-from av_ssl.models.lupi import LupiStudent, LupiStudentConfig
-from av_ssl.targets.frozen_teacher import FrozenTeacher
+from av_ssl.classification.classifier import AVClassifier, ClassifierConfig
+from av_ssl.classification.lupi import FrozenTeacher, LupiStudent, LupiStudentConfig
+from av_ssl.data.classes import Segmentation
 from tests.models.helpers import source
 
 TINY = {

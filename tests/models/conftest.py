@@ -8,7 +8,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
-from av_ssl.models.av2vec import AV2vecModel
+from av_ssl.methods.av2vec import AV2vecModel
 
 from .helpers import TINY, tiny_av2vec
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from av_ssl.models.av2vec import AV2vecModel
-from av_ssl.models.av2vec_config import AV2vecConfig
-from av_ssl.models.pretrained import attach_encoder_config
+from av_ssl.methods.av2vec import AV2vecConfig, AV2vecModel
+from av_ssl.recognition.encoder import attach_encoder_config
 
 TINY = {
     "encoder_layers": 3,

@@ -13,9 +13,8 @@ from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE, Sentencepi
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from av_ssl.models.av_hubert import AVHubertConfig, AVHubertModel
-from av_ssl.models.ctc import CTCConfig, CTCModel
-from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertModel
+from av_ssl.recognition.heads import CTCConfig, CTCModel, Seq2SeqConfig, Seq2SeqModel
 
 # resnet_width is not in the published files: their front-end is 16 times as wide, and slow to store.
 ENCODER = {

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from av_ssl.models.raven import RavenModel
-from av_ssl.models.raven_config import RavenConfig
-from av_ssl.models.raven_encoder import RavenEncoder, RavenEncoderConfig
+from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
+from av_ssl.methods.raven.pretraining import RavenConfig, RavenModel
 
 TINY = {
     "encoder_layers": 2, "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 24, "encoder_attention_heads": 2,

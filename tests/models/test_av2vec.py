@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig
-from av_ssl.models.av_encoder import AudioVisualEncoder
+from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig
+from av_ssl.methods.fused_encoder import AudioVisualEncoder
 
 from .helpers import net_input, source, tiny_av2vec
 

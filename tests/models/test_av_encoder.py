@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import av_ssl
-from av_ssl.models.av_encoder import AudioVisualEncoder
+from av_ssl.methods.fused_encoder import AudioVisualEncoder
 
 from .helpers import tiny_av2vec
 

@@ -12,14 +12,11 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig
-from av_ssl.criterions.av_hubert import AVHubertCriterion, AVHubertCriterionConfig
-from av_ssl.criterions.masked_units import masked_unit_losses
+from av_ssl.checkpoints.files import read_checkpoint
 from av_ssl.errors import DataError
-from av_ssl.models.av2vec import AV2vecModel
-from av_ssl.models.av_hubert import AVHubertConfig, AVHubertModel
-from av_ssl.models.cluster_head import label_classes
-from av_ssl.models.pretrained import read_checkpoint
+from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig, AV2vecModel
+from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertCriterion, AVHubertCriterionConfig, AVHubertModel
+from av_ssl.methods.masked_units import label_classes, masked_unit_losses
 
 from .helpers import TINY, source, tiny_av2vec
 
@@ -211,7 +208,7 @@ def test_frames_without_weight_cost_no_backward_pass(monkeypatch):
     model = tiny()
     batch = sample(model, [30, 24], [24])
     monkeypatch.setattr(
-        "av_ssl.criterions.av_hubert.masked_unit_losses",
+        "av_ssl.methods.av_hubert.masked_unit_losses",
         lambda output: passed.append(masked_unit_losses(output)) or passed[-1],
     )
     for weight, passes in ((0.0, False), (1.0, True)):

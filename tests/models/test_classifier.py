@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from av_ssl.modules.pooling import POOLINGS
+from av_ssl.classification.layers import POOLINGS
 from tests.models.classifiers import batch, classifier
 from tests.models.helpers import TINY
 

@@ -13,9 +13,9 @@ from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
 import av_ssl
 import av_ssl.tasks
+from av_ssl.checkpoints.files import read_stored, write_stored
 from av_ssl.errors import DataError
-from av_ssl.models.convert import as_av_hubert
-from av_ssl.models.model_files import read_stored, write_stored
+from av_ssl.export import as_av_hubert
 
 from .helpers import TINY, source, tiny_av2vec
 from .published_layout import clusters, finetuned_state, pretrained_state, save

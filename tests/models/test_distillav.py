@@ -13,15 +13,16 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import av_ssl
-from av_ssl.criterions.distillav import DistillAVCriterion, DistillAVCriterionConfig
-from av_ssl.criterions.representation_distillation import teacher_losses
 from av_ssl.errors import DataError
-from av_ssl.models.av_encoder import AudioVisualEncoder
-from av_ssl.models.distillav import DistillAVModel
-from av_ssl.models.distillav_config import DistillAVConfig
-from av_ssl.models.teacher_heads import attach_teacher_shapes
-from av_ssl.targets.load_teacher import make_teacher
-from av_ssl.targets.teacher_spec import TeacherSpec
+from av_ssl.methods.distillav import (
+    DistillAVConfig,
+    DistillAVCriterion,
+    DistillAVCriterionConfig,
+    DistillAVModel,
+)
+from av_ssl.methods.fused_encoder import AudioVisualEncoder
+from av_ssl.methods.teacher_heads import attach_teacher_shapes, teacher_losses
+from av_ssl.targets.speech_teacher import TeacherSpec, make_teacher
 from tests.targets.teacher_folders import CLUSTERS, DIM, write_teacher_folder
 from tests.targets.tiny_teachers import tiny_teacher
 

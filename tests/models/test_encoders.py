@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 import av_ssl
-from av_ssl.models.ctc import CTCConfig, CTCModel
-from av_ssl.models.encoders import FUSED, CheckpointError, family_of
-from av_ssl.models.hybrid import HybridConfig, HybridModel
-from av_ssl.models.pretrained import attach_encoder_config
-from av_ssl.models.raven_encoder import RavenEncoder
+from av_ssl.checkpoints.files import CheckpointError
+from av_ssl.methods.encoders import FUSED, family_of
+from av_ssl.methods.raven.encoder import RavenEncoder
+from av_ssl.recognition.encoder import attach_encoder_config
+from av_ssl.recognition.heads import CTCConfig, CTCModel, HybridConfig, HybridModel
 
 from .helpers import build
 from .raven_layout import TINY, published, signal

@@ -11,13 +11,18 @@ from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
-from av_ssl.criterions.distillation_finetuning import DistillationFineTuning, DistillationFineTuningConfig
 from av_ssl.errors import DataError
-from av_ssl.models.ctc import CTCConfig, CTCModel
-from av_ssl.models.hybrid import HybridConfig, HybridModel
-from av_ssl.models.pretrained import attach_encoder_config
-from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
-from av_ssl.models.teacher_heads import attach_teacher_shapes
+from av_ssl.methods.teacher_heads import attach_teacher_shapes
+from av_ssl.recognition.distillation import DistillationFineTuning, DistillationFineTuningConfig
+from av_ssl.recognition.encoder import attach_encoder_config
+from av_ssl.recognition.heads import (
+    CTCConfig,
+    CTCModel,
+    HybridConfig,
+    HybridModel,
+    Seq2SeqConfig,
+    Seq2SeqModel,
+)
 from tests.targets.teacher_folders import write_teacher_folder
 
 from .helpers import source

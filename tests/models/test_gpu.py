@@ -10,11 +10,8 @@ import torch
 from fairseq.utils import move_to_cuda
 from omegaconf import OmegaConf
 
-from av_ssl.criterions.av2vec import AV2vecCriterion, AV2vecCriterionConfig
-from av_ssl.criterions.av_hubert import AVHubertCriterion, AVHubertCriterionConfig
-from av_ssl.models.av2vec import AV2vecModel
-from av_ssl.models.av2vec_config import AV2vecConfig
-from av_ssl.models.av_hubert import AVHubertConfig, AVHubertModel
+from av_ssl.methods.av2vec import AV2vecConfig, AV2vecCriterion, AV2vecCriterionConfig, AV2vecModel
+from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertCriterion, AVHubertCriterionConfig, AVHubertModel
 
 from .helpers import source
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
 
-from av_ssl.models.hybrid import HybridConfig, HybridModel
+from av_ssl.recognition.heads import HybridConfig, HybridModel
 
 from .helpers import build, config, source
 

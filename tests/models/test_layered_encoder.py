@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from av_ssl.errors import DataError
-from av_ssl.models.layered_encoder import find_encoder, stored_modalities
-from av_ssl.models.raven_encoder import RavenEncoder, RavenEncoderConfig
+from av_ssl.inference import find_encoder, stored_modalities
+from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
 from tests.models import raven_layout
 from tests.models.classifiers import classifier, student
 from tests.models.helpers import source, tiny_av2vec

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 import av_ssl
 import av_ssl.tasks
-from av_ssl.models.av_hubert import AVHubertConfig, AVHubertModel
-from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertModel
+from av_ssl.recognition.heads import Seq2SeqConfig, Seq2SeqModel
 
 from .helpers import TINY, source, tiny_av2vec
 from .published_layout import (

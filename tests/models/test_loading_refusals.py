@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 
 import av_ssl
 import av_ssl.tasks
+from av_ssl.checkpoints.files import read_stored
 from av_ssl.errors import DataError
-from av_ssl.models.model_files import read_stored
 
 from .published_layout import DECODER, finetuned_state, pretrained_model, pretrained_state, save
 

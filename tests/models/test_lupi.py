@@ -7,9 +7,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from av_ssl.criterions.lupi import LupiCriterion, LupiCriterionConfig
-from av_ssl.models.lupi import LupiStudent, LupiStudentConfig
-from av_ssl.models.lupi_checks import check_losses
+from av_ssl.classification.lupi import (
+    LupiCriterion,
+    LupiCriterionConfig,
+    LupiStudent,
+    LupiStudentConfig,
+    check_losses,
+)
 from tests.models.classifiers import TINY, batch, classifier, student, task
 
 

@@ -10,15 +10,17 @@ from omegaconf import OmegaConf
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from av_ssl.criterions.raven import (
+from av_ssl.methods.raven.pretraining import (
+    BravenConfig,
     BravenCriterion,
+    BravenModel,
+    RavenConfig,
     RavenCriterion,
     RavenCriterionConfig,
+    RavenModel,
     negative_cosine,
 )
-from av_ssl.models.raven import BravenModel, RavenModel
-from av_ssl.models.raven_config import BravenConfig, RavenConfig
-from av_ssl.optim.parameter_groups import group_of
+from av_ssl.optim import group_of
 
 from .helpers import source
 
@@ -245,7 +247,7 @@ def test_batch_norms_are_synchronised_where_the_model_is_trained(model, monkeypa
     model(**batch_for(model))
     state = model.state_dict()
     assert not any(isinstance(part, nn.SyncBatchNorm) for part in model.modules())  # it is on a CPU
-    monkeypatch.setattr("av_ssl.modules.batch_norm.on_gpu", lambda module: True)
+    monkeypatch.setattr("av_ssl.modules.relative_transformer.on_gpu", lambda module: True)
     other = tiny()
     other.load_state_dict(state)
     other.synchronise()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from av_ssl.models.raven_encoder import RavenEncoder, RavenEncoderConfig
+from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
 
 GREY = {"image_mean": 0.421, "image_std": 0.165}
 TINY = {

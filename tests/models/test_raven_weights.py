@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import av_ssl
+from av_ssl.checkpoints.files import read_stored, write_stored
 from av_ssl.errors import DataError
-from av_ssl.models.model_files import read_stored, write_stored
 
 from .raven_layout import TINY, published, reference, signal
 

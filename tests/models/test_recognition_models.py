@@ -7,15 +7,18 @@ import torch
 from fairseq.data import Dictionary
 from omegaconf import OmegaConf, open_dict
 
-from av_ssl.models import pretrained
-from av_ssl.models.av2vec import AV2vecModel
-from av_ssl.models.av2vec_config import AV2vecConfig
-from av_ssl.models.av_encoder import AudioVisualEncoder
-from av_ssl.models.ctc import CTCConfig, CTCModel
-from av_ssl.models.model_files import read_stored
-from av_ssl.models.pretrained import CheckpointError, attach_encoder_config, load_pretrained, read_checkpoint
-from av_ssl.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
-from av_ssl.optim.parameter_groups import group_of
+from av_ssl.checkpoints.files import read_stored
+from av_ssl.methods.av2vec import AV2vecConfig, AV2vecModel
+from av_ssl.methods.fused_encoder import AudioVisualEncoder
+from av_ssl.optim import group_of
+from av_ssl.recognition import encoder as pretrained
+from av_ssl.recognition.encoder import (
+    CheckpointError,
+    attach_encoder_config,
+    load_pretrained,
+    read_checkpoint,
+)
+from av_ssl.recognition.heads import CTCConfig, CTCModel, Seq2SeqConfig, Seq2SeqModel
 
 from .helpers import TINY, build, config, source, tiny_av2vec
 

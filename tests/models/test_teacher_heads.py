@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from av_ssl.models.teacher_heads import TeacherHead
+from av_ssl.methods.teacher_heads import TeacherHead
 from tests.targets.teacher_folders import CLUSTERS, DIM
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from av_ssl.modules.batch_norm import synchronise_batch_norm, use_batch_statistics
-from av_ssl.modules.relative_transformer import DropPath
+from av_ssl.modules.relative_transformer import DropPath, synchronise_batch_norm, use_batch_statistics
 
 
 def parts():
@@ -45,4 +44,4 @@ def pretend(monkeypatch, workers: int, gpu: bool) -> None:
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: workers)
     if gpu:
-        monkeypatch.setattr("av_ssl.modules.batch_norm.on_gpu", lambda module: True)
+        monkeypatch.setattr("av_ssl.modules.relative_transformer.on_gpu", lambda module: True)

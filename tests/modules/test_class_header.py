@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av_ssl.modules.class_header import ClassHeader, with_margin
+from av_ssl.classification.layers import ClassHeader, with_margin
 
 
 def test_softmax_is_a_linear_layer_behind_a_hidden_one():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from av_ssl.modules.pooling import POOLINGS, make_pooling
+from av_ssl.classification.layers import POOLINGS, make_pooling
 
 
 def batch(seed=0):

@@ -8,7 +8,7 @@ import torch
 from fairseq.modules.espnet_multihead_attention import RelPositionMultiHeadedAttention
 from fairseq.modules.positional_encoding import RelPositionalEncoding
 
-from av_ssl.modules.relative_attention import RelativeSelfAttention, by_key, relative_positions
+from av_ssl.modules.relative_transformer import RelativeSelfAttention, by_key, relative_positions
 
 CHANNELS, HEADS = 16, 2
 

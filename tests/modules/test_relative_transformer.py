@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from av_ssl.modules.predictor import Predictor
-from av_ssl.modules.relative_attention import relative_positions
 from av_ssl.modules.relative_transformer import (
     DropPath,
+    Predictor,
     RelativeTransformer,
     RelativeTransformerSizes,
+    relative_positions,
 )
 
 SMALL = RelativeTransformerSizes(layers=2, channels=16, ffn_channels=24, heads=2)

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from av_ssl.data.features import log_filterbank, stack_frames
-from av_ssl.modules.masked_norm import MaskedBatchNorm, RowBatchNorm
-from av_ssl.modules.mel import LogMel
-from av_ssl.modules.spectrogram_frontend import SpectrogramResNet
+from av_ssl.data.reading import log_filterbank, stack_frames
+from av_ssl.modules.spectrogram_frontend import LogMel, MaskedBatchNorm, RowBatchNorm, SpectrogramResNet
 
 LENGTHS = torch.tensor([6, 4])
 PADDING = torch.arange(6) >= LENGTHS[:, None]

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av_ssl.modules.video_frontend import VideoFrontend, VisualResNet, real_frames, temporal_context
+from av_ssl.modules.frontends import VideoFrontend, VisualResNet, real_frames, temporal_context
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from av_ssl.modules.frontends import WaveformResNet
 from av_ssl.modules.masking import mask_waveform
-from av_ssl.modules.waveform_frontend import WaveformResNet
 
 
 def frontend() -> WaveformResNet:

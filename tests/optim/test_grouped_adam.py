@@ -13,8 +13,7 @@ from fairseq.optim.lr_scheduler.cosine_lr_scheduler import CosineLRScheduleConfi
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
-from av_ssl.optim.grouped_adam import GroupedAdamConfig
-from av_ssl.optim.parameter_groups import ParameterGroup, clip_together, group_of, mark_depths
+from av_ssl.optim import GroupedAdamConfig, ParameterGroup, clip_together, group_of, mark_depths
 
 LAYERS = 3
 

@@ -11,7 +11,7 @@ import numpy as np
 from av_ssl.cli.main import main
 from av_ssl.media import crop_folder
 from av_ssl.media.audio import SAMPLES_PER_FRAME, write_audio
-from av_ssl.media.cropping import OK, CropResult
+from av_ssl.media.crops import OK, CropResult
 from av_ssl.media.video import FPS, write_video
 
 

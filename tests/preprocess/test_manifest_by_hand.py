@@ -9,7 +9,7 @@ import numpy as np
 
 from av_ssl.cli.main import main
 from av_ssl.corpora import CORPORA
-from av_ssl.data.manifest import read_manifest
+from av_ssl.layout import read_manifest
 from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video
 from tests.corpora import trees

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from av_ssl.media import crop_folder, cropping
+from av_ssl.media import crop_folder
+from av_ssl.media import crops as cropping
 
 README = Path(__file__).resolve().parents[2] / "preprocess" / "README.md"
 REASONS = [

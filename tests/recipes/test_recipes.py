@@ -17,8 +17,8 @@ from hydra.experimental import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
-from av_ssl.models.av_encoder import AudioVisualEncoder
-from av_ssl.models.raven_encoder import RavenEncoder
+from av_ssl.methods.fused_encoder import AudioVisualEncoder
+from av_ssl.methods.raven.encoder import RavenEncoder
 from tests.targets.teacher_folders import write_teacher_folder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from av_ssl.errors import MediaError
-from av_ssl.targets.array_writer import growing_array
+from av_ssl.io import growing_array
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from av_ssl.data.features import audio_features
-from av_ssl.data.manifest import read_manifest
-from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.checkpoints.loading import load
+from av_ssl.data.reading import audio_features, read_crops, read_wave
 from av_ssl.errors import DataError, MediaError
-from av_ssl.models.loading import load
-from av_ssl.targets import frame_features, label_shards
+from av_ssl.inference import FeatureSpec
+from av_ssl.layout import read_manifest
+from av_ssl.targets import cluster_labels as label_shards
+from av_ssl.targets import feature_shards as frame_features
+from av_ssl.targets.cluster_labels import LabelJob, label_shard
 from av_ssl.targets.feature_shards import FeatureShard
-from av_ssl.targets.frame_features import FeatureSpec
-from av_ssl.targets.label_shards import LabelJob, label_shard
 
 
 @pytest.fixture

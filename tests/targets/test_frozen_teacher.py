@@ -2,9 +2,9 @@
 
 import pytest
 
-from av_ssl.data.class_labels import ClassList
+from av_ssl.classification.lupi import FrozenTeacher, check_alike
+from av_ssl.data.classes import ClassList
 from av_ssl.errors import DataError
-from av_ssl.targets.frozen_teacher import FrozenTeacher, check_alike
 from tests.models.classifiers import classifier
 
 TASK = {"normalize": True, "image_crop_size": 88, "segment_frames": 0, "segment_hop": 0}

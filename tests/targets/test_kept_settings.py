@@ -3,7 +3,7 @@
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.targets.kept_settings import digest, keep_settings
+from av_ssl.io import digest, keep_settings
 
 
 def test_the_same_settings_pass_and_others_are_named(tmp_path):

@@ -5,9 +5,8 @@ import pytest
 
 from av_ssl.data import reading
 from av_ssl.errors import DataError
-from av_ssl.targets.codebook import Codebook, read_centroids
+from av_ssl.targets.clusters import Codebook, draw_frames, fit_kmeans, read_centroids
 from av_ssl.targets.feature_shards import FeatureShard
-from av_ssl.targets.kmeans import draw_frames, fit_kmeans
 
 
 def blobs(rng, centres, each=200):

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from av_ssl.data.manifest import Clip
 from av_ssl.errors import DataError
-from av_ssl.targets.label_check import LabelUsage, check_labels
-from av_ssl.targets.label_shards import write_dictionary
+from av_ssl.layout import Clip
+from av_ssl.targets.cluster_labels import LabelUsage, check_labels, write_dictionary
 
 
 def clips(*frames):

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av_ssl.targets.layer_average import averaged_targets, instance_norm
+from av_ssl.targets.ema import averaged_targets, instance_norm
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from av_ssl.targets.monitors import target_monitor
+from av_ssl.targets.collapse import target_monitor
 
 
 def test_directions_drawn_at_random_are_healthy():

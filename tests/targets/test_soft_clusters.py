@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from av_ssl.targets.soft_clusters import SoftClusters
+from av_ssl.targets.clusters import SoftClusters
 
 RNG = np.random.default_rng(0)
 CENTROIDS = (RNG.standard_normal((50, 32)) * 5).astype(np.float32)

@@ -8,10 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from av_ssl.errors import DataError
-from av_ssl.targets import load_teacher as load_module
-from av_ssl.targets.load_teacher import load_teacher, make_teacher, weights_digest
-from av_ssl.targets.speech_teacher import SpeechTeacher
-from av_ssl.targets.teacher_spec import TeacherSpec
+from av_ssl.targets import speech_teacher as load_module
+from av_ssl.targets.speech_teacher import (
+    SpeechTeacher,
+    TeacherSpec,
+    load_teacher,
+    make_teacher,
+    weights_digest,
+)
 from tests.targets.tiny_teachers import FAMILIES, WHISPER_SECONDS, save_teacher, tiny_teacher
 
 pytest.importorskip("transformers")

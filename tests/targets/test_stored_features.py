@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from av_ssl.data.manifest import Clip
 from av_ssl.errors import DataError
-from av_ssl.targets.stored_features import StoredFeatures
-from av_ssl.targets.teacher_folder import TeacherFolder
+from av_ssl.layout import Clip
+from av_ssl.targets.teacher_targets import StoredFeatures, TeacherFolder
 from tests.targets.teacher_folders import CLUSTERS, DIM, write_teacher_folder
 
 FRAMES = {"train": {"a": 10, "b": 7, "c": 12}, "valid": {"d": 9}}

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from av_ssl.data.manifest import Clip
 from av_ssl.errors import DataError, MediaError
-from av_ssl.media.worker_pool import Crash
-from av_ssl.targets import teacher_estimate, teacher_features
-from av_ssl.targets.teacher_estimate import hours_of_work
-from av_ssl.targets.teacher_features import Speed, TeacherSource, speed_on
-from av_ssl.targets.teacher_spec import TeacherSpec
+from av_ssl.jobs import Crash
+from av_ssl.layout import Clip
+from av_ssl.targets import teacher_dump as teacher_estimate
+from av_ssl.targets import teacher_dump as teacher_features
+from av_ssl.targets.speech_teacher import TeacherSpec
+from av_ssl.targets.teacher_dump import Speed, TeacherSource, hours_of_work, speed_on
 
 
 class Features:

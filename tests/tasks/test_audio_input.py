@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from av_ssl.data.time_masking import TimeMask
+from av_ssl.data.clip_reader import TimeMask
 from av_ssl.tasks.audio_visual import AudioVisualTask
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import FEATURE_KEYS, RecognitionConfig, RecognitionTask

@@ -10,7 +10,7 @@ import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
 from av_ssl.cli.main import main
-from av_ssl.data.manifest import read_manifest
+from av_ssl.layout import read_manifest
 from tests.targets.teacher_folders import write_teacher_folder
 from tests.targets.tiny_teachers import save_teacher
 

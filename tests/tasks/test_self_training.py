@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from av_ssl.data.manifest import read_manifest
+from av_ssl.layout import read_manifest
 from tests.transcription.small_recogniser import write_recogniser
 
 from .conftest import REPOSITORY, SCHEDULE, stock

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.tasks import validation_eer
-from av_ssl.tasks.classification import ClassificationConfig, ClassificationTask
-from av_ssl.tasks.validation_eer import ValidationEER, spread_over_speakers
+from av_ssl.tasks import classification as validation_eer
+from av_ssl.tasks.classification import (
+    ClassificationConfig,
+    ClassificationTask,
+    ValidationEER,
+    spread_over_speakers,
+)
 
 
 def test_every_speaker_is_heard_as_often():

@@ -7,13 +7,7 @@ import math
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.transcription.hypotheses import (
-    HEADER,
-    Hypothesis,
-    confidence,
-    hypotheses_text,
-    read_hypotheses,
-)
+from av_ssl.transcription.hypotheses import HEADER, Hypothesis, confidence, hypotheses_text, read_hypotheses
 
 
 def test_confidence_is_the_geometric_mean_over_tokens():

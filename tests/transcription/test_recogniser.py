@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from av_ssl.data.manifest import read_manifest
+from av_ssl.checkpoints.loading import load
 from av_ssl.errors import DataError
-from av_ssl.models.loading import load
-from av_ssl.transcription.recogniser import (
+from av_ssl.layout import read_manifest
+from av_ssl.transcription.transcribe import (
     RecogniserSpec,
     SearchOptions,
     batches_of,

@@ -15,7 +15,7 @@ from corpus.clip import Clip, Settings, Slot, Studio  # noqa: E402
 from corpus.photographs import Portrait, load_portraits  # noqa: E402
 from corpus.speech import Synthesiser  # noqa: E402
 
-from av_ssl.media.face_mesh import FaceMesh  # noqa: E402
+from av_ssl.media.face_mesh import FaceMesh
 
 NEEDS_EXTRA = "the toy corpus needs the extra av_ssl[toy]"
 

@@ -16,7 +16,7 @@ from sizes import QUICK
 from stages import Stage
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
-from av_ssl.models.teacher_heads import attach_teacher_shapes
+from av_ssl.methods.teacher_heads import attach_teacher_shapes
 from tests.targets.teacher_folders import write_teacher_folder
 
 

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from long_clips import main
 
-from av_ssl.data.manifest import read_manifest
 from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.layout import read_manifest
 
 
 def test_clips_are_joined_two_by_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

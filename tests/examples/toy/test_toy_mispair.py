@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mispair import derangement, fit, main
 
-from av_ssl.data.manifest import read_manifest
 from av_ssl.data.reading import read_crops
+from av_ssl.layout import read_manifest
 
 FRAMES = (5, 6, 4, 9, 7, 3)
 

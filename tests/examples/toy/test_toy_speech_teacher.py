@@ -18,8 +18,7 @@ from masked_prediction import KINDS, HubertPredictor, MaskedPredictor, WhisperPr
 from speech_teacher import Sound, accuracy, batches, main, read_sounds, train
 
 from av_ssl.errors import DataError
-from av_ssl.targets.load_teacher import load_teacher, weights_digest
-from av_ssl.targets.teacher_spec import TeacherSpec
+from av_ssl.targets.speech_teacher import TeacherSpec, load_teacher, weights_digest
 
 TONES = (200.0, 500.0, 1200.0, 3000.0)
 PER_TONE = 0.24

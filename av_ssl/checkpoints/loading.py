@@ -1,0 +1,168 @@
+"""One call that turns a checkpoint into a model: this package's own, AV-HuBERT's and RAVEn's published files.
+
+Nothing but the file is needed: no data folder, no dictionary, no pre-training checkpoint.  fairseq's
+``load_model_ensemble_and_task`` reads the same files, for its commands.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.dataclass.utils import merge_with_parent
+from fairseq.models import MODEL_DATACLASS_REGISTRY, BaseFairseqModel, build_model
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from av_ssl.checkpoints.files import read_stored
+from av_ssl.checkpoints.stored import StoredModel, compare, pretraining_only
+from av_ssl.data.text import TextEncoder, dictionary_of
+from av_ssl.errors import DataError
+from av_ssl.targets.ema import TEACHER_PREFIX
+
+logger = logging.getLogger(__name__)
+
+ENCODER_PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
+"""Where the fused encoder lies in pre-trained, attention and CTC models."""
+UNBUILDABLE = (
+    ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError,
+    OmegaConfBaseException,
+)  # fmt: skip
+"""What omegaconf, torch and the models raise for values that make no model."""
+
+
+class StoredTask:
+    """The part of a task that models ask for while they are built."""
+
+    starts_from_pretrained = False
+
+    def __init__(self, stored: StoredModel) -> None:
+        self.target_dictionary: Any = None
+        if stored.text is not None:
+            self.target_dictionary = dictionary_of(stored.text["symbols"], str(stored.path))
+        self.dictionaries: list[Sized] = [dictionary_of(each, str(stored.path)) for each in stored.label_sets]
+        classes = stored.tensors.get("label_embs_concat")
+        if not self.dictionaries and classes is not None:
+            self.dictionaries = [range(len(classes))]
+
+
+def load(path: str | Path) -> BaseFairseqModel:
+    """Load a model from ``.pt`` or ``.safetensors``, on the CPU, in eval mode, running no code from the file.
+
+    Returns:
+        The model, with ``cfg`` (its configuration), ``task_cfg`` (a dict: the stored task's keys),
+        ``text_encoder`` (dictionary and tokenizer of a recogniser; None for other models) and ``class_names``
+        (names of a classifier's classes by id; empty for other models).
+
+    Raises:
+        DataError: the file is missing, cut off, no checkpoint, or asks for code to be run; it holds a model
+            that is unknown here, or not all of the model's tensors.
+    """
+    return assemble(read_stored(path))
+
+
+def load_untrained(path: str | Path, seed: int) -> BaseFairseqModel:
+    """The model of a file with weights at random in place of its own: what training added can be told by it.
+
+    Args:
+        path: see :func:`load`, also for what is returned and raised.
+        seed: of the weights; torch's own generator stays where it is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return assemble(read_stored(path), trained=False)
+
+
+def assemble(stored: StoredModel, trained: bool = True) -> BaseFairseqModel:
+    """The model of a file that has been read; see :func:`load`.  ``trained=False``: with initial weights."""
+    try:
+        cfg = build_config(stored)
+        model = build_model(cfg, StoredTask(stored), from_checkpoint=True)
+    except DataError:
+        raise
+    except UNBUILDABLE as error:
+        one_line = " ".join(str(error).split())
+        raise DataError(f"{stored.path}: its model cannot be built ({one_line})") from error
+    if trained:
+        load_tensors(model, stored)
+    model.cfg = cfg
+    model.task_cfg = stored.task_cfg
+    model.text_encoder = text_encoder(stored)
+    model.class_names = stored.classes
+    return model.eval()
+
+
+def build_config(stored: StoredModel) -> Any:
+    """The model's configuration with defaults filled in; keys that are unknown here cost one warning.
+
+    Raises:
+        DataError: the model is of a method that is unknown here.
+    """
+    own = {
+        name: structure
+        for name, structure in MODEL_DATACLASS_REGISTRY.items()
+        if structure is not None and structure.__module__.startswith("av_ssl.")
+    }
+    name = stored.model_cfg.get("_name")
+    if name not in own:
+        raise DataError(
+            f"{stored.path} holds a model {name!r}; those that can be loaded are {', '.join(sorted(own))}"
+        )
+    names = {field.name for field in dataclasses.fields(own[name])}
+    unknown = sorted(stored.model_cfg.keys() - names)
+    if unknown:
+        logger.warning(
+            "%s: ignoring keys that %s does not know here: %s", stored.path, name, ", ".join(unknown)
+        )
+    known = {key: value for key, value in stored.model_cfg.items() if key in names}
+    # The task's section is there for defaults that refer to it, such as ${task.image_mean}.
+    root = OmegaConf.create({"model": known, "task": stored.task_cfg})
+    return merge_with_parent(own[name](), root.model)
+
+
+def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
+    """Copy the stored tensors, and log which matched.
+
+    Raises:
+        DataError: a tensor is missing, of another shape, or without a place here; those that serve
+            pre-training alone may be.
+    """
+    own = nn.Module.state_dict(model)
+    teacher = {name for name in stored.tensors if name.startswith(TEACHER_PREFIX)}
+    wanted = {name: tensor for name, tensor in stored.tensors.items() if name not in teacher}
+    found = compare(own, wanted)
+    fatal = found._replace(
+        missing=[name for name in found.missing if not serves_pretraining(name)],
+        left_over=[name for name in found.left_over if not serves_pretraining(name)],
+    )
+    if any(fatal):
+        raise DataError(
+            f"{stored.path} does not hold the tensors of its configuration ({stored.model_cfg['_name']}): "
+            f"{fatal}"
+        )
+    # What is missing stays at random; what is left over is in every fine-tuned file of AV-HuBERT's.
+    logger.log(
+        logging.WARNING if found.missing else logging.INFO,
+        "%s: loaded %d tensors; missing: %s; left over: %s",
+        stored.path, len(own.keys() & wanted.keys()),
+        ", ".join(found.missing) or "none", ", ".join(found.left_over) or "none",
+    )  # fmt: skip
+    kept = {name: tensor for name, tensor in stored.tensors.items() if name in own or name in teacher}
+    model.load_state_dict(kept, strict=False)
+
+
+def serves_pretraining(name: str) -> bool:
+    """Whether a tensor belongs to a pre-training objective, in a pre-trained or a fine-tuned model."""
+    inner = next(name[len(prefix) :] for prefix in reversed(ENCODER_PREFIXES) if name.startswith(prefix))
+    return inner.startswith(pretraining_only())
+
+
+def text_encoder(stored: StoredModel) -> TextEncoder | None:
+    if stored.text is None:
+        return None
+    tokenizer = stored.text["tokenizer"]
+    model = None if tokenizer is None else tokenizer.numpy().tobytes()
+    return TextEncoder(dictionary_of(stored.text["symbols"], str(stored.path)), model, str(stored.path))

@@ -1,0 +1,1 @@
+"""Classification of clips: classifiers, LUPI students, scoring and speaker verification."""

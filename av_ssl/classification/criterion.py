@@ -1,0 +1,192 @@
+"""Scores of class recognition, all of them read off one confusion matrix.
+
+In papers on emotion "weighted accuracy" is plain accuracy, and "unweighted accuracy" the mean recall over
+classes.
+
+Accuracy while training, and from one confusion matrix the other scores of a validation.
+
+Cross-entropy of the classes of whole clips.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+Counts = NDArray[np.int64]
+
+
+class ClassScores(NamedTuple):
+    """Shares from 0 to 1; NaN where nothing was counted."""
+
+    accuracy: float
+    """Share of clips recognised ("weighted accuracy", WA)."""
+    recall: float
+    """Unweighted average recall (UAR, "unweighted accuracy"): mean over the classes that occur."""
+    macro_f1: float
+    """Mean F1 over the classes that occur or are predicted."""
+    weighted_f1: float
+    """Mean F1 weighted by how often a class occurs."""
+
+
+def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, classes: int) -> Counts:
+    """Counts `[C, C]`, rows by true class, columns by prediction; clips of unknown class (-1) are left out.
+
+    Raises ValueError when both differ in number or an id is not below `classes`.
+    """
+    true, found = np.asarray(truth, np.int64), np.asarray(predicted, np.int64)
+    if true.shape != found.shape or true.ndim != 1:
+        raise ValueError(f"{found.shape} predictions for {true.shape} clips; give one for each")
+    if len(true) and not (true.min() >= -1 and max(true.max(), found.max()) < classes and found.min() >= 0):
+        raise ValueError(f"ids must be from 0 to {classes - 1} (truth: -1 where it is unknown)")
+    known = true >= 0
+    return np.bincount(true[known] * classes + found[known], minlength=classes**2).reshape(classes, classes)
+
+
+def class_scores(confusion: ArrayLike) -> ClassScores:
+    """The scores of a confusion matrix `[C, C]` (rows: truth).
+
+    >>> [round(score, 5) for score in class_scores([[5, 1, 0], [0, 2, 0], [1, 0, 1]])]
+    [0.8, 0.77778, 0.76667, 0.79333]
+    """
+    counts = np.asarray(confusion, np.float64)
+    correct, true, found = np.diag(counts), counts.sum(1), counts.sum(0)
+    if not true.sum():
+        return ClassScores(*[float("nan")] * 4)
+    recalls = correct[true > 0] / true[true > 0]
+    seen = true + found > 0
+    f1 = 2 * correct[seen] / (true + found)[seen]
+    weights = true[seen] / true.sum()
+    return ClassScores(
+        float(correct.sum() / true.sum()), float(recalls.mean()), float(f1.mean()), float(f1 @ weights)
+    )
+
+
+def confusion_table(confusion: Counts, names: Sequence[str]) -> str:
+    """The matrix as text, a row for each true class."""
+    columns = ["truth \\ found", *names, "recall"]
+    rows = [columns]
+    for name, row in zip(names, confusion, strict=True):
+        recall = f"{100 * row[names.index(name)] / row.sum():.1f} %" if row.sum() else "-"
+        rows.append([name, *map(str, row), recall])
+    widths = [max(len(row[k]) for row in rows) for k in range(len(columns))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    return "\n".join(lines)
+
+
+def score_line(scores: ClassScores, clips: int) -> str:
+    """The scores as text, in percent."""
+    return (
+        f"{clips} clips: accuracy {100 * scores.accuracy:.2f} %, "
+        f"unweighted average recall {100 * scores.recall:.2f} %, "
+        f"macro-F1 {100 * scores.macro_f1:.2f} %, weighted F1 {100 * scores.weighted_f1:.2f} %"
+    )
+
+
+MOST_CLASSES = 100
+"""Larger confusion matrices are not logged: speakers are told apart by the thousand."""
+CONFUSION = "_confusion"
+"""fairseq does not print what begins with an underscore."""
+
+
+def class_loss(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy float32 ``[B]``, 0 where the target is -1."""
+    return F.cross_entropy(
+        logits.float(), target, ignore_index=-1, reduction="none", label_smoothing=label_smoothing
+    )
+
+
+@torch.no_grad()
+def class_log(logits: Tensor, target: Tensor, training: bool) -> dict[str, Any]:
+    """Counts that can be summed over workers: clips of known class, those recognised, and in validation the
+    confusion matrix ``[C * C]``.
+
+    Args:
+        logits: ``[B, C]``, without margin.
+        target: int64 ``[B]``, -1 where the class is unknown.
+        training: whether this is no validation.
+    """
+    known, found, classes = target >= 0, logits.argmax(-1), logits.size(-1)
+    log: dict[str, Any] = {"n_known": known.sum(), "n_correct": (known & (found == target)).sum()}
+    if not training and classes <= MOST_CLASSES:
+        cells = target.clamp(min=0) * classes + found
+        counts = torch.zeros(classes * classes, device=target.device)
+        log[CONFUSION] = counts.index_add_(0, cells, known.float())
+    return log
+
+
+def reduce_class_log(logging_outputs: Sequence[dict[str, Any]]) -> None:
+    """Log ``accuracy`` and, of a validation, ``uar`` (mean recall) and ``macro_f1``, in percent."""
+    known = sum(float(log.get("n_known", 0)) for log in logging_outputs)
+    if known:
+        correct = sum(float(log.get("n_correct", 0)) for log in logging_outputs)
+        metrics.log_scalar("accuracy", 100 * correct / known, known, round=2)
+    matrices = [log[CONFUSION] for log in logging_outputs if CONFUSION in log]
+    if matrices:
+        metrics.log_scalar_sum(CONFUSION, sum(matrix.cpu() for matrix in matrices))
+        metrics.log_derived("uar", lambda meters: _percent(meters, "recall"))
+        metrics.log_derived("macro_f1", lambda meters: _percent(meters, "macro_f1"))
+
+
+def reduce_clip_means(logging_outputs: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
+    """Log means over the clips of all workers and micro-batches, of those ``keys`` that there are."""
+    clips = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
+    for key in keys:
+        if any(key in log for log in logging_outputs):
+            total = sum(log.get(key, 0) for log in logging_outputs)
+            metrics.log_scalar(key, torch.as_tensor(total / clips).item(), clips, round=4)
+
+
+def _percent(meters: Any, score: str) -> float:
+    counts = meters[CONFUSION].sum
+    side = round(counts.numel() ** 0.5)
+    return round(100 * float(getattr(class_scores(counts.view(side, side).numpy()), score)), 2)
+
+
+@dataclass
+class AVClassificationCriterionConfig(FairseqDataclass):
+    """Softmax cross-entropy; margins are the model's."""
+
+    label_smoothing: float = field(default=0.0, metadata={"help": "share of a label given to all classes"})
+
+
+@register_criterion("av_classification", dataclass=AVClassificationCriterionConfig)
+class AVClassificationCriterion(FairseqCriterion):
+    """Mean cross-entropy (nats) over clips; those of unknown class add nothing."""
+
+    def __init__(self, cfg: AVClassificationCriterionConfig, task: Any) -> None:
+        super().__init__(task)
+        self.cfg = cfg
+
+    def forward(
+        self, model: Any, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        target = sample["target"]
+        output = model(target=target, **sample["net_input"])
+        loss = class_loss(output["margin_logits"], target, self.cfg.label_smoothing).sum()
+        log = {
+            "loss": loss.detach(),
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": len(target),
+            **class_log(output["logits"], target, model.training),
+        }
+        return loss, len(target), log
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+        """Means over clips of all workers and micro-batches."""
+        reduce_clip_means(logging_outputs, ("loss",))
+        reduce_class_log(logging_outputs)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True

@@ -1,0 +1,275 @@
+"""Everything that is wrong with the lists of a data folder: manifests, labels, dictionaries, noise lists.
+
+Training stops at the first mistake; these functions go on and return all of them, each a text that names
+file, line and mend.
+
+Whether the files of a clip are what its manifest says, read as training reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from av_ssl.data.classes import ClassList
+from av_ssl.data.labels import TOLERATED_SECONDS
+from av_ssl.data.noise import read_noise_list
+from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.data.text import TextEncoder
+from av_ssl.errors import DataError
+from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, Clip, parse_clip, read_manifest
+
+LABEL_RATES = (25.0, 50.0, 100.0)  # labels a second that are in use
+
+
+def check_manifest(path: Path) -> tuple[list[Clip], list[str]]:
+    """Clips of the well-formed lines, and the problems of all lines: columns, numbers, ids, lengths."""
+    try:
+        clips = read_manifest(path)
+        problems: list[str] = []
+    except DataError as error:
+        clips, problems = _well_formed(path)
+        problems = problems or [str(error)]
+    seen: dict[str, int] = {}
+    for clip in clips:
+        place = f"{path}, line {clip.line}"
+        if clip.id in seen:
+            problems.append(f"{place}: id {clip.id!r} stands on line {seen[clip.id]}, too; rename one")
+        seen.setdefault(clip.id, clip.line)
+        if clip.video is None and clip.audio is None:
+            problems.append(f"{place}: names neither video nor audio; fill in the columns")
+        problems += [f"{place}: {problem}" for problem in _lengths(clip)]
+    problems += _partly_missing(path, clips)
+    return clips, problems
+
+
+def _well_formed(path: Path) -> tuple[list[Clip], list[str]]:
+    clips, problems = [], []
+    try:
+        root, *lines = path.read_text(encoding="utf-8").rstrip().split("\n")
+    except (OSError, UnicodeDecodeError):
+        return [], []
+    for number, line in enumerate(lines, start=2):
+        try:
+            clips.append(parse_clip(path, number, line, Path(root.strip())))
+        except DataError as error:
+            problems.append(str(error))
+    return clips, problems
+
+
+def _lengths(clip: Clip) -> Iterator[str]:
+    if clip.video is not None and clip.frames < 1:
+        yield f"{clip.frames} video frames; write the length of the video"
+    if clip.audio is not None and clip.samples < 1:
+        yield f"{clip.samples} audio samples; write the length of the audio"
+    elif clip.video is not None and clip.audio is not None:
+        apart = clip.samples / SAMPLES_PER_FRAME - clip.frames
+        if abs(apart) > TOLERATED_SECONDS * FRAME_RATE:
+            longer = "audio" if apart > 0 else "video"
+            yield (
+                f"{clip.frames} frames at 25 Hz and {clip.samples} samples at 16 kHz: the {longer} is "
+                f"{abs(apart) / FRAME_RATE:.2f} s longer; crop the clip again, or mend the two numbers"
+            )
+
+
+def _partly_missing(path: Path, clips: Sequence[Clip]) -> list[str]:
+    """Lines without a stream that other lines have: a run that loads this stream would refuse them."""
+    problems = []
+    for stream in ("video", "audio"):
+        without = [clip for clip in clips if getattr(clip, stream) is None]
+        if 0 < len(without) < len(clips):
+            problems += [
+                f"{path}, line {clip.line}: has no {stream}, other clips have; "
+                "fill in the column or remove the line"
+                for clip in without
+            ]
+    return problems
+
+
+def check_splits_apart(splits: Mapping[Path, Sequence[Clip]]) -> list[str]:
+    """Clips that stand in two manifests: results on the one would be flattered by the other."""
+    problems: list[str] = []
+    seen: dict[str, tuple[Path, int]] = {}
+    for path, clips in splits.items():
+        for clip in clips:
+            known = seen.setdefault(clip.id, (path, clip.line))
+            if known[0] != path:
+                problems.append(
+                    f"{path}, line {clip.line}: id {clip.id!r} stands in {known[0].name}, line {known[1]}, "
+                    "too; take it out of one of them"
+                )
+    return problems
+
+
+def check_transcripts(path: Path, encoder: TextEncoder, clips: int) -> list[str]:
+    """Problems of `{split}.wrd`: number of lines, encoding, empty lines, symbols the dictionary lacks."""
+    lines, problems = _lines(path, clips)
+    for number, line in lines:
+        if not line.split():
+            problems.append(f"{path}, line {number}: is empty; write what is said, or remove the clip")
+            continue
+        unknown = [piece for piece in encoder.encode(line).split() if piece not in encoder.dictionary]
+        if unknown:
+            problems.append(
+                f"{path}, line {number}: {', '.join(map(repr, unknown[:5]))} not in the dictionary; "
+                "make dictionary and tokenizer from these transcripts"
+            )
+    return problems
+
+
+def check_frame_labels(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> list[str]:
+    """Problems of cluster labels such as `{split}.km`: lines, unknown ids, lengths against the manifest.
+
+    The number of labels a second is taken to be the one of 25, 50 and 100 that fits most lines.
+    """
+    lines, problems = _lines(path, len(clips))
+    counts = {number: len(line.split()) for number, line in lines}
+    if len(counts) != len(clips):
+        return problems
+    rates = [counts[k] * FRAME_RATE / clip.frames for k, clip in enumerate(clips, 1) if clip.frames > 0]
+    rate = min(LABEL_RATES, key=lambda known: abs(np.log(max(np.median(rates or [25]), 0.1) / known)))
+    known = set(encoder.dictionary.symbols)
+    for (number, line), clip in zip(lines, clips, strict=True):
+        unknown = sorted(set(line.split()) - known)
+        if unknown:
+            problems.append(
+                f"{path}, line {number}: {', '.join(map(repr, unknown[:5]))} not in the dictionary; "
+                "list every cluster id there"
+            )
+        if abs(counts[number] / rate - clip.frames / FRAME_RATE) >= TOLERATED_SECONDS:
+            problems.append(
+                f"{path}, line {number}: {counts[number]} labels at {rate:g} a second for {clip.frames} "
+                "frames at 25 Hz; make the labels again from this manifest"
+            )
+    return problems
+
+
+def check_class_labels(path: Path, classes: ClassList, clips: int, strangers: bool) -> list[str]:
+    """Problems of `{split}.emo` and the like: number of lines, encoding, names that are not in the list.
+
+    Args:
+        path: one name a line.
+        classes: the list.
+        clips: of the manifest.
+        strangers: names that the list lacks are in order, as of speakers who are not in training.
+    """
+    lines, problems = _lines(path, clips)
+    for number, line in lines:
+        name = line.strip()
+        if not name:
+            problems.append(f"{path}, line {number}: is empty; write the class, or remove the clip")
+        elif name not in classes.ids and not strangers:
+            problems.append(
+                f"{path}, line {number}: {name!r} is not in {classes.origin}; mend it, or add it there"
+            )
+    return problems
+
+
+def check_noise_list(path: Path) -> tuple[list[Path], list[str]]:
+    """Noise files of a list, and the lines whose file is missing."""
+    try:
+        paths = read_noise_list(path)
+    except DataError as error:
+        return [], [str(error)]
+    places = [number for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    missing = [
+        f"{path}, line {number}: {noise} does not exist; make the list again"
+        for number, noise in zip(places, paths, strict=True)
+        if not noise.is_file()
+    ]
+    return [noise for noise in paths if noise.is_file()], missing
+
+
+def _lines(path: Path, clips: int) -> tuple[list[tuple[int, str]], list[str]]:
+    """Numbered lines that are UTF-8, and the problems of the file as a whole."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return [], [f"{path}: cannot be read ({error.strerror})"]
+    rows = content.split(b"\n")
+    if rows[-1] == b"":
+        rows.pop()
+    lines, problems = [], []
+    for number, row in enumerate(rows, start=1):
+        try:
+            lines.append((number, row.decode("utf-8")))
+        except UnicodeDecodeError:
+            problems.append(
+                f"{path}, line {number}: is not UTF-8; convert the file, e.g. with iconv -t UTF-8"
+            )
+    if len(rows) != clips:
+        problems.append(
+            f"{path}: {len(rows)} lines, {path.stem}.tsv lists {clips} clips; line k of the labels belongs "
+            "to clip k: make them again from the same manifest"
+        )
+    return lines, problems
+
+
+@dataclass(frozen=True)
+class MediaCheck:
+    """One clip to be read, from a line of `manifest`; training cuts pictures of `crop_size` pixels."""
+
+    manifest: Path
+    clip: Clip
+    crop_size: int = 88
+
+
+def check_clip(job: MediaCheck) -> list[str]:
+    """Problems of the clip's files, each naming manifest, line, file and mend."""
+    place = f"{job.manifest}, line {job.clip.line}"
+    problems = []
+    for stream in (_check_video, _check_audio):
+        try:
+            problems += [f"{place}: {problem}" for problem in stream(job)]
+        except DataError as error:
+            problems.append(f"{place}: {error}")
+    return problems
+
+
+def check_noise(path: Path) -> list[str]:
+    """Problems of a noise recording."""
+    try:
+        read_wave(path)
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def _check_video(job: MediaCheck) -> Iterator[str]:
+    clip = job.clip
+    if clip.video is None:
+        return
+    frames, height, width = read_crops(clip.video).shape
+    if frames != clip.frames:
+        yield f"{clip.video}: holds {frames} frames, the manifest says {clip.frames}; write {frames} there"
+    if min(height, width) < job.crop_size:
+        yield (
+            f"{clip.video}: pictures of {width}x{height} pixels are smaller than the {job.crop_size} that "
+            "training cuts; crop again, or lower task.image_crop_size"
+        )
+    rate = FRAME_RATE if clip.video.suffix == ".npy" else _frame_rate(clip.video)
+    if abs(rate - FRAME_RATE) > 0.05:
+        yield f"{clip.video}: has {rate:.2f} frames a second, training takes it for 25; crop the video again"
+
+
+def _frame_rate(path: Path) -> float:
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    try:
+        return float(capture.get(cv2.CAP_PROP_FPS))
+    finally:
+        capture.release()
+
+
+def _check_audio(job: MediaCheck) -> Iterator[str]:
+    clip = job.clip
+    if clip.audio is None:
+        return
+    samples = len(read_wave(clip.audio))
+    if samples != clip.samples:
+        yield (
+            f"{clip.audio}: holds {samples} samples, the manifest says {clip.samples}; write {samples} there"
+        )

@@ -1,0 +1,226 @@
+"""Classes of whole clips, such as speakers and emotions.
+
+Ids count from 0 in the order of a plain list, one name a line: a fairseq dictionary would reserve the first
+four for symbols that no classifier needs.
+
+Segments of clips: windows of equal length that an encoder sees one by one.
+
+They are drawn up in the data workers, as index tensors, so that the device need not be waited for.
+
+Clips with a class each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from av_ssl.data.collate import Extent, Sample
+from av_ssl.data.dataset import AudioVisualDataset
+from av_ssl.data.labels import LabelFile
+from av_ssl.errors import DataError
+from av_ssl.layout import Clip
+
+logger = logging.getLogger(__name__)
+
+CLASSES = "class_names"
+"""Key of a checkpoint's task state that holds the list."""
+UNKNOWN = -1
+"""Id of what is not in the list, e.g. of a speaker who is not in training."""
+
+
+class ClassList:
+    """Names of classes, whose ids are their positions.
+
+    Args:
+        names: one for each class.
+        origin: names the file in errors.
+
+    Raises DataError when a name comes twice, or there is none.
+    """
+
+    def __init__(self, names: Sequence[str], origin: str) -> None:
+        self.names = list(names)
+        self.origin = origin
+        self.ids = {name: number for number, name in enumerate(self.names)}
+        if not self.names:
+            raise DataError(f"{origin}: names no class; write one a line")
+        if len(self.ids) < len(self.names):
+            twice = next(name for number, name in enumerate(self.names) if self.ids[name] != number)
+            raise DataError(f"{origin}: names {twice} twice; every class needs a name of its own")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def load(cls, path: Path) -> ClassList:
+        """Read a list, e.g. `classes.emo.txt`; raises DataError when it is missing, empty or no text."""
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{path}: the list of classes cannot be read ({error}); write one name a line "
+                "(av-ssl manifest does), or check task.label and task.label_dir"
+            ) from error
+        return cls([line.strip() for line in lines if line.strip()], str(path))
+
+    def read(self, path: Path, clips: Sequence[Clip], training: bool) -> NDArray[np.int64]:
+        """Ids `[N]` of the clips by a label file with one name a line; -1 for names that are not in the list.
+
+        Raises DataError when the file is missing, differs in length from `clips`, or, for `training`, holds
+        no known name at all.
+        """
+        labels = LabelFile(path, clips)
+        ids = np.array([self.ids.get(labels.line(number), UNKNOWN) for number in range(len(clips))], np.int64)
+        unknown = int((ids == UNKNOWN).sum())
+        if unknown and training and unknown == len(ids):
+            raise DataError(
+                f"{path}: none of its labels, such as {labels.line(0)!r} on line 1, is in {self.origin} "
+                f"({', '.join(self.names[:5])}, ...); use the list that belongs to these labels"
+            )
+        if unknown:
+            logger.warning(
+                "%s: the classes of %d of %d clips are not in %s: they do not count for accuracy",
+                path, unknown, len(ids), self.origin,
+            )  # fmt: skip
+        return ids
+
+
+class SegmentBatch(TypedDict):
+    """N segments of L frames of a batch of B clips of T frames, at most K a clip."""
+
+    frames: Tensor
+    """int64 `[N, L]`, flat indices b*T+t; any index on padding."""
+    padding_mask: Tensor
+    """bool `[N, L]`, True on padding: clips that are shorter than a segment."""
+    frame_index: Tensor
+    """int64 `[F]`, flat indices n*L+l of the real frames."""
+    slots: Tensor
+    """int64 `[N]`, flat indices b*K+k."""
+    empty: Tensor
+    """bool `[B, K]`, True where a clip has no k-th segment."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Windows of `length` frames, every `hop` frames; the last one is moved back to end with the clip.
+
+    Raises ValueError when either is not positive, or when frames between windows would be lost.
+    """
+
+    length: int = 25
+    hop: int = 25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop <= self.length:
+            raise ValueError(
+                f"segments of {self.length} frames every {self.hop} frames: both must be positive, and "
+                "task.segment_hop not above task.segment_frames"
+            )
+
+    @classmethod
+    def of(cls, segment_frames: int, segment_hop: int) -> Segmentation | None:
+        """As the task's options say: None for whole clips, and a hop of 0 is the length."""
+        return cls(segment_frames, segment_hop or segment_frames) if segment_frames > 0 else None
+
+    def starts(self, frames: int) -> list[int]:
+        """First frames of the segments of a clip; one where the clip is not longer than a segment.
+
+        >>> [len(Segmentation(25, 12).starts(n)) for n in (10, 25, 26, 50, 75, 100, 103)]
+        [1, 1, 2, 4, 6, 8, 8]
+        """
+        last = frames - self.length
+        if last <= 0:
+            return [0]
+        return [*range(0, last, self.hop), last]
+
+    def draw_up(self, lengths: Sequence[int], frames: int) -> SegmentBatch:
+        """The segments of clips of `lengths` frames in a batch of T = `frames`."""
+        starts = [self.starts(length) for length in lengths]
+        most = max(map(len, starts))
+        clip = np.repeat(np.arange(len(lengths)), [len(each) for each in starts])
+        time = np.concatenate(starts)[:, None] + np.arange(self.length)
+        real = time < np.asarray(lengths)[clip][:, None]
+        empty = np.arange(most) >= np.array([len(each) for each in starts])[:, None]
+        return {
+            "frames": torch.from_numpy(clip[:, None] * frames + np.minimum(time, frames - 1)),
+            "padding_mask": torch.from_numpy(~real),
+            "frame_index": torch.from_numpy(np.flatnonzero(real)),
+            "slots": torch.from_numpy(np.flatnonzero(~empty)),
+            "empty": torch.from_numpy(empty),
+        }
+
+
+ORDER = 2
+"""Keeps the draws of an epoch's clips apart from those of clips and batches (`dataset.CLIP`, `BATCH`)."""
+
+
+class ClassificationDataset(AudioVisualDataset):
+    """Clips, the id of each one's class, and the segments in which an encoder sees them.
+
+    Batches differ from epoch to epoch: they decide which clips share batch statistics.
+
+    Args:
+        classes: `[N]`, -1 where the class is unknown; None where there are no labels.
+        segmentation: None for clips in one piece.
+        class_balanced: in training, draw every class equally often; an epoch has as many clips as ever.
+        options: see `AudioVisualDataset`.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: NDArray[np.int64] | None,
+        segmentation: Segmentation | None = None,
+        class_balanced: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if classes is not None and len(classes) != len(self.clips):
+            raise ValueError(f"{len(classes)} classes for {len(self.clips)} clips: give one for each")
+        self.classes = np.full(len(self.clips), -1) if classes is None else classes
+        self.segmentation = segmentation
+        self.class_balanced = class_balanced and self.train
+
+    def _targets(
+        self, samples: Sequence[Sample], extent: Extent, net_input: dict[str, Any]
+    ) -> dict[str, Any]:
+        if self.segmentation is not None:
+            net_input["segments"] = self.segmentation.draw_up(extent.lengths, extent.frames)
+        return {"target": torch.from_numpy(self.classes[[sample.index for sample in samples]])}
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        return not self.train
+
+    def ordered_indices(self) -> NDArray[np.int64]:
+        """Longest clips first by what a batch takes of them, equally long ones by chance."""
+        rng = self._generator(ORDER)
+        indices = self._balanced(rng) if self.class_balanced else np.arange(len(self))
+        if self.shuffle:
+            rng.shuffle(indices)
+        return indices[np.argsort(-self.num_tokens_vec(indices), kind="stable")]
+
+    def _balanced(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """As many clips as there are, the same number of each class (one more of some); none comes again
+        before all of its class have come."""
+        members = [
+            np.flatnonzero(self.classes == each) for each in np.unique(self.classes[self.classes >= 0])
+        ]
+        if not members:
+            return np.arange(len(self))
+        counts = np.full(len(members), len(self) // len(members))
+        counts[rng.permutation(len(members))[: len(self) % len(members)]] += 1
+        drawn = []
+        for clips, count in zip(members, counts, strict=True):
+            rounds = [rng.permutation(clips) for _ in range(-(-count // len(clips)))]
+            drawn.append(np.concatenate(rounds)[:count] if rounds else clips[:0])
+        return np.concatenate(drawn)

@@ -1,1 +1,0 @@
-"""Decoders that ``fairseq-generate`` gets through the task's ``build_generator``."""

@@ -1,1 +1,0 @@
-"""Scores of trained classifiers: speaker verification, class recognition."""

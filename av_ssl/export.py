@@ -1,0 +1,127 @@
+"""From a fused encoder of any method to a plain AV-HuBERT checkpoint, which others' code reads."""
+
+import dataclasses
+import logging
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from av_ssl.checkpoints.loading import build_config
+from av_ssl.checkpoints.stored import StoredModel, pretraining_only
+from av_ssl.errors import DataError
+from av_ssl.methods.av_hubert import AVHubertConfig
+
+logger = logging.getLogger(__name__)
+
+OURS = ("checkpoint_activations", "compile", "image_mean", "image_std", "resnet_width")
+"""Keys that AV-HuBERT's model lacks."""
+RESNET_WIDTH = 64
+GREY_VALUES = ("image_mean", "image_std")
+"""Keys that AV-HuBERT has in its task alone."""
+SHARED_TASK_KEYS = (
+    "data", "label_dir", "labels", "label_rate", "normalize", "max_sample_size", "min_sample_size",
+    "max_trim_sample_size", "random_crop", "pad_audio", "image_aug", "image_crop_size", "image_mean",
+    "image_std", "noise_wav", "noise_prob", "noise_num",
+)  # fmt: skip
+CLUSTERS = "label_embs_concat"
+CLUSTER_HEAD = (CLUSTERS, "final_proj.", "target_glu.")
+
+
+def as_av_hubert(stored: StoredModel) -> StoredModel:
+    """The encoder under AV-HuBERT's name, keys and tensors (no tensor changes its name).
+
+    Teacher, predictors and the like are left out.  AV-HuBERT's code wants a cluster head and a mask embedding
+    of the audio input even where they are not used; a model that has none gets zeros, and a head of one
+    cluster, so that the file loads strictly.  Fine-tuning and feature extraction use neither.
+
+    Raises:
+        DataError: the model has no fused encoder, or is fine-tuned.
+    """
+    cfg = build_config(stored)
+    if "audio_feat_dim" not in cfg or "masking_type" not in cfg:
+        raise DataError(
+            f"{stored.path}: a model {stored.model_cfg['_name']!r} is no pre-trained fused encoder; convert "
+            "the checkpoint that it was fine-tuned from"
+        )
+    values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    model = av_hubert_keys(values, stored)
+    dropped = pretraining_only()
+    tensors = {name: value for name, value in stored.tensors.items() if not name.startswith(dropped)}
+    tensors |= heads(model, stored)
+    classes = len(tensors[CLUSTERS])
+    # A model that predicts no clusters may have been trained beside labels all the same.
+    labelled = sum(map(len, stored.label_sets)) == classes
+    return dataclasses.replace(
+        stored,
+        cfg={
+            "model": model,
+            "task": av_hubert_task({**stored.task_cfg, **{key: values[key] for key in GREY_VALUES}}),
+            "criterion": {"_name": "av_hubert", "pred_masked_weight": 1.0, "pred_nomask_weight": 0.0},
+        },
+        tensors=tensors,
+        text=None,
+        label_sets=stored.label_sets if labelled else [numbered_labels(classes)],
+    )
+
+
+def av_hubert_keys(values: dict[str, Any], stored: StoredModel) -> dict[str, Any]:
+    """The model's keys that AV-HuBERT knows; what it would read differently is named in the log."""
+    known = {field.name for field in dataclasses.fields(AVHubertConfig)} - set(OURS)
+    model = {key: value for key, value in values.items() if key in known}
+    width = values["resnet_width"]
+    if width != RESNET_WIDTH:
+        model["resnet_width"] = width
+        logger.warning(
+            "%s: its visual front-end begins with %d channels, AV-HuBERT's with %d: only this package reads "
+            "the result", stored.path, width, RESNET_WIDTH,
+        )  # fmt: skip
+    if model["masking_type"] not in ("input", "feature"):
+        model["masking_type"] = "input"
+    return {**model, "_name": "av_hubert"}
+
+
+def heads(model: dict[str, Any], stored: StoredModel) -> dict[str, Tensor]:
+    """Mask embedding and cluster head, the stored ones where they fit."""
+    channels = model["encoder_embed_dim"]
+    masked = model["audio_feat_dim"] if model["masking_type"] == "input" else channels
+    mask_emb = stored.tensors.get("mask_emb")
+    if mask_emb is None or len(mask_emb) != masked:
+        mask_emb = torch.zeros(masked)
+    head = {name: value for name, value in stored.tensors.items() if name.startswith(CLUSTER_HEAD)}
+    if not {CLUSTERS, "final_proj.weight", "final_proj.bias"} <= head.keys():
+        dim = model.get("final_dim") or channels
+        model["target_glu"] = False
+        head = {
+            CLUSTERS: torch.zeros(Dictionary().nspecial + 1, dim),
+            "final_proj.weight": torch.zeros(dim, channels),
+            "final_proj.bias": torch.zeros(dim),
+        }
+    return {"mask_emb": mask_emb, **head}
+
+
+def numbered_labels(classes: int) -> list[str]:
+    """Symbols of a dictionary of so many classes: fairseq's special ones, then 0, 1, ..."""
+    specials = Dictionary().symbols
+    return [*specials, *map(str, range(classes - len(specials)))]
+
+
+def av_hubert_task(task: dict[str, Any]) -> dict[str, Any]:
+    """The stored task under AV-HuBERT's keys."""
+    streams = {"audio": ["audio"], "video": ["video"]}.get(str(task.get("modalities")), ["audio", "video"])
+    shared = {key: task[key] for key in SHARED_TASK_KEYS if key in task}
+    # By default it refers to the other, which a reader of the task alone cannot find.
+    shared.setdefault("max_trim_sample_size", shared.setdefault("max_sample_size", None))
+    labels = shared.get("labels") or ["km"]
+    return {
+        **shared,
+        "_name": "av_hubert_pretraining",
+        "labels": [labels] if isinstance(labels, str) else labels,
+        "label_rate": shared.get("label_rate") or 25,
+        "modalities": streams,
+        "sample_rate": 25,
+        "stack_order_audio": 4,
+        "noise_snr": str(task.get("noise_snr", "0")),
+    }

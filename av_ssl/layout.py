@@ -1,0 +1,138 @@
+"""Manifests: which clips a split has, and how long they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from av_ssl.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16000
+"""Audio samples a second."""
+FRAME_RATE = 25
+"""Video frames a second: the unit of a clip's length."""
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+COLUMNS = "id, video path, audio path, number of video frames, number of audio samples"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One line of a manifest."""
+
+    id: str
+    video: Path | None
+    """Mouth crops at 25 Hz; None where the column is empty."""
+    audio: Path | None
+    """Waveform at 16 kHz; None where the column is empty."""
+    frames: int
+    """Video frames, for choosing, sorting and counting clips; a tensor has as many as the file holds."""
+    samples: int
+    line: int
+    """Line of the manifest, from 1; the root directory is line 1."""
+
+
+def read_manifest(path: Path) -> list[Clip]:
+    """Read `{split}.tsv`: the root directory, then one clip a line (AV-HuBERT, Shi et al., 2022; its data
+    format).
+
+    Columns are separated by tabs: id, video path, audio path, video frames, audio samples.  Relative paths of
+    both kinds are joined to the root.  The two numbers are the last two columns, whatever comes between.
+
+    Raises DataError naming file and line when the manifest is missing, empty or malformed.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8").rstrip().split("\n")
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); a split needs a manifest of this name, "
+            "check the data folder"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t UTF-8"
+        ) from error
+    if len(lines) < 2:
+        raise DataError(
+            f"{path}: lists no clips; after the root directory on line 1 come lines of: {COLUMNS}"
+        )
+    root = Path(lines[0].strip())
+    return [parse_clip(path, number, line, root) for number, line in enumerate(lines[1:], start=2)]
+
+
+def parse_clip(path: Path, number: int, line: str, root: Path) -> Clip:
+    """The clip on line `number` of the manifest `path`; raises DataError when the line is malformed."""
+    # Tabs at the end are dropped, as AV-HuBERT does; those at the start stand for empty columns.
+    items = line.rstrip().split("\t")
+    if len(items) < 5:
+        raise DataError(
+            f"{path}, line {number}: {len(items)} columns instead of 5; needed, tab-separated: {COLUMNS}"
+        )
+    try:
+        frames, samples = int(items[-2]), int(items[-1])
+    except ValueError:
+        raise DataError(
+            f"{path}, line {number}: lengths {items[-2]!r} and {items[-1]!r} are not whole numbers; "
+            "the last two columns are video frames and audio samples"
+        ) from None
+    video, audio = (root / item if item else None for item in items[1:3])
+    return Clip(items[0], video, audio, frames, samples, number)
+
+
+def manifest_text(clips: Sequence[Clip]) -> str:
+    """The lines of a manifest with the root `/`; raises DataError where a path is not absolute."""
+    lines = ["/"]
+    for clip in clips:
+        for path in (clip.video, clip.audio):
+            if path is not None and not path.is_absolute():
+                raise DataError(
+                    f"clip {clip.id}: its path {path} is not absolute; write the whole path of the folder on "
+                    "line 1 of its manifest"
+                )
+        lines.append(f"{clip.id}\t{clip.video or ''}\t{clip.audio or ''}\t{clip.frames}\t{clip.samples}")
+    return "\n".join(lines) + "\n"
+
+
+def manifest_part(path: Path, clips: Sequence[Clip]) -> str:
+    """The text of a manifest with the lines of some of its clips alone."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return "\n".join([lines[0], *(lines[clip.line - 1] for clip in clips)]) + "\n"
+
+
+def with_lengths(clips: Sequence[Clip]) -> list[Clip]:
+    """The clips, of which those without video, whose manifest may say 0 frames, have the length of their
+    audio."""
+    return [
+        replace(clip, frames=clip.samples // SAMPLES_PER_FRAME)
+        if clip.video is None and not clip.frames
+        else clip
+        for clip in clips
+    ]
+
+
+def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: int | None) -> list[int]:
+    """Indices of the clips that have `min_frames` to `max_frames` video frames, both included; None is no
+    bound.
+
+    Raises DataError when none is left.
+    """
+    low = 0 if min_frames is None else min_frames
+    short = sum(clip.frames < low for clip in clips)
+    kept = [
+        index
+        for index, clip in enumerate(clips)
+        if clip.frames >= low and (max_frames is None or clip.frames <= max_frames)
+    ]
+    logger.info(
+        "kept %d of %d clips; %d have fewer than %d frames, %d more than %s",
+        len(kept), len(clips), short, low, len(clips) - len(kept) - short, max_frames,
+    )  # fmt: skip
+    if not kept:
+        raise DataError(
+            f"none of {len(clips)} clips has {low} to {max_frames} video frames; "
+            "widen min_sample_size and max_sample_size, or mend the frame counts of the manifest"
+        )
+    return kept

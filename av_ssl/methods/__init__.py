@@ -1,0 +1,1 @@
+"""Pre-training methods, one file each: configuration, model and loss in reading order."""

@@ -1,0 +1,524 @@
+"""Keys of AV2vec (Zhang et al., ICASSP 2023, arXiv 2212.02782), each with the origin of its default.
+
+AV2vec: multimodal self-distillation (Zhang et al., ICASSP 2023, arXiv 2212.02782).
+
+A student sees masked (and, if wanted, noisy) audio and video, one of them at times not at all; it regresses,
+on the masked frames, what a momentum teacher makes of the clean, unmasked clip.  AV2vec-MLM (``use_mlm``)
+predicts cluster ids of these frames as well, as AV-HuBERT does.  Only the paper's abstract was available when
+this was written: what it does not say (masking, targets, schedules) is a reconstruction from its successors,
+and the help of each option names its origin.
+
+Masked latent feature regression (AV2vec, arXiv 2212.02782; the form of the loss is data2vec's), and with
+cluster ids AV2vec-MLM's two losses.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional, cast
+
+import torch
+import torch.nn.functional as F
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.models import register_model
+from torch import Tensor, nn
+
+from av_ssl.checkpoints.files import read_checkpoint
+from av_ssl.data.masking import StreamMasking
+from av_ssl.methods.encoders import load_pretrained
+from av_ssl.methods.fused_encoder import (
+    MASKINGS,
+    REPLACEMENTS,
+    AudioVisualEncoder,
+    Features,
+    MaskedAudioVisualEncoder,
+    MaskedEncoderConfig,
+    Source,
+)
+from av_ssl.methods.masked_units import (
+    CLUSTER_HEAD_TENSORS,
+    ClusterHead,
+    ClusterHeadConfig,
+    frame_counts,
+    label_classes,
+    masked_unit_log,
+    masked_unit_losses,
+    reduce_masked_unit_metrics,
+)
+from av_ssl.modules.transformer import TransformerEncoder
+from av_ssl.targets.collapse import LOOK_EVERY, Bounds, CollapseGuard
+from av_ssl.targets.ema import (
+    TEACHER_PREFIX,
+    EMATeacher,
+    annealed_decay,
+    averaged_targets,
+    under_prefix,
+    without_teachers,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
+    """AV2vec Base, under AV-HuBERT's keys; ``[reconstructed]``: what the paper's abstract leaves open."""
+
+    layer_norm_first: bool = field(
+        default=True, metadata={"help": "layer norm before each block (AV-HuBERT's recipes)"}
+    )
+    encoder_layerdrop: float = field(
+        default=0.05, metadata={"help": "probability of skipping a layer (AV-HuBERT's recipes)"}
+    )
+    dropout_input: float = field(
+        default=0.1, metadata={"help": "dropout of the fused features (AV-HuBERT's recipes)"}
+    )
+    feature_grad_mult: float = field(
+        default=0.1, metadata={"help": "scale of the gradient into the front-ends (AV-HuBERT's recipes)"}
+    )
+    masking_type: MASKINGS = field(
+        default="stream_feature",
+        metadata={
+            "help": "what is masked: each stream's features before fusion, the input itself, or the fused "
+            "features [reconstructed]"
+        },
+    )
+    selection_type: REPLACEMENTS = field(
+        default="same_seq",
+        metadata={"help": "what masked video frames show under masking_type=input (AV-HuBERT's recipes)"},
+    )
+    mask_prob_audio: float = field(
+        default=0.8, metadata={"help": "masked spans x length / frames [reconstructed]"}
+    )
+    mask_prob_image: float = field(
+        default=0.3, metadata={"help": "masked spans x length / frames [reconstructed]"}
+    )
+    mask_length_image: int = field(
+        default=5, metadata={"help": "frames of a masked video span [reconstructed]"}
+    )
+    mask_margin: int = field(
+        default=0,
+        metadata={
+            "help": "widen video masks by so many frames a side, which the loss leaves out: the 3-D "
+            "convolution shows the two outermost frames of a masked span to its neighbours [ours]"
+        },
+    )
+    modality_dropout: float = field(
+        default=0.5,
+        metadata={"help": "probability that the student loses one stream of a batch [reconstructed]"},
+    )
+    audio_dropout: float = field(default=0.5, metadata={"help": "that it is the audio [reconstructed]"})
+    final_dim: int = field(
+        default=256,
+        metadata={"help": "channels in which output and classes are compared (AV-HuBERT's recipes)"},
+    )
+    use_regression: bool = field(default=True, metadata={"help": "regress the teacher's targets"})
+    use_mlm: bool = field(
+        default=False,
+        metadata={"help": "predict the cluster ids of task.labels, too (AV2vec-MLM)"},
+    )
+    loss_on: ChoiceEnum(["union", "surviving", "all"]) = field(  # type: ignore[valid-type]
+        default="union",
+        metadata={
+            "help": "frames in the loss: masked in either stream, in the streams kept, or all [reconstructed]"
+        },
+    )
+    average_top_k_layers: int = field(
+        default=8, metadata={"help": "teacher layers in the target [reconstructed]"}
+    )
+    target_type: ChoiceEnum(["ffn", "residual"]) = field(  # type: ignore[valid-type]
+        default="ffn", metadata={"help": "feed-forward output or residual stream of the layers [data2vec]"}
+    )
+    instance_norm_target_layer: bool = field(
+        default=True, metadata={"help": "normalise each layer over time [data2vec]"}
+    )
+    layer_norm_targets: bool = field(
+        default=False, metadata={"help": "layer norm of the averaged target [data2vec]"}
+    )
+    teacher_modalities: ChoiceEnum(["av", "a", "v"]) = field(  # type: ignore[valid-type]
+        default="av", metadata={"help": "streams that the teacher sees; av is the paper's"}
+    )
+    ema_scope: ChoiceEnum(["layers", "transformer", "full"]) = field(  # type: ignore[valid-type]
+        default="layers",
+        metadata={
+            "help": "what is averaged: Transformer layers (positional convolution copied), all of the "
+            "Transformer, or the whole model, front-ends included [reconstructed]"
+        },
+    )
+    ema_decay: float = field(default=0.999, metadata={"help": "decay at the start [data2vec]"})
+    ema_end_decay: float = field(default=0.9999, metadata={"help": "decay at the end [data2vec]"})
+    ema_anneal_end_step: int = field(
+        default=30000, metadata={"help": "updates until ema_end_decay [data2vec]"}
+    )
+    min_target_var: float = field(
+        default=0.1,
+        metadata={
+            "help": "stop if the targets' standard deviation over frames, in the mean of 100 updates, falls "
+            "below [data2vec]"
+        },
+    )
+    min_pred_var: float = field(default=0.01, metadata={"help": "the same for predictions [data2vec]"})
+    var_check_start: int = field(
+        default=5000, metadata={"help": "updates before these two are looked at [data2vec]"}
+    )
+    init_from: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "start from the encoder of this checkpoint (av_hubert, av2vec), heads at random [ours]"
+        },
+    )
+
+
+GRADIENTS_COMPARED = 1000
+"""Updates in which AV2vec-MLM logs how its two losses compare."""
+
+
+@register_model("av2vec", dataclass=AV2vecConfig)
+class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
+    """Student, regression head and momentum teacher; with ``use_mlm`` AV-HuBERT's cluster head.
+
+    The tensors of the student are the fused encoder's; ``final_pred_proj``, the cluster head, ``mask_emb``,
+    ``mask_emb_video`` and the teacher (``_ema.*``) serve pre-training alone.
+
+    Args:
+        classes: dictionary size of each label set, for ``use_mlm``.
+    """
+
+    cfg: AV2vecConfig
+    pretraining_only = ("mask_emb", "final_pred_proj.", TEACHER_PREFIX, *CLUSTER_HEAD_TENSORS)
+
+    def __init__(self, cfg: AV2vecConfig, classes: Sequence[int] = ()) -> None:
+        super().__init__(cfg)
+        if not 1 <= cfg.average_top_k_layers <= cfg.encoder_layers:
+            raise ValueError(
+                f"average_top_k_layers is {cfg.average_top_k_layers}; "
+                f"the encoder has {cfg.encoder_layers} layers"
+            )
+        if cfg.sub_encoder_layers:
+            raise ValueError(
+                "model.sub_encoder_layers: the teacher has none of these layers, whose dropout and context "
+                "would reach its targets; set it to 0"
+            )
+        if not cfg.use_regression and not cfg.use_mlm:
+            raise ValueError("model.use_regression and model.use_mlm are both off: nothing is learned")
+        if cfg.use_mlm:
+            self.add_cluster_head(cfg, cfg.encoder_embed_dim, classes)
+        if cfg.use_regression:
+            self.final_pred_proj = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_embed_dim)
+        self.teacher: EMATeacher | None = None
+        self.updates = 0
+        self.collapse_guard = CollapseGuard(
+            {
+                "target_var": Bounds("model.min_target_var", low=cfg.min_target_var),
+                "pred_var": Bounds("model.min_pred_var", low=cfg.min_pred_var),
+            },
+            start=cfg.var_check_start,
+            patience=LOOK_EVERY,
+            advice="Lower the learning rate, lengthen the warm-up, raise ema_end_decay, or set "
+            "teacher_modalities=a.",
+        )
+
+    @classmethod
+    def build_model(cls, cfg: AV2vecConfig, task: Any = None) -> "AV2vecModel":
+        model = cls(cfg, label_classes(task) if cfg.use_mlm else ())
+        if cfg.init_from and task.starts_from_pretrained:
+            load_pretrained(model, cfg.init_from, read_checkpoint(cfg.init_from, "model.init_from").tensors)
+        return model
+
+    @property
+    def masking(self) -> StreamMasking:
+        """What the data pipeline draws for each batch."""
+        return self.stream_masking(loss_on=str(self.cfg.loss_on), video_margin=self.cfg.mask_margin)
+
+    # -- teacher ---------------------------------------------------------------------------------------------
+
+    def make_teacher(self) -> EMATeacher:
+        scope = str(self.cfg.ema_scope)
+        if scope == "full":
+            return EMATeacher(self, lambda: AudioVisualEncoder(self.cfg))
+        copied = ("pos_conv.",) if scope == "layers" else ()
+        return EMATeacher(self.encoder, lambda: TransformerEncoder(self.cfg), copied)
+
+    @property
+    def followed(self) -> nn.Module:
+        """The part of the student that the teacher follows."""
+        return self if str(self.cfg.ema_scope) == "full" else self.encoder
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Move the teacher once an update; fairseq announces their number before every micro-batch."""
+        self.updates = num_updates
+        if self.training:
+            self.collapse_guard.look(num_updates)
+        if self.teacher is not None and self.training:
+            self.teacher.step(self.followed, self.decay, num_updates)
+
+    @property
+    def decay(self) -> float:
+        """Of the teacher's averages, at this update."""
+        cfg = self.cfg
+        return annealed_decay(self.updates, cfg.ema_decay, cfg.ema_end_decay, cfg.ema_anneal_end_step)
+
+    @torch.no_grad()
+    def targets(
+        self, clean: Features, source: Source, padding_mask: Tensor | None, frame_index: Tensor
+    ) -> Tensor:
+        """What the teacher makes of the clean, unmasked clip: float32 ``[B, T, C]``."""
+        if self.teacher is None:
+            self.teacher = self.make_teacher()
+            self.teacher.updates = self.updates
+        self.teacher.follow_device(next(self.encoder.parameters()))
+        module = self.teacher.module
+        fusion: AudioVisualEncoder = self
+        if isinstance(module, AudioVisualEncoder):
+            clean = module.front_ends(clean_source(source), padding_mask, frame_index)
+            fusion, module = module, module.encoder
+        seen = str(self.cfg.teacher_modalities)
+        features = Features(clean.audio if "a" in seen else None, clean.video if "v" in seen else None)
+        first = self.cfg.encoder_layers - self.cfg.average_top_k_layers + 1
+        encoder = cast(TransformerEncoder, module)
+        _, outputs = encoder.run(fusion.project(fusion.join(features)), padding_mask, first=first)
+        kind = str(self.cfg.target_type)
+        return averaged_targets(
+            [getattr(output, kind) for output in outputs],
+            padding_mask,
+            self.cfg.instance_norm_target_layer,
+            self.cfg.layer_norm_targets,
+        )
+
+    # -- student ---------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        source: Source,
+        padding_mask: Tensor,
+        masks: dict[str, Any],
+        frame_index: Tensor,
+        target_list: Sequence[Tensor] = (),
+        **unused: Any,
+    ) -> dict[str, Any]:
+        """Predict the teacher's targets on the frames that count, and cluster ids.
+
+        Args:
+            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` as the student hears and sees them
+                before masking; ``audio_clean`` is what the teacher hears where noise was added.
+            padding_mask: bool ``[B, T]``.
+            masks: see :class:`av_ssl.data.masking.StreamMasking`.
+            frame_index: int64 ``[F]``, flat indices of real frames.
+            target_list: int64 ``[B, T]`` for each label set.
+
+        Returns:
+            ``features_pen`` (mean square of the student's features). With ``use_regression``: ``prediction``
+            and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``target_var`` and ``pred_var``
+            (standard deviations over frames), ``ema_decay`` (the teacher's). With ``use_mlm``:
+            ``logit_m_list`` and so on, see :class:`~av_ssl.methods.av_hubert.AVHubertModel`. With both, while
+            their gradients are compared: ``encoder_output`` ``[B, T, C]``.
+        """
+        student, seen = self.student_features(source, padding_mask, masks, frame_index)
+        target = None
+        if self.cfg.use_regression:
+            clean = self.clean_features(seen, source, padding_mask, frame_index)
+            target = self.targets(clean, source, padding_mask, frame_index)
+        x, penalty = self.encode_student(student, padding_mask, masks, frame_index)
+        output: dict[str, Any] = {"features_pen": penalty}
+        if target is not None:
+            output.update(self.regression(x, target, masks["loss_index"]))
+            if self.training:
+                self.collapse_guard.record({key: output[key] for key in self.collapse_guard.bounds})
+        if self.cfg.use_mlm:
+            output.update(self.masked_units(x, target_list, masks))
+        if self.training and target is not None and self.cfg.use_mlm and self.updates < GRADIENTS_COMPARED:
+            output["encoder_output"] = x
+        return output
+
+    def regression(self, x: Tensor, target: Tensor, index: Tensor) -> dict[str, Any]:
+        prediction = self.final_pred_proj(x.flatten(0, 1)[index]).float()
+        target = target.flatten(0, 1)[index]
+        return {
+            "prediction": prediction,
+            "target": target,
+            "target_var": spread(target),
+            "pred_var": spread(prediction.detach()),
+            "ema_decay": self.decay,
+        }
+
+    def clean_features(
+        self, seen: Features | None, source: Source, padding_mask: Tensor, frame_index: Tensor
+    ) -> Features:
+        """Front-end outputs of the clean clip, for the teacher: the student's own pass serves if it can."""
+        if seen is None:
+            return self.second_pass(source, padding_mask, frame_index)
+        if source.get("audio_clean") is None:
+            return seen
+        with torch.no_grad():
+            return seen._replace(audio=self.feature_extractor_audio(source["audio_clean"]))
+
+    @torch.no_grad()
+    def second_pass(self, source: Source, padding_mask: Tensor, frame_index: Tensor) -> Features:
+        """The front-ends on unmasked input; the ResNet in eval mode: batch norm must not count its frames."""
+        resnet = self.feature_extractor_video.resnet
+        training = resnet.training
+        resnet.eval()
+        try:
+            return self.front_ends(clean_source(source), padding_mask, frame_index)
+        finally:
+            resnet.train(training)
+
+    def remove_pretraining_modules(self) -> None:
+        super().remove_pretraining_modules()
+        self.teacher = None
+
+    # -- checkpoints -----------------------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The student's tensors and, under ``_ema.``, the teacher's averages."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        if self.teacher is not None:
+            prefix = kwargs.get("prefix", "") + TEACHER_PREFIX
+            state.update({prefix + name: tensor for name, tensor in self.teacher.state_dict().items()})
+        return state
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
+    ) -> Any:
+        """Load the student and the checkpoint's teacher; if it has none, the teacher restarts as a copy."""
+        result = super().load_state_dict(without_teachers(state_dict), strict, model_cfg, args)
+        self.teacher = None
+        if stored := under_prefix(state_dict, TEACHER_PREFIX):
+            self.teacher = self.make_teacher()
+            self.teacher.load_state_dict(stored, self.followed)
+        else:
+            logger.info("the checkpoint holds no teacher: it starts again as a copy of the student")
+        return result
+
+
+def clean_source(source: Source) -> Source:
+    audio = source.get("audio_clean")
+    return {"audio": source["audio"] if audio is None else audio, "video": source["video"]}
+
+
+def spread(x: Tensor) -> Tensor:
+    """Standard deviation over frames, averaged over channels: a scalar that falls to 0 in a collapse."""
+    return (x.float().var(dim=0, correction=0) + 1e-6).sqrt().mean()
+
+
+OF_THE_TEACHER = ("target_var", "pred_var", "ema_decay")
+MEANS = ("loss", "loss_regression", "features_pen", *OF_THE_TEACHER, "gradient_ratio")
+"""What is logged as a mean over the frames of the loss."""
+
+
+def regression_loss(
+    prediction: Tensor, target: Tensor, beta: float = 0.0, scale: float | None = None
+) -> Tensor:
+    """Sum over frames of the scaled squared (or smooth-L1) distance.
+
+    ``scale * sum_t ||p_t - y_t||^2``, and for ``beta > 0`` smooth-L1 in place of the square.
+
+    Args:
+        prediction, target: float32 ``[S, C]``.
+        beta: where smooth-L1 turns from square to line; 0 is the plain square.
+        scale: None for ``1 / sqrt(C)``.
+
+    >>> import torch
+    >>> round(regression_loss(torch.ones(3, 4), torch.zeros(3, 4)).item(), 3)
+    6.0
+    """
+    if beta > 0:
+        loss = F.smooth_l1_loss(prediction, target, reduction="sum", beta=beta)
+    else:
+        loss = F.mse_loss(prediction, target, reduction="sum")
+    return loss * (1 / math.sqrt(prediction.size(-1)) if scale is None else scale)
+
+
+def gradient_ratio(loss: Tensor, other: Tensor, x: Tensor) -> Tensor:
+    """Norm of the gradient of ``loss`` at ``x``, divided by that of ``other``: what their weights should even
+    out."""
+    norms = [torch.autograd.grad(each, x, retain_graph=True)[0].float().norm() for each in (loss, other)]
+    return norms[0] / norms[1].clamp(min=1e-12)
+
+
+@dataclass
+class AV2vecCriterionConfig(FairseqDataclass):
+    """Weights of the terms; each term is a mean over its own frames."""
+
+    lambda_reg: float = field(default=1.0, metadata={"help": "weight of the regression [ours]"})
+    lambda_mlm: float = field(
+        default=1.0, metadata={"help": "weight of cluster ids on the frames of the loss [ours]"}
+    )
+    lambda_mlm_unmasked: float = field(
+        default=0.0, metadata={"help": "weight of cluster ids on the other frames [ours]"}
+    )
+    loss_beta: float = field(
+        default=0.0, metadata={"help": "smooth-L1 threshold; 0: squared error [data2vec]"}
+    )
+    loss_scale: Optional[float] = field(default=None, metadata={"help": "null: 1/sqrt(C) [data2vec]"})
+    features_pen_weight: float = field(
+        default=10.0, metadata={"help": "weight of the mean squared front-end feature (AV-HuBERT)"}
+    )
+
+
+@register_criterion("av2vec", dataclass=AV2vecCriterionConfig)
+class AV2vecCriterion(FairseqCriterion):
+    """``lambda_reg R/|S| + lambda_mlm M/|S| + lambda_mlm_unmasked U/|rest| + features_pen_weight pen``.
+
+    R is the summed regression loss, M and U the summed cross-entropies of a model with ``use_mlm``, S the
+    frames of the loss.  The sum is multiplied by |S|, and |S| is the sample size, so that fairseq's division
+    by the sample size of all workers and micro-batches gives the mean over all their frames.
+    """
+
+    def __init__(self, cfg: AV2vecCriterionConfig, task: Any) -> None:
+        super().__init__(task)
+        self.cfg = cfg
+
+    def forward(
+        self, model: Any, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        output = model(target_list=sample.get("target_list", ()), **sample["net_input"])
+        frames = sample["net_input"]["masks"]["loss_index"].numel()
+        penalty = output["features_pen"] * frames
+        loss = self.cfg.features_pen_weight * penalty
+        logging_output = {
+            "features_pen": penalty.detach(),
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": frames,
+        }
+        if "prediction" in output:
+            regression = regression_loss(
+                output["prediction"], output["target"], self.cfg.loss_beta, self.cfg.loss_scale
+            )
+            loss = loss + self.cfg.lambda_reg * regression
+            logging_output["loss_regression"] = regression.detach()
+            logging_output.update({key: output[key] * frames for key in OF_THE_TEACHER})
+        if "logit_m_list" in output:
+            losses = masked_unit_losses(output)
+            loss = loss + self.masked_unit_loss(losses, frame_counts(output)) * frames
+            logging_output.update(masked_unit_log(output, losses))
+        if "encoder_output" in output:
+            ratio = gradient_ratio(losses["m"].sum(), regression, output["encoder_output"])
+            logging_output["gradient_ratio"] = ratio * frames
+        logging_output["loss"] = loss.detach()
+        return loss, frames, logging_output
+
+    def masked_unit_loss(self, losses: dict[str, Tensor], counts: dict[str, int]) -> Tensor:
+        """Weighted sum of both cross-entropies, each divided by its own number of frames."""
+        weights = {"m": self.cfg.lambda_mlm}
+        if self.cfg.lambda_mlm_unmasked:  # a weight of 0 would cost a backward pass
+            weights["u"] = self.cfg.lambda_mlm_unmasked
+        means = [weight * losses[part].sum() / max(1, counts[part]) for part, weight in weights.items()]
+        return torch.stack(means).sum()
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+        """Frame-weighted means over workers and micro-batches; the cross-entropies alone in bits."""
+        frames = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
+        for key in MEANS:
+            if any(key in log for log in logging_outputs):
+                total = sum(log.get(key, 0) for log in logging_outputs)
+                metrics.log_scalar(key, torch.as_tensor(total / frames).item(), frames, round=4)
+        reduce_masked_unit_metrics(logging_outputs)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True

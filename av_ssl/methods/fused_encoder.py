@@ -1,0 +1,411 @@
+"""The fused audio-visual encoder of AV-HuBERT, AV2vec and DistillAV, from which fine-tuning starts.
+
+Two front-ends give C channels a frame each; [audio ; video] goes through a layer norm and a linear layer into
+a Transformer (Shi et al., 2022, section 3).  Tensor names are AV-HuBERT's, so weights move between all fused
+methods.
+
+The student of every fused method: the audio-visual encoder on damaged input.
+
+Masking, modality dropout and their order are AV-HuBERT's (Shi et al., 2022, sections 3.2 and 3.3); masking of
+each stream's features before fusion is AV2vec's successors'.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from fairseq.dataclass import ChoiceEnum
+from fairseq.models import BaseFairseqModel
+from omegaconf import II
+from torch import Tensor, nn
+
+from av_ssl.data.masking import StreamMasking
+from av_ssl.data.spans import SPAN_LENGTHS, SpanMask
+from av_ssl.modules.frontends import AudioFrontend, VideoFrontend, with_scaled_gradient
+from av_ssl.modules.masking import blank_frames, replace_frames, take_frames
+from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
+
+FUSIONS = ChoiceEnum(["concat", "add"])
+RESNET_ACTIVATIONS = ChoiceEnum(["prelu", "relu"])
+
+Source = dict[str, Tensor | None]
+"""``audio`` float [B, 104, T] and ``video`` uint8 or float [B, 1, T, H, W]; either may be None."""
+
+
+@dataclass
+class AudioVisualEncoderConfig(TransformerConfig):
+    """The fused encoder; names and defaults are AV-HuBERT's unless the help says otherwise."""
+
+    audio_feat_dim: int = field(
+        default=104,
+        metadata={"help": "stacked filterbank channels: 4 frames of 26 (AV-HuBERT has no default)"},
+    )
+    modality_fuse: FUSIONS = field(  # type: ignore[valid-type]
+        default="concat", metadata={"help": "how the two streams meet"}
+    )
+    resnet_relu_type: RESNET_ACTIVATIONS = field(  # type: ignore[valid-type]
+        default="prelu", metadata={"help": "activation of the visual front-end"}
+    )
+    resnet_width: int = field(
+        default=64,
+        metadata={"help": "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)"},
+    )
+    sub_encoder_layers: int = field(
+        default=0, metadata={"help": "Transformer layers of each stream's own, behind its front-end"}
+    )
+    dropout_input: float = field(default=0.0, metadata={"help": "dropout of the fused features"})
+    feature_grad_mult: float = field(
+        default=1.0, metadata={"help": "scale of the gradient into the front-ends; 0 freezes them"}
+    )
+    image_mean: float = field(
+        default=II("task.image_mean"), metadata={"help": "mean of the grey values (0..1)"}
+    )
+    image_std: float = field(default=II("task.image_std"), metadata={"help": "their standard deviation"})
+    compile: bool = field(
+        default=False,
+        metadata={"help": "torch.compile the ResNet and the Transformer layers (torch >= 2.2) [ours]"},
+    )
+
+
+class Features(NamedTuple):
+    """Front-end outputs ``[B, T, C]``; None for a stream that was not given."""
+
+    audio: Tensor | None
+    video: Tensor | None
+
+
+class AudioVisualEncoder(BaseFairseqModel):
+    """Front-ends, fusion and Transformer, without any training objective."""
+
+    def __init__(self, cfg: AudioVisualEncoderConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        channels = cfg.encoder_embed_dim
+        self.feature_extractor_audio = AudioFrontend(cfg.audio_feat_dim, channels)
+        self.feature_extractor_video = VideoFrontend(
+            channels, cfg.resnet_width, str(cfg.resnet_relu_type), cfg.image_mean, cfg.image_std
+        )
+        if cfg.sub_encoder_layers > 0:
+            for front_end in (self.feature_extractor_audio, self.feature_extractor_video):
+                front_end.encoder = TransformerEncoder(cfg, cfg.sub_encoder_layers)
+        self.concat = str(cfg.modality_fuse) == "concat"
+        fused = 2 * channels if self.concat else channels
+        self.layer_norm = nn.LayerNorm(fused)
+        self.post_extract_proj = nn.Linear(fused, channels) if self.concat else None
+        self.dropout_input = nn.Dropout(cfg.dropout_input)
+        self.encoder = TransformerEncoder(cfg)
+        if cfg.compile:
+            self.compile_parts()
+
+    def compile_parts(self) -> None:
+        """Compile what is called with few distinct shapes; in place, so that tensor names stay."""
+        self.feature_extractor_video.resnet.trunk.compile(dynamic=True)
+        for layer in self.encoder.layers:
+            layer.compile(dynamic=True)
+
+    # -- the four steps of a forward pass --------------------------------------------------------------------
+
+    def front_ends(
+        self,
+        source: Source,
+        padding_mask: Tensor | None,
+        frame_index: Tensor | None = None,
+        video_grad: bool = True,
+    ) -> Features:
+        """Run the front-ends on what ``source`` has; ``video_grad=False`` saves the visual backward pass."""
+        audio, video = source.get("audio"), source.get("video")
+        if audio is None and video is None:
+            raise ValueError("source has neither audio nor video")
+        heard = seen = None
+        if audio is not None:
+            heard = self.scaled_gradient(lambda: self.feature_extractor_audio(audio))
+        if video is not None:
+            seen = self.scaled_gradient(
+                lambda: self.feature_extractor_video(video, padding_mask, frame_index), video_grad
+            )
+        return Features(heard, seen)
+
+    def scaled_gradient(self, extract: Callable[[], Tensor], wanted: bool = True) -> Tensor:
+        return with_scaled_gradient(extract, self.cfg.feature_grad_mult if wanted else 0.0)
+
+    def join(self, features: Features) -> Tensor:
+        """Concatenate (or add) the streams, zeros for an absent one -> ``[B, T, 2C]`` (or ``[B, T, C]``)."""
+        audio, video = features
+        present = audio if audio is not None else video
+        assert present is not None
+        audio = torch.zeros_like(present) if audio is None else audio
+        video = torch.zeros_like(present) if video is None else video
+        return torch.cat([audio, video], dim=-1) if self.concat else audio + video
+
+    def project(self, joined: Tensor) -> Tensor:
+        """Layer norm and linear layer into the encoder's channels: ``[B, T, C]``, no dropout."""
+        x = self.layer_norm(joined)
+        return x if self.post_extract_proj is None else self.post_extract_proj(x)
+
+    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        """The Transformer's layers, from the input on, and the modules behind them: what learning rates by
+        layer go by."""
+        return list(self.encoder.layers), [self.encoder.layer_norm] if self.encoder.norm_first else []
+
+    # -- what downstream code calls --------------------------------------------------------------------------
+
+    def extract_features(
+        self,
+        source: Source,
+        padding_mask: Tensor | None = None,
+        mask: bool = False,
+        ret_conv: bool = False,
+        output_layer: int | None = None,
+        frame_index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode a batch.
+
+        Args:
+            source: see :data:`Source`; an absent stream counts as zeros after its front-end.
+            padding_mask: bool ``[B, T]``, True on padding.
+            mask: hide spans of the input, see :meth:`masked_source`.
+            ret_conv: return the fused features before the Transformer ("layer 0").
+            output_layer: 1-based; return that layer's residual stream, **without** the final layer norm.
+            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.frontends.VideoFrontend`.
+
+        Returns:
+            ``[B, T, C]`` and ``padding_mask``.
+
+        Raises:
+            ValueError: there is no such layer, or nothing to encode, or this model has no masks.
+        """
+        if mask:
+            source = self.masked_source(source, padding_mask)
+        fused = self.project(self.join(self.front_ends(source, padding_mask, frame_index)))
+        if ret_conv:
+            return fused, padding_mask
+        return self.encode_fused(fused, padding_mask, output_layer), padding_mask
+
+    def encode_fused(self, fused: Tensor, padding_mask: Tensor | None, output_layer: int | None) -> Tensor:
+        """Fused features to encoder output, ``[B, T, C]`` both; see :meth:`extract_features`."""
+        layers = len(self.encoder.layers)
+        if output_layer is not None and not 1 <= output_layer <= layers:
+            raise ValueError(f"output_layer is {output_layer}; this model has layers 1 to {layers}")
+        fused = self.dropout_input(fused)
+        if output_layer is None:
+            return self.encoder(fused, padding_mask)
+        return self.encoder.run(fused, padding_mask, last=output_layer)[0]
+
+    def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
+        """The input with spans hidden; ValueError, as only pre-trained models know how."""
+        raise ValueError(
+            "mask=True: the encoder of a fine-tuned model has no masks; load the pre-trained checkpoint, or "
+            "leave mask out"
+        )
+
+    def hidden_states(
+        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
+    ) -> list[Tensor]:
+        """What each layer makes of an unmasked batch, in one pass; for eval mode.
+
+        Args:
+            source: see :data:`Source`; an absent stream counts as zeros after its front-end.
+            padding_mask: bool ``[B, T]``, True on padding.
+            last: layer to stop behind, 1-based; None: all.
+
+        Returns:
+            ``[B, T, C]`` each: item 0 the fused features before the Transformer, item l the residual stream
+            behind layer l, **without** the final layer norm.
+        """
+        fused = self.dropout_input(self.project(self.join(self.front_ends(source, padding_mask))))
+        _, outputs = self.encoder.run(fused, padding_mask, first=1, last=last)
+        return [fused, *(output.residual for output in outputs)]
+
+    extract_finetune = extract_features
+    """AV-HuBERT's name for it."""
+
+
+MASKINGS = ChoiceEnum(["stream_feature", "input", "feature"])
+SELECTIONS = ChoiceEnum(list(SPAN_LENGTHS))
+REPLACEMENTS = ChoiceEnum(["same_other_seq", "same_seq"])
+
+
+@dataclass
+class MaskedEncoderConfig(AudioVisualEncoderConfig):
+    """What the student does not see; names and defaults are AV-HuBERT's."""
+
+    masking_type: MASKINGS = field(  # type: ignore[valid-type]
+        default="input",
+        metadata={
+            "help": "what is masked: the input itself, the fused features (feature), or each stream's "
+            "features before fusion (stream_feature)"
+        },
+    )
+    selection_type: REPLACEMENTS = field(  # type: ignore[valid-type]
+        default="same_other_seq",
+        metadata={
+            "help": "what masked video frames show under masking_type=input: the same frames of another "
+            "clip, or other frames of the same clip (same_seq)"
+        },
+    )
+    mask_prob_audio: float = field(default=0.65, metadata={"help": "masked audio spans x length / frames"})
+    mask_length_audio: int = field(default=10, metadata={"help": "frames of a masked audio span"})
+    mask_prob_image: float = field(default=0.65, metadata={"help": "masked video spans x length / frames"})
+    mask_length_image: int = field(default=10, metadata={"help": "frames of a masked video span"})
+    mask_selection: SELECTIONS = field(  # type: ignore[valid-type]
+        default="static", metadata={"help": "how the lengths of spans are drawn"}
+    )
+    mask_other: float = field(
+        default=0.0, metadata={"help": "shortest span (uniform) or standard deviation (normal)"}
+    )
+    no_mask_overlap: bool = field(default=False, metadata={"help": "spans of a stream do not overlap"})
+    mask_min_space: int = field(default=1, metadata={"help": "frames between spans that may not overlap"})
+    modality_dropout: float = field(
+        default=0.0, metadata={"help": "probability that the student loses one stream of a batch"}
+    )
+    audio_dropout: float = field(default=0.0, metadata={"help": "that it is the audio"})
+
+
+class MaskedAudioVisualEncoder(AudioVisualEncoder):
+    """Encoder, mask embeddings, and the damaged view of a batch.
+
+    Tensors besides the encoder's: ``mask_emb`` (of the audio input's size for ``masking_type=input``, else
+    [C]) and, for ``stream_feature``, ``mask_emb_video`` [C].
+    """
+
+    cfg: MaskedEncoderConfig
+    pretraining_only: ClassVar[tuple[str, ...]] = ("mask_emb",)
+    """Prefixes of the tensors that serve pre-training alone; fine-tuning leaves them behind."""
+
+    def __init__(self, cfg: MaskedEncoderConfig) -> None:
+        super().__init__(cfg)
+        channels = cfg.encoder_embed_dim
+        self.masking_type = str(cfg.masking_type)
+        self.mask_emb = nn.Parameter(
+            torch.rand(cfg.audio_feat_dim if self.masking_type == "input" else channels)
+        )
+        if self.masking_type == "stream_feature":
+            self.mask_emb_video = nn.Parameter(torch.rand(channels))
+
+    @property
+    def masking(self) -> StreamMasking:
+        """What the data pipeline draws for each batch."""
+        return self.stream_masking()
+
+    def stream_masking(self, **loss_frames: Any) -> StreamMasking:
+        """The masks of the configuration; sub-classes say which frames count."""
+        cfg = self.cfg
+        return StreamMasking(
+            audio=self.spans(cfg.mask_prob_audio, cfg.mask_length_audio),
+            video=self.spans(cfg.mask_prob_image, cfg.mask_length_image),
+            modality_dropout=cfg.modality_dropout,
+            audio_dropout=cfg.audio_dropout,
+            shared=self.masking_type == "feature",
+            replacement=str(cfg.selection_type) if self.masking_type == "input" else None,
+            **loss_frames,
+        )
+
+    def spans(self, probability: float, length: int) -> SpanMask:
+        cfg = self.cfg
+        return SpanMask(
+            probability,
+            length,
+            selection=str(cfg.mask_selection),
+            other=cfg.mask_other,
+            overlap=not cfg.no_mask_overlap,
+            min_space=cfg.mask_min_space,
+        )
+
+    def student_features(
+        self, source: Source, padding_mask: Tensor, masks: dict[str, Any], frame_index: Tensor
+    ) -> tuple[Features, Features | None]:
+        """Run the front-ends on what the student gets.
+
+        Returns:
+            Features masked as far as that happens before fusion, and the same without masks, from the same
+            pass; None where the input itself is masked.
+        """
+        if self.masking_type == "input":
+            return self.front_ends(self.masked_input(source, masks), padding_mask, frame_index), None
+        # A dropped video needs no backward pass through the ResNet.
+        seen = self.front_ends(source, padding_mask, frame_index, video_grad=masks["dropped"] != "video")
+        if self.masking_type == "feature":
+            return seen, seen
+        assert seen.audio is not None
+        assert seen.video is not None
+        masked = Features(
+            replace_frames(seen.audio, masks["audio"], self.mask_emb),
+            replace_frames(seen.video, masks["video"], self.mask_emb_video),
+        )
+        return masked, seen
+
+    def masked_input(self, source: Source, masks: dict[str, Any]) -> Source:
+        return {
+            "audio": self.masked_audio(source["audio"], masks),
+            "video": self.masked_video(source["video"], masks),
+        }
+
+    def masked_audio(self, audio: Tensor | None, masks: dict[str, Any]) -> Tensor | None:
+        if audio is None:
+            return None
+        embedding = self.mask_emb * 0 if masks["zeroed"] else self.mask_emb
+        return replace_frames(audio.transpose(1, 2), masks["audio"], embedding).transpose(1, 2)
+
+    def masked_video(self, video: Tensor | None, masks: dict[str, Any]) -> Tensor | None:
+        if video is None or masks["dropped"] == "video":  # and so not worth a pass through the ResNet
+            return None
+        if masks["zeroed"]:
+            return blank_frames(video, masks["video"], self.cfg.image_mean)
+        return take_frames(video, masks["video_source"])
+
+    def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
+        """The input with spans hidden, by torch's generator, and no stream dropped; one may be absent.
+
+        Raises:
+            ValueError: this model masks features, not the input.
+        """
+        if self.masking_type != "input":
+            raise ValueError(
+                f"mask=True: this model's masking_type is {self.masking_type}, and only the input can be "
+                "masked here; call forward with what model.masking.draw gives, or leave mask out"
+            )
+        given: Source = {"audio": source.get("audio"), "video": source.get("video")}
+        present = next((stream for stream in given.values() if stream is not None), None)
+        if present is None:
+            return given
+        clips, frames = len(present), present.size(2)
+        lengths = [frames] * clips if padding_mask is None else (~padding_mask).sum(1).tolist()
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        drawn = self.masking.draw(lengths, frames, rng, training=False)
+        masks = {
+            key: value.to(present.device) if isinstance(value, Tensor) else value
+            for key, value in drawn.items()
+        }
+        return self.masked_input(given, masks)
+
+    def encode_student(
+        self, features: Features, padding_mask: Tensor, masks: dict[str, Any], frame_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Drop a stream, fuse, encode.
+
+        Returns:
+            ``[B, T, C]``, and the mean squared fused feature over real frames (float32 scalar) that is to be
+            kept small.
+        """
+        joined = self.join(drop_stream(features, masks["dropped"]))
+        penalty = joined.flatten(0, 1)[frame_index].float().square().mean()
+        fused = self.dropout_input(self.project(joined))
+        if self.masking_type == "feature":
+            fused = replace_frames(fused, masks["audio"], self.mask_emb)
+        return self.encoder(fused, padding_mask), penalty
+
+    def remove_pretraining_modules(self) -> None:
+        """Drop what only pre-training needs: the name by which fine-tuning models of fairseq's ask for it."""
+        for prefix in self.pretraining_only:
+            name = prefix.rstrip(".")
+            if hasattr(self, name) and not name.startswith("mask_emb"):  # masked input stays possible
+                setattr(self, name, None)
+
+
+def drop_stream(features: Features, dropped: str | None) -> Features:
+    """Zero the stream that modality dropout took; parameters that had a gradient path keep a (zero) one."""
+    if dropped is None or getattr(features, dropped) is None:
+        return features
+    return features._replace(**{dropped: getattr(features, dropped) * 0})

@@ -1,0 +1,244 @@
+"""RAVEn's encoder of one stream: raw audio or video -> features at 25 Hz.
+
+Haliassos et al., ICLR 2023 (arXiv 2212.06246), section 3; BRAVEn (ICASSP 2024, arXiv 2404.02098) has the same
+one.  A ResNet-18 (1-D on the waveform, 2-D behind a spatio-temporal stem on video) and a Transformer with
+relative positions.  Tensor names are those of the published weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model
+from omegaconf import II, MISSING
+from torch import Tensor, nn
+
+from av_ssl.methods.fused_encoder import Source
+from av_ssl.modules.frontends import (
+    FRAME_SAMPLES,
+    VisualResNet,
+    WaveformResNet,
+    normalized,
+    real_frames,
+    unpacked,
+    with_scaled_gradient,
+)
+from av_ssl.modules.masking import blank_frames, mask_waveform
+from av_ssl.modules.relative_transformer import FFN_NORMS, RelativeTransformer, RelativeTransformerSizes
+
+MODALITIES = ("audio", "video")
+ACTIVATION = "swish"
+
+
+@dataclass
+class RavenEncoderConfig(FairseqDataclass):
+    """Size and regularisation of one encoder; the defaults are RAVEn Base's."""
+
+    encoder_layers: int = field(default=12, metadata={"help": "number of Transformer blocks"})
+    encoder_embed_dim: int = field(default=512, metadata={"help": "channels D of the encoder"})
+    encoder_ffn_embed_dim: int = field(default=2048, metadata={"help": "channels of the feed-forward blocks"})
+    encoder_attention_heads: int = field(default=8, metadata={"help": "attention heads"})
+    dropout: float = field(
+        default=0.1,
+        metadata={"help": "dropout of the Transformer's input and positions, behind and inside its blocks"},
+    )
+    attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights"})
+    drop_path: float = field(
+        default=0.0, metadata={"help": "probability that a clip skips half a block (stochastic depth)"}
+    )
+    layer_scale: float = field(
+        default=0.1, metadata={"help": "initial factor of each block's output channels; 0: no such factors"}
+    )
+    ffn_norm: ChoiceEnum(FFN_NORMS) = field(  # type: ignore[valid-type]
+        default="batch", metadata={"help": "norm before the feed-forward blocks"}
+    )
+    resnet_width: int = field(
+        default=64, metadata={"help": "channels of the ResNet's first stage (RAVEn has 64; less is cheaper)"}
+    )
+    feature_grad_mult: float = field(
+        default=1.0, metadata={"help": "scale of the gradient into the front-end; 0 freezes it [ours]"}
+    )
+    image_mean: float = field(
+        default=II("task.image_mean"), metadata={"help": "mean of the grey values (0..1)"}
+    )
+    image_std: float = field(default=II("task.image_std"), metadata={"help": "their standard deviation"})
+    compile: bool = field(
+        default=False,
+        metadata={"help": "torch.compile the ResNet and the Transformer blocks (torch >= 2.2) [ours]"},
+    )
+
+
+@dataclass
+class SingleRavenEncoderConfig(RavenEncoderConfig):
+    """An encoder without a training objective, as published."""
+
+    modality: ChoiceEnum(MODALITIES) = field(  # type: ignore[valid-type]
+        default=MISSING, metadata={"help": "the stream that it encodes"}
+    )
+
+
+@register_model("raven_encoder", dataclass=SingleRavenEncoderConfig)
+class RavenEncoder(RelativeTransformer, BaseFairseqModel):
+    """Front-end, projection and Transformer of one stream.
+
+    Tensors: ``frontend.*``, ``embed.0.*``, ``encoders.{block}.*``, ``after_norm.*``.
+
+    Args:
+        modality: ``audio`` or ``video``.
+    """
+
+    def __init__(self, cfg: RavenEncoderConfig, modality: str) -> None:
+        super().__init__(transformer_sizes(cfg))
+        if modality not in MODALITIES:
+            raise ValueError(f"modality is {modality!r}; it must be one of {', '.join(MODALITIES)}")
+        self.cfg = cfg
+        self.modality = modality
+        front_end: type[WaveformResNet | VisualResNet]
+        front_end = WaveformResNet if modality == "audio" else VisualResNet
+        self.frontend = front_end(cfg.resnet_width, ACTIVATION)
+        self.embed = nn.Sequential(nn.Linear(8 * cfg.resnet_width, cfg.encoder_embed_dim))
+        if cfg.compile:
+            self.compile_parts()
+
+    @classmethod
+    def build_model(cls, cfg: SingleRavenEncoderConfig, task: Any = None) -> "RavenEncoder":
+        return cls(cfg, str(cfg.modality))
+
+    def compile_parts(self) -> None:
+        """Compile what is called with few distinct shapes; in place, so that tensor names stay."""
+        self.frontend.trunk.compile(dynamic=True)
+        for block in self.encoders:
+            block.compile(dynamic=True)
+
+    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        """The Transformer's blocks, from the input on, and the modules behind them: what learning rates by
+        layer go by."""
+        return list(self.encoders), [self.after_norm]
+
+    def project(
+        self,
+        signal: Tensor,
+        padding_mask: Tensor | None = None,
+        frame_index: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Front-end and linear layer: ``[B, T, D]``; arguments as in :meth:`encode`."""
+        frames = signal.size(-1) // FRAME_SAMPLES if self.modality == "audio" else signal.size(2)
+        if padding_mask is not None and padding_mask.shape != (len(signal), frames):
+            raise ValueError(
+                f"{self.modality} of {frames} frames in {len(signal)} clips, but a padding_mask of shape "
+                f"{tuple(padding_mask.shape)}"
+            )
+        x = with_scaled_gradient(
+            lambda: self.front_end(signal, padding_mask, frame_index, mask), self.cfg.feature_grad_mult
+        )
+        return self.embed(x)
+
+    def front_end(
+        self, signal: Tensor, padding_mask: Tensor | None, frame_index: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        if self.modality == "audio":
+            return self.frontend(signal if mask is None else mask_waveform(signal, mask), padding_mask)
+        cfg = self.cfg
+        video = normalized(signal, cfg.image_mean, cfg.image_std, self.after_norm.weight.dtype)
+        if mask is not None:
+            video = blank_frames(video, mask, cfg.image_mean)
+        batch, _, frames = video.shape[:3]
+        if frame_index is None:
+            frame_index = real_frames(padding_mask, batch, frames, video.device)
+        x = self.frontend(video.squeeze(1), frame_index, padding_mask)
+        return unpacked(x, frame_index, batch, frames)
+
+    def encode(
+        self,
+        signal: Tensor,
+        padding_mask: Tensor | None = None,
+        frame_index: Tensor | None = None,
+        mask: Tensor | None = None,
+        collect_blocks: bool = False,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Encode a batch, for training objectives.
+
+        Args:
+            signal: audio ``[B, 640 * T]``, ``int16`` or float on the scale -1..1; or video
+                ``[B, 1, T, H, W]``, ``uint8`` or normalised floats.
+            padding_mask: bool ``[B, T]``, True on padding.
+            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.frontends.VideoFrontend`; audio
+                makes no use of it.
+            mask: bool ``[B, T]``, True on frames that are hidden: silence, or mean grey.
+            collect_blocks: return the residual streams, too.
+
+        Returns:
+            ``[B, T, D]`` behind ``after_norm``, and the residual stream behind each block, before it.
+        """
+        x = self.project(signal, padding_mask, frame_index, mask)
+        x, blocks = self.run_blocks(x, padding_mask, collect=collect_blocks)
+        return self.after_norm(x), blocks
+
+    def extract_features(
+        self,
+        source: Source,
+        padding_mask: Tensor | None = None,
+        mask: bool = False,
+        ret_conv: bool = False,
+        output_layer: int | None = None,
+        frame_index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode a batch without masking; as :meth:`AudioVisualEncoder.extract_features`.
+
+        Args:
+            source: ``audio`` or ``video`` as in :meth:`encode`; the other stream is left alone.
+            padding_mask: bool ``[B, T]``, True on padding.
+            mask: must be False; see :meth:`encode`.
+            ret_conv: return the projected front-end features ("layer 0").
+            output_layer: 1-based; return the residual stream behind that block, without ``after_norm``.
+            frame_index: see :meth:`encode`.
+
+        Returns:
+            ``[B, T, D]`` and ``padding_mask``.
+        """
+        if mask:
+            raise ValueError("extract_features(mask=True): masks are drawn by the data pipeline; see encode")
+        if output_layer is not None and not 1 <= output_layer <= len(self.encoders):
+            raise ValueError(
+                f"output_layer is {output_layer}; this model has layers 1 to {len(self.encoders)}"
+            )
+        signal = source.get(self.modality)
+        if signal is None:
+            raise ValueError(f"source has no {self.modality}, the one stream that this encoder takes")
+        x = self.project(signal, padding_mask, frame_index)
+        if ret_conv:
+            return x, padding_mask
+        x, _ = self.run_blocks(x, padding_mask, last=output_layer)
+        return (self.after_norm(x) if output_layer is None else x), padding_mask
+
+    def hidden_states(
+        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
+    ) -> list[Tensor]:
+        """What each block makes of an unmasked batch, in one pass; for eval mode.
+
+        Returns:
+            ``[B, T, D]`` each: item 0 the projected front-end features, item l the residual stream behind
+            block l, without ``after_norm``, up to block ``last`` (None: all).
+        """
+        signal = source.get(self.modality)
+        if signal is None:
+            raise ValueError(f"source has no {self.modality}, the one stream that this encoder takes")
+        projected = self.project(signal, padding_mask)
+        _, blocks = self.run_blocks(projected, padding_mask, last=last, collect=True)
+        return [projected, *blocks]
+
+
+def transformer_sizes(cfg: RavenEncoderConfig) -> RelativeTransformerSizes:
+    return RelativeTransformerSizes(
+        layers=cfg.encoder_layers,
+        channels=cfg.encoder_embed_dim,
+        ffn_channels=cfg.encoder_ffn_embed_dim,
+        heads=cfg.encoder_attention_heads,
+        dropout=cfg.dropout,
+        attention_dropout=cfg.attention_dropout,
+        drop_path=cfg.drop_path,
+        layer_scale=cfg.layer_scale or None,
+        ffn_norm=str(cfg.ffn_norm),
+    )

@@ -1,0 +1,506 @@
+"""Keys of RAVEn (Haliassos et al., ICLR 2023, arXiv 2212.06246) and BRAVEn (ICASSP 2024, 2404.02098).
+
+RAVEn: two students on raw audio and video, each predicting what momentum teachers hear and see.
+
+Haliassos et al., ICLR 2023, arXiv 2212.06246. Each student gets its stream with short spans zeroed. The video
+student predicts the audio teacher's output; the audio student predicts both teachers'. BRAVEn (ICASSP 2024,
+arXiv 2404.02098) is the same model with other settings. The authors published neither's pre-training code.
+
+RAVEn's losses: negative cosine similarity of predictions and teachers' outputs (arXiv 2212.06246).
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Optional, cast
+
+import torch
+import torch.nn.functional as F
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.models import BaseFairseqModel, register_model
+from omegaconf import II
+from torch import Tensor, nn
+
+from av_ssl.data.masking import UnimodalMasking
+from av_ssl.data.spans import MASK_SEMANTICS, SpanMask
+from av_ssl.methods.fused_encoder import Source
+from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
+from av_ssl.modules.relative_transformer import Predictor, synchronise_batch_norm, use_batch_statistics
+from av_ssl.optim import clip_together
+from av_ssl.targets.collapse import CollapseGuard, bounded, monitor_bounds, target_monitor
+from av_ssl.targets.ema import (
+    TEACHER_PREFIX,
+    EMATeacher,
+    averaged_targets,
+    cosine_decay,
+    instance_norm,
+    under_prefix,
+    without_teachers,
+)
+
+logger = logging.getLogger(__name__)
+
+TARGETS = ChoiceEnum(["last", "mean_blocks"])
+TARGET_NORMS = ChoiceEnum(["none", "instance"])
+SEMANTICS = ChoiceEnum(list(MASK_SEMANTICS))
+
+
+@dataclass
+class RavenConfig(RavenEncoderConfig):
+    """RAVEn Base; both students have the encoder's keys."""
+
+    mask_prob_video: float = field(default=0.2, metadata={"help": "masked video frames, see mask_semantics"})
+    mask_prob_audio: float = field(default=0.2, metadata={"help": "masked audio frames, see mask_semantics"})
+    mask_length: int = field(default=3, metadata={"help": "frames of a masked span (40 ms each)"})
+    mask_semantics: SEMANTICS = field(  # type: ignore[valid-type]
+        default="fraction",
+        metadata={
+            "help": "what the two probabilities mean: masked spans x length / frames, as the authors' "
+            "program has it (0.2 masks about 17 %), or the probability that a span starts at a frame, as "
+            "the paper says (about 49 %)"
+        },
+    )
+    predictor_embed_dim: int = field(default=512, metadata={"help": "channels of the predictors"})
+    predictor_ffn_embed_dim: int = field(
+        default=2048, metadata={"help": "channels of their feed-forward blocks"}
+    )
+    predictor_attention_heads: int = field(default=8, metadata={"help": "their attention heads"})
+    predictor_layers_video: int = field(
+        default=2, metadata={"help": "blocks of predictors on the video student"}
+    )
+    predictor_layers_audio: int = field(
+        default=2, metadata={"help": "blocks of predictors on the audio student"}
+    )
+    within_audio: bool = field(
+        default=True, metadata={"help": "the audio student predicts the audio teacher on masked frames"}
+    )
+    within_video: bool = field(
+        default=False,
+        metadata={
+            "help": "the video student predicts the video teacher on masked frames (off: the asymmetry)"
+        },
+    )
+    target: TARGETS = field(  # type: ignore[valid-type]
+        default="last",
+        metadata={"help": "the teacher's output, or the mean of all its blocks' outputs (mean_blocks)"},
+    )
+    target_norm: TARGET_NORMS = field(  # type: ignore[valid-type]
+        default="none", metadata={"help": "instance: normalise each clip and channel over time"}
+    )
+    ema_decay: float = field(
+        default=0.999, metadata={"help": "the teachers' decay at the start; a half cosine takes it to 1"}
+    )
+    ema_updates: int = field(
+        default=II("optimization.max_update"),
+        metadata={"help": "updates until it is 1, at least 1: those of the whole training"},
+    )
+    teacher_drop_path: bool = field(
+        default=False,
+        metadata={"help": "the teachers skip blocks at random too, as the authors' program had it"},
+    )
+    sync_batch_norm: bool = field(
+        default=True,
+        metadata={"help": "batch-norm statistics over all GPUs, teachers and predictors included"},
+    )
+    min_target_std: float = field(
+        default=0.1,
+        metadata={
+            "help": "stop if the standard deviation over frames of what a teacher gives, before target_norm, "
+            "stays below for 500 updates (of unit vectors, times the square root of their channels: 1 where "
+            "they point everywhere) [ours]"
+        },
+    )
+    max_target_cosine: float = field(
+        default=0.95,
+        metadata={"help": "stop if frames of different clips stay more alike there for 500 updates [ours]"},
+    )
+    collapse_check_start: int = field(
+        default=5000, metadata={"help": "updates before these two are looked at [ours]"}
+    )
+
+
+@dataclass
+class BravenConfig(RavenConfig):
+    """BRAVEn Base; its losses weigh audio by audio twice."""
+
+    predictor_layers_video: int = field(
+        default=1, metadata={"help": "blocks of predictors on the video student"}
+    )
+    mask_prob_audio: float = field(
+        default=0.4,
+        metadata={"help": "masked audio frames; the paper says more than RAVEn's [the value reconstructed]"},
+    )
+    target: TARGETS = field(  # type: ignore[valid-type]
+        default="mean_blocks",
+        metadata={"help": "the teacher's output, or the mean of all its blocks' outputs (mean_blocks)"},
+    )
+    target_norm: TARGET_NORMS = field(  # type: ignore[valid-type]
+        default="instance",
+        metadata={"help": "instance: normalise each clip and channel over time [reconstructed]"},
+    )
+
+
+STREAMS = ("video", "audio")
+SHORT = {"video": "v", "audio": "a"}
+COLLAPSE_PATIENCE = 500
+"""Updates that a collapse must last to end the training [ours]."""
+
+
+class Pair(NamedTuple):
+    """A student's stream and that of the teacher which it predicts."""
+
+    student: str
+    teacher: str
+
+    @property
+    def name(self) -> str:
+        """E.g. ``va``: video predicts audio."""
+        return SHORT[self.student] + SHORT[self.teacher]
+
+    @property
+    def within(self) -> bool:
+        """Both are of one stream; such a pair counts masked frames only."""
+        return self.student == self.teacher
+
+
+class PairOutput(NamedTuple):
+    """What a student predicts and what it should, on the N frames that count: float ``[N, D]``."""
+
+    prediction: Tensor
+    target: Tensor
+
+
+@register_model("raven", dataclass=RavenConfig)
+class RavenModel(BaseFairseqModel):
+    """Students ``video_student``, ``audio_student``; predictors; a teacher for each student.
+
+    Only the students outlive pre-training. Both teachers' averages are in the checkpoint, under ``_ema.``.
+    """
+
+    audio_input = "waveform"
+    loss_weights: Mapping[str, float] = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
+    """Of each pair's loss, where the criterion's configuration says nothing else."""
+
+    def __init__(self, cfg: RavenConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        for within, probability in (("audio", cfg.mask_prob_audio), ("video", cfg.mask_prob_video)):
+            if cfg[f"within_{within}"] and probability <= 0:
+                raise ValueError(
+                    f"model.mask_prob_{within} is {probability}, but within_{within} predicts masked frames: "
+                    f"raise it, or set within_{within}=false"
+                )
+        self.video_student = RavenEncoder(cfg, "video")
+        self.audio_student = RavenEncoder(cfg, "audio")
+        self.pairs = [Pair("video", "audio"), Pair("audio", "video")]
+        self.pairs += [Pair("audio", "audio")] if cfg.within_audio else []
+        self.pairs += [Pair("video", "video")] if cfg.within_video else []
+        self.predictors = nn.ModuleDict({pair.name: self.make_predictor(pair) for pair in self.pairs})
+        self.teachers: dict[str, EMATeacher] = {}
+        self.synchronised = not cfg.sync_batch_norm
+        self.updates = 0
+        self.collapse_guard = CollapseGuard(
+            monitor_bounds(STREAMS, cfg.min_target_std, cfg.max_target_cosine),
+            cfg.collapse_check_start,
+            COLLAPSE_PATIENCE,
+            "Lower the learning rate, lengthen the warm-up, or raise the batch (task.frames_per_update).",
+        )
+        self.name_clip_groups()
+
+    @classmethod
+    def build_model(cls, cfg: RavenConfig, task: Any = None) -> "RavenModel":
+        """As fairseq calls it.
+
+        Raises:
+            ValueError: a training begins whose teachers would stand still from its second update on.
+        """
+        if getattr(task, "starts_from_pretrained", False) and cfg.ema_updates < 1:
+            raise ValueError(
+                f"model.ema_updates is {cfg.ema_updates}, as optimization.max_update is unless it is set: "
+                "the teachers need to know how many updates the training has. Set optimization.max_update, "
+                "or +model.ema_updates=N for a training that ends by max_epoch"
+            )
+        return cls(cfg)
+
+    def make_predictor(self, pair: Pair) -> Predictor:
+        cfg = self.cfg
+        layers = cfg.predictor_layers_video if pair.student == "video" else cfg.predictor_layers_audio
+        return Predictor(
+            cfg.encoder_embed_dim,
+            cfg.encoder_embed_dim,
+            width=cfg.predictor_embed_dim,
+            heads=cfg.predictor_attention_heads,
+            ffn=cfg.predictor_ffn_embed_dim,
+            layers=layers,
+            dropout=cfg.dropout,
+            ffn_norm=str(cfg.ffn_norm),
+        )
+
+    def name_clip_groups(self) -> None:
+        """``grouped_adam`` clips the gradients of each student, its predictors included, by themselves."""
+        for stream in STREAMS:
+            predictors = [self.predictors[pair.name] for pair in self.pairs if pair.student == stream]
+            for module in (self.student(stream), *predictors):
+                clip_together(module.parameters(), stream)
+
+    def student(self, stream: str) -> RavenEncoder:
+        return self.video_student if stream == "video" else self.audio_student
+
+    @property
+    def masking(self) -> UnimodalMasking:
+        """What the data pipeline draws for each batch."""
+        cfg = self.cfg
+        return UnimodalMasking(audio=self.spans(cfg.mask_prob_audio), video=self.spans(cfg.mask_prob_video))
+
+    def spans(self, probability: float) -> SpanMask:
+        semantics = str(self.cfg.mask_semantics)
+        return SpanMask(
+            probability,
+            self.cfg.mask_length,
+            min_spans=1,
+            equal_counts=semantics == "fraction",
+            semantics=semantics,
+        )
+
+    # -- teachers --------------------------------------------------------------------------------------------
+
+    def make_teacher(self, stream: str) -> EMATeacher:
+        teacher = EMATeacher(self.student(stream), lambda: RavenEncoder(self.cfg, stream))
+        teacher.updates = self.updates
+        if self.cfg.sync_batch_norm:
+            synchronise_batch_norm(teacher.module)
+        return teacher
+
+    def synchronise(self) -> None:
+        """Synchronise batch norms before the first batch: fairseq moves a model after building it."""
+        synchronise_batch_norm(self)
+        for teacher in self.teachers.values():
+            teacher.follow_device(next(self.parameters()))
+            synchronise_batch_norm(teacher.module)
+        self.synchronised = True
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Move the teachers once an update; fairseq announces their number before every micro-batch."""
+        self.updates = num_updates
+        if self.training:
+            self.collapse_guard.look(num_updates)
+            decay = cosine_decay(num_updates - 1, self.cfg.ema_decay, self.cfg.ema_updates)
+            for stream, teacher in self.teachers.items():
+                teacher.step(self.student(stream), decay, num_updates)
+
+    @torch.no_grad()
+    def teacher_output(
+        self, stream: str, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None
+    ) -> Tensor:
+        """What the teacher of a stream makes of the unmasked clip: float32 ``[B, T, D]``.
+
+        Batch norm uses the batch's own statistics, as in the authors' training; dropout is off.
+        """
+        if stream not in self.teachers:
+            self.teachers[stream] = self.make_teacher(stream)
+        teacher = self.teachers[stream]
+        teacher.follow_device(next(self.parameters()))
+        encoder = cast(RavenEncoder, teacher.module)
+        use_batch_statistics(encoder, self.cfg.teacher_drop_path)
+        average = str(self.cfg.target) == "mean_blocks"
+        signal = unmasked(source, stream)
+        last, blocks = encoder.encode(signal, padding_mask, frame_index, collect_blocks=average)
+        if not average:
+            return last.float()
+        return averaged_targets(blocks, padding_mask, normalize_layers=False)
+
+    def target(self, output: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """What students predict of a teacher's output: float32 ``[B, T, D]``."""
+        return instance_norm(output, padding_mask) if str(self.cfg.target_norm) == "instance" else output
+
+    # -- students --------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        source: Source,
+        padding_mask: Tensor,
+        masks: dict[str, Any],
+        frame_index: Tensor,
+        **unused: Any,
+    ) -> dict[str, Any]:
+        """Predict the teachers' outputs.
+
+        Args:
+            source: ``audio`` int16 ``[B, 640*T]`` at 16 kHz and ``video`` ``[B, 1, T, H, W]`` before masking;
+                ``audio_clean`` is what the teacher hears where noise was added.
+            padding_mask: bool ``[B, T]``.
+            masks: see :class:`av_ssl.data.masking.UnimodalMasking`.
+            frame_index: int64 ``[F]``, flat indices of real frames.
+
+        Returns:
+            ``pairs``: a :class:`PairOutput` for each pair by name (``va``, ``av``, ``aa``, ``vv``), on all
+            real frames across the streams, on the student's masked frames within one. ``weights``: of
+            their losses, by name. ``monitors``: a
+            :class:`~av_ssl.targets.collapse.TargetMonitor` of each teacher's output by stream.
+        """
+        if not self.synchronised:
+            self.synchronise()
+        outputs = {
+            stream: self.teacher_output(stream, source, padding_mask, frame_index)
+            for stream in STREAMS
+            if any(pair.teacher == stream for pair in self.pairs)
+        }
+        targets = {stream: self.target(output, padding_mask) for stream, output in outputs.items()}
+        encoded = {
+            stream: self.student(stream).encode(
+                given(source, stream), padding_mask, frame_index, masks[stream]
+            )[0]
+            for stream in STREAMS
+        }
+        pairs = {}
+        for pair in self.pairs:
+            x = self.predictors[pair.name](encoded[pair.student], masks[pair.student], padding_mask)
+            index = masks[f"{pair.student}_index"] if pair.within else frame_index
+            prediction, target = (y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher]))
+            pairs[pair.name] = PairOutput(prediction, target)
+        # Not of the targets: instance norm makes noise around a constant look healthy.
+        monitors = {stream: target_monitor(output, padding_mask) for stream, output in outputs.items()}
+        if self.training:
+            self.collapse_guard.record(bounded(monitors, clips=len(padding_mask)))
+        return {"pairs": pairs, "weights": self.loss_weights, "monitors": monitors}
+
+    # -- checkpoints -----------------------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Students and predictors, and under ``_ema.{stream}.`` the teachers' averages."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "") + TEACHER_PREFIX
+        for stream, teacher in self.teachers.items():
+            state.update({f"{prefix}{stream}.{name}": x for name, x in teacher.state_dict().items()})
+        return state
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
+    ) -> Any:
+        """Load the students and the checkpoint's teachers; without these they restart as copies."""
+        result = super().load_state_dict(without_teachers(state_dict), strict, model_cfg, args)
+        self.teachers = {}
+        for stream in STREAMS:
+            if stored := under_prefix(state_dict, f"{TEACHER_PREFIX}{stream}."):
+                self.teachers[stream] = self.make_teacher(stream)
+                self.teachers[stream].load_state_dict(stored, self.student(stream))
+        if not self.teachers:
+            logger.info("the checkpoint holds no teachers: they start again as copies of the students")
+        return result
+
+    def max_positions(self) -> None:
+        return None
+
+
+@register_model("braven", dataclass=BravenConfig)
+class BravenModel(RavenModel):
+    """RAVEn with BRAVEn's settings."""
+
+    loss_weights: Mapping[str, float] = {**RavenModel.loss_weights, "aa": 2.0}
+
+
+def unmasked(source: Source, stream: str) -> Tensor:
+    """What the teacher of a stream gets: audio without the noise that was added for the student."""
+    clean = source.get("audio_clean") if stream == "audio" else None
+    return given(source, stream) if clean is None else clean
+
+
+def given(source: Source, stream: str) -> Tensor:
+    signal = source[stream]
+    if signal is None:
+        raise ValueError(f"source has no {stream}; pre-training needs both streams (task.modalities=av)")
+    return signal
+
+
+def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
+    """Minus the cosine similarity of each frame's pair of vectors: ``[N, D]``, ``[N, D]`` -> ``[N]``.
+
+    >>> import torch
+    >>> x = torch.tensor([[3.0, 4.0]])
+    >>> negative_cosine(x, 2 * x).item(), negative_cosine(x, -x).item()
+    (-1.0, 1.0)
+    """
+    return -F.cosine_similarity(prediction.float(), target.float(), dim=-1, eps=1e-8)
+
+
+@dataclass
+class RavenCriterionConfig(FairseqDataclass):
+    """Weights of the terms; a term whose predictor the model lacks has none."""
+
+    weight_va: Optional[float] = field(
+        default=None,
+        metadata={"help": "weight of video predicting audio, on all frames; null: the model's, 1"},
+    )
+    weight_av: Optional[float] = field(
+        default=None,
+        metadata={"help": "weight of audio predicting video, on all frames; null: the model's, 1"},
+    )
+    weight_aa: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "weight of audio predicting audio, on masked frames; null: the model's, RAVEn's 1 or "
+            "BRAVEn's 2"
+        },
+    )
+    weight_vv: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "weight of video predicting video, on masked frames (model.within_video); null: the "
+            "model's, 1"
+        },
+    )
+
+
+@register_criterion("raven", dataclass=RavenCriterionConfig)
+class RavenCriterion(FairseqCriterion):
+    """``sum_p weight_p mean_frames(-cos)`` over the pairs p of students and teachers.
+
+    Each term is the mean over its frames of a micro-batch, and the sample size is 1: over workers and
+    accumulated micro-batches fairseq averages the means, as the authors' distributed training does.
+    """
+
+    def __init__(self, cfg: RavenCriterionConfig, task: Any) -> None:
+        super().__init__(task)
+        weights = {pair: getattr(cfg, f"weight_{pair}") for pair in ("va", "av", "aa", "vv")}
+        self.weights = {pair: weight for pair, weight in weights.items() if weight is not None}
+
+    def forward(
+        self, model: Any, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        output = model(**sample["net_input"])
+        terms = {
+            pair: negative_cosine(prediction, target).mean()
+            for pair, (prediction, target) in output["pairs"].items()
+        }
+        weights = {**output["weights"], **self.weights}
+        loss = torch.stack([weights[pair] * term for pair, term in terms.items()]).sum()
+        logging_output = {
+            "loss": loss.detach(),
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": 1,
+        }
+        logging_output.update({f"loss_{pair}": term.detach() for pair, term in terms.items()})
+        for stream, monitor in output["monitors"].items():
+            logging_output.update({f"{stream}_target_{name}": x for name, x in monitor._asdict().items()})
+        return loss, 1, logging_output
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+        """Means over workers and micro-batches."""
+        batches = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
+        for key in logging_outputs[0] if logging_outputs else ():
+            if key.startswith("loss") or "_target_" in key:
+                total = sum(log.get(key, 0) for log in logging_outputs)
+                metrics.log_scalar(key, torch.as_tensor(total / batches).item(), batches, round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True
+
+
+@register_criterion("braven", dataclass=RavenCriterionConfig)
+class BravenCriterion(RavenCriterion):
+    """The same: a model of either name brings its own weights."""

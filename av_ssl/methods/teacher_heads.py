@@ -1,0 +1,251 @@
+"""A student's heads for speech teachers, and the keys that name the teachers (DistillAV, arXiv 2502.05766).
+
+One head a teacher: a linear regression of its vectors, and cluster logits, the cosine of a projection with
+one learned vector a cluster.  All read the encoder's last layer; each emits r predictions a video frame, one
+for each of the teacher's vectors in it, instead of pooling the teacher.
+
+How far a student is from its speech teachers (DistillAV, arXiv 2502.05766): regression and soft clusters.
+
+Per teacher, summed over its frames t that count, with D channels:
+
+    R = 1/sqrt(D) sum_t |p_t - y_t|^2          C = sum_t [logsumexp z_t - sum_c q_tc z_tc]
+
+C is the cross-entropy of the soft clusters q, their KL divergence up to the entropy of q.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, List, NamedTuple, cast
+
+import torch
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.logging import metrics
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from av_ssl.methods.av2vec import regression_loss
+from av_ssl.methods.masked_units import cosine_similarities
+from av_ssl.modules.aligned_mtl import GradientBalancer
+from av_ssl.targets.teacher_targets import TARGET_SOURCES, TeacherFolder, TeacherTargets
+
+SOURCES = ChoiceEnum(list(TARGET_SOURCES))
+PRECISIONS = ChoiceEnum(["bfloat16", "float16", "float32"])
+HEADS_PREFIX = "teacher_heads."
+
+
+@dataclass
+class TeachersConfig(FairseqDataclass):
+    """Which speech models teach."""
+
+    teachers: List[str] = field(
+        default_factory=list,
+        metadata={"help": "folders of teachers, which `av-ssl targets teacher` makes (absolute paths)"},
+    )
+    teacher_source: SOURCES = field(  # type: ignore[valid-type]
+        default="disk",
+        metadata={
+            "help": "targets that the folders hold (disk), teachers that run in training (online), or what "
+            "the folders hold and the other teachers online (mixed)"
+        },
+    )
+    teacher_precision: PRECISIONS = field(  # type: ignore[valid-type]
+        default="bfloat16", metadata={"help": "of teachers that run in training"}
+    )
+    soft_label_temp: float = field(
+        default=0.1,
+        metadata={"help": "squared distances to centroids are divided by inertia times this (DistillAV)"},
+    )
+    teacher_shapes: Any = field(
+        default=None, metadata={"help": "sizes of the heads, filled in from the folders; not for you to set"}
+    )
+
+
+class Prediction(NamedTuple):
+    """Of the N frames of one teacher that count, r each, in order."""
+
+    vectors: Tensor
+    """Float32 ``[r N, D]``."""
+    logits: Tensor
+    """Float32 ``[r N, K]``."""
+
+
+class TeacherHead(nn.Module):
+    """Regression and cluster head for one teacher.
+
+    Args:
+        channels: C of the encoder.
+        dim: D of the teacher.
+        per_frame: r.
+        clusters: K.
+        final_dim: channels in which output and clusters are compared.
+        temperature: cosines are divided by it.
+    """
+
+    def __init__(
+        self, channels: int, dim: int, per_frame: int, clusters: int, final_dim: int, temperature: float
+    ) -> None:
+        super().__init__()
+        self.per_frame, self.temperature = per_frame, temperature
+        self.regression = nn.Linear(channels, per_frame * dim)
+        self.cluster_proj = nn.Linear(channels, per_frame * final_dim)
+        self.codebook = nn.Parameter(torch.rand(clusters, final_dim))
+
+    def regress(self, x: Tensor) -> Tensor:
+        """``[N, C]`` -> float32 ``[r N, D]``."""
+        return self.regression(x).unflatten(1, (self.per_frame, -1)).flatten(0, 1).float()
+
+    def classify(self, x: Tensor) -> Tensor:
+        """``[N, C]`` -> logits float32 ``[r N, K]``."""
+        projected = self.cluster_proj(x).unflatten(1, (self.per_frame, -1)).flatten(0, 1)
+        return cosine_similarities(projected, self.codebook) / self.temperature
+
+
+class TeacherHeads(nn.ModuleList):
+    """One :class:`TeacherHead` for each teacher."""
+
+    def __iter__(self) -> Iterator[TeacherHead]:
+        return cast(Iterator[TeacherHead], super().__iter__())
+
+    def predict(
+        self, x: Tensor, index: Sequence[Tensor], balancer: GradientBalancer | None = None
+    ) -> list[Prediction]:
+        """Predictions for each teacher.
+
+        Args:
+            x: encoder output ``[B, T, C]``.
+            index: for each teacher int64 ``[N]``, flat indices b*T+t of the frames that count.
+            balancer: weights what the heads send back to ``x``; None: their gradients add up.
+        """
+        if balancer is None:
+            rows = [x.flatten(0, 1).index_select(0, frames) for frames in index]
+            pairs = [(of_teacher, of_teacher) for of_teacher in rows]
+        else:
+            # The balancer wants each task's gradient apart, so each takes its frames from a copy of its own.
+            copies = [copy.flatten(0, 1) for copy in balancer.fan_out(x, 2 * len(self))]
+            pairs = [
+                (copies[2 * k].index_select(0, frames), copies[2 * k + 1].index_select(0, frames))
+                for k, frames in enumerate(index)
+            ]
+        return [
+            Prediction(head.regress(one), head.classify(other))
+            for head, (one, other) in zip(self, pairs, strict=True)
+        ]
+
+
+def make_heads(channels: int, shapes: Sequence[Mapping[str, int]], cfg: Any) -> TeacherHeads:
+    """Heads for teachers of these shapes.
+
+    Args:
+        channels: C of the encoder.
+        shapes: ``dim``, ``per_frame`` and ``clusters`` of each teacher.
+        cfg: has ``final_dim`` and ``logit_temp``.
+    """
+    return TeacherHeads(
+        TeacherHead(
+            channels, shape["dim"], shape["per_frame"], shape["clusters"],
+            int(cfg["final_dim"]) or channels, float(cfg["logit_temp"]),
+        )
+        for shape in shapes
+    )  # fmt: skip
+
+
+def attach_teacher_shapes(cfg: Any) -> None:
+    """Fill ``cfg.teacher_shapes`` from the folders, so that the checkpoint loads without them; models without
+    teachers stay as they are.
+
+    Raises:
+        DataError: a folder is no teacher's.
+    """
+    if not getattr(cfg, "teachers", None):
+        return
+    shapes = [TeacherFolder.read(path).shape() for path in cfg.teachers]
+    OmegaConf.set_struct(cfg, False)
+    cfg.teacher_shapes = shapes
+    OmegaConf.set_struct(cfg, True)
+
+
+def target_digests(shapes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of what decides what each teacher teaches; a training goes on with the same ones only."""
+    return [str(shape["targets"]) for shape in shapes]
+
+
+def open_targets(cfg: Any) -> TeacherTargets:
+    """The teachers that a configuration names.
+
+    Raises:
+        DataError: a folder is missing or damaged.
+    """
+    return TeacherTargets(
+        [TeacherFolder.read(path) for path in cfg.teachers],
+        source=str(cfg.teacher_source),
+        dtype=getattr(torch, str(cfg.teacher_precision)),
+        temperature=cfg.soft_label_temp,
+    )
+
+
+LOGGED = ("regression", "clusters", "accuracy", "entropy")
+
+
+class TeacherLosses(NamedTuple):
+    """Sums over the targets of one teacher: scalars float32."""
+
+    regression: Tensor
+    clusters: Tensor
+
+
+def soft_cross_entropy(logits: Tensor, posteriors: Tensor) -> Tensor:
+    """Sum over rows of the cross-entropy of ``posteriors`` ``[N, K]`` and the softmax of ``logits``.
+
+    >>> import torch
+    >>> round(soft_cross_entropy(torch.zeros(2, 4), torch.full((2, 4), 0.25)).item(), 4)
+    2.7726
+    """
+    return (logits.logsumexp(dim=1) - (posteriors * logits).sum(dim=1)).sum()
+
+
+def teacher_losses(output: Mapping[str, Any]) -> list[TeacherLosses]:
+    """Both losses of each teacher, from ``predictions`` and ``targets`` of a model."""
+    return [
+        TeacherLosses(
+            regression_loss(prediction.vectors, target.vectors),
+            soft_cross_entropy(prediction.logits, target.posteriors),
+        )
+        for prediction, target in zip(output["predictions"], output["targets"], strict=True)
+    ]
+
+
+def target_counts(output: Mapping[str, Any]) -> list[int]:
+    """Targets of each teacher that count."""
+    return [len(target.vectors) for target in output["targets"]]
+
+
+@torch.no_grad()
+def teacher_log(output: Mapping[str, Any], losses: Sequence[TeacherLosses]) -> dict[str, Any]:
+    """Sums over targets, for :func:`reduce_teacher_metrics`, named by the number of the teacher."""
+    log: dict[str, Any] = {}
+    for number, (loss, count) in enumerate(zip(losses, target_counts(output), strict=True)):
+        prediction, target = output["predictions"][number], output["targets"][number]
+        hits = prediction.logits.argmax(dim=1) == target.posteriors.argmax(dim=1)
+        log |= {
+            f"teacher{number}_targets": count,
+            # Per channel, so that it is 1 where the student predicts the mean of normalised targets.
+            f"teacher{number}_regression": loss.regression.detach() / target.vectors.size(1) ** 0.5,
+            f"teacher{number}_clusters": loss.clusters.detach(),
+            f"teacher{number}_accuracy": hits.sum(),
+            f"teacher{number}_entropy": torch.special.entr(target.posteriors).sum(),
+        }
+    return log
+
+
+def reduce_teacher_metrics(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
+    """Log, as means over the targets of all workers and micro-batches, for each teacher: squared error a
+    channel, soft cross-entropy and entropy of its soft clusters (nats), share of targets whose most probable
+    cluster is the student's."""
+    number = 0
+    while any(f"teacher{number}_targets" in log for log in logging_outputs):
+        count = max(1, sum(log.get(f"teacher{number}_targets", 0) for log in logging_outputs))
+        for name in LOGGED:
+            key = f"teacher{number}_{name}"
+            total = sum(log.get(key, 0) for log in logging_outputs)
+            metrics.log_scalar(key, torch.as_tensor(total / count).item(), count, round=4)
+        number += 1

@@ -1,0 +1,339 @@
+"""How much of the gradient reaches a front-end.
+
+ResNet-18 (He et al., 2016) over pictures or waveforms; its tensors have torchvision's names.
+
+Audio front-end of the fused models: one linear layer on stacked log-mel filterbanks (Shi et al., 2022).
+
+Visual front-end: a spatio-temporal convolution, a ResNet-18 a frame, and a linear projection.
+
+The architecture and its tensor names are AV-HuBERT's (Shi et al., 2022, section 3 and appendix A) and, with
+Swish, RAVEn's (Haliassos et al., 2023), so weights move freely.  Only the order of the work differs: frames
+that are padding are left out before the first convolution, which saves their cost and keeps batch-norm
+statistics independent of the padding.  The originals compute padding too, so in training their statistics
+are those of real and padded frames together.
+
+Auditory front-end on the raw waveform: a convolution and a 1-D ResNet-18, down to video's 25 Hz.
+
+The architecture and its tensor names are RAVEn's (Haliassos et al., 2023, section 3; encoders of the public
+weights).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from fairseq.modules import GradMultiply
+from torch import Tensor, nn
+
+
+def with_scaled_gradient(extract: Callable[[], Tensor], scale: float) -> Tensor:
+    """Call ``extract``; the gradient into its result is multiplied by ``scale`` (0: no backward pass)."""
+    if scale <= 0:
+        with torch.no_grad():
+            return extract()
+    features = extract()
+    return features if scale == 1.0 or not features.requires_grad else GradMultiply.apply(features, scale)
+
+
+CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d}
+BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions of size 3 with a shortcut, each with an activation of its own behind it.
+
+    Args:
+        dims: 1 for waveforms, 2 for pictures.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int, activation: str, dims: int = 2) -> None:
+        super().__init__()
+        conv, norm = CONVOLUTIONS[dims], BATCH_NORMS[dims]
+        self.conv1 = conv(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = norm(channels)
+        self.relu1 = make_activation(activation, channels)
+        self.conv2 = conv(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = norm(channels)
+        self.relu2 = make_activation(activation, channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels_in != channels:
+            self.downsample = nn.Sequential(
+                conv(channels_in, channels, 1, stride, bias=False), norm(channels)
+            )
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = silenced(self.relu1(self.bn1(self.conv1(x))), padding_mask)
+        return silenced(self.relu2(self.bn2(self.conv2(x)) + shortcut), padding_mask)
+
+
+class ResNetTrunk(nn.Module):
+    """ResNet-18 without stem and pooling: ``[N, width, ...]`` -> ``[N, 8 * width, .../8]``.
+
+    Args:
+        width: channels of the first stage; each of the three others has twice as many as the one before.
+        activation: ``prelu``, ``relu`` or ``swish``.
+        dims: 1 for waveforms, 2 for pictures.
+    """
+
+    def __init__(self, width: int, activation: str, dims: int = 2) -> None:
+        super().__init__()
+        channels_in = width
+        for stage in range(4):
+            channels = width << stage
+            blocks = [
+                ResidualBlock(channels_in, channels, 1 if stage == 0 else 2, activation, dims),
+                ResidualBlock(channels, channels, 1, activation, dims),
+            ]
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+            channels_in = channels
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Run the stages; ``padding_mask`` is for waveforms, see :func:`silenced`."""
+        for stage in range(1, 5):
+            for block in getattr(self, f"layer{stage}"):
+                x = block(x, padding_mask)
+        return x
+
+
+def silenced(x: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Zero what lies in padded frames of ``x [B, C, T * k]``: ``padding_mask`` bool ``[B, T]``; None: none.
+
+    What a convolution then sees behind the end of a clip is what it sees behind the end of a batch.
+    """
+    if padding_mask is None:
+        return x
+    by_frame = x.unflatten(-1, (padding_mask.size(1), -1))
+    return by_frame.masked_fill(padding_mask[:, None, :, None], 0).flatten(-2)
+
+
+def init_he(trunk: nn.Module) -> None:
+    """Draw all 2-D kernels as He et al. (2015) do, by their fan-out; without it they are PyTorch's."""
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+
+
+def make_activation(name: str, channels: int) -> nn.Module:
+    """``prelu`` (a slope a channel), ``relu``, or ``swish`` (x * sigmoid(x))."""
+    if name == "prelu":
+        return nn.PReLU(channels)
+    if name == "relu":
+        return nn.ReLU()
+    if name == "swish":
+        return nn.SiLU()
+    raise ValueError(f"resnet_relu_type is {name!r}; it must be prelu, relu or swish")
+
+
+class AudioFrontend(nn.Module):
+    """Stacked filterbanks at 25 Hz -> one feature vector a frame.
+
+    ``encoder``, ``[B, T, C]`` -> ``[B, T, C]``, comes behind the projection if it is set.
+    """
+
+    def __init__(self, input_dim: int, output_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(input_dim, output_dim)
+        self.encoder: nn.Module | None = None
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """``[B, input_dim, T]`` -> ``[B, T, C]``."""
+        x = self.proj(audio.transpose(1, 2).to(self.proj.weight.dtype))
+        return x if self.encoder is None else self.encoder(x)
+
+
+KERNEL_FRAMES = 5
+
+
+class VisualResNet(nn.Module):
+    """Spatio-temporal stem and ResNet-18 trunk, computed for the frames that are asked for.
+
+    Its weights are PyTorch's initial ones; callers draw others (:func:`~av_ssl.modules.frontends.init_he`).
+
+    Args:
+        width: channels of the stem and of the first stage (64 in AV-HuBERT; less for small machines).
+        activation: ``prelu``, ``relu`` or ``swish``.
+    """
+
+    def __init__(self, width: int = 64, activation: str = "prelu") -> None:
+        super().__init__()
+        # The layers keep the classes' parameter names and shapes; the 3-D convolution runs as a 2-D one over
+        # 5 frames.
+        self.frontend3D = nn.Sequential(
+            nn.Conv3d(1, width, (KERNEL_FRAMES, 7, 7), (1, 2, 2), (2, 3, 3), bias=False),
+            nn.BatchNorm2d(width),
+            make_activation(activation, width),
+            nn.MaxPool2d(3, 2, 1),
+        )
+        self.trunk = ResNetTrunk(width, activation)
+
+    def forward(self, video: Tensor, frame_index: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """``video [B, T, H, W]`` (normalised), flat ``frame_index [F]`` (b*T+t) -> ``[F, 8 * width]``."""
+        conv, *rest = self.frontend3D
+        # conv is a Conv3d(1, width): its kernel over 5 frames of 1 channel is a 2-D kernel over 5 channels.
+        weight = cast(Tensor, conv.weight).squeeze(1).contiguous(memory_format=torch.channels_last)
+        x = temporal_context(video, frame_index, padding_mask)
+        x = F.conv2d(x, weight, stride=2, padding=3)
+        for layer in rest:
+            x = layer(x)
+        return self.trunk(x).mean(dim=(2, 3))
+
+
+class VideoFrontend(nn.Module):
+    """Grey mouth crops at 25 Hz -> one feature vector a frame.
+
+    ``encoder``, ``[B, T, C]`` -> ``[B, T, C]``, comes behind the projection if it is set.
+
+    Args:
+        output_dim: channels C of the features.
+        width, activation: see :class:`VisualResNet`.
+        mean, std: of the grey values on the scale 0..1, applied to ``uint8`` input on its device.
+    """
+
+    def __init__(
+        self,
+        output_dim: int,
+        width: int = 64,
+        activation: str = "prelu",
+        mean: float = 0.421,
+        std: float = 0.165,
+    ) -> None:
+        super().__init__()
+        self.resnet = VisualResNet(width, activation)
+        init_he(self.resnet.trunk)
+        self.proj = nn.Linear(8 * width, output_dim)
+        self.mean, self.std = mean, std
+        self.encoder: nn.Module | None = None
+
+    def forward(
+        self, video: Tensor, padding_mask: Tensor | None = None, frame_index: Tensor | None = None
+    ) -> Tensor:
+        """Compute the features of the real frames; those of padding are zero.
+
+        Args:
+            video: ``[B, 1, T, H, W]``, ``uint8`` grey values, or floats that are normalised already.
+            padding_mask: bool ``[B, T]``, True on padding; None if there is none.
+            frame_index: int64 ``[F]``, flat indices b*T+t of the real frames. Given by the data pipeline so
+                that no device has to be waited for; found from ``padding_mask`` where absent.
+
+        Returns:
+            ``[B, T, C]``.
+        """
+        batch, _, frames = video.shape[:3]
+        if frame_index is None:
+            frame_index = real_frames(padding_mask, batch, frames, video.device)
+        x = normalized(video, self.mean, self.std, self.proj.weight.dtype).squeeze(1)
+        x = self.proj(self.resnet(x, frame_index, padding_mask))
+        x = unpacked(x, frame_index, batch, frames)
+        return x if self.encoder is None else self.encoder(x)
+
+
+def normalized(video: Tensor, mean: float, std: float, dtype: torch.dtype) -> Tensor:
+    """Grey values (``uint8``) with ``mean`` and ``std`` on the scale 0..1 taken out; floats have it done."""
+    if video.dtype != torch.uint8:
+        return video.to(dtype)
+    return video.float().sub_(255 * mean).div_(255 * std).to(dtype)
+
+
+def unpacked(x: Tensor, frame_index: Tensor, batch: int, frames: int) -> Tensor:
+    """Features of the real frames ``[F, C]`` in their places, zeros elsewhere: ``[B, T, C]``."""
+    return x.new_zeros(batch * frames, x.size(-1)).index_copy(0, frame_index, x).view(batch, frames, -1)
+
+
+def real_frames(padding_mask: Tensor | None, batch: int, frames: int, device: torch.device) -> Tensor:
+    """Flat indices b*T+t of frames that are not padding, int64 ``[F]``."""
+    if padding_mask is None:
+        return torch.arange(batch * frames, device=device)
+    return (~padding_mask).flatten().nonzero().squeeze(1)
+
+
+def temporal_context(video: Tensor, frame_index: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Stack each frame with its two neighbours on either side, zeros beyond the clip.
+
+    ``video [B, T, H, W]``, ``frame_index [F]`` -> ``[F, 5, H, W]`` in channels-last layout.
+    """
+    batch, frames, height, width = video.shape
+    offsets = torch.arange(KERNEL_FRAMES, device=video.device) - KERNEL_FRAMES // 2
+    time = (frame_index % frames)[:, None] + offsets
+    neighbours = frame_index[:, None] + offsets
+    inside = (time >= 0) & (time < frames)
+    neighbours = torch.where(inside, neighbours, 0)
+    if padding_mask is not None:
+        inside &= ~padding_mask.flatten()[neighbours]
+    stacked = video.reshape(batch * frames, height * width)[neighbours]
+    stacked = stacked * inside[..., None]
+    stacked = stacked.view(-1, KERNEL_FRAMES, height, width)
+    return stacked.contiguous(memory_format=torch.channels_last)
+
+
+FULL_SCALE = 32768
+POOLED = 20
+"""Positions of the last stage that make one video frame."""
+FRAME_SAMPLES = 4 * 2**3 * POOLED
+"""640: samples of one video frame (16 kHz / 25 Hz); strides are 4 in the stem and 2 in three stages."""
+
+
+class WaveformTrunk(ResNetTrunk):
+    """Stem and four stages: ``[B, 1, 640 * T]`` -> ``[B, 8 * width, 20 * T]``."""
+
+    def __init__(self, width: int, activation: str) -> None:
+        super().__init__(width, activation, dims=1)
+        self.conv1 = nn.Conv1d(1, width, kernel_size=80, stride=4, padding=38, bias=False)
+        self.bn1 = nn.BatchNorm1d(width)
+        self.relu = make_activation(activation, width)
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(silenced(x, padding_mask))))
+        return super().forward(silenced(x, padding_mask), padding_mask)
+
+
+class WaveformResNet(nn.Module):
+    """A waveform at 16 kHz -> one feature vector a video frame (40 ms).
+
+    In training padding is computed like sound, as in the original: behind the first batch norm it is no
+    longer zero, so that the last few frames of a clip depend on whether silence follows.  Where batch norms
+    use their running statistics it is zeroed before every convolution: a clip's features are those that it
+    has alone, as the original decodes.
+
+    Args:
+        width: channels of the stem and of the first stage (64 in RAVEn; less for small machines).
+        activation: ``swish``, ``relu`` or ``prelu``.
+    """
+
+    def __init__(self, width: int = 64, activation: str = "swish") -> None:
+        super().__init__()
+        self.trunk = WaveformTrunk(width, activation)
+
+    def forward(self, audio: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """``[B, 640 * T]`` -> ``[B, T, 8 * width]``; samples beyond the last whole frame are left out.
+
+        Args:
+            audio: ``int16`` samples, or floats on the scale -1..1.
+            padding_mask: bool ``[B, T]``, True on padding; of no effect in training.
+
+        Raises:
+            ValueError: there is not one whole frame.
+        """
+        frames = audio.size(-1) // FRAME_SAMPLES
+        if not frames:
+            raise ValueError(
+                f"a waveform of {audio.size(-1)} samples is shorter than one video frame "
+                f"({FRAME_SAMPLES} samples at 16 kHz)"
+            )
+        x = audio[:, : frames * FRAME_SAMPLES]
+        if self.trunk.bn1.training:
+            padding_mask = None
+        x = self.trunk(scaled(x, self.trunk.conv1.weight.dtype)[:, None], padding_mask)
+        return F.avg_pool1d(x, POOLED).transpose(1, 2)
+
+
+def scaled(audio: Tensor, dtype: torch.dtype) -> Tensor:
+    """Samples on the scale -1..1: ``int16`` is divided by 32768, floats are so already."""
+    if audio.dtype == torch.int16:
+        return audio.to(torch.float32).div_(FULL_SCALE).to(dtype)
+    return audio.to(dtype)

@@ -1,0 +1,1 @@
+"""Speech recognition: the pre-trained encoder, recognition heads and their losses, search."""
