@@ -16,18 +16,12 @@ from pathlib import Path
 from av_ssl.cli.arguments import add_cluster_arguments, available_cores, cluster_options, positive
 from av_ssl.corpora.corpus import SPLITS
 from av_ssl.errors import DataError
+from av_ssl.inference import RecogniserSpec, SearchOptions
 from av_ssl.io import ProgressBar
 from av_ssl.layout import FRAME_RATE
-from av_ssl.transcription.transcribe import (
-    Lengths,
-    Progress,
-    RecogniserSpec,
-    SearchOptions,
-    TranscriptPlan,
-    Transcripts,
-    torch_device,
-    transcribe,
-)
+from av_ssl.targets.feature_shards import device_of
+from av_ssl.transcription.hypotheses import hypothesis_row
+from av_ssl.transcription.transcribe import Lengths, Progress, TranscriptPlan, Transcripts, transcribe
 
 NAMED = 5  # clips in a message
 
@@ -93,7 +87,7 @@ def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Transcribe, print or keep, say what was left out."""
     if args.cluster == "local":
-        torch_device(args.device)  # a GPU that is asked for and is not there: an error at once
+        device_of(args.device)  # a GPU that is asked for and is not there: an error at once
     elif args.out is None:
         raise DataError("--cluster slurm needs --out: a folder that all machines see")
     if args.out is not None:
@@ -106,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="av-ssl-transcribe-") as folder:
         for plan in _plans(args, Path(folder)):
             made = _transcribe(plan, args)
-            sys.stdout.writelines(hypothesis.row for hypothesis in made.hypotheses)
+            sys.stdout.writelines(map(hypothesis_row, made.hypotheses))
             print(f"{plan.manifest}: {_numbers(made)}", file=sys.stderr)
             _left_out(plan, made)
     return 0

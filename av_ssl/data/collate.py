@@ -179,9 +179,8 @@ def add_lengths(net_input: dict[str, Any], pad: int) -> None:
     """Add what tells fairseq's generators the lengths: `src_tokens` int64 `[B, T]`, placeholders that end in
     `pad`, and `src_lengths` `[B]`."""
     padding_mask = net_input["padding_mask"]
-    net_input["src_tokens"] = torch.full(padding_mask.shape, PLACEHOLDER_TOKEN).masked_fill_(
-        padding_mask, pad
-    )
+    tokens = torch.full_like(padding_mask, PLACEHOLDER_TOKEN, dtype=torch.int64)
+    net_input["src_tokens"] = tokens.masked_fill_(padding_mask, pad)
     net_input["src_lengths"] = (~padding_mask).sum(1)
 
 

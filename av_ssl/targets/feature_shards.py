@@ -56,10 +56,13 @@ class FeatureSource(Protocol):
         """The features, the model loaded once a process; `rank` chooses among several GPUs."""
 
 
-def device_of(device: str, rank: int) -> str:
-    """`cpu`, or for `cuda` the GPU of shard `rank`, in turns; raises DataError where there is none."""
-    if device != "cuda":
-        return device
+def device_of(device: str, rank: int = 0) -> str:
+    """A device of torch for `cpu`, `cuda` or `auto` (a GPU if there is one); GPUs take turns by `rank`.
+
+    Raises DataError for `cuda` if there is no GPU.
+    """
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
     if not torch.cuda.is_available():
         raise DataError("--device cuda: torch finds no GPU here; take --device cpu")
     return f"cuda:{rank % torch.cuda.device_count()}"

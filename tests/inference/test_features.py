@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from av_ssl import inference
 from av_ssl.checkpoints.loading import load
 from av_ssl.data.reading import audio_features, read_crops, read_wave
 from av_ssl.errors import DataError, MediaError
 from av_ssl.inference import FeatureSpec
 from av_ssl.layout import read_manifest
 from av_ssl.targets import cluster_labels as label_shards
-from av_ssl.targets import feature_shards as frame_features
 from av_ssl.targets.cluster_labels import LabelJob, label_shard
 from av_ssl.targets.feature_shards import FeatureShard
 
@@ -71,7 +71,7 @@ def test_a_checkpoint_that_does_not_say_how_it_was_trained(checkpoint, tmp_path)
     state = torch.load(checkpoint)
     del state["cfg"]["task"]["normalize"]
     torch.save(state, tmp_path / "old.pt")
-    with pytest.raises(DataError, match=r"old\.pt: its task section does not say normalize$"):
+    with pytest.raises(DataError, match=r"old\.pt: its task section has no normalize$"):
         FeatureSpec(tmp_path / "old.pt", 1).open()
 
 
@@ -90,7 +90,7 @@ def test_gpus_take_turns_in_features_and_labels(monkeypatch, tmp_path):
         asked.append(words[-1])
         raise NotImplementedError
 
-    monkeypatch.setattr(frame_features, "open_encoder", note)
+    monkeypatch.setattr(inference, "open_model", note)
     monkeypatch.setattr(label_shards, "read_centroids", lambda path: None)
     monkeypatch.setattr(label_shards, "Codebook", note)
     monkeypatch.setattr(FeatureShard, "read", lambda shard: (None, []))

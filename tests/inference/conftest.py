@@ -1,4 +1,4 @@
-"""A data folder and recognisers that transcribe it."""
+"""A data folder, a pre-trained checkpoint and a recogniser, all tiny."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.targets.small_corpus import write_data
+from tests.targets.small_corpus import write_checkpoint, write_data
 from tests.transcription.small_recogniser import write_recogniser
 
 
@@ -14,6 +14,11 @@ from tests.transcription.small_recogniser import write_recogniser
 def data(tmp_path: Path) -> Path:
     """Lists `train` and `valid` of 9 and 3 clips."""
     return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "model.pt")
 
 
 @pytest.fixture(scope="session")

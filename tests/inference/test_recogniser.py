@@ -8,34 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from av_ssl import inference
 from av_ssl.checkpoints.loading import load
+from av_ssl.data.collate import add_lengths
 from av_ssl.errors import DataError
+from av_ssl.inference import RecogniserSpec, SearchOptions, frame_batches
 from av_ssl.layout import read_manifest
-from av_ssl.transcription.transcribe import (
-    RecogniserSpec,
-    SearchOptions,
-    batches_of,
-    torch_device,
-    trained_modalities,
-)
+from av_ssl.targets.feature_shards import device_of
 from tests.targets.small_corpus import write_checkpoint
 from tests.transcription.small_recogniser import write_recogniser
 
 
-def transcribe(spec: RecogniserSpec, data: Path, max_tokens: int = 1000):
-    recogniser = spec.open()
+def transcribe(spec: RecogniserSpec, data: Path, max_frames: int = 1000):
     clips = read_manifest(data / "train.tsv")
-    dataset = recogniser.dataset(clips)
-    found = [
-        hypothesis
-        for batch in batches_of(dataset, max_tokens)
-        for hypothesis in recogniser.transcribe(dataset.collater([dataset[index] for index in batch]), clips)
-    ]
-    return {hypothesis.id: hypothesis for hypothesis in found}
+    return {hypothesis.id: hypothesis for hypothesis in spec.open().transcribe(clips, max_frames)}
 
 
 def test_ctc_greedy_is_the_best_path_with_its_probability(ctc, data):
-    found = transcribe(RecogniserSpec(ctc, device="cpu", search=SearchOptions(beam=1)), data, max_tokens=18)
+    found = transcribe(RecogniserSpec(ctc, device="cpu", search=SearchOptions(beam=1)), data, max_frames=18)
     model = load(ctc)
     recogniser = RecogniserSpec(ctc, device="cpu", search=SearchOptions(beam=1)).open()
     clips = read_manifest(data / "train.tsv")
@@ -58,9 +48,10 @@ def test_attention_decoder_is_rated_by_the_mean_of_its_tokens(tmp_path, data):
     spec = RecogniserSpec(checkpoint, device="cpu", search=SearchOptions(beam=2, max_len_a=0, max_len_b=4))
     recogniser = spec.open()
     clips = read_manifest(data / "train.tsv")[:1]
+    (hypothesis,) = recogniser.transcribe(clips)
     dataset = recogniser.dataset(clips)
     batch = dataset.collater([dataset[0]])
-    (hypothesis,) = recogniser.transcribe(batch, clips)
+    add_lengths(batch["net_input"], recogniser.task.target_dictionary.pad())
     ((best, *_),) = recogniser.task.inference_step(recogniser.generator, [recogniser.model], batch)
     tokens = best["tokens"][None]
     with torch.inference_mode():
@@ -91,9 +82,12 @@ def test_streams_are_those_of_the_training_unless_named(tmp_path, data):
     assert recogniser.streams == ("video",)
     assert recogniser.dataset(read_manifest(data / "train.tsv"))[0].audio is None
     assert RecogniserSpec(checkpoint, "av", "cpu").open().streams == ("audio", "video")
-    assert trained_modalities({"modalities": "audio"}, Path("ours.pt")) == "audio"
-    with pytest.raises(DataError, match="does not say which streams"):
-        trained_modalities({}, Path("x.pt"))
+    state = torch.load(checkpoint)
+    del state["cfg"]["task"]["modalities"]
+    torch.save(state, checkpoint)
+    inference.open_model.cache_clear()
+    with pytest.raises(DataError, match=r"vsr\.pt: .* name --modalities"):
+        RecogniserSpec(checkpoint).open()
 
 
 def test_further_keys_of_the_task(ctc, data):
@@ -108,10 +102,10 @@ def test_further_keys_of_the_task(ctc, data):
 
 def test_batches_keep_to_the_budget(ctc, data):
     dataset = RecogniserSpec(ctc, device="cpu").open().dataset(read_manifest(data / "train.tsv"))
-    batches = batches_of(dataset, 40)
+    batches = frame_batches(dataset, 40)
     assert sorted(index for batch in batches for index in batch) == list(range(9))
     assert all(len(batch) * max(dataset.size(index) for index in batch) <= 40 for batch in batches)
-    assert batches == batches_of(dataset, 40)
+    assert batches == frame_batches(dataset, 40)
 
 
 def test_a_model_without_dictionary_is_refused(tmp_path):
@@ -123,10 +117,10 @@ def test_a_model_without_dictionary_is_refused(tmp_path):
 
 def test_the_device_is_a_gpu_only_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert torch_device("auto") == torch.device("cpu")
-    with pytest.raises(DataError, match="torch finds no GPU"):
-        torch_device("cuda")
+    assert device_of("auto") == "cpu"
+    with pytest.raises(DataError, match="--device cuda"):
+        device_of("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert torch_device("auto", 6) == torch.device("cuda", 2)
-    assert torch_device("cpu", 6) == torch.device("cpu")
+    assert device_of("auto", 6) == "cuda:2"
+    assert device_of("cpu", 6) == "cpu"
