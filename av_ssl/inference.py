@@ -46,7 +46,8 @@ from av_ssl.targets.feature_shards import FrameFeatures, device_of
 from av_ssl.targets.mfcc import MFCC_RATE, MfccFeatures
 from av_ssl.targets.speech_teacher import TeacherSpec
 from av_ssl.targets.teacher_dump import TeacherFeatures, TeacherSource
-from av_ssl.tasks.recognition import FEATURE_KEYS, RecognitionConfig, RecognitionTask
+from av_ssl.tasks.audio_visual import FEATURE_KEYS
+from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 
 Streams = tuple[str, ...]
 Progress = Callable[[int, int], None]
@@ -586,7 +587,7 @@ class Recogniser:
     def dataset(self, clips: Sequence[Clip]) -> AudioVisualDataset:
         """The clips, without transcripts, as they are given to the model."""
         # Noise, if it is asked for, comes from the list for test clips.
-        return self.task.make_dataset("test", list(clips), self.task.cfg, train=False, shuffle=False)
+        return self.task.make_dataset("test", list(clips), train=False, shuffle=False)
 
     @cached_property
     def generator(self) -> Any:

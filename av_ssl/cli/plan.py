@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan."""
     cfg = read_recipe(args.config, args.data.absolute(), args.overrides)
     task, model = build_on_no_device(cfg, args.config)
-    clips, kept = task.read_split("train", cfg.task)
+    clips, kept = task.read_split("train")
     chosen = [clips[index] for index in kept]
     speed = Speed.measured(args.measured) if args.measured else Speed.assumed(args.tflops)
     longest = cfg.task.max_trim_sample_size or max(clip.frames for clip in chosen)

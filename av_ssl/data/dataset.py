@@ -8,16 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Sequence, Set
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from av_ssl.data.clip_reader import ClipReader
 from av_ssl.data.collate import Extent, Sample, collate_label_sets, collate_streams, collate_text
@@ -92,6 +92,41 @@ class BadClips:
         lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
         entries = (line.partition("\t") for line in lines if line)
         return {id: reason for id, _, reason in entries if id in self.ids}
+
+
+class Teachers(Protocol):
+    """Speech teachers, as the data pipeline uses them."""
+
+    online: Sequence[bool]
+    """Of each teacher, whether it runs in the training step, on clean waveforms."""
+
+    def inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
+        """What each teacher adds to the clips of a split."""
+
+
+@dataclass(frozen=True)
+class DataNeeds:
+    """What a model asks of the data pipeline: its property `data_needs`, which tasks read in `needs_of`.
+
+    Args:
+        masking: draws the masks of each batch; None: there are none.
+        audio_input: `filterbank` or `waveform`.
+        clean_audio: batches also hold the audio without noise (`audio_clean`), for a teacher.
+        teachers: opens the speech teachers, when data is loaded; None: there are none.
+        teacher_shapes: sizes and digests of their targets, see `TeacherFolder.shape`.
+    """
+
+    masking: Masking | None = None
+    audio_input: str = "filterbank"
+    clean_audio: bool = False
+    teachers: Callable[[], Teachers] | None = None
+    teacher_shapes: Sequence[Mapping[str, Any]] = ()
+
+
+def needs_of(model: nn.Module) -> DataNeeds:
+    """What a model, or the encoder inside it, asks of the data pipeline; nothing if neither declares it."""
+    declared = (part.data_needs for part in model.modules() if hasattr(part, "data_needs"))
+    return cast(DataNeeds, next(declared, DataNeeds()))
 
 
 # Keep the draws for a clip apart from those for a batch that begins with the same number.

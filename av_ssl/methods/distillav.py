@@ -23,10 +23,9 @@ from fairseq.logging import metrics
 from fairseq.models import register_model
 from torch import Tensor
 
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SpanMask
-from av_ssl.data.teacher_batch import TeacherInput
-from av_ssl.layout import Clip
 from av_ssl.methods.fused_encoder import MASKINGS, MaskedAudioVisualEncoder, MaskedEncoderConfig, Source
 from av_ssl.methods.teacher_heads import (
     HEADS_PREFIX,
@@ -156,18 +155,11 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         return self._targets
 
     @property
-    def needs_clean_waveform(self) -> bool:
-        """Whether teachers hear the batch."""
-        return any(self.targets.online)
-
-    @property
-    def needs_clean_audio(self) -> bool:
-        """Whether filterbanks without noise are read, too; teachers hear waveforms."""
-        return False
-
-    def teacher_inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
-        """What the data pipeline has to know about the teachers."""
-        return self.targets.inputs(split, clips)
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch; teachers take clean waveforms, not filterbanks."""
+        return DataNeeds(
+            masking=self.masking, teachers=lambda: self.targets, teacher_shapes=self.cfg.teacher_shapes
+        )
 
     # -- student ---------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from av_ssl.data.clip_reader import STREAMS
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SPAN_LENGTHS, SpanMask
 from av_ssl.modules.frontends import AudioFrontend, VideoFrontend, with_scaled_gradient
@@ -305,6 +306,11 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
     def masking(self) -> StreamMasking:
         """What the data pipeline draws for each batch."""
         return self.stream_masking()
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch."""
+        return DataNeeds(masking=self.masking)
 
     def stream_masking(self, **loss_frames: Any) -> StreamMasking:
         """The masks of the configuration; sub-classes say which frames count."""

@@ -23,6 +23,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import UnimodalMasking
 from av_ssl.data.spans import MASK_SEMANTICS, SpanMask
 from av_ssl.methods.fused_encoder import Source
@@ -179,7 +180,6 @@ class RavenModel(BaseFairseqModel):
     Only the students outlive pre-training. Both teachers' averages are in the checkpoint, under ``_ema.``.
     """
 
-    audio_input = "waveform"
     loss_weights: Mapping[str, float] = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
     """Of each pair's loss, where the criterion's configuration says nothing else."""
 
@@ -253,6 +253,11 @@ class RavenModel(BaseFairseqModel):
         """What the data pipeline draws for each batch."""
         cfg = self.cfg
         return UnimodalMasking(audio=self.spans(cfg.mask_prob_audio), video=self.spans(cfg.mask_prob_video))
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch; teachers take audio without noise."""
+        return DataNeeds(masking=self.masking, audio_input="waveform", clean_audio=True)
 
     def spans(self, probability: float) -> SpanMask:
         semantics = str(self.cfg.mask_semantics)
