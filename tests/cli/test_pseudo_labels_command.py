@@ -89,7 +89,7 @@ def test_a_folder_for_training(pseudo_labels, labelled, tmp_path, capsys):
     encoder = TextEncoder.load(both / "dict.wrd.txt", both / "spm.model")
     labels = TextLabels(both / "train.wrd", encoder, read_manifest(both / "train.tsv"))
     assert encoder.decode(encoder.dictionary.string(labels[2])) == "lay green"
-    assert main(["check", str(both), "--lists-only"]) == 0
+    assert main(["data", "check", str(both), "--lists-only"]) == 0
     output = capsys.readouterr().out
     assert "2 labelled clips (0.00 hours) and 10 pseudo-labelled (0.01 hours)" in output
 

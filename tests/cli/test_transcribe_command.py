@@ -225,5 +225,5 @@ def test_slurm_needs_a_folder(transcribe, capsys):
 def test_lists_of_transcripts_are_no_manifests(transcribe, data, capsys):
     assert transcribe("--subset", "valid", "--out", data) == 0
     capsys.readouterr()
-    main(["check", str(data), "--lists-only"])
+    main(["data", "check", str(data), "--lists-only"])
     assert "hyp" not in capsys.readouterr().out
