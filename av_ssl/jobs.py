@@ -5,7 +5,8 @@ that inside a codec) does not stop the others, as it would with ``concurrent.fut
 
 :func:`run_shards` runs one function on many shards and returns the results, locally or through submitit.
 
-:func:`run_missing` does so for those shards whose files are not there yet.  A long command is a plain function:
+:func:`run_missing` does so for those shards whose files are not there yet.  A long command is a plain
+function:
 
 .. code-block:: python
 
@@ -187,6 +188,10 @@ class ClusterOptions:
     options: dict[str, str] = field(default_factory=dict)
 
 
+HERE = ClusterOptions()
+"""This process alone."""
+
+
 def run_missing(
     title: str,
     function: Callable[[Shard], Any],
@@ -289,9 +294,7 @@ def _run(job: _ShardJob[Any, Any]) -> Any:
         return Crash(f"{type(error).__name__}: {error}", log=log)
 
 
-def _run_locally(
-    jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path
-) -> _Outcomes:
+def _run_locally(jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
     workers = min(cluster.workers, len(jobs))
     if workers <= 1:
         yield from ((job.index, _run(job)) for job in jobs)
@@ -301,9 +304,7 @@ def _run_locally(
             yield job.index, outcome
 
 
-def _run_on_slurm(
-    jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path
-) -> _Outcomes:
+def _run_on_slurm(jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
     if not jobs:
         return
     executor = _slurm_executor(cluster, log_dir)

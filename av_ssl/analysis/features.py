@@ -33,7 +33,7 @@ from av_ssl.io import (
     remove_abandoned,
     write_atomically,
 )
-from av_ssl.jobs import ClusterOptions, run_missing
+from av_ssl.jobs import HERE, ClusterOptions, run_missing
 from av_ssl.layout import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.feature_shards import (
     FeatureShard,
@@ -199,7 +199,7 @@ class Summary(NamedTuple):
 
 
 def store_features(
-    plan: FeaturePlan, cluster: ClusterOptions = ClusterOptions()
+    plan: FeaturePlan, cluster: ClusterOptions = HERE
 ) -> tuple[dict[str, Any], dict[str, Summary]]:
     """Store the features of a plan, as far as they are not there yet.
 

@@ -1,8 +1,8 @@
 """``av-ssl features CHECKPOINT DATA``: features of clips from the layers of a model, as arrays.
 
-    av-ssl features av2vec.pt DATA --subset test --out FEATURES/av2vec
-    av-ssl features av2vec.pt DATA --subset test --out FEATURES/random --untrained 0
-    av-ssl features hub/wavlm-base DATA --subset test --out FEATURES/wavlm --layers 6 9 12
+av-ssl features av2vec.pt DATA --subset test --out FEATURES/av2vec
+av-ssl features av2vec.pt DATA --subset test --out FEATURES/random --untrained 0
+av-ssl features hub/wavlm-base DATA --subset test --out FEATURES/wavlm --layers 6 9 12
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """``av-ssl targets clusters|teacher``: targets for pre-training, from clusters or speech models.
 
-``clusters``: cluster labels ``{split}.km`` and ``dict.km.txt``.  The first iteration of AV-HuBERT (Shi et al.,
+``clusters`` makes labels ``{split}.km`` and ``dict.km.txt``.  The first iteration of AV-HuBERT (Shi et al.,
 2022) clusters MFCC, later ones a layer of the previous model:
 
     av-ssl targets clusters DATA --out LABELS1 --clusters 100
     av-ssl targets clusters DATA --out LABELS2 --clusters 100 --checkpoint iter1/checkpoint_best.pt --layer 9
 
-``teacher``: features of a speech model and their clusters, for DistillAV:
+``teacher`` stores features of a speech model and their clusters, for DistillAV:
 
-    av-ssl targets teacher DATA --out TEACHERS/wavlm --model microsoft/wavlm-large --clusters 2000 --device cuda
-    av-ssl targets teacher DATA --out TEACHERS/wavlm --model microsoft/wavlm-large --clusters 2000 --no-dump
+    av-ssl targets teacher DATA --out WAVLM --model microsoft/wavlm-large --clusters 2000 --device cuda
+    av-ssl targets teacher DATA --out WAVLM --model microsoft/wavlm-large --clusters 2000 --no-dump
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, clu
 from av_ssl.errors import DataError
 from av_ssl.inference import FeatureSpec
 from av_ssl.targets.cluster_labels import ClusterPlan, make_cluster_labels, summary
+from av_ssl.targets.feature_shards import FeatureSource
 from av_ssl.targets.mfcc import MfccSource
 from av_ssl.targets.speech_teacher import COMBINATIONS, NORMS, TeacherSpec
 from av_ssl.targets.teacher_dump import TeacherPlan, dump_teacher, estimate_teacher, verify_teacher
@@ -60,9 +61,8 @@ def run_clusters(args: argparse.Namespace) -> int:
         raise DataError("--checkpoint and --layer belong together: give both, or neither for MFCC")
     if args.checkpoint is None and args.modalities:
         raise DataError("--modalities is for a model: give --checkpoint, or leave it out for MFCC")
-    if args.checkpoint is None:
-        source = MfccSource()
-    else:
+    source: FeatureSource = MfccSource()
+    if args.checkpoint is not None:
         source = FeatureSpec(args.checkpoint.absolute(), args.layer, args.device, args.modalities)
     plan = ClusterPlan(
         data=args.data.absolute(),
@@ -115,7 +115,7 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-dump", action="store_true", help="make only the clusters: the teacher will run in training"
     )
     parser.add_argument("--estimate", action="store_true", help="report disk space and time, and stop")
-    parser.add_argument("--verify", action="store_true", help="compare the files with their checksums, and stop")
+    parser.add_argument("--verify", action="store_true", help="compare files with their checksums, and stop")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="of the teacher (default: float32)"
     )

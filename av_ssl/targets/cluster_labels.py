@@ -26,7 +26,7 @@ from av_ssl.data.dataset import TOLERATED_SHARE
 from av_ssl.data.labels import FrameLabels
 from av_ssl.errors import DataError
 from av_ssl.io import digest, keep_settings, read_json, remove_abandoned, write_atomically, write_json
-from av_ssl.jobs import ClusterOptions, run_missing
+from av_ssl.jobs import HERE, ClusterOptions, run_missing
 from av_ssl.layout import Clip, check_streams, read_manifest
 from av_ssl.targets.clusters import Codebook, FitJob, fit_job, import_sklearn, read_centroids
 from av_ssl.targets.feature_shards import (
@@ -132,9 +132,7 @@ class ClusterPlan:
         return self.labels(split).exists() and self.inertia(split).exists()
 
 
-def make_cluster_labels(
-    plan: ClusterPlan, cluster: ClusterOptions = ClusterOptions()
-) -> dict[str, dict[str, Any]]:
+def make_cluster_labels(plan: ClusterPlan, cluster: ClusterOptions = HERE) -> dict[str, dict[str, Any]]:
     """Make the labels of a plan, as far as they are not there yet.
 
     Args:
@@ -229,8 +227,8 @@ def _keep_settings(plan: ClusterPlan, features: Mapping[str, Any], digests: Mapp
     for split in plan.splits:
         if plan.labels(split).exists() and not (plan.work / f"{split}.json").exists():
             raise DataError(
-                f"{plan.labels(split)}: was not made by this command; move it away, or choose another --out or "
-                "--label-name"
+                f"{plan.labels(split)}: was not made by this command; move it away, or choose another --out "
+                "or --label-name"
             )
     if not plan.centroids.exists() and not any(plan.labels(split).exists() for split in plan.splits):
         (plan.work / "settings.json").unlink(missing_ok=True)  # nothing was made with them
@@ -256,7 +254,7 @@ class LabelJob:
     Args:
         shard: its features.
         centroids: ``.npy`` file.
-        folder: for ``{stem}.txt``, a line of labels a clip, and ``{stem}.json``, the sum of squared distances.
+        folder: for ``{stem}.txt``, a line of labels a clip, and ``{stem}.json``, their squared distances.
         device: ``cpu``, or ``cuda``: the GPUs of the machine take turns.
     """
 
@@ -353,8 +351,8 @@ def check_labels(
         raise DataError(
             f"{path}: labels and clip differ by 0.1 s or more in {len(disagreeing)} of {len(clips)} clips; "
             f"{clips[first].id} has {clips[first].frames} frames at 25 Hz in the manifest (line "
-            f"{clips[first].line}) and {lengths[first]} labels at {rate} Hz. Correct the manifest's counts or "
-            "the files: " + ", ".join(disagreeing[:NAMED_IN_ERROR])
+            f"{clips[first].line}) and {lengths[first]} labels at {rate} Hz. Correct the manifest's counts "
+            "or the files: " + ", ".join(disagreeing[:NAMED_IN_ERROR])
         )
     total = int(counts.sum())
     shares = counts[counts > 0] / max(1, total)
@@ -364,9 +362,7 @@ def check_labels(
         "labels": total,
         "labels_a_second": rate,
         "hours": total / rate / 3600,
-        "clips_without_labels": [
-            clip.id for clip, length in zip(clips, lengths, strict=True) if not length
-        ],
+        "clips_without_labels": [clip.id for clip, length in zip(clips, lengths, strict=True) if not length],
         "clips_of_other_length": disagreeing,
         "clusters": clusters,
         "clusters_unused": int((counts == 0).sum()),

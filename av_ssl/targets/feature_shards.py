@@ -152,7 +152,7 @@ class FeatureShard:
             raise DataError(f"{self.features}: cannot be read ({error}); delete {self.lengths}") from error
         if frames.ndim != 2 or len(frames) != lengths.sum():
             raise DataError(
-                f"{self.features}: has shape {frames.shape}, but {self.lengths} lists {lengths.sum()} frames; "
+                f"{self.features}: has shape {frames.shape}, {self.lengths} lists {lengths.sum()} frames; "
                 "delete both and run the same command again"
             )
         return frames, lengths
@@ -206,9 +206,7 @@ def dump_jobs(
     shards: Sequence[FeatureShard], manifest: Path, source: FeatureSource, out: Path, dtype: str
 ) -> list[DumpJob]:
     """Jobs for the shards of a split, whose bad clips are listed in ``out``."""
-    return [
-        DumpJob(shard, manifest, source, out / f"bad_clips.{shard.split}.tsv", dtype) for shard in shards
-    ]
+    return [DumpJob(shard, manifest, source, out / f"bad_clips.{shard.split}.tsv", dtype) for shard in shards]
 
 
 def is_complete(job: DumpJob, clips: Sequence[Clip]) -> bool:

@@ -42,7 +42,7 @@ DELTA_REACH = 2
 
 @dataclass(frozen=True)
 class MfccSource:
-    """MFCC with differences as a :class:`~av_ssl.targets.feature_shards.FeatureSource`, 39 channels at 100 Hz."""
+    """MFCC with differences: a :class:`~av_ssl.targets.feature_shards.FeatureSource`."""
 
     streams: ClassVar[tuple[str, ...]] = ("audio",)
     rate: ClassVar[int] = MFCC_RATE

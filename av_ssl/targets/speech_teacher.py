@@ -79,9 +79,7 @@ class TeacherSpec:
     def __post_init__(self) -> None:
         for key, value, known in (("norm", self.norm, NORMS), ("combine", self.combine, COMBINATIONS)):
             if value not in known:
-                raise DataError(
-                    f"teacher {self.model}: {key} is {value!r}; choose one of {', '.join(known)}"
-                )
+                raise DataError(f"teacher {self.model}: {key} is {value!r}; choose one of {', '.join(known)}")
         self._ranges(None)
 
     @property
@@ -517,8 +515,8 @@ def _unusable(spec: TeacherSpec, error: Exception) -> str:
         )
     if isinstance(error, OSError):
         return (
-            f"teacher {spec.model}: is neither a folder nor in the Hugging Face cache ({reason}); download it "
-            f"with `hf download {spec.model}`, or name a folder that holds it"
+            f"teacher {spec.model}: is neither a folder nor in the Hugging Face cache ({reason}); download "
+            f"it with `hf download {spec.model}`, or name a folder that holds it"
         )
     return (
         f"teacher {spec.model}: cannot be loaded from the Hugging Face cache ({reason}); choose one of "

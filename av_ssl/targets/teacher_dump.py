@@ -27,7 +27,7 @@ from av_ssl.io import (
     remove_abandoned,
     write_atomically,
 )
-from av_ssl.jobs import ClusterOptions, Crash, run_isolated, run_missing
+from av_ssl.jobs import HERE, ClusterOptions, Crash, run_isolated, run_missing
 from av_ssl.layout import FRAME_RATE, Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.clusters import FitJob, fit_job, import_sklearn
 from av_ssl.targets.feature_shards import (
@@ -77,7 +77,7 @@ class TeacherPlan:
     seed: int = 0
 
 
-def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = ClusterOptions()) -> dict[str, Any]:
+def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> dict[str, Any]:
     """Make the targets and clusters of a plan, as far as they are not there yet.
 
     Args:
@@ -102,10 +102,7 @@ def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = ClusterOptions()) 
         write_atomically(work.manifests[SAMPLE], work.sample)
     logs = plan.out / "logs"
     for split, jobs in work.jobs.items():
-        clips = work.clips[split]
-        run_missing(
-            f"targets of {split}", dump_shard, jobs, lambda job, c=clips: is_complete(job, c), cluster, logs
-        )
+        run_missing(f"targets of {split}", dump_shard, jobs, work.is_complete, cluster, logs)
     if not work.fitted:
         run_missing(f"{plan.clusters} clusters", fit_job, [work.fit()], lambda job: False, cluster, logs)
     if plan.dump:
@@ -175,12 +172,10 @@ class _Work:
             manifests = {SAMPLE: plan.out / f"{SAMPLE}.tsv"}
             clips = {SAMPLE: _draw_sample(plan, settings["per_frame"])}
             sample = manifest_part(plan.data / f"{plan.splits[0]}.tsv", clips[SAMPLE]).encode()
-        jobs = {
-            split: dump_jobs(
-                shards_of(plan.out, split, len(part), plan.shards), manifests[split], plan.source, plan.out, DTYPE
-            )
-            for split, part in clips.items()
-        }
+        jobs = {}
+        for split, part in clips.items():
+            shards = shards_of(plan.out, split, len(part), plan.shards)
+            jobs[split] = dump_jobs(shards, manifests[split], plan.source, plan.out, DTYPE)
         work = cls(plan, settings, fitted, manifests, clips, jobs, sample)
         work.apply_settings(check_settings)
         return work
@@ -195,13 +190,17 @@ class _Work:
             fix = f"delete the files of {split} in {out}, or choose another --out"
             apply(out / f"{split}.json", settings, fix)
 
+    def is_complete(self, job: DumpJob) -> bool:
+        """Whether a shard is made."""
+        return is_complete(job, self.clips[job.shard.split])
+
     def missing(self) -> list[Clip]:
         """Clips that have no targets yet."""
         return [
             clip
             for split, clips in self.clips.items()
             for job in self.jobs[split]
-            if not is_complete(job, clips)
+            if not self.is_complete(job)
             for clip in clips[job.shard.range(len(clips))]
         ]
 
@@ -299,7 +298,7 @@ class Estimate:
             )
 
 
-def estimate_teacher(plan: TeacherPlan, cluster: ClusterOptions = ClusterOptions()) -> Estimate:
+def estimate_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> Estimate:
     """What is still to be done for a plan; locally with the time, measured on some clips.
 
     Raises:
