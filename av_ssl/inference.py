@@ -17,10 +17,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,9 +43,7 @@ from av_ssl.io import digest
 from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, Clip, with_lengths
 from av_ssl.methods.fused_encoder import Source
 from av_ssl.targets.feature_shards import FrameFeatures, device_of
-from av_ssl.targets.mfcc import MFCC_RATE, MfccFeatures
 from av_ssl.targets.speech_teacher import TeacherSpec
-from av_ssl.targets.teacher_dump import TeacherFeatures, TeacherSource
 from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 
@@ -325,6 +323,16 @@ class LayerSource:
         """Whether it is a speech model of Hugging Face."""
         return self.checkpoint.is_dir()
 
+    @property
+    def streams(self) -> Streams:
+        """Streams that every clip must have."""
+        return ("audio",) if self.of_speech else self._on_cpu().streams
+
+    @property
+    def rate(self) -> int:
+        """Frames a second."""
+        return FRAME_RATE * (self._speech_model("cpu").open().per_frame if self.of_speech else 1)
+
     def open(self, rank: int = 0) -> FrameFeatures:
         """Features ``[n, L * C]``, layer by layer; the model is loaded once a process.
 
@@ -332,78 +340,63 @@ class LayerSource:
             DataError: the model cannot be loaded or lacks a layer, or the machine has no such device.
         """
         if self.of_speech:
-            return self._speech_model().open(rank)
+            return self._speech_model(self.device).open(rank)
         device = device_of(self.device, rank)
         return open_features(self.checkpoint, self.modalities, device, self.layers, self.untrained)
 
     def settings(self) -> dict[str, Any]:
-        """What the features depend on, and their sizes; a model counts by its content.
-
-        The model is opened on the CPU: the machine that starts Slurm jobs may have no GPU.
-        """
+        """What the features depend on, and their sizes; a model counts by its content."""
         if self.of_speech:
-            return _speech_settings(replace(self, device="cpu")._speech_model().open())
-        features = open_features(self.checkpoint, self.modalities, "cpu", self.layers, self.untrained)
+            teacher = self._speech_model("cpu").open()
+            layers, weights = teacher.layers, teacher.weights
+            channels = teacher.dim // len(layers)
+        else:
+            features = self._on_cpu()
+            layers, weights = list(features.layers), digest(self.checkpoint)
+            channels = features.encoder.output_dim
         return {
-            "weights": digest(self.checkpoint),
+            "weights": weights,
             "untrained": self.untrained,
-            "layers": list(features.layers),
-            "channels": features.encoder.output_dim,
-            "rate": FRAME_RATE,
-            "streams": list(features.streams),
+            "layers": layers,
+            "channels": channels,
+            "rate": self.rate,
+            "streams": list(self.streams),
         }
 
-    def _speech_model(self) -> TeacherSource:
+    def _on_cpu(self) -> EncoderFeatures:
+        """For what needs no GPU: the machine that starts Slurm jobs may have none."""
+        return open_features(self.checkpoint, self.modalities, "cpu", self.layers, self.untrained)
+
+    def _speech_model(self, device: str) -> TeacherSpec:
         layers = "all" if self.layers is None else ",".join(map(str, self.layers))
-        spec = TeacherSpec(str(self.checkpoint), layers, norm="none", combine="stack")
-        return TeacherSource(spec, self.device)
-
-
-def _speech_settings(features: TeacherFeatures) -> dict[str, Any]:
-    teacher = features.teacher
-    return {
-        "weights": features.weights,
-        "untrained": None,
-        "layers": teacher.layers,
-        "channels": teacher.dim // len(teacher.layers),
-        "rate": teacher.per_frame * FRAME_RATE,
-        "streams": ["audio"],
-    }
+        return TeacherSpec(str(self.checkpoint), layers, "none", "stack", device)
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What cluster labels are made of: MFCC, or one layer of a model. It can be sent to other processes.
+    """One layer of a model, for cluster labels; small, so that it can be sent to other processes.
 
     Args:
-        checkpoint: any pre-trained or fine-tuned model; None: MFCC.
+        checkpoint: any pre-trained or fine-tuned model.
         layer: of its Transformer, from 1.
         device: see `device_of`.
         modalities: ``audio``, ``video``, ``av``; None: those that the model was trained with.
     """
 
-    checkpoint: Path | None = None
-    layer: int = 0
+    checkpoint: Path
+    layer: int
     device: str = "cpu"
     modalities: str | None = None
+    rate: ClassVar[int] = FRAME_RATE
 
     @property
     def streams(self) -> Streams:
-        """Streams that every clip must have; raises DataError, as `open` does."""
-        if self.checkpoint is None:
-            return ("audio",)
-        # On the CPU: the machine that starts Slurm jobs may have no GPU.
-        return find_encoder(open_model(self.checkpoint), self.modalities, str(self.checkpoint))[1]
-
-    @property
-    def rate(self) -> int:
-        """Frames a second."""
-        return MFCC_RATE if self.checkpoint is None else FRAME_RATE
+        """Streams that every clip must have."""
+        return self._on("cpu").streams
 
     def settings(self) -> dict[str, Any]:
         """What the features depend on; a checkpoint counts by its content."""
-        if self.checkpoint is None:
-            return {"features": "mfcc"}
+        self._on("cpu")  # a layer that is missing is an error here, before work starts
         chosen = {} if self.modalities is None else {"modalities": self.modalities}
         return {"features": "encoder", "checkpoint": digest(self.checkpoint), "layer": self.layer, **chosen}
 
@@ -414,9 +407,10 @@ class FeatureSpec:
             DataError: the checkpoint is missing, has no encoder of these streams or lacks the layer, or the
                 machine has no such device.
         """
-        if self.checkpoint is None:
-            return MfccFeatures()
-        model = open_model(self.checkpoint, device_of(self.device, rank))
+        return self._on(device_of(self.device, rank))
+
+    def _on(self, device: str) -> EncoderFeatures:
+        model = open_model(self.checkpoint, device)
         encoder, streams = find_encoder(model, self.modalities, str(self.checkpoint))
         check_layers([self.layer], encoder.depth, "--layer", first=1)
         return EncoderFeatures(encoder, streams, model.task_cfg, [self.layer], str(self.checkpoint))

@@ -115,7 +115,7 @@ def test_mean_of_hybrids_is_decoded(data, hybrid, tmp_path):
     """Here from the mean of two checkpoints, which fairseq-generate reads like any other."""
     save, _ = hybrid
     mean = tmp_path / "mean.pt"
-    assert main(["average", str(mean), str(save), "--epochs", "2"]) == 0
+    assert main(["model", "average", str(mean), str(save), "--epochs", "2"]) == 0
     output = generate(data, mean, "--modalities", "av", "--beam", "3", "--max-len-b", "12")
     assert_decoded(output)
 

@@ -76,7 +76,7 @@ def test_probe_prints_a_table_by_layer(alignments, tmp_path, capsys):
         write_features(tmp_path / name / "f", signal=signal) for name, signal in (("good", 9), ("bad", 0))
     ]
     words = [*map(str, folders), "--alignments", str(alignments), "--visemes", str(tmp_path / "visemes.tsv")]
-    assert main(["probe", *words]) == 0
+    assert main(["analyse", "probe", *words]) == 0
     output = capsys.readouterr().out
     assert "on 120 frames of 8 clips" in output
     phones, visemes = output.split("| viseme |")
@@ -106,34 +106,54 @@ def test_pictures_are_drawn(alignments, tmp_path, capsys):
     labels = ["--alignments", str(alignments), "--visemes", str(tmp_path / "visemes.tsv")]
     picture = tmp_path / "pictures" / "frames.png"
     words = [str(one), str(two), *labels, "--method", "pca", "--frames", "50", "--out", str(picture)]
-    assert main(["plot", "frames", *words]) == 0
+    assert main(["analyse", "plot", "frames", *words]) == 0
     assert "50 frames of 8 clips by pca" in capsys.readouterr().out
     assert picture.stat().st_size > 1000
     short = write_features(tmp_path / "short", missing=6)
     words = [str(one), str(short), *labels, "--method", "pca", "--out", str(picture)]
-    assert main(["plot", "frames", *words]) == 0
+    assert main(["analyse", "plot", "frames", *words]) == 0
     assert "112 and 120 frames of 8 clips" in capsys.readouterr().out
-    assert main(["plot", "similarity", str(one), str(two), str(fast), "--out", str(tmp_path / "s.svg")]) == 0
+    assert (
+        main(
+            ["analyse", "plot", "similarity", str(one), str(two), str(fast), "--out", str(tmp_path / "s.svg")]
+        )
+        == 0
+    )
     output = capsys.readouterr().out
     assert "linear CKA of y (rows) and x (columns: layers [0, 1])" in output
     assert "most alike: layer 0 and layer 0 (1.000)" in output
-    assert main(["plot", "similarity", str(one), "--out", str(tmp_path / "own.png")]) == 0
+    assert main(["analyse", "plot", "similarity", str(one), "--out", str(tmp_path / "own.png")]) == 0
     assert (tmp_path / "rates.csv").write_text("method,snr,wer\nA,0,50\nA,clean,20\n")
-    assert main(["plot", "noise", f"B={tmp_path / 'rates.csv'}", "--out", str(tmp_path / "n.svg")]) == 0
+    assert (
+        main(["analyse", "plot", "noise", f"B={tmp_path / 'rates.csv'}", "--out", str(tmp_path / "n.svg")])
+        == 0
+    )
     assert "2 word error rates" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plot", "frames", "{one}", "{labels}", "--layer", "7", "--out", "f.png"], "has the layers 0, 1"),
-        (["plot", "frames", "{one}", "{fast}", "{labels}", "--out", "f.png"], "frames of 25 and 50 Hz"),
-        (["plot", "frames", "{one}", "{labels}", "--only", "viseme", "--out", "f.png"], "needs --visemes"),
-        (["plot", "frames", "{one}", "{labels}", "--out", "f.jpg"], "name a file that ends in .png"),
-        (["plot", "noise", "{one}", "--out", "f.png"], "has no options-{subset}.yaml"),
-        (["probe", "{one}", "{labels}", "--folds", "5"], "5 folds of 4 speakers"),
-        (["probe", "{one}", "--alignments", "nowhere"], "0.json: cannot be read"),
-        (["probe", "nothing", "{labels}"], "settings.json: cannot be read"),
+        (
+            ["analyse", "plot", "frames", "{one}", "{labels}", "--layer", "7", "--out", "f.png"],
+            "has the layers 0, 1",
+        ),
+        (
+            ["analyse", "plot", "frames", "{one}", "{fast}", "{labels}", "--out", "f.png"],
+            "frames of 25 and 50 Hz",
+        ),
+        (
+            ["analyse", "plot", "frames", "{one}", "{labels}", "--only", "viseme", "--out", "f.png"],
+            "needs --visemes",
+        ),
+        (
+            ["analyse", "plot", "frames", "{one}", "{labels}", "--out", "f.jpg"],
+            "name a file that ends in .png",
+        ),
+        (["analyse", "plot", "noise", "{one}", "--out", "f.png"], "has no options-{subset}.yaml"),
+        (["analyse", "probe", "{one}", "{labels}", "--folds", "5"], "5 folds of 4 speakers"),
+        (["analyse", "probe", "{one}", "--alignments", "nowhere"], "0.json: cannot be read"),
+        (["analyse", "probe", "nothing", "{labels}"], "settings.json: cannot be read"),
     ],
 )
 def test_mistakes_are_named(words, message, alignments, tmp_path, capsys):

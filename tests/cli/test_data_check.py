@@ -45,7 +45,7 @@ def data(tmp_path: Path) -> Path:
 
 def check(data: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[str]]:
     """Exit status and printed lines."""
-    status = main(["check", str(data), "--workers", "1", *options])
+    status = main(["data", "check", str(data), "--workers", "1", *options])
     return status, capsys.readouterr().out.splitlines()
 
 
@@ -124,7 +124,7 @@ def test_media_are_read_as_training_does(data, capsys):
         (2, "train 0.wav: cannot be read as audio"),
         (3, "train 1.mp4: holds 9 frames, the manifest says 10"),
         (3, "train 1.wav: has 8000 Hz"),
-        (4, "train 2.mp4: pictures of 64x64 pixels are smaller than the 88"),
+        (4, "train 2.mp4: frames of 64x64 pixels are smaller than the 88"),
         (4, "train 2.mp4: has 30.00 frames a second"),
         (4, "train 2.wav: holds 5000 samples, the manifest says 6400"),
     ]
@@ -145,7 +145,7 @@ def test_what_is_missing_is_named(data, capsys):
     assert "valid.tsv: does not exist; training needs it" in text
     assert "dict.km.txt: the dictionary cannot be read" in text
     assert "noise/train.tsv: the noise list of this split cannot be read" in text
-    assert main(["check", str(data / "absent")]) == 1
+    assert main(["data", "check", str(data / "absent")]) == 1
 
 
 def test_smaller_crops_pass_when_training_cuts_less(data, capsys):
@@ -173,10 +173,10 @@ def test_classes_of_clips_are_checked_line_by_line(data, capsys):
     assert lines[:5] == [
         f"{data}/train.emo: 2 lines, train.tsv lists 3 clips; line k of the labels belongs to clip k: make "
         "them again from the same manifest",
-        f"{data}/train.emo, line 1: 'bogus' is not in {data}/classes.emo.txt; mend it, or add it there",
+        f"{data}/train.emo, line 1: 'bogus' is not in {data}/classes.emo.txt; correct it, or add it there",
         f"{data}/train.emo, line 2: is empty; write the class, or remove the clip",
-        f"{data}/valid.emo, line 1: 'bogus' is not in {data}/classes.emo.txt; mend it, or add it there",
-        f"{data}/train.spk, line 2: 'r' is not in {data}/classes.spk.txt; mend it, or add it there",
+        f"{data}/valid.emo, line 1: 'bogus' is not in {data}/classes.emo.txt; correct it, or add it there",
+        f"{data}/train.spk, line 2: 'r' is not in {data}/classes.spk.txt; correct it, or add it there",
     ]
     assert lines[-1].endswith("5 problems")
 

@@ -34,7 +34,7 @@ def names(path):
 
 def test_lists_and_transcripts_fit(tmp_path, capsys):
     source, out = prepared(tmp_path, [f"s/{k:02d}" for k in range(20)])
-    assert main(["manifest", str(source), str(out), "--valid", "0.1", "--test", "0.2"]) == 0
+    assert main(["data", "manifest", str(source), str(out), "--valid", "0.1", "--test", "0.2"]) == 0
     listed = []
     for split, count in (("train", 14), ("valid", 2), ("test", 4)):
         root, *rows = (out / f"{split}.tsv").read_text().splitlines()
@@ -53,10 +53,10 @@ def test_lists_and_transcripts_fit(tmp_path, capsys):
 
 def test_a_split_with_a_missing_transcript_has_no_wrd_even_when_an_earlier_run_left_one(tmp_path, capsys):
     source, out = prepared(tmp_path, ["train/a", "train/b", "valid/c", "test/d"])
-    assert main(["manifest", str(source), str(out)]) == 0
+    assert main(["data", "manifest", str(source), str(out)]) == 0
     assert (out / "train.wrd").exists()
     (source / "train/b.txt").unlink()
-    assert main(["manifest", str(source), str(out)]) == 0
+    assert main(["data", "manifest", str(source), str(out)]) == 0
     assert not (out / "train.wrd").exists()
     assert (out / "valid.wrd").exists()
     assert "1 without transcript (e.g. train/b)" in capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_labelled_is_a_folder_of_its_own_with_n_training_clips(tmp_path, capsys)
     (out / "spm.model").write_bytes(b"model")
     for name in (out / "clips.tsv").read_text().split()[5::5][:2]:
         (source / f"{name}.txt").unlink()
-    assert main(["manifest", str(source), str(out), "--labelled", "5"]) == 0
+    assert main(["data", "manifest", str(source), str(out), "--labelled", "5"]) == 0
     everything = (out / "train.tsv").read_text().splitlines()
     root, *rows = (out / "labelled_5" / "train.tsv").read_text().splitlines()
     words = (out / "labelled_5" / "train.wrd").read_text().splitlines()
@@ -76,26 +76,26 @@ def test_labelled_is_a_folder_of_its_own_with_n_training_clips(tmp_path, capsys)
     assert set(rows) < set(everything)
     assert (out / "labelled_5" / "valid.tsv").read_text() == (out / "valid.tsv").read_text()
     assert (out / "labelled_5" / "spm.model").read_bytes() == b"model"
-    assert main(["manifest", str(source), str(out), "--labelled", "50"]) == 1
+    assert main(["data", "manifest", str(source), str(out), "--labelled", "50"]) == 1
     assert "--labelled 50: only" in capsys.readouterr().err
 
 
 def test_broken_clip_lists_are_named(tmp_path, capsys):
     source, out = prepared(tmp_path, ["a"])
     (out / "clips.tsv").write_text("id\tvideo\taudio\tframes\tsamples\na\tb\n")
-    assert main(["manifest", str(source), str(out)]) == 1
+    assert main(["data", "manifest", str(source), str(out)]) == 1
     assert "clips.tsv, line 2" in capsys.readouterr().err
     (out / "clips.tsv").unlink()
-    assert main(["manifest", str(source), str(out)]) == 1
+    assert main(["data", "manifest", str(source), str(out)]) == 1
     assert "run av-ssl crop first" in capsys.readouterr().err
-    assert main(["manifest", str(tmp_path / "absent"), str(out)]) == 1
+    assert main(["data", "manifest", str(tmp_path / "absent"), str(out)]) == 1
 
 
 def test_lrs3_gives_the_lists_of_433_and_30_hours_to_the_byte(tmp_path):
     source, out = cropped(tmp_path, "lrs3")
     ids = tmp_path / "valid.ids"
     ids.write_text("trainval/v0/50000\ntrainval/v4/50019\n")
-    assert main(["manifest", "--corpus", "lrs3", "--valid-ids", str(ids), str(source), str(out)]) == 0
+    assert main(["data", "manifest", "--corpus", "lrs3", "--valid-ids", str(ids), str(source), str(out)]) == 0
     row = "{0}\t{1}/video/{0}.mp4\t{1}/audio/{0}.wav\t75\t48000\n"
     trainval = [f"trainval/v{number // 4}/5{number:04d}" for number in range(1, 19)]
     pretrain = ["pretrain/abc/00001", "pretrain/abc/00002_00", "pretrain/abc/00002_01"]
@@ -118,24 +118,24 @@ def test_lrs3_gives_the_lists_of_433_and_30_hours_to_the_byte(tmp_path):
 
 def test_lrs3_draws_validation_clips_from_trainval_only(tmp_path):
     source, out = cropped(tmp_path, "lrs3")
-    assert main(["manifest", "--corpus", "lrs3", str(source), str(out)]) == 0
+    assert main(["data", "manifest", "--corpus", "lrs3", str(source), str(out)]) == 0
     assert len(names(out / "valid.tsv")) == 2  # a tenth of this little trainval, in place of 1200
-    assert main(["manifest", "--corpus", "lrs3", "--valid", "7", str(source), str(out)]) == 0
+    assert main(["data", "manifest", "--corpus", "lrs3", "--valid", "7", str(source), str(out)]) == 0
     assert len(names(out / "valid.tsv")) == 7
     assert all(name.startswith("trainval/") for name in names(out / "valid.tsv"))
 
 
 def test_tokenizer_files_reach_the_part_lists(tmp_path):
     source, out = cropped(tmp_path, "lrs3")
-    assert main(["manifest", "--corpus", "lrs3", str(source), str(out)]) == 0
-    assert main(["vocabulary", "--size", "40", str(out)]) == 0
+    assert main(["data", "manifest", "--corpus", "lrs3", str(source), str(out)]) == 0
+    assert main(["data", "vocabulary", "--size", "40", str(out)]) == 0
     for name in ("spm.model", "dict.wrd.txt"):
         assert (out / "30h_data" / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_lrs2_follows_the_lists_of_its_owners(tmp_path):
     source, out = cropped(tmp_path, "lrs2")
-    assert main(["manifest", "--corpus", "lrs2", str(source), str(out)]) == 0
+    assert main(["data", "manifest", "--corpus", "lrs2", str(source), str(out)]) == 0
     pretrain, main_part = (
         ["pretrain/6331/00000", "pretrain/6331/00001"],
         ["main/6330/00000", "main/6330/00001"],
@@ -158,7 +158,7 @@ def test_lrs2_follows_the_lists_of_its_owners(tmp_path):
 )
 def test_no_speaker_is_in_two_splits(tmp_path, corpus, sizes):
     source, out = cropped(tmp_path, corpus)
-    assert main(["manifest", "--corpus", corpus, str(source), str(out)]) == 0
+    assert main(["data", "manifest", "--corpus", corpus, str(source), str(out)]) == 0
     speakers = [set((out / f"{split}.spk").read_text().split()) for split in ("train", "valid", "test")]
     assert len(set.union(*speakers)) == sum(map(len, speakers))
     assert [len(names(out / f"{split}.tsv")) for split in ("train", "valid", "test")] == sizes
@@ -167,7 +167,7 @@ def test_no_speaker_is_in_two_splits(tmp_path, corpus, sizes):
 
 def test_emotions_lie_beside_the_clips(tmp_path):
     source, out = cropped(tmp_path, "ravdess")
-    assert main(["manifest", "--corpus", "ravdess", str(source), str(out)]) == 0
+    assert main(["data", "manifest", "--corpus", "ravdess", str(source), str(out)]) == 0
     emotions = (out / "train.emo").read_text().splitlines()
     assert [name.split("/")[1][6:8] for name in names(out / "train.tsv")] == [
         {"angry": "05", "neutral": "01"}[emotion] for emotion in emotions
@@ -176,7 +176,7 @@ def test_emotions_lie_beside_the_clips(tmp_path):
 
 def test_folds_are_folders_of_their_own(tmp_path, capsys):
     source, out = cropped(tmp_path, "iemocap")
-    command = ["manifest", "--corpus", "iemocap", str(source), str(out)]
+    command = ["data", "manifest", "--corpus", "iemocap", str(source), str(out)]
     assert main([*command, "--fold", "session-2", "--fold", "session-5"]) == 0
     for session, valid in ((2, 3), (5, 1)):
         folder = out / f"fold_session-{session}"
@@ -187,14 +187,14 @@ def test_folds_are_folders_of_their_own(tmp_path, capsys):
         assert len((folder / "classes.spk.txt").read_text().split()) == 6
     assert main([*command, "--fold", "p6-1"]) == 1
     assert "--fold p6-1: IEMOCAP has session-1, session-2" in capsys.readouterr().err
-    assert main(["manifest", str(source), str(out), "--fold", "p6-1"]) == 1
+    assert main(["data", "manifest", str(source), str(out), "--fold", "p6-1"]) == 1
     assert "has none" in capsys.readouterr().err
 
 
 def test_recordings_without_video_are_listed_where_they_are(tmp_path, capsys):
     source = trees.voxceleb1(tmp_path / "in")
     out = tmp_path / "out"
-    command = ["manifest", "--corpus", "voxceleb1", "--valid", "1", str(source), str(out)]
+    command = ["data", "manifest", "--corpus", "voxceleb1", "--valid", "1", str(source), str(out)]
     assert main(command) == 0
     row = (out / "test.tsv").read_text().splitlines()[1]
     wav = source / "wav/id10270/5r0dWxy17C8/00001.wav"
@@ -236,14 +236,14 @@ def test_a_list_of_validation_clips_that_does_not_fit(tmp_path, capsys):
     source, out = cropped(tmp_path, "lrs3")
     ids = tmp_path / "ids"
     ids.write_text("trainval/v0/50000\ntrainval/zz/50000\n")
-    assert main(["manifest", "--corpus", "lrs3", "--valid-ids", str(ids), str(source), str(out)]) == 1
+    assert main(["data", "manifest", "--corpus", "lrs3", "--valid-ids", str(ids), str(source), str(out)]) == 1
     assert "ids, line 2: the corpus has no clip trainval/zz/50000" in capsys.readouterr().err
 
 
 def test_crops_of_another_corpus(tmp_path, capsys):
     source, out = cropped(tmp_path, "lrs3")
     trees.clip_list(out, ["s1/bbaf2n"])
-    assert main(["manifest", "--corpus", "lrs3", str(source), str(out)]) == 1
+    assert main(["data", "manifest", "--corpus", "lrs3", str(source), str(out)]) == 1
     assert "clips.tsv: lists no clip of the corpus" in capsys.readouterr().err
 
 
@@ -251,5 +251,5 @@ def test_crops_of_another_corpus(tmp_path, capsys):
 def test_a_share_or_a_number(tmp_path, value):
     source, out = prepared(tmp_path, ["a", "b"])
     with pytest.raises(SystemExit) as error:
-        main(["manifest", str(source), str(out), f"--valid={value}"])
+        main(["data", "manifest", str(source), str(out), f"--valid={value}"])
     assert error.value.code == 2

@@ -20,7 +20,7 @@ def out(tmp_path):
 
 
 def test_ids_of_model_and_dictionary_are_the_same(out):
-    assert main(["vocabulary", str(out), "--size", "200"]) == 0
+    assert main(["data", "vocabulary", str(out), "--size", "200"]) == 0
     model = sentencepiece.SentencePieceProcessor(model_file=str(out / "spm.model"))
     assert model.get_piece_size() == 200
     assert [model.id_to_piece(k) for k in range(4)] == ["<s>", "<pad>", "</s>", "<unk>"]
@@ -36,45 +36,45 @@ def test_ids_of_model_and_dictionary_are_the_same(out):
 def test_same_text_same_bytes(out):
     models = set()
     for _ in range(2):
-        assert main(["vocabulary", str(out), "--size", "100"]) == 0
+        assert main(["data", "vocabulary", str(out), "--size", "100"]) == 0
         models.add((out / "spm.model").read_bytes())
     assert len(models) == 1
 
 
 def test_a_small_text_gives_fewer_pieces_and_says_so(tmp_path, capsys):
     (tmp_path / "train.wrd").write_text("bin blue at two now\nlay red by six again\n")
-    assert main(["vocabulary", str(tmp_path), "--size", "1000"]) == 0
+    assert main(["data", "vocabulary", str(tmp_path), "--size", "1000"]) == 0
     pieces = len((tmp_path / "dict.wrd.txt").read_text().splitlines()) + 4
     assert pieces < 60
-    assert f"supports no more than {pieces}" in capsys.readouterr().out
+    assert f"supports only {pieces}" in capsys.readouterr().out
 
 
 def test_a_size_below_the_number_of_characters_is_refused(out, capsys):
-    assert main(["vocabulary", str(out), "--size", "8"]) == 1
+    assert main(["data", "vocabulary", str(out), "--size", "8"]) == 1
     message = capsys.readouterr().err
     assert "train.wrd" in message
     least = message.split("--size ")[1].split()[0]
-    assert main(["vocabulary", str(out), "--size", least]) == 0
+    assert main(["data", "vocabulary", str(out), "--size", least]) == 0
 
 
 def test_the_largest_labelled_list_serves_when_the_whole_has_no_transcripts(tmp_path):
     for count in (2, 10):
         (tmp_path / f"labelled_{count}").mkdir()
         (tmp_path / f"labelled_{count}" / "train.wrd").write_text("place green with four please\n" * count)
-    assert main(["vocabulary", str(tmp_path), "--size", "30"]) == 0
+    assert main(["data", "vocabulary", str(tmp_path), "--size", "30"]) == 0
     assert (tmp_path / "labelled_2" / "spm.model").read_bytes() == (tmp_path / "spm.model").read_bytes()
 
 
 def test_no_text(tmp_path, capsys):
-    assert main(["vocabulary", str(tmp_path)]) == 1
+    assert main(["data", "vocabulary", str(tmp_path)]) == 1
     assert "train.wrd: does not exist" in capsys.readouterr().err
     (tmp_path / "train.wrd").write_text("\n")
-    assert main(["vocabulary", str(tmp_path)]) == 1
+    assert main(["data", "vocabulary", str(tmp_path)]) == 1
     assert "holds no words" in capsys.readouterr().err
 
 
 def test_whole_words_whatever_the_size(out):
-    assert main(["vocabulary", str(out), "--size", "8", "--type", "word"]) == 0
+    assert main(["data", "vocabulary", str(out), "--size", "8", "--type", "word"]) == 0
     model = sentencepiece.SentencePieceProcessor(model_file=str(out / "spm.model"))
     words = set((out / "train.wrd").read_text(encoding="utf-8").lower().split())
     assert {model.id_to_piece(k) for k in range(4, model.get_piece_size())} == {

@@ -21,7 +21,7 @@ def write(path, value, symbols=("a", "b"), **tensors):
 
 
 def average(*words):
-    return main(["average", *map(str, words)])
+    return main(["model", "average", *map(str, words)])
 
 
 def test_floating_tensors_are_averaged_and_counters_are_the_last(tmp_path, capsys):

@@ -10,13 +10,13 @@ from av_ssl.data.text import TextEncoder
 def data(tmp_path):
     lines = ["bin blue at two now", "lay red by six again", "set white in nine soon"] * 5
     (tmp_path / "train.wrd").write_text("\n".join(lines) + "\n")
-    assert main(["vocabulary", str(tmp_path), "--size", "40"]) == 0
+    assert main(["data", "vocabulary", str(tmp_path), "--size", "40"]) == 0
     return tmp_path
 
 
 def convert(data, text):
     (data / "text").write_bytes(text.encode() if isinstance(text, str) else text)
-    return main(["pieces", str(data), str(data / "text"), str(data / "out" / "train.pieces")])
+    return main(["data", "pieces", str(data), str(data / "text"), str(data / "out" / "train.pieces")])
 
 
 def test_pieces_are_those_of_transcripts(data, capsys):
@@ -39,5 +39,5 @@ def test_texts_of_no_use_are_refused(data, capsys, text, message):
 
 
 def test_missing_text_is_named(data, capsys):
-    assert main(["pieces", str(data), str(data / "none"), str(data / "out")]) == 1
-    assert "none: the text cannot be read" in capsys.readouterr().err
+    assert main(["data", "pieces", str(data), str(data / "none"), str(data / "out")]) == 1
+    assert "none: cannot be read" in capsys.readouterr().err
