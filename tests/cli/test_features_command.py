@@ -113,7 +113,7 @@ def test_ravens_encoders_which_hear_waveforms(modality, features, tmp_path, caps
     if modality == "video":
         model = raven_file(tmp_path / "raven.pt", "video")
         assert features(model) == 1  # 88 pixels, of pictures that have 24
-        assert "pictures of 24x24 pixels are smaller than the crop of 88" in capsys.readouterr().err
+        assert "frames of 24x24 pixels are smaller than the crop of 88" in capsys.readouterr().err
         return
     assert features(raven_file(tmp_path / "raven.pt", "audio")) == 0
     frames = FeatureFolder(tmp_path / "features").features("valid_1")

@@ -107,7 +107,7 @@ def test_gpus_take_turns_in_features_and_labels(monkeypatch, tmp_path):
 def test_clips_that_cannot_be_used(clips, checkpoint):
     features = FeatureSpec(checkpoint, 1).open()
     np.save(clips[0].video, np.zeros((9, 20, 20), np.uint8))
-    with pytest.raises(MediaError, match=r"train_0\.npy: pictures of 20x20 pixels are smaller than the crop"):
+    with pytest.raises(MediaError, match=r"train_0\.npy: frames of 20x20 pixels are smaller than the crop"):
         features.of(clips[0])
     os.truncate(clips[1].audio, 10)
     with pytest.raises(MediaError, match=r"train_1\.wav: cannot be read as audio"):

@@ -99,8 +99,8 @@ def test_time_masks_in_training_only(data):
     train, valid = task.dataset("train").reader, task.dataset("valid").reader
     assert (train.audio_time_mask, train.video_time_mask) == (TimeMask(0.6, 2.0), TimeMask(0.4, 0.5))
     assert valid.audio_time_mask is valid.video_time_mask is None
-    assert task.dataset("valid")[0].grey is None
-    assert task.dataset("train")[0].grey.any()
+    assert task.dataset("valid")[0].video_mask is None
+    assert task.dataset("train")[0].video_mask.any()
 
 
 def test_time_masks_are_off_unless_asked_for(data):
