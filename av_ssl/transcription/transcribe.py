@@ -24,7 +24,7 @@ from av_ssl.io import digest, keep_settings, remove_abandoned, write_atomically
 from av_ssl.jobs import HERE, ClusterOptions, run_missing
 from av_ssl.layout import Clip, check_streams, read_manifest
 from av_ssl.targets.feature_shards import torch_threads
-from av_ssl.transcription.hypotheses import HEADER, hypotheses_text, read_hypotheses
+from av_ssl.transcription.hypotheses import HEADER, check_ids, hypotheses_text, read_hypotheses
 
 CLIPS_A_SHARD = 500
 LEAST_CLIPS_A_SHARD = 8
@@ -165,14 +165,7 @@ def transcribe(
 def checked_clips(plan: TranscriptPlan) -> list[Clip]:
     """The clips of the manifest; DataError if an id occurs twice or no clip has an allowed length."""
     clips = read_manifest(plan.manifest)
-    lines: dict[str, int] = {}
-    for clip in clips:
-        if clip.id in lines:
-            raise DataError(
-                f"{plan.manifest}, line {clip.line}: id {clip.id!r} is also on line {lines[clip.id]}, and "
-                "transcripts are found by id; rename one"
-            )
-        lines[clip.id] = clip.line
+    check_ids(plan.manifest, clips)
     if not plan.lengths.of(clips):
         raise DataError(
             f"{plan.manifest}: none of {len(clips)} clips has {plan.lengths.shortest} to "

@@ -220,7 +220,7 @@ def test_an_id_twice(pseudo_labels, labelled, unlabelled, capsys):
     lines = (labelled / "train.tsv").read_text().replace("l2\t", "l1\t")
     (labelled / "train.tsv").write_text(lines)
     assert pseudo_labels() == 1
-    assert "train.tsv, line 3: id 'l1' stands on line 2, too" in capsys.readouterr().err
+    assert "train.tsv, line 3: id 'l1' is also on line 2" in capsys.readouterr().err
 
 
 def test_transcripts_of_other_clips(pseudo_labels, unlabelled, capsys):
