@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from av_ssl.cli.main import main
+from tests.stock import stock
 
-from .conftest import stock
 from .test_recognition import HYBRID, assert_decoded, finetune, generate
 
 LANGUAGE_MODEL = [
