@@ -40,7 +40,7 @@ def targets(data, tmp_path):
 
     def run(*words: str | Path, out: str = "labels") -> int:
         options = ["--clusters", "5", "--fit-share", "1", "--workers", "1", *map(str, words)]
-        return main(["targets", str(data), "--out", str(tmp_path / out), *options])
+        return main(["targets", "clusters", str(data), "--out", str(tmp_path / out), *options])
 
     return run
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from av_ssl.cli import targets_teacher
 from av_ssl.cli.main import main
 from av_ssl.data.collate import Extent, Sample
 from av_ssl.data.reading import frame_waveform, read_wave
@@ -147,7 +146,7 @@ def test_says_what_it_takes(data: Path, model: Path, tmp_path: Path, capsys, mon
     stored = (2 * (126 + 33) - 12) * 32
     assert f"12 clips, 0.00 hours of audio: {stored / 1e9:.3f} GB in" in text
     assert "are free, about 0." in text
-    monkeypatch.setattr(targets_teacher, "hours_of_work", lambda *_: 3.0)
+    monkeypatch.setattr(teacher_estimate, "hours_of_work", lambda *_: 3.0)
     assert dump(data, model, tmp_path / "teacher", "--estimate", "--layers", "1") == 0
     assert "are free, about 3.0 h" in capsys.readouterr().out
     assert dump(data, model, tmp_path / "teacher", "--estimate", "--no-dump") == 0
