@@ -38,6 +38,7 @@ class StoredTask:
     """The part of a task that models ask for while they are built."""
 
     starts_from_pretrained = False
+    pretrained = None
 
     def __init__(self, stored: StoredModel) -> None:
         self.target_dictionary: Any = None

@@ -30,7 +30,7 @@ def take_frames(video: Tensor, source_frame: Tensor) -> Tensor:
     return flat[source_frame.flatten()].view(batch, 1, frames, height, width)
 
 
-def blank_frames(video: Tensor, mask: Tensor, mean: float) -> Tensor:
+def gray_frames(video: Tensor, mask: Tensor, mean: float) -> Tensor:
     """Make masked frames grey, zero after normalising.
 
     Args:

@@ -8,12 +8,13 @@ from typing import Any, Optional
 from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.data.clip_reader import ClipReader, TimeMask
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.text import TextEncoder, load_dictionary, text_state
 from av_ssl.methods.teacher_heads import attach_teacher_shapes
 from av_ssl.recognition.distillation import DistillationFineTuning
-from av_ssl.recognition.encoder import FineTunedEncoder, attach_encoder_config
+from av_ssl.recognition.encoder import FineTunedEncoder, read_pretrained
 from av_ssl.recognition.generation import check_stored_dictionary, choose_search, save_options
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split, root_config
 
@@ -83,7 +84,7 @@ class RecognitionTask(AudioVisualTask):
     def __init__(self, cfg: RecognitionConfig, text_encoder: Optional[TextEncoder] = None) -> None:
         super().__init__(cfg)
         self.dictionary_file = Path(cfg.label_dir or cfg.data) / f"dict.{cfg.labels}.txt"
-        self.starts_from_pretrained = True
+        self.pretrained: StoredModel | None = None
         # Where the data has none, decoding fills this dictionary, which it holds by then, from a checkpoint.
         self.text_encoder = text_encoder or TextEncoder(Dictionary(), origin=str(self.dictionary_file))
         if text_encoder is None and self.dictionary_file.exists():
@@ -107,11 +108,11 @@ class RecognitionTask(AudioVisualTask):
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build a recogniser; for training, its encoder (configuration, weights) is ``model.w2v_path``'s."""
         self.require_dictionary()
-        self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
-            attach_encoder_config(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
+            self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
             attach_teacher_shapes(cfg)
         model = super().build_model(cfg, from_checkpoint)
+        self.pretrained = None  # the model has its tensors
         encoders = [module for module in model.modules() if isinstance(module, FineTunedEncoder)]
         for encoder in encoders:
             self.take_teachers(encoder)
