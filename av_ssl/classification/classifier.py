@@ -244,7 +244,9 @@ class AVClassifier(BaseFairseqModel):
         with_header: False for training by embeddings alone.
     """
 
-    def __init__(self, cfg: ClassifierConfig, pretrained: StoredModel | None, with_header: bool = True) -> None:
+    def __init__(
+        self, cfg: ClassifierConfig, pretrained: StoredModel | None, with_header: bool = True
+    ) -> None:
         super().__init__()
         self.cfg = cfg
         self.encoder = ClipEncoder(cfg, pretrained)

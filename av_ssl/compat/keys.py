@@ -1,8 +1,8 @@
 """Configuration keys of other versions and programs that stay readable.
 
-Keys that were renamed since version 0.1 are read wherever fairseq merges a configuration with its defaults: YAML
-files, command lines and stored checkpoints (the patch is in ``av_ssl_fairseq_hook.mends``).  Keys of AV-HuBERT that
-have no effect here are accepted, so that its YAML files and checkpoints work unchanged.
+Keys that were renamed since version 0.1 are read wherever fairseq merges a configuration with its defaults:
+YAML files, command lines and stored checkpoints (the patch is in ``av_ssl_fairseq_hook.mends``).  Keys of
+AV-HuBERT that have no effect here are accepted, so that its YAML files and checkpoints work unchanged.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RENAMED = {
     "weight_aa": "aa_weight",
     "weight_vv": "vv_weight",
 }
-"""Keys of version 0.1 and their names now; each counts where a configuration has the new key and not the old one."""
+"""Keys of version 0.1 and their names now, for configurations that have the new key and not the old one."""
 NOW_A_LIST = ("loss_weights",)
 """New keys that take a list where the old one took its single entry."""
 

@@ -1,16 +1,16 @@
 """AV2vec: multimodal self-distillation (Zhang et al., ICASSP 2023, arXiv 2212.02782).
 
-The student receives masked (and, optionally, noisy) audio and video; at times one of them is dropped.  On the masked
-frames it regresses the targets of a momentum teacher, which receives the clean, unmasked clip.  AV2vec-MLM
-(``use_mlm``) also predicts the cluster ids of these frames, as AV-HuBERT does.
+The student receives masked (and, optionally, noisy) audio and video; at times one of them is dropped.  On the
+masked frames it regresses the targets of a momentum teacher, which receives the clean, unmasked clip.
+AV2vec-MLM (``use_mlm``) also predicts the cluster ids of these frames, as AV-HuBERT does.
 
     student: corrupted clip -> fused encoder -> final_pred_proj -> prediction  (-> cluster head -> logits)
     teacher: clean clip -> EMA of the encoder -> mean of its top K layers, normalised over time -> target
     loss:    squared distance on the masked frames  (+ cross-entropy of cluster ids)  + feature penalty
 
-Only the paper's abstract was available.  What it leaves open (masking, targets, schedules) is reconstructed from
-later work, and the help of each option names its origin: ``[paper]``, ``[data2vec]``, ``[recipes]`` (AV-HuBERT's),
-``[reconstructed]``, or ``[ours]``.
+Only the paper's abstract was available.  What it leaves open (masking, targets, schedules) is reconstructed
+from later work, and the help of each option names its origin:  ``[paper]``, ``[data2vec]``, ``[recipes]``
+(AV-HuBERT's), ``[reconstructed]``, or ``[ours]``.
 """
 
 import logging
@@ -177,8 +177,8 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             )
         if cfg.sub_encoder_layers:
             raise ValueError(
-                "model.sub_encoder_layers is not supported: the teacher's targets would depend on the dropout "
-                "and the context of these layers; set it to 0"
+                "model.sub_encoder_layers is not supported: the teacher's targets would depend on the dropout
+                " "and the context of these layers; set it to 0"
             )
         if not cfg.use_regression and not cfg.use_mlm:
             raise ValueError("model.use_regression and model.use_mlm are both off: nothing is learned")
@@ -254,9 +254,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             clean = module.front_ends(clean_source(source), padding_mask, frame_index)
             fusion, module = module, module.encoder
         streams = str(self.cfg.teacher_modalities)
-        features = Features(
-            clean.audio if "a" in streams else None, clean.video if "v" in streams else None
-        )
+        features = Features(clean.audio if "a" in streams else None, clean.video if "v" in streams else None)
         first = self.cfg.encoder_layers - self.cfg.average_top_k_layers + 1
         encoder = cast(TransformerEncoder, module)
         _, outputs = encoder.run(fusion.project(fusion.join(features)), padding_mask, first=first)
@@ -341,7 +339,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
 
     @torch.no_grad()
     def second_pass(self, source: Source, padding_mask: Tensor, frame_index: Tensor) -> Features:
-        """The front-ends on unmasked input, with the ResNet in eval mode: its batch norms must not count it."""
+        """The front-ends on unmasked input, with the ResNet in eval mode: batch norms must not count it."""
         resnet = self.feature_extractor_video.resnet
         training = resnet.training
         resnet.eval()
@@ -419,8 +417,8 @@ class AV2vecCriterion(MeanCriterion):
 
     R is the summed regression loss, M and U the summed cross-entropies of a model with ``use_mlm``, S the
     frames of the loss.  The weights are ``regression_weight``, ``pred_masked_weight``, ``pred_nomask_weight``
-    and ``loss_weights``.  The sum is multiplied by |S|, and |S| is the sample size, so that fairseq's division
-    by the sample size of all workers and micro-batches gives the mean over all their frames.
+    and ``loss_weights``.  The sum is multiplied by |S|, and |S| is the sample size, so that fairseq's
+    division by the sample size of all workers and micro-batches gives the mean over all their frames.
     """
 
     def __init__(self, cfg: AV2vecCriterionConfig, task: Any) -> None:
@@ -468,6 +466,6 @@ class AV2vecCriterion(MeanCriterion):
 
 
 def gradient_ratio(loss: Tensor, other: Tensor, x: Tensor) -> Tensor:
-    """Norm of the gradient of ``loss`` at ``x``, divided by that of ``other``; weights should bring it near 1."""
+    """Norm of the gradient of ``loss`` at ``x``, divided by that of ``other``; weights should bring it to about 1."""
     norms = [torch.autograd.grad(each, x, retain_graph=True)[0].float().norm() for each in (loss, other)]
     return norms[0] / norms[1].clamp(min=1e-12)

@@ -1,8 +1,9 @@
 """AV-HuBERT: masked multimodal cluster prediction (Shi et al., ICLR 2022, arXiv 2201.02184).
 
-The student predicts the cluster id of every masked frame from masked audio and video, one of which may be dropped.
-The clusters come from MFCC at first, then from the model of the previous iteration (`av-ssl targets`).  With noise
-on the student's audio it is robust AV-HuBERT (Shi et al., Interspeech 2022, arXiv 2201.01763).
+The student predicts the cluster id of every masked frame from masked audio and video, one of which may be
+dropped.  The clusters come from MFCC at first, then from the model of the previous iteration (`av-ssl
+targets`).  With noise on the student's audio it is robust AV-HuBERT (Shi et al., Interspeech 2022, arXiv
+2201.01763).
 
     corrupted clip -> fused encoder -> cluster head -> logits; target: cluster ids on disk (`.km`)
     loss: cross-entropy on masked frames + feature penalty (section 3.2)
@@ -20,7 +21,15 @@ from fairseq.models import register_model
 from torch import Tensor
 
 from av_ssl.compat.keys import accepts_without_effect
-from av_ssl.methods.criterion import BITS, FeaturePenaltyConfig, Logs, MeanCriterion, log_means, logged, penalty_weight
+from av_ssl.methods.criterion import (
+    BITS,
+    FeaturePenaltyConfig,
+    Logs,
+    MeanCriterion,
+    log_means,
+    logged,
+    penalty_weight,
+)
 from av_ssl.methods.fused_encoder import MaskedAudioVisualEncoder, MaskedEncoderConfig, Source
 from av_ssl.methods.masked_units import (
     CLUSTER_HEAD_TENSORS,
@@ -138,12 +147,10 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
         """Predict the clusters of all real frames.
 
         Args:
-            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` before masking.
-            padding_mask: bool ``[B, T]``.
-            masks: see :class:`av_ssl.data.masking.StreamMasking`.
-            frame_index: int64 ``[F]``, flat indices of real frames.
-            target_list: int64 ``[B, T]`` for each label set.
-            features_only: for callers of AV-HuBERT: return :meth:`features` instead, with the arguments ``mask``
+            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` before masking. padding_mask: bool
+            ``[B, T]``. masks: see :class:`av_ssl.data.masking.StreamMasking`. frame_index: int64 ``[F]``,
+            flat indices of real frames. target_list: int64 ``[B, T]`` for each label set. features_only: for
+            callers of AV-HuBERT: return :meth:`features` instead, with the arguments ``mask``
                 and ``output_layer``.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What criterions share: logs as means over frames, the feature penalty, and losses of more than one method."""
+"""What criterions share: logs as means over frames, the feature penalty, losses of several methods."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

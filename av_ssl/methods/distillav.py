@@ -1,15 +1,16 @@
-"""DistillAV: distillation from speech foundation models (Zhang et al., Pattern Recognition 2025, arXiv 2502.05766).
+"""DistillAV: distillation from speech foundation models (Zhang et al., Pattern Recognition 2025, arXiv
+2502.05766).
 
-The student receives masked, possibly noisy audio and video; at times one of them is dropped.  On every frame it
-predicts the outputs of frozen teachers for the clean speech: their vectors, and soft clusters of them.
+The student receives masked, possibly noisy audio and video; at times one of them is dropped.  On every frame
+it predicts the outputs of frozen teachers for the clean speech: their vectors, and soft clusters of them.
 
     student:  corrupted clip -> fused encoder -> a head for each teacher -> vectors and cluster logits
     teachers: clean audio -> frozen speech models (on disk or online) -> vectors and soft clusters
     loss:     regression + soft cross-entropy of each teacher, gradients balanced by Aligned-MTL,
               + feature penalty
 
-The paper's abstract and a description of its public code were available, not its body; the help of each option
-names its origin.
+The paper's abstract and a description of its public code were available, not its body; the help of each
+option names its origin.
 """
 
 import dataclasses
@@ -27,7 +28,14 @@ from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SpanMask
 from av_ssl.data.teacher_batch import TeacherInput
 from av_ssl.layout import Clip
-from av_ssl.methods.criterion import FeaturePenaltyConfig, Logs, MeanCriterion, log_means, logged, penalty_weight
+from av_ssl.methods.criterion import (
+    FeaturePenaltyConfig,
+    Logs,
+    MeanCriterion,
+    log_means,
+    logged,
+    penalty_weight,
+)
 from av_ssl.methods.fused_encoder import MaskedAudioVisualEncoder, RecipeConfig, Source
 from av_ssl.methods.teacher_heads import (
     HEADS_PREFIX,
@@ -206,8 +214,8 @@ class DistillAVCriterion(MeanCriterion):
     """``regression_weight sum_k R_k + cluster_weight sum_k C_k + w_pen N pen``, a mean over frames.
 
     R and C are sums over the targets of teacher k, see :mod:`av_ssl.methods.teacher_heads`; ``w_pen`` is the
-    weight in ``loss_weights``.  N, the sample size, is the largest number of video frames in a teacher's loss,
-    so a teacher of 50 Hz has two targets for each unit of N (as in the public code).
+    weight in ``loss_weights``.  N, the sample size, is the largest number of video frames in a teacher's
+    loss, so a teacher of 50 Hz has two targets for each unit of N (as in the public code).
     """
 
     def __init__(self, cfg: DistillAVCriterionConfig, task: Any) -> None:

@@ -1,11 +1,11 @@
 """The fused audio-visual encoder of AV-HuBERT, AV2vec and DistillAV, and the student that they train.
 
-Encoder (Shi et al., 2022, arXiv 2201.02184, section 3): two front-ends give C channels a frame each; [audio ; video]
-goes through a layer norm and a linear layer into a Transformer.  Tensor names are AV-HuBERT's, so weights move
-between all fused methods, and fine-tuning starts from any of them.
+Encoder (Shi et al., 2022, arXiv 2201.02184, section 3): two front-ends give C channels a frame each; [audio ;
+video] goes through a layer norm and a linear layer into a Transformer.  Tensor names are AV-HuBERT's, so
+weights move between all fused methods, and fine-tuning starts from any of them.
 
-Student: the encoder on a corrupted clip.  Spans of each stream are masked and one stream may be dropped (sections
-3.2 and 3.3); masking each stream's features before fusion came with AV-HuBERT's successors.
+Student: the encoder on a corrupted clip.  Spans of each stream are masked and one stream may be dropped
+(sections 3.2 and 3.3); masking each stream's features before fusion came with AV-HuBERT's successors.
 
     source -> front-ends -> mask each stream -> drop a stream -> fuse -> Transformer
 """
@@ -114,7 +114,7 @@ class AudioVisualEncoder(BaseFairseqModel):
         frame_index: Tensor | None = None,
         video_grad: bool = True,
     ) -> Features:
-        """Run the front-ends on the streams of ``source``; ``video_grad=False`` saves the visual backward pass."""
+        """Run the front-ends on ``source``; ``video_grad=False`` saves the visual backward pass."""
         audio, video = source.get("audio"), source.get("video")
         if audio is None and video is None:
             raise ValueError("source has neither audio nor video")
@@ -145,8 +145,7 @@ class AudioVisualEncoder(BaseFairseqModel):
         return x if self.post_extract_proj is None else self.post_extract_proj(x)
 
     def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The Transformer's layers from the input on, and the modules after them; layer-wise learning rates use
-        them."""
+        """The Transformer's layers, first to last, and the modules after them, for learning rates by layer."""
         return list(self.encoder.layers), [self.encoder.layer_norm] if self.encoder.norm_first else []
 
     # -- what downstream code calls --------------------------------------------------------------------------
@@ -267,8 +266,8 @@ class MaskedEncoderConfig(AudioVisualEncoderConfig):
 class RecipeConfig(MaskedEncoderConfig):
     """The values of AV-HuBERT's recipes and of DistillAV's public code, from which newer methods start.
 
-    ``[recipes]``: AV-HuBERT's recipes have it too.  ``[public code]``: as DistillAV's authors published it; for AV2vec
-    a reconstruction.
+    ``[recipes]``: AV-HuBERT's recipes have it too.  ``[public code]``: as DistillAV's authors published it;
+    for AV2vec a reconstruction.
     """
 
     layer_norm_first: bool = field(default=True, metadata={"help": "layer norm before each block [recipes]"})
@@ -361,8 +360,8 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         """Run the front-ends on the student's input.
 
         Returns:
-            The student's features, masked unless that happens after fusion, and the same without masks, from the
-            same pass; None where the input itself is masked.
+            The student's features, masked unless that happens after fusion, and the same without masks, from
+            the same pass; None where the input itself is masked.
         """
         if self.masking_type == "input":
             return self.front_ends(self.masked_input(source, masks), padding_mask, frame_index), None
@@ -439,7 +438,7 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         return self.encoder(fused, padding_mask), penalty
 
     def remove_pretraining_modules(self) -> None:
-        """Delete the modules that only pre-training uses; fairseq's fine-tuning models call it by this name."""
+        """Delete the modules of pre-training; fairseq's fine-tuning models call it by this name."""
         for prefix in self.pretraining_only:
             name = prefix.rstrip(".")
             if hasattr(self, name) and not name.startswith("mask_emb"):  # the input can still be masked

@@ -1,8 +1,8 @@
 """Prediction of cluster ids: the head and the losses of HuBERT, which AV-HuBERT and AV2vec-MLM share.
 
-A projection of the encoder's output is compared with one learned vector a class (Hsu et al., 2021, arXiv 2106.07447);
-the loss is the cross-entropy on masked frames and, if wanted, on the others.  The head's parameters lie on the model
-itself, under the names that published checkpoints have.
+A projection of the encoder's output is compared with one learned vector a class (Hsu et al., 2021, arXiv
+2106.07447); the loss is the cross-entropy on masked frames and, if wanted, on the others.  The head's
+parameters lie on the model itself, under the names that published checkpoints have.
 """
 
 from collections.abc import Mapping, Sequence

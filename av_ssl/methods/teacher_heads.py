@@ -1,8 +1,9 @@
 """What DistillAV's pre-training and fine-tuning share: the keys of teachers, their heads and their losses.
 
-One head for each speech teacher (arXiv 2502.05766): a linear regression of its vectors, and cluster logits, the
-cosine of a projection with one learned vector a cluster.  All heads take the encoder's last layer; each emits r
-predictions a video frame, one for each of the teacher's vectors in it, instead of pooling the teacher.
+One head for each speech teacher (arXiv 2502.05766): a linear regression of its vectors, and cluster logits,
+the cosine of a projection with one learned vector a cluster.  All heads take the encoder's last layer; each
+emits r predictions a video frame, one for each of the teacher's vectors in it, instead of pooling the
+teacher.
 
 Losses of each teacher, summed over its frames t in the loss, with D channels:
 
@@ -227,8 +228,8 @@ def teacher_log(output: Mapping[str, Any], losses: Sequence[TeacherLosses]) -> d
 def reduce_teacher_metrics(logs: Logs) -> None:
     """Log means over the targets of all workers and micro-batches, for each teacher.
 
-    They are the squared error a channel, the soft cross-entropy and the entropy of the soft clusters (nats), and
-    the share of targets whose most probable cluster is the student's.
+    They are the squared error a channel, the soft cross-entropy and the entropy of the soft clusters (nats),
+    and the share of targets whose most probable cluster is the student's.
     """
     number = 0
     while any(f"teacher{number}_targets" in log for log in logs):

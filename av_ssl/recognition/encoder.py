@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from fairseq.dataclass import FairseqDataclass
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
     data=None,
 )
 class FineTuningMaskConfig(FairseqDataclass):
-    """Keys of AV-HuBERT's fine-tuning files for masks, which its recipes switch off by ``apply_mask: false``."""
+    """Keys of AV-HuBERT's fine-tuning files for masks; its recipes set ``apply_mask: false``."""
 
     apply_mask: bool = field(default=False, metadata={"help": "masking in fine-tuning: not supported"})
 
@@ -122,7 +122,8 @@ def read_pretrained(cfg: Any, audio_input: str = "filterbank", modalities: str =
         modalities: the task's streams: ``audio``, ``video`` or ``av``.
 
     Returns:
-        The pre-trained model; where ``cfg`` has its configuration and wants no weights, the file is not opened.
+        The pre-trained model; where ``cfg`` has its configuration and wants no weights, the file is not
+        opened.
 
     Raises:
         CheckpointError: see :func:`read_checkpoint`; or ``normalize`` or ``audio_input`` differs from
@@ -278,8 +279,8 @@ def starting_heads(channels: int, cfg: Any, pretrained: StoredModel) -> TeacherH
 class FineTunedEncoder(FairseqEncoder):
     """A pre-trained encoder under a recognition head. Tensors: ``w2v_model.*``.
 
-    ``distillation`` has the speech teachers of this training; it is None, and the encoder has no heads for them,
-    where there are none or the model was loaded from its own checkpoint to be used.
+    ``distillation`` has the speech teachers of this training; it is None, and the encoder has no heads for
+    them, where there are none or the model was loaded from its own checkpoint to be used.
 
     Args:
         cfg: with ``w2v_args``, see :func:`read_pretrained`.
@@ -306,7 +307,7 @@ class FineTunedEncoder(FairseqEncoder):
         self.updates = num_updates
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Drop tensors of pre-training in AV-HuBERT's fine-tuned checkpoints, and heads of absent teachers."""
+        """Drop pre-training's tensors of AV-HuBERT's fine-tuned checkpoints, and heads of absent teachers."""
         prefix = f"{name}.w2v_model."
         own = self.w2v_model.state_dict()
         unused = [
@@ -321,7 +322,7 @@ class FineTunedEncoder(FairseqEncoder):
 
     @property
     def teacher_inputs(self) -> Any:
-        """Function of split and clips that gives what the data pipeline needs for teachers; None without any."""
+        """Gives what the data pipeline needs for teachers, by split and clips; None without teachers."""
         return None if self.distillation is None else self.distillation.inputs
 
     @property
@@ -353,8 +354,8 @@ class FineTunedEncoder(FairseqEncoder):
             teachers: see :class:`~av_ssl.data.teacher_batch.TeacherBatch`.
 
         Returns:
-            ``distillation``: ``predictions``, ``targets``, ``updates``, ``unfrozen_at``; empty where there are
-            no teachers, or while the encoder is frozen.
+            ``distillation``: ``predictions``, ``targets``, ``updates``, ``unfrozen_at``; empty where there
+            are no teachers, or while the encoder is frozen.
         """
         if self.distillation is None or teachers is None or self.frozen:
             return {}

@@ -1,8 +1,8 @@
 """Recognition models: a pre-trained encoder with an attention decoder, a CTC head, or both.
 
-- ``av_hubert_seq2seq``: fairseq's Transformer decoder, as in AV-HuBERT;
-- ``av_hubert_ctc``: a linear CTC head;
-- ``hybrid_ctc_attention``: both heads on one encoder (Watanabe et al., 2017), as RAVEn is fine-tuned (Haliassos et
+- ``av_hubert_seq2seq``: fairseq's Transformer decoder, as in AV-HuBERT; - ``av_hubert_ctc``: a linear CTC
+head; - ``hybrid_ctc_attention``: both heads on one encoder (Watanabe et al., 2017), as RAVEn is fine-tuned
+(Haliassos et
   al., 2023, arXiv 2212.06246).
 
 Each takes any encoder that :class:`~av_ssl.recognition.encoder.FineTunedEncoder` reads.
@@ -23,7 +23,6 @@ from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.data.text import BLANK
 from av_ssl.methods.fused_encoder import Source
 from av_ssl.recognition.encoder import FineTunedEncoder, PretrainedEncoderConfig
-
 
 # -- attention -----------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """RAVEn's encoder of one stream: raw audio or video -> features at 25 Hz.
 
-RAVEn: Haliassos et al., ICLR 2023 (arXiv 2212.06246), section 3.  BRAVEn (ICASSP 2024, arXiv 2404.02098) has the
-same encoder: a ResNet-18 (1-D on the waveform, 2-D after a spatio-temporal stem on video) and a Transformer with
-relative positions.  Tensor names are those of the published weights.
+RAVEn:  Haliassos et al., ICLR 2023 (arXiv 2212.06246), section 3.  BRAVEn (ICASSP 2024, arXiv 2404.02098) has
+the same encoder: a ResNet-18 (1-D on the waveform, 2-D after a spatio-temporal stem on video) and a
+Transformer with relative positions.  Tensor names are those of the published weights.
 """
 
 from collections.abc import Sequence
@@ -115,8 +115,7 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
             block.compile(dynamic=True)
 
     def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The Transformer's blocks from the input on, and the modules after them; layer-wise learning rates use
-        them."""
+        """The Transformer's blocks, first to last, and the modules after them, for learning rates by layer."""
         return list(self.encoders), [self.after_norm]
 
     def project(

@@ -1,15 +1,17 @@
-"""RAVEn's pre-training (Haliassos et al., ICLR 2023, arXiv 2212.06246), and BRAVEn's (ICASSP 2024, arXiv 2404.02098).
+"""RAVEn's pre-training (Haliassos et al., ICLR 2023, arXiv 2212.06246), and BRAVEn's (ICASSP 2024, arXiv
+2404.02098).
 
-Two students on raw audio and raw video predict the outputs of momentum teachers.  Each student receives its stream
-with short spans zeroed.  The video student predicts the audio teacher's output, the audio student those of both
-teachers.  BRAVEn is the same model with other settings.
+Two students on raw audio and raw video predict the outputs of momentum teachers.  Each student receives its
+stream with short spans zeroed.  The video student predicts the audio teacher's output, the audio student
+those of both teachers.  BRAVEn is the same model with other settings.
 
     students: masked audio / video -> encoder -> a predictor for each teacher -> prediction
     teachers: unmasked audio / video -> EMA of the encoder -> target
-    loss:     negative cosine: video -> audio and audio -> video on all frames, audio -> audio on masked frames
+    loss:     negative cosine: video -> audio and audio -> video on all frames,
+              audio -> audio on masked frames
 
-The authors published the pre-training code of neither; the help of an option names the origin of its default where
-the paper does not give it.
+The authors published the pre-training code of neither; the help of an option names the origin of its default
+where the paper does not give it.
 """
 
 import dataclasses
@@ -124,7 +126,9 @@ class RavenConfig(RavenEncoderConfig):
     )
     max_target_cosine: float = field(
         default=0.95,
-        metadata={"help": "stop if the mean cosine of frames of different clips stays above for 500 updates [ours]"},
+        metadata={
+            "help": "stop if the mean cosine of frames of different clips stays above for 500 updates [ours]"
+        },
     )
     collapse_check_start: int = field(
         default=5000, metadata={"help": "updates before these two are checked [ours]"}
