@@ -466,6 +466,6 @@ class AV2vecCriterion(MeanCriterion):
 
 
 def gradient_ratio(loss: Tensor, other: Tensor, x: Tensor) -> Tensor:
-    """Norm of the gradient of ``loss`` at ``x``, divided by that of ``other``; weights should bring it to about 1."""
+    """Norm of the gradient of ``loss`` at ``x``, divided by that of ``other``; ideally near 1."""
     norms = [torch.autograd.grad(each, x, retain_graph=True)[0].float().norm() for each in (loss, other)]
     return norms[0] / norms[1].clamp(min=1e-12)

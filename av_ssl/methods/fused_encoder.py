@@ -145,7 +145,7 @@ class AudioVisualEncoder(BaseFairseqModel):
         return x if self.post_extract_proj is None else self.post_extract_proj(x)
 
     def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The Transformer's layers, first to last, and the modules after them, for learning rates by layer."""
+        """The Transformer's layers, first to last, and what follows them, for learning rates by layer."""
         return list(self.encoder.layers), [self.encoder.layer_norm] if self.encoder.norm_first else []
 
     # -- what downstream code calls --------------------------------------------------------------------------

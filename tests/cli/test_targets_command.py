@@ -18,7 +18,7 @@ from av_ssl.targets.cluster_labels import label_shard
 from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.feature_shards import dump_shard
 from av_ssl.targets.mfcc import mfcc
-from tests.models.raven_layout import published
+from tests.methods.raven_layout import published
 from tests.targets.small_corpus import CLIPS, write_checkpoint, write_data
 
 LABELS = ("train.km", "valid.km", "dict.km.txt")

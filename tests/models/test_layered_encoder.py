@@ -6,9 +6,9 @@ import torch
 from av_ssl.errors import DataError
 from av_ssl.inference import find_encoder, stored_modalities
 from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
-from tests.models import raven_layout
+from tests.methods import raven_layout
 from tests.models.classifiers import classifier, student
-from tests.models.helpers import source, tiny_av2vec
+from tests.methods.helpers import source, tiny_av2vec
 
 
 def one_clip(frames=7):

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 import torch
 
-from tests.models.helpers import TINY, tiny_av2vec
+from tests.methods.helpers import TINY, tiny_av2vec
 
 CLIPS = {"train": 9, "valid": 3}
 

@@ -115,7 +115,7 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
             block.compile(dynamic=True)
 
     def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The Transformer's blocks, first to last, and the modules after them, for learning rates by layer."""
+        """The Transformer's blocks, first to last, and what follows them, for learning rates by layer."""
         return list(self.encoders), [self.after_norm]
 
     def project(

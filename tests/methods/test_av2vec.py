@@ -9,7 +9,7 @@ import torch
 from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
 
-from .helpers import net_input, source, tiny_av2vec
+from tests.methods.helpers import net_input, source, tiny_av2vec
 
 LENGTHS = [30, 22]
 
@@ -180,7 +180,7 @@ def test_checkpoint_without_teacher_starts_it_afresh(model, caplog):
 
 
 def test_collapse_stops_training():
-    model = tiny_av2vec(min_pred_var=1e9, min_target_var=0.0, var_check_start=0).train()
+    model = tiny_av2vec(min_pred_std=1e9, min_target_std=0.0, collapse_check_start=0).train()
     batch = keep_both(net_input(model, LENGTHS))
     model.set_num_updates(99)
     model.eval()

@@ -26,7 +26,7 @@ from av_ssl.targets.speech_teacher import TeacherSpec, make_teacher
 from tests.targets.teacher_folders import CLUSTERS, DIM, write_teacher_folder
 from tests.targets.tiny_teachers import tiny_teacher
 
-from .helpers import TINY, source
+from tests.methods.helpers import TINY, source
 
 LENGTHS = [20, 14]
 CALM = {"dropout": 0.0, "attention_dropout": 0.0, "dropout_input": 0.0, "encoder_layerdrop": 0.0}

@@ -8,7 +8,7 @@ from torch import nn
 import av_ssl
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
 
-from .helpers import tiny_av2vec
+from tests.methods.helpers import tiny_av2vec
 
 
 @pytest.fixture(scope="module")

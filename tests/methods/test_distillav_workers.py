@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.targets.teacher_folders import write_teacher_folder
 
-from .test_distillav import loss_of, net_input, tiny
+from tests.methods.test_distillav import loss_of, net_input, tiny
 
 WORKERS = 2
 

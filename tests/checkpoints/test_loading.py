@@ -17,8 +17,8 @@ import av_ssl.tasks
 from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertModel
 from av_ssl.recognition.heads import Seq2SeqConfig, Seq2SeqModel
 
-from .helpers import TINY, source, tiny_av2vec
-from .published_layout import (
+from tests.methods.helpers import TINY, source, tiny_av2vec
+from tests.checkpoints.published_layout import (
     ENCODER,
     Classes,
     clusters,

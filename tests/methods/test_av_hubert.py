@@ -18,7 +18,7 @@ from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig, AV2vec
 from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertCriterion, AVHubertCriterionConfig, AVHubertModel
 from av_ssl.methods.masked_units import label_classes, masked_unit_losses
 
-from .helpers import TINY, source, tiny_av2vec
+from tests.methods.helpers import TINY, source, tiny_av2vec
 
 SMALL = {
     key: value for key, value in TINY.items() if key not in ("average_top_k_layers", "ema_anneal_end_step")
@@ -302,7 +302,7 @@ def test_learns_a_handful_of_clips():
         optimizer.step()
         losses.append(loss.item() / size)
     assert losses[-1] < 0.5 * losses[0]
-    assert log["correct_u_0"] / log["count_u_0"] > 0.9
+    assert log["accuracy_u_0"] / log["count_u_0"] > 0.9
 
 
 # -- AV2vec-MLM ----------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_masked_units_alone_are_av_huberts_loss():
     model.load_state_dict(shared, strict=True)
     batch = sample(model, [30, 24], [24])
     expected, size, _ = criterion()(model, batch)
-    loss, frames, _ = AV2vecCriterion(AV2vecCriterionConfig(lambda_reg=0.0), task=None)(other, batch)
+    loss, frames, _ = AV2vecCriterion(AV2vecCriterionConfig(regression_weight=0.0), task=None)(other, batch)
     assert frames == size
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -332,7 +332,9 @@ def test_weightless_masked_units_change_no_gradient():
         plain = av2vec().state_dict()
         model.load_state_dict({**model.state_dict(), **plain})
         batch = sample(model, [30, 24], [24])
-        loss, size, _ = AV2vecCriterion(AV2vecCriterionConfig(lambda_mlm=weight), task=None)(model, batch)
+        loss, size, _ = AV2vecCriterion(AV2vecCriterionConfig(pred_masked_weight=weight), task=None)(
+            model, batch
+        )
         (loss / size).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if name in plain})
     for name, gradient in gradients[1].items():
@@ -342,7 +344,7 @@ def test_weightless_masked_units_change_no_gradient():
 def test_each_loss_is_a_mean_over_its_own_frames():
     model = av2vec(use_mlm=True).eval()
     batch = sample(model, [30, 24], [24])
-    settings = AV2vecCriterionConfig(lambda_mlm=0.5, lambda_mlm_unmasked=0.25)
+    settings = AV2vecCriterionConfig(pred_masked_weight=0.5, pred_nomask_weight=0.25)
     loss, size, log = AV2vecCriterion(settings, task=None)(model, batch)
     means = {part: (log[f"loss_{part}_0"] / log[f"count_{part}_0"]).item() for part in "mu"}
     expected = (
@@ -359,7 +361,9 @@ def test_gradients_are_compared_in_the_first_updates():
     _, frames, log = compare(model, batch)
     ratio = log["gradient_ratio"] / frames
     # Of a thousandth of the regression the ratio is a thousand times as large; it does not see the weights.
-    settings = AV2vecCriterionConfig(loss_scale=0.001 / 16**0.5, lambda_reg=9.0, lambda_mlm=3.0)
+    settings = AV2vecCriterionConfig(
+        loss_scale=0.001 / 16**0.5, regression_weight=9.0, pred_masked_weight=3.0
+    )
     loss, _, log = AV2vecCriterion(settings, task=None)(model, batch)
     assert (log["gradient_ratio"] / frames / ratio).item() == pytest.approx(1000, rel=0.5)
     loss.backward()  # the graph is still there
