@@ -8,6 +8,7 @@ AV-HuBERT that have no effect here are accepted, so that its YAML files and chec
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -86,7 +87,7 @@ def accepts_without_effect(help_text: str, **keys: Any) -> Callable[[Class], Cla
     """
 
     def add(cls: Class) -> Class:
-        annotations = dict(cls.__dict__.get("__annotations__", {}))
+        annotations = inspect.get_annotations(cls)
         for name, default in keys.items():
             annotations[name] = Any
             setattr(cls, name, dataclasses.field(default=default, metadata={"help": help_text}))

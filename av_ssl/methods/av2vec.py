@@ -177,8 +177,8 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             )
         if cfg.sub_encoder_layers:
             raise ValueError(
-                "model.sub_encoder_layers is not supported: the teacher's targets would depend on the dropout
-                " "and the context of these layers; set it to 0"
+                "model.sub_encoder_layers is not supported: the teacher's targets would depend on the "
+                "dropout and the context of these layers; set it to 0"
             )
         if not cfg.use_regression and not cfg.use_mlm:
             raise ValueError("model.use_regression and model.use_mlm are both off: nothing is learned")

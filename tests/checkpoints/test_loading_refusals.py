@@ -20,7 +20,6 @@ import av_ssl
 import av_ssl.tasks
 from av_ssl.checkpoints.files import read_stored
 from av_ssl.errors import DataError
-
 from tests.checkpoints.published_layout import (
     DECODER,
     finetuned_state,

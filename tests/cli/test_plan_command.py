@@ -18,7 +18,7 @@ from av_ssl.analysis.plan import (
     multiply_adds,
     read_recipe,
 )
-from av_ssl.checkpoints.fairseq_file import write_fairseq
+from av_ssl.checkpoints.files import write_stored
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
@@ -193,7 +193,7 @@ def test_a_teacher_costs_a_pass(emotions, tmp_path, capsys):
     }  # fmt: skip
     path = tmp_path / "teacher.pt"
     stored = StoredModel(path, {"model": cfg, "task": kept}, dict(teacher.state_dict()), None, [], ["calm"])
-    write_fairseq(stored, path)
+    write_stored(stored, path)
     lines = plan(capsys, emotions, LUPI / "student_embed.yaml", f"model.teacher_path={path}")
     cost = multiply_adds(teacher.encoder.backbone, 88) / 1e6
     assert lines["multiply-adds"].endswith(f" M a frame and forward pass; {cost:,.0f} M of the teacher")

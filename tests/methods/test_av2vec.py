@@ -8,7 +8,6 @@ import torch
 
 from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
-
 from tests.methods.helpers import net_input, source, tiny_av2vec
 
 LENGTHS = [30, 22]

@@ -7,7 +7,6 @@ from torch import nn
 
 import av_ssl
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
-
 from tests.methods.helpers import tiny_av2vec
 
 

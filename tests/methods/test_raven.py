@@ -21,7 +21,6 @@ from av_ssl.methods.raven.pretraining import (
     negative_cosine,
 )
 from av_ssl.optim import group_of
-
 from tests.methods.helpers import source
 
 LENGTHS = [20, 14]

@@ -9,7 +9,6 @@ import torch
 from fairseq.data import Dictionary
 
 from av_ssl.methods.av2vec import AV2vecModel
-
 from tests.methods.helpers import TINY, tiny_av2vec
 
 

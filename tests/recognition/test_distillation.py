@@ -23,11 +23,10 @@ from av_ssl.recognition.heads import (
     Seq2SeqConfig,
     Seq2SeqModel,
 )
-from tests.targets.teacher_folders import write_teacher_folder
-
 from tests.methods.helpers import source
 from tests.methods.test_distillav import net_input as pretraining_input
 from tests.methods.test_distillav import tiny
+from tests.targets.teacher_folders import write_teacher_folder
 
 LENGTHS = [20, 14]
 DECODER = {

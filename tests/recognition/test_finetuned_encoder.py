@@ -15,7 +15,6 @@ from av_ssl.optim import group_of
 from av_ssl.recognition import encoder
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.heads import CTCConfig, CTCModel, Seq2SeqConfig, Seq2SeqModel
-
 from tests.methods.helpers import TINY, build, config, rebuild, source, tiny_av2vec
 
 DECODER = {

@@ -5,7 +5,6 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 
 from av_ssl.recognition.heads import HybridConfig, HybridModel
-
 from tests.methods.helpers import build, config, source
 
 DECODER = {

@@ -17,7 +17,6 @@ from av_ssl.methods.encoders import FUSED, family_of
 from av_ssl.methods.raven.encoder import RavenEncoder
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.heads import CTCConfig, CTCModel, HybridConfig, HybridModel
-
 from tests.methods import helpers
 from tests.methods.raven_layout import TINY, published, signal
 
