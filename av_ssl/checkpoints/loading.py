@@ -1,7 +1,7 @@
 """Build a model from a checkpoint: this package's own, AV-HuBERT's and RAVEn's published files.
 
-Only the file is needed: no data folder, no dictionary, no pre-training checkpoint.  fairseq's commands read the
-same files by ``load_model_ensemble_and_task``.
+Only the file is needed: no data folder, no dictionary, no pre-training checkpoint.  fairseq's commands read
+the same files by ``load_model_ensemble_and_task``.
 """
 
 import dataclasses

@@ -177,7 +177,7 @@ def edited(change: Any) -> dict[str, Tensor]:
 )
 def test_other_layouts_are_named(tmp_path: Path, change: Any, message: str) -> None:
     path = save(edited(change), tmp_path / "odd.pt")
-    with pytest.raises(DataError, match=rf"odd\.pt: .*{message}"):
+    with pytest.raises(DataError, match=rf"odd\.pt.*{message}"):
         av_ssl.load(path)
 
 

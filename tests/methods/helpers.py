@@ -61,10 +61,9 @@ def net_input(
 
 def config(structure: Any, path: Any, **overrides: Any) -> Any:
     """Configuration of a recogniser on the pre-trained checkpoint `path`."""
-    cfg = OmegaConf.merge(
+    return OmegaConf.merge(
         OmegaConf.structured(structure()), {"w2v_path": str(path), "normalize": True, **overrides}
     )
-    return cfg
 
 
 def build(model: Any, cfg: Any, dictionary: Any, *task: str) -> Any:

@@ -169,6 +169,23 @@ def test_a_checkpoint_that_lacks_tensors(tmp_path: Path, dictionary: Dictionary)
         build(CTCModel, config(CTCConfig, tmp_path / "raven.pt"), dictionary, "video")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("encoders.1.norm_ff.bias"), r"missing: encoders\.1\.norm_ff\.bias;"),
+        (lambda w: w.update({"encoders.1.adapter": torch.ones(3)}), r"left over: encoders\.1\.adapter;"),
+    ],
+)
+def test_published_weights_of_another_layout(
+    tmp_path: Path, dictionary: Dictionary, change: Any, message: str
+) -> None:
+    weights = published("audio")
+    change(weights)
+    torch.save(weights, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=rf"odd\.pt does not hold RAVEn's encoder of .*{message}"):
+        build(CTCModel, config(CTCConfig, tmp_path / "odd.pt"), dictionary, "audio")
+
+
 @pytest.mark.parametrize("name", ["av_hubert", "av2vec", "some_fused_method", None])
 def test_other_methods_are_fused(name: str | None) -> None:
     assert family_of({"_name": name}) is FUSED
