@@ -83,7 +83,7 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
         },
     )
     # masking
-    selection_type: REPLACEMENTS = field(  # type: ignore[valid-type]
+    selection_type: REPLACEMENTS = field(
         default="same_seq",
         metadata={"help": "what replaces masked video frames under masking_type=input [recipes]"},
     )

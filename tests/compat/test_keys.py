@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from fairseq import criterions
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
 from fairseq.dataclass.initialize import add_defaults
@@ -20,6 +19,7 @@ import av_ssl
 import av_ssl.tasks
 from av_ssl.compat.keys import NOW_A_LIST, RENAMED
 from av_ssl.errors import DataError
+from tests.checkpoints.published_layout import save, state
 from tests.methods.helpers import TINY, tiny_av2vec
 
 OLD_MODEL = {"min_target_var": 0.2, "min_pred_var": 0.03, "var_check_start": 7, "init_from": "/gone.pt"}
@@ -55,8 +55,7 @@ def test_a_checkpoint_of_version_0_1(tmp_path: Path) -> None:
         "model": {"_name": "av2vec", **TINY, **OLD_MODEL},
         "task": {"_name": "av_pretraining", "data": "/nowhere", "normalize": True},
     }
-    path = tmp_path / "old.pt"
-    torch.save({"args": None, "cfg": cfg, "model": model.state_dict()}, path)
+    path = save(state(cfg, dict(model.state_dict()), {}), tmp_path / "old.pt")
     (stock,), _, _ = load_model_ensemble_and_task([str(path)])
     for loaded in (av_ssl.load(path), stock):
         assert values(loaded.cfg, NEW_MODEL) == NEW_MODEL

@@ -226,9 +226,9 @@ def test_learns_a_handful_of_clips():
                         modality_dropout=0.0).train()  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     losses, spreads = [], []
-    for update in range(400):
+    for update in range(260):
         model.set_num_updates(update)
-        output = model(**net_input(model, [20] * 8, seed=update % 4))
+        output = model(**net_input(model, [12] * 6, seed=update % 4))
         loss = (output["prediction"] - output["target"]).square().sum(1).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -91,6 +91,17 @@ def original(shared_data):
     return model.eval(), sample, tensors, dict(zip(arrays["grad_names"], arrays["grad_norms"], strict=True))
 
 
+@pytest.fixture(scope="module")
+def step(original):
+    """The model's output for that batch, and the loss and its sample size; gradients are in the model."""
+    model, sample, *_ = original
+    model.zero_grad()
+    output = model(target_list=sample["target_list"], **sample["net_input"])
+    loss, sample_size, _ = criterion()(lambda **unused: output, sample)
+    loss.backward()
+    return output, loss, sample_size
+
+
 def test_masked_audio_equals_the_original(original):
     model, sample, tensors, _ = original
     batch = sample["net_input"]
@@ -98,14 +109,12 @@ def test_masked_audio_equals_the_original(original):
     np.testing.assert_allclose(masked["audio"].detach(), tensors["masked_audio"], atol=1e-6)
 
 
-def test_logits_and_targets_equal_the_original(original):
-    model, sample, tensors, _ = original
-    with torch.no_grad():
-        output = model(target_list=sample["target_list"], **sample["net_input"])
+def test_logits_and_targets_equal_the_original(original, step):
+    tensors, output = original[2], step[0]
     for part in "mu":
         assert torch.equal(output[f"target_{part}_list"][0], tensors[f"target_{part}_list0"])
-        expected = tensors[f"logit_{part}_list0"]
-        np.testing.assert_allclose(output[f"logit_{part}_list"][0], expected, rtol=1e-5, atol=1e-5)
+        logits, expected = output[f"logit_{part}_list"][0].detach(), tensors[f"logit_{part}_list0"]
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     assert output["features_pen"].item() == pytest.approx(tensors["features_pen"].item(), rel=1e-5)
 
 
@@ -121,11 +130,9 @@ def test_padding_in_the_penalty_is_a_setting(original):
     assert penalties == pytest.approx([0.27654, tensors["features_pen"].item()], rel=1e-4)
 
 
-def test_loss_and_gradients_equal_the_original(original):
-    model, sample, tensors, norms = original
-    model.zero_grad()
-    loss, sample_size, _ = criterion()(model, sample)
-    loss.backward()
+def test_loss_and_gradients_equal_the_original(original, step):
+    model, _, tensors, norms = original
+    _, loss, sample_size = step
     assert sample_size == tensors["sample_size"].item() == 138
     assert loss.item() == pytest.approx(tensors["loss"].item(), rel=1e-5)
     own = {name: parameter.grad for name, parameter in model.named_parameters()}
