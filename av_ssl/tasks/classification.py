@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.lupi import FrozenTeacher, LupiCriterion, LupiStudent, check_losses
 from av_ssl.classification.verification import equal_error_rate, unit_length
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
@@ -27,7 +28,7 @@ from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip, keep_by_length, read_manifest, with_lengths
-from av_ssl.recognition.encoder import attach_encoder_config
+from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.tasks.audio_visual import (
     FEATURE_KEYS,
     AudioVisualTask,
@@ -192,6 +193,7 @@ class ClassificationTask(AudioVisualTask):
         self.classes: ClassList | None = None  # decoding may take those of a checkpoint
         if cfg.label and self.classes_file.exists():
             self.classes = ClassList.load(self.classes_file)
+        self.pretrained: StoredModel | None = None
         self.teacher: FrozenTeacher | None = None
         self.student: LupiStudent | None = None
         self.validation_eer = ValidationEER() if cfg.eer else None
@@ -218,6 +220,7 @@ class ClassificationTask(AudioVisualTask):
                 self.teacher = self.load_teacher(cfg)
         model = super().build_model(cfg, from_checkpoint)
         self.needs = DataNeeds(clean_audio=self.teacher is not None)
+        self.pretrained = None  # the model has its tensors
         self.student = model if isinstance(model, LupiStudent) and not from_checkpoint else None
         return model
 
@@ -226,7 +229,7 @@ class ClassificationTask(AudioVisualTask):
         if self.cfg.label:
             cfg.num_classes = len(self.require_classes())
         if cfg.get("w2v_path"):
-            attach_encoder_config(cfg, str(self.cfg.audio_input), str(cfg.streams))
+            self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(cfg.streams))
 
     def load_teacher(self, cfg: Any) -> FrozenTeacher:
         """The teacher of a student's configuration; DataError if it cannot be the teacher of this data."""

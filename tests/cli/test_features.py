@@ -17,7 +17,7 @@ from av_ssl.errors import DataError
 from av_ssl.inference import FeatureSpec
 from av_ssl.layout import read_manifest
 from av_ssl.targets.feature_shards import dump_shard
-from tests.models import raven_layout
+from tests.methods import raven_layout
 from tests.targets.small_corpus import write_checkpoint, write_data
 
 

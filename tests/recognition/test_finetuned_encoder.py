@@ -7,20 +7,15 @@ import torch
 from fairseq.data import Dictionary
 from omegaconf import OmegaConf, open_dict
 
-from av_ssl.checkpoints.files import read_stored
+from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
 from av_ssl.methods.av2vec import AV2vecConfig, AV2vecModel
+from av_ssl.methods.encoders import load_pretrained
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
 from av_ssl.optim import group_of
-from av_ssl.recognition import encoder as pretrained
-from av_ssl.recognition.encoder import (
-    CheckpointError,
-    attach_encoder_config,
-    load_pretrained,
-    read_checkpoint,
-)
+from av_ssl.recognition import encoder
+from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.heads import CTCConfig, CTCModel, Seq2SeqConfig, Seq2SeqModel
-
-from .helpers import TINY, build, config, source, tiny_av2vec
+from tests.methods.helpers import TINY, build, config, rebuild, source, tiny_av2vec
 
 DECODER = {
     "decoder_layers": 1,
@@ -43,16 +38,14 @@ def test_student_weights_are_taken_and_nothing_else(checkpoint, dictionary):
 
 def test_the_pretrained_file_is_read_once(checkpoint, dictionary, monkeypatch):
     read = []
-    monkeypatch.setattr(pretrained, "read_stored", lambda path: read.append(path) or read_stored(path))
+    monkeypatch.setattr(encoder, "read_checkpoint", lambda path: read.append(path) or read_checkpoint(path))
     build(CTCModel, config(CTCConfig, checkpoint[0]), dictionary)
     assert read == [str(checkpoint[0])]
-    build(CTCModel, config(CTCConfig, checkpoint[0]), dictionary)  # nothing is kept for the next model
-    assert len(read) == 2
 
 
 def test_av2vec_starts_from_another_encoder(checkpoint, tmp_path):
     path, pretrained = checkpoint
-    cfg = OmegaConf.merge(OmegaConf.structured(AV2vecConfig()), {**TINY, "init_from": str(path)})
+    cfg = OmegaConf.merge(OmegaConf.structured(AV2vecConfig()), {**TINY, "w2v_path": str(path)})
     torch.manual_seed(1)
     model = AV2vecModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=True))
     own, stored = model.state_dict(), pretrained.state_dict()
@@ -60,7 +53,7 @@ def test_av2vec_starts_from_another_encoder(checkpoint, tmp_path):
     assert differing == {"mask_emb", "mask_emb_video", "final_pred_proj.weight", "final_pred_proj.bias"}
     path.unlink()
     AV2vecModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=False))  # of a checkpoint
-    with pytest.raises(CheckpointError, match=r"model\.init_from: .*there is no such file"):
+    with pytest.raises(CheckpointError, match=r"model\.w2v_path: .*there is no such file"):
         AV2vecModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=True))
 
 
@@ -75,9 +68,9 @@ def test_from_scratch_takes_the_configuration_only(checkpoint, dictionary):
 def test_decoding_does_not_open_the_pretrained_file(checkpoint, dictionary):
     path, _ = checkpoint
     cfg = config(CTCConfig, path)
+    read_pretrained(cfg)
     path.unlink()
-    attach_encoder_config(cfg)  # has its configuration already
-    build(CTCModel, cfg, dictionary, starts_from_pretrained=False)
+    rebuild(CTCModel, cfg, dictionary)
 
 
 def test_regularisation_is_that_of_fine_tuning(checkpoint, dictionary):
@@ -95,6 +88,7 @@ def test_regularisation_that_the_encoder_lacks_is_refused(checkpoint, dictionary
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_optimizer_learns_how_deep_a_parameter_lies(checkpoint, dictionary, norm_first):
     cfg = config(CTCConfig, checkpoint[0], no_pretrained_weights=True)
+    read_pretrained(cfg)
     with open_dict(cfg):
         cfg.w2v_args.model.layer_norm_first = norm_first
     model = build(CTCModel, cfg, dictionary)
@@ -145,6 +139,7 @@ def test_seq2seq_decoder_has_the_published_tensors(checkpoint):
     sizes = {"decoder_layers": 6, "share_decoder_input_output_embed": True, "decoder_normalize_before": True}
     with torch.device("meta"):
         cfg = config(Seq2SeqConfig, path, no_pretrained_weights=True, **sizes)
+        read_pretrained(cfg)
         cfg.w2v_args.model.update({"encoder_embed_dim": 768, "encoder_attention_heads": 12})
         decoder = build(Seq2SeqModel, cfg, dictionary).decoder
     assert len(decoder.state_dict()) == 160
@@ -183,7 +178,7 @@ def test_checkpoint_of_another_size_is_refused():
 def test_normalisation_must_be_that_of_pretraining(checkpoint):
     path, _ = checkpoint
     with pytest.raises(CheckpointError, match="normalize=False"):
-        config(CTCConfig, path, normalize=False)
+        read_pretrained(config(CTCConfig, path, normalize=False))
 
 
 @pytest.mark.parametrize(("stored", "given"), [({}, "waveform"), ({"audio_input": "waveform"}, "filterbank")])
@@ -194,8 +189,8 @@ def test_audio_input_must_be_that_of_pretraining(tmp_path, stored, given):
     own = OmegaConf.merge(OmegaConf.structured(CTCConfig()), {"w2v_path": str(path), "normalize": True})
     pretrained = stored.get("audio_input", "filterbank")
     with pytest.raises(CheckpointError, match=f"task.audio_input={given}, .* audio_input={pretrained}"):
-        attach_encoder_config(own, given)
-    attach_encoder_config(own, pretrained)
+        read_pretrained(own, given)
+    read_pretrained(own, pretrained)
     assert own.w2v_args.model._name == "av2vec"
 
 
@@ -209,4 +204,4 @@ def test_missing_and_foreign_files(tmp_path):
 
 def test_path_must_be_given():
     with pytest.raises(CheckpointError, match="w2v_path is not set"):
-        config(CTCConfig, "")
+        read_pretrained(config(CTCConfig, ""))

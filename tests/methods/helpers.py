@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from av_ssl.methods.av2vec import AV2vecConfig, AV2vecModel
-from av_ssl.recognition.encoder import attach_encoder_config
+from av_ssl.recognition.encoder import read_pretrained
 
 TINY = {
     "encoder_layers": 3,
@@ -61,14 +61,17 @@ def net_input(
 
 def config(structure: Any, path: Any, **overrides: Any) -> Any:
     """Configuration of a recogniser on the pre-trained checkpoint `path`."""
-    cfg = OmegaConf.merge(
+    return OmegaConf.merge(
         OmegaConf.structured(structure()), {"w2v_path": str(path), "normalize": True, **overrides}
     )
-    attach_encoder_config(cfg)
-    return cfg
 
 
-def build(model: Any, cfg: Any, dictionary: Any, starts_from_pretrained: bool = True) -> Any:
-    """A recogniser as `RecognitionTask` builds it."""
-    task = SimpleNamespace(target_dictionary=dictionary, starts_from_pretrained=starts_from_pretrained)
-    return model.build_model(cfg, task)
+def build(model: Any, cfg: Any, dictionary: Any, *task: str) -> Any:
+    """A recogniser for training as `RecognitionTask` builds it; `task`: its audio input and modalities."""
+    pretrained = read_pretrained(cfg, *task)
+    return model.build_model(cfg, SimpleNamespace(target_dictionary=dictionary, pretrained=pretrained))
+
+
+def rebuild(model: Any, cfg: Any, dictionary: Any) -> Any:
+    """A recogniser as it is built for its own checkpoint."""
+    return model.build_model(cfg, SimpleNamespace(target_dictionary=dictionary, pretrained=None))

@@ -5,8 +5,7 @@ import torch
 from fairseq.sequence_generator import SequenceGenerator
 
 from av_ssl.recognition.heads import HybridConfig, HybridModel
-
-from .helpers import build, config, source
+from tests.methods.helpers import build, config, source
 
 DECODER = {
     "decoder_layers": 2,

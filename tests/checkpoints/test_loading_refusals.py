@@ -20,8 +20,13 @@ import av_ssl
 import av_ssl.tasks
 from av_ssl.checkpoints.files import read_stored
 from av_ssl.errors import DataError
-
-from .published_layout import DECODER, finetuned_state, pretrained_model, pretrained_state, save
+from tests.checkpoints.published_layout import (
+    DECODER,
+    finetuned_state,
+    pretrained_model,
+    pretrained_state,
+    save,
+)
 
 pytestmark = pytest.mark.skipif(
     tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6),

@@ -15,11 +15,10 @@ import av_ssl
 from av_ssl.checkpoints.files import CheckpointError
 from av_ssl.methods.encoders import FUSED, family_of
 from av_ssl.methods.raven.encoder import RavenEncoder
-from av_ssl.recognition.encoder import attach_encoder_config
+from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.heads import CTCConfig, CTCModel, HybridConfig, HybridModel
-
-from .helpers import build
-from .raven_layout import TINY, published, signal
+from tests.methods import helpers
+from tests.methods.raven_layout import TINY, published, signal
 
 MODALITIES = ("audio", "video")
 PRETRAINING = {"_name": "av_pretraining", "modalities": "av", "audio_input": "waveform", "normalize": True}
@@ -46,11 +45,15 @@ def pretrained(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Path
     return files
 
 
-def config(structure: Any, path: Path, modality: str, **overrides: Any) -> Any:
+def config(structure: Any, path: Path, **overrides: Any) -> Any:
     own = {"w2v_path": str(path), "normalize": True, "feature_grad_mult": 1.0, **overrides}
-    cfg = OmegaConf.merge(OmegaConf.structured(structure()), own)
-    attach_encoder_config(cfg, "filterbank" if modality == "video" else "waveform", modality)
-    return cfg
+    return OmegaConf.merge(OmegaConf.structured(structure()), own)
+
+
+def build(model: Any, cfg: Any, dictionary: Dictionary, modality: str) -> Any:
+    return helpers.build(
+        model, cfg, dictionary, "filterbank" if modality == "video" else "waveform", modality
+    )
 
 
 def batch(modality: str, frames: int = 6) -> dict[str, Any]:
@@ -66,8 +69,8 @@ def batch(modality: str, frames: int = 6) -> dict[str, Any]:
 def test_all_but_the_final_norm_is_taken(
     pretrained: dict[str, Path], dictionary: Dictionary, modality: str
 ) -> None:
-    cfg = config(CTCConfig, pretrained[modality], modality)
-    encoder = build(CTCModel, cfg, dictionary).w2v_encoder.w2v_model
+    cfg = config(CTCConfig, pretrained[modality])
+    encoder = build(CTCModel, cfg, dictionary, modality).w2v_encoder.w2v_model
     assert isinstance(encoder, RavenEncoder)
     assert encoder.modality == modality
     expected = published(modality)
@@ -80,8 +83,8 @@ def test_all_but_the_final_norm_is_taken(
 def test_recogniser_learns_on_one_stream(
     pretrained: dict[str, Path], dictionary: Dictionary, modality: str
 ) -> None:
-    cfg = config(CTCConfig, pretrained[modality], modality, dropout=0.1, drop_path=0.1)
-    model = build(CTCModel, cfg, dictionary).train()
+    cfg = config(CTCConfig, pretrained[modality], dropout=0.1, drop_path=0.1)
+    model = build(CTCModel, cfg, dictionary, modality).train()
     encoder = model.w2v_encoder.w2v_model
     assert (encoder.cfg.dropout, encoder.encoders[1].drop_path.rate) == (0.1, 0.1)
     assert encoder.encoders[0].self_attn.dropout.p == 0.0
@@ -93,8 +96,8 @@ def test_recogniser_learns_on_one_stream(
 def test_from_scratch_takes_the_configuration_only(
     pretrained: dict[str, Path], dictionary: Dictionary
 ) -> None:
-    cfg = config(CTCConfig, pretrained["audio"], "audio", no_pretrained_weights=True)
-    encoder = build(CTCModel, cfg, dictionary).w2v_encoder.w2v_model
+    cfg = config(CTCConfig, pretrained["audio"], no_pretrained_weights=True)
+    encoder = build(CTCModel, cfg, dictionary, "audio").w2v_encoder.w2v_model
     assert len(encoder.encoders) == 2
     assert not torch.equal(encoder.embed[0].weight, published("audio")["embed.0.weight"])
 
@@ -103,8 +106,8 @@ def test_a_fine_tuned_model_needs_its_file_alone(
     pretrained: dict[str, Path], dictionary: Dictionary, tmp_path: Path
 ) -> None:
     sizes = {"decoder_layers": 1, "decoder_embed_dim": 16, "decoder_ffn_embed_dim": 16}
-    cfg = config(HybridConfig, pretrained["video"], "video", **sizes)
-    trained = build(HybridModel, cfg, dictionary).eval()
+    cfg = config(HybridConfig, pretrained["video"], **sizes)
+    trained = build(HybridModel, cfg, dictionary, "video").eval()
     values = {**OmegaConf.to_container(cfg, enum_to_str=True), "_name": "hybrid_ctc_attention"}
     state = {
         "cfg": {"model": values, "task": {"_name": "av_recognition", "modalities": "video"}},
@@ -130,26 +133,26 @@ def test_a_published_encoder_of_another_stream(tmp_path: Path, modalities: str) 
     torch.save(published("audio"), tmp_path / "audio.pt")
     message = rf"task\.modalities={modalities}, but .*audio\.pt holds RAVEn's encoder of one stream \(audio\)"
     with pytest.raises(CheckpointError, match=message):
-        config(CTCConfig, tmp_path / "audio.pt", modalities)
+        read_pretrained(config(CTCConfig, tmp_path / "audio.pt"), "waveform", modalities)
 
 
 def test_two_streams_at_once(tmp_path: Path) -> None:
     torch.save(of_both_streams("raven"), tmp_path / "raven.pt")
     with pytest.raises(CheckpointError, match=r"task\.modalities=av, .*set task\.modalities=audio or video"):
-        config(CTCConfig, tmp_path / "raven.pt", "av")
+        read_pretrained(config(CTCConfig, tmp_path / "raven.pt"), "waveform", "av")
 
 
 def test_filterbanks(tmp_path: Path) -> None:
     torch.save(published("audio"), tmp_path / "audio.pt")
     cfg = OmegaConf.structured(CTCConfig(w2v_path=str(tmp_path / "audio.pt"), normalize=True))
     with pytest.raises(CheckpointError, match=r"set task\.audio_input=waveform"):
-        attach_encoder_config(cfg, "filterbank", "audio")
+        read_pretrained(cfg, "filterbank", "audio")
 
 
 def test_regularisation_without_a_place(tmp_path: Path, dictionary: Dictionary) -> None:
     torch.save(published("audio"), tmp_path / "audio.pt")
     with pytest.raises(ValueError, match=r"model\.layerdrop=0\.1"):
-        build(CTCModel, config(CTCConfig, tmp_path / "audio.pt", "audio", layerdrop=0.1), dictionary)
+        build(CTCModel, config(CTCConfig, tmp_path / "audio.pt", layerdrop=0.1), dictionary, "audio")
 
 
 def without(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -160,10 +163,27 @@ def test_a_checkpoint_that_lacks_tensors(tmp_path: Path, dictionary: Dictionary)
     content = of_both_streams("raven")
     content["model"] = without(content["model"], "video_student.encoders.1.gamma_ff")
     torch.save(content, tmp_path / "raven.pt")
-    build(CTCModel, config(CTCConfig, tmp_path / "raven.pt", "audio"), dictionary)
+    build(CTCModel, config(CTCConfig, tmp_path / "raven.pt"), dictionary, "audio")
     message = r"raven\.pt does not hold RAVEn's encoders of .* missing: encoders\.1\.gamma_ff;"
     with pytest.raises(CheckpointError, match=message):
-        build(CTCModel, config(CTCConfig, tmp_path / "raven.pt", "video"), dictionary)
+        build(CTCModel, config(CTCConfig, tmp_path / "raven.pt"), dictionary, "video")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("encoders.1.norm_ff.bias"), r"missing: encoders\.1\.norm_ff\.bias;"),
+        (lambda w: w.update({"encoders.1.adapter": torch.ones(3)}), r"left over: encoders\.1\.adapter;"),
+    ],
+)
+def test_published_weights_of_another_layout(
+    tmp_path: Path, dictionary: Dictionary, change: Any, message: str
+) -> None:
+    weights = published("audio")
+    change(weights)
+    torch.save(weights, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=rf"odd\.pt does not hold RAVEn's encoder of .*{message}"):
+        build(CTCModel, config(CTCConfig, tmp_path / "odd.pt"), dictionary, "audio")
 
 
 @pytest.mark.parametrize("name", ["av_hubert", "av2vec", "some_fused_method", None])

@@ -16,9 +16,8 @@ import av_ssl.tasks
 from av_ssl.checkpoints.files import read_stored, write_stored
 from av_ssl.errors import DataError
 from av_ssl.export import as_av_hubert
-
-from .helpers import TINY, source, tiny_av2vec
-from .published_layout import clusters, finetuned_state, pretrained_state, save
+from tests.checkpoints.published_layout import clusters, finetuned_state, pretrained_state, save
+from tests.methods.helpers import TINY, source, tiny_av2vec
 
 pytestmark = pytest.mark.skipif(
     tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6),

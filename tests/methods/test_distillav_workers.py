@@ -11,9 +11,8 @@ from fairseq.distributed import LegacyDistributedDataParallel
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.methods.test_distillav import loss_of, net_input, tiny
 from tests.targets.teacher_folders import write_teacher_folder
-
-from .test_distillav import loss_of, net_input, tiny
 
 WORKERS = 2
 

@@ -7,14 +7,33 @@ from torch import nn
 
 import av_ssl
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
+from tests.methods.helpers import tiny_av2vec
 
-from .helpers import tiny_av2vec
+
+class Once(nn.Module):
+    """A module in eval mode that is not run again for the same tensors."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.known = module, []
+
+    def forward(self, *tensors):
+        for known, output in self.known:
+            if all(same(x, y) for x, y in zip(known, tensors, strict=True)):
+                return output
+        self.known.append((tensors, self.module(*tensors)))
+        return self.known[-1][1]
+
+
+def same(x, y):
+    return x is y if x is None or y is None else x.shape == y.shape and torch.equal(x, y)
 
 
 @pytest.fixture(scope="module")
 def reference(shared_data):
     """The reference checkpoint as it is loaded, and the reference's inputs and outputs."""
     encoder = av_ssl.load(shared_data / "avhubert/tiny_pretrain.pt")
+    encoder.feature_extractor_video = Once(encoder.feature_extractor_video)
     with np.load(shared_data / "avhubert/tiny_pretrain.npz") as arrays:
         return encoder, {
             key: torch.from_numpy(arrays[key]) for key in arrays if arrays[key].dtype.kind in "fbi"

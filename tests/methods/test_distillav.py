@@ -23,10 +23,9 @@ from av_ssl.methods.distillav import (
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
 from av_ssl.methods.teacher_heads import attach_teacher_shapes, teacher_losses
 from av_ssl.targets.speech_teacher import TeacherSpec, make_teacher
+from tests.methods.helpers import TINY, source
 from tests.targets.teacher_folders import CLUSTERS, DIM, write_teacher_folder
 from tests.targets.tiny_teachers import tiny_teacher
-
-from .helpers import TINY, source
 
 LENGTHS = [20, 14]
 CALM = {"dropout": 0.0, "attention_dropout": 0.0, "dropout_input": 0.0, "encoder_layerdrop": 0.0}

@@ -9,8 +9,7 @@ import torch
 from fairseq.data import Dictionary
 
 from av_ssl.methods.av2vec import AV2vecModel
-
-from .helpers import TINY, tiny_av2vec
+from tests.methods.helpers import TINY, tiny_av2vec
 
 
 @pytest.fixture

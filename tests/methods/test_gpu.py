@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 
 from av_ssl.methods.av2vec import AV2vecConfig, AV2vecCriterion, AV2vecCriterionConfig, AV2vecModel
 from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertCriterion, AVHubertCriterionConfig, AVHubertModel
-
-from .helpers import source
+from tests.methods.helpers import source
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -42,6 +42,7 @@ class Classes:
     """Stands in for a task while a model is built."""
 
     starts_from_pretrained = False
+    pretrained = None
 
     def __init__(self, dictionary: Dictionary) -> None:
         self.dictionaries, self.target_dictionary = [dictionary], dictionary

@@ -16,8 +16,7 @@ from torch import Tensor
 import av_ssl
 from av_ssl.checkpoints.files import read_stored, write_stored
 from av_ssl.errors import DataError
-
-from .raven_layout import TINY, published, reference, signal
+from tests.methods.raven_layout import TINY, published, reference, signal
 
 MODALITIES = ("audio", "video")
 
@@ -113,7 +112,7 @@ def test_a_fine_tuned_file_gives_its_encoder(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.INFO):
         stored = read_stored(save({**weights, **heads}, tmp_path / "vsr.pt"))
     assert len(stored.tensors) == len(weights)
-    assert "left aside: ctc.ctc_lo.weight, decoder.embed.0.weight, decoder.proj_decoder.bias" in caplog.text
+    assert "not used: ctc.ctc_lo.weight, decoder.embed.0.weight, decoder.proj_decoder.bias" in caplog.text
 
 
 def test_without_the_final_norm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,7 +160,6 @@ def edited(change: Any) -> dict[str, Tensor]:
             "was never trained",
         ),
         (lambda w: w["embed.0.weight"].fill_(math.nan), "not finite"),
-        (lambda w: w["embed.0.weight"].zero_(), "do not depend on its input"),
         (lambda w: w.update(published("audio", "other.")), r"holds 2 encoders, under , other\."),
     ],
     ids=[
@@ -174,13 +172,12 @@ def edited(change: Any) -> dict[str, Tensor]:
         "variance",
         "untrained",
         "nan",
-        "dead",
         "two",
     ],
 )
 def test_other_layouts_are_named(tmp_path: Path, change: Any, message: str) -> None:
     path = save(edited(change), tmp_path / "odd.pt")
-    with pytest.raises(DataError, match=rf"odd\.pt: .*{message}"):
+    with pytest.raises(DataError, match=rf"odd\.pt.*{message}"):
         av_ssl.load(path)
 
 

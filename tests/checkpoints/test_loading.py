@@ -16,9 +16,7 @@ import av_ssl
 import av_ssl.tasks
 from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertModel
 from av_ssl.recognition.heads import Seq2SeqConfig, Seq2SeqModel
-
-from .helpers import TINY, source, tiny_av2vec
-from .published_layout import (
+from tests.checkpoints.published_layout import (
     ENCODER,
     Classes,
     clusters,
@@ -26,6 +24,7 @@ from .published_layout import (
     pretrained_state,
     save,
 )
+from tests.methods.helpers import TINY, source, tiny_av2vec
 
 pytestmark = pytest.mark.skipif(
     tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6),

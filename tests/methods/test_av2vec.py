@@ -8,8 +8,7 @@ import torch
 
 from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
-
-from .helpers import net_input, source, tiny_av2vec
+from tests.methods.helpers import net_input, source, tiny_av2vec
 
 LENGTHS = [30, 22]
 
@@ -180,7 +179,7 @@ def test_checkpoint_without_teacher_starts_it_afresh(model, caplog):
 
 
 def test_collapse_stops_training():
-    model = tiny_av2vec(min_pred_var=1e9, min_target_var=0.0, var_check_start=0).train()
+    model = tiny_av2vec(min_pred_std=1e9, min_target_std=0.0, collapse_check_start=0).train()
     batch = keep_both(net_input(model, LENGTHS))
     model.set_num_updates(99)
     model.eval()
@@ -227,9 +226,9 @@ def test_learns_a_handful_of_clips():
                         modality_dropout=0.0).train()  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     losses, spreads = [], []
-    for update in range(400):
+    for update in range(260):
         model.set_num_updates(update)
-        output = model(**net_input(model, [20] * 8, seed=update % 4))
+        output = model(**net_input(model, [12] * 6, seed=update % 4))
         loss = (output["prediction"] - output["target"]).square().sum(1).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -14,7 +14,7 @@ import av_ssl.tasks  # noqa: F401  (registers everything)
 from av_ssl.errors import DataError
 from av_ssl.methods.teacher_heads import attach_teacher_shapes
 from av_ssl.recognition.distillation import DistillationFineTuning, DistillationFineTuningConfig
-from av_ssl.recognition.encoder import attach_encoder_config
+from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.heads import (
     CTCConfig,
     CTCModel,
@@ -23,11 +23,10 @@ from av_ssl.recognition.heads import (
     Seq2SeqConfig,
     Seq2SeqModel,
 )
+from tests.methods.helpers import source
+from tests.methods.test_distillav import net_input as pretraining_input
+from tests.methods.test_distillav import tiny
 from tests.targets.teacher_folders import write_teacher_folder
-
-from .helpers import source
-from .test_distillav import net_input as pretraining_input
-from .test_distillav import tiny
 
 LENGTHS = [20, 14]
 DECODER = {
@@ -48,8 +47,8 @@ KINDS = {
 
 
 class Task:
-    def __init__(self, training: bool = True) -> None:
-        self.starts_from_pretrained = training
+    def __init__(self, pretrained=None) -> None:
+        self.pretrained = pretrained
         self.target_dictionary = Dictionary()
         for symbol in "abcdef":
             self.target_dictionary.add_symbol(symbol)
@@ -89,14 +88,14 @@ def configuration(kind: str, checkpoint: Path, folders: list[str], **overrides):
             "common_eval": {"post_process": None},
         }
     )
-    attach_encoder_config(cfg.model)
     attach_teacher_shapes(cfg.model)
     return cfg
 
 
 def build(kind: str, cfg, training: bool = True):
+    pretrained = read_pretrained(cfg.model) if training else None
     torch.manual_seed(0)
-    return KINDS[kind][0].build_model(cfg.model, Task(training))
+    return KINDS[kind][0].build_model(cfg.model, Task(pretrained))
 
 
 def criterion_of(cfg) -> DistillationFineTuning:

@@ -41,7 +41,7 @@ def test_smooth_l1():
 
 
 def test_terms_are_means_over_frames():
-    criterion = AV2vecCriterion(AV2vecCriterionConfig(lambda_reg=2.0, features_pen_weight=10.0), task=None)
+    criterion = AV2vecCriterion(AV2vecCriterionConfig(regression_weight=2.0, loss_weights=[10.0]), task=None)
     model = Model(7)
     loss, sample_size, log = criterion(model, sample(7))
     regression = regression_loss(model.output["prediction"], model.output["target"]).item() / 7
@@ -57,7 +57,7 @@ def test_terms_are_means_over_frames():
 
 def test_split_batch_gives_the_gradient_of_the_whole():
     """fairseq sums the losses of micro-batches and workers and divides by the sum of the sample sizes."""
-    criterion = AV2vecCriterion(AV2vecCriterionConfig(features_pen_weight=0.0), task=None)
+    criterion = AV2vecCriterion(AV2vecCriterionConfig(loss_weights=[0.0]), task=None)
     models = [Model(3), Model(11)]
     losses = [criterion(model, sample(frames)) for model, frames in zip(models, (3, 11), strict=True)]
     mean = sum(loss for loss, _, _ in losses) / sum(size for _, size, _ in losses)
