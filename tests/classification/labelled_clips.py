@@ -1,4 +1,4 @@
-"""A small data folder of clips with speakers and emotions that can be told apart by sound and picture."""
+"""A small data folder of clips whose speakers and emotions differ in sound and image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPEAKERS = {"train": ("ann", "bob", "cid", "dot"), "valid": ("eve", "fay"), "tes
 
 
 def write_clip(folder: Path, name: str, emotion: int, rng: np.random.Generator) -> str:
-    """A clip whose emotion is heard in its pitch, seen in its brightness; a line of the manifest."""
+    """Write a clip whose emotion is in its pitch and brightness; its line of the manifest."""
     frames = int(rng.integers(20, 40))
     seconds = np.arange(frames * 640) / 16000
     pitch = 300 * 2**emotion * rng.uniform(0.95, 1.05)

@@ -1,4 +1,4 @@
-"""Scores of a confusion matrix."""
+"""Confusion matrix and its scores."""
 
 import numpy as np
 import pytest
