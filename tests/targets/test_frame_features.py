@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from av_ssl import inference
 from av_ssl.checkpoints.loading import load
 from av_ssl.data.reading import audio_features, read_crops, read_wave
 from av_ssl.errors import DataError, MediaError
-from av_ssl import inference
 from av_ssl.inference import FeatureSpec
 from av_ssl.layout import read_manifest
 from av_ssl.targets import cluster_labels as label_shards
