@@ -16,6 +16,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.layers import HEADERS, POOLINGS, ClassHeader, cut_audio, cut_video, make_pooling
 from av_ssl.data.classes import SegmentBatch
 from av_ssl.data.clip_reader import STREAMS
@@ -81,10 +82,13 @@ class FrontEnds(nn.Module):
     """
 
     output_dim: int
+    depth = 0
+    """Layers of a Transformer: it has none."""
 
     def __init__(self, cfg: ClipEncoderConfig, streams: tuple[str, ...]) -> None:
         super().__init__()
         channels = self.output_dim = cfg.frontend_dim
+        self.stream_choices = [streams]
         self.audio: Optional[nn.Module] = None
         self.video: Optional[nn.Module] = None
         if "audio" in streams:
@@ -127,10 +131,10 @@ def frames_of(source: Source) -> int:
 
 
 def pretrained_backbone(
-    cfg: ClipEncoderConfig, streams: tuple[str, ...], load_weights: bool
+    cfg: ClipEncoderConfig, streams: tuple[str, ...], pretrained: StoredModel | None
 ) -> FineTunedEncoder:
     """A pre-trained encoder without the front-ends of streams that it will not get."""
-    backbone = FineTunedEncoder(cfg, load_weights)
+    backbone = FineTunedEncoder(cfg, pretrained)
     for stream in {"audio", "video"} - set(streams):
         if hasattr(backbone.w2v_model, f"feature_extractor_{stream}"):
             setattr(backbone.w2v_model, f"feature_extractor_{stream}", None)
@@ -143,13 +147,13 @@ class ClipEncoder(nn.Module):
 
     Args:
         cfg: ``w2v_args`` (filled in from ``w2v_path``) says whether the encoder is a pre-trained one.
-        load_weights: read the pre-trained weights.
+        pretrained: the checkpoint that training starts from, if there is one.
 
     Raises:
         ValueError: ``streams`` is unknown.
     """
 
-    def __init__(self, cfg: ClipEncoderConfig, load_weights: bool) -> None:
+    def __init__(self, cfg: ClipEncoderConfig, pretrained: StoredModel | None) -> None:
         super().__init__()
         if str(cfg.streams) not in STREAMS:
             raise ValueError(f"model.streams is {cfg.streams}; it must be one of {', '.join(STREAMS)}")
@@ -158,7 +162,7 @@ class ClipEncoder(nn.Module):
         if cfg.w2v_args is None:
             self.backbone = FrontEnds(cfg, self.streams)
         else:
-            self.backbone = pretrained_backbone(cfg, self.streams, load_weights)
+            self.backbone = pretrained_backbone(cfg, self.streams, pretrained)
         self.pooling = make_pooling(str(cfg.frame_pooling), self.backbone.output_dim)
         self.bottleneck = nn.Linear(self.pooling.output_dim, cfg.embed_dim)
         self.norm = RowBatchNorm(cfg.embed_dim)
@@ -239,14 +243,16 @@ class AVClassifier(BaseFairseqModel):
 
     Args:
         cfg: see :class:`ClassifierConfig`.
-        load_weights: read the pre-trained encoder's weights.
+        pretrained: the checkpoint that training starts from, if there is one.
         with_header: False for training by embeddings alone.
     """
 
-    def __init__(self, cfg: ClassifierConfig, load_weights: bool, with_header: bool = True) -> None:
+    def __init__(
+        self, cfg: ClassifierConfig, pretrained: StoredModel | None, with_header: bool = True
+    ) -> None:
         super().__init__()
         self.cfg = cfg
-        self.encoder = ClipEncoder(cfg, load_weights)
+        self.encoder = ClipEncoder(cfg, pretrained)
         self.aggregator: Aggregator | None = None
         if cfg.segment_frames > 0:
             self.aggregator = Aggregator(str(cfg.aggregator), cfg.embed_dim, cfg.aggregate_dim)
@@ -265,7 +271,7 @@ class AVClassifier(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: ClassifierConfig, task: Any) -> "AVClassifier":
-        return cls(cfg, load_weights=task.starts_from_pretrained)
+        return cls(cfg, task.pretrained)
 
     # -- the three parts -------------------------------------------------------------------------------------
 

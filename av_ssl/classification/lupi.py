@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.classifier import AVClassifier, ClassifierConfig
 from av_ssl.classification.criterion import class_log, class_loss, reduce_class_log, reduce_clip_means
 from av_ssl.data.classes import ClassList, Segmentation, SegmentBatch
@@ -262,7 +263,7 @@ class LupiStudent(AVClassifier):
 
     Args:
         cfg: see :class:`LupiStudentConfig`.
-        load_weights: read the pre-trained encoder's weights.
+        pretrained: the checkpoint that training starts from, if there is one.
         teacher: None for scoring, and for ``phase=head``.
 
     Raises:
@@ -272,9 +273,12 @@ class LupiStudent(AVClassifier):
     cfg: LupiStudentConfig
 
     def __init__(
-        self, cfg: LupiStudentConfig, load_weights: bool, teacher: Optional["FrozenTeacher"] = None
+        self,
+        cfg: LupiStudentConfig,
+        pretrained: StoredModel | None,
+        teacher: Optional["FrozenTeacher"] = None,
     ) -> None:
-        super().__init__(cfg, load_weights, with_header=str(cfg.phase) != "embed")
+        super().__init__(cfg, pretrained, with_header=str(cfg.phase) != "embed")
         self.phase = str(cfg.phase)
         self.teacher = teacher
         self.joint = str(cfg.grad_policy) == "joint"
@@ -309,7 +313,7 @@ class LupiStudent(AVClassifier):
             )
         if starting and str(cfg.phase) == "head" and not cfg.init_student_from:
             raise ValueError("model.phase=head: name the student of phase=embed in model.init_student_from")
-        student = cls(cfg, starting, teacher)
+        student = cls(cfg, task.pretrained, teacher)
         if starting and cfg.init_student_from:
             student.start_from(cfg.init_student_from)
         return student

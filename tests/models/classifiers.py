@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from av_ssl.classification.classifier import AVClassifier, ClassifierConfig
 from av_ssl.classification.lupi import FrozenTeacher, LupiStudent, LupiStudentConfig
 from av_ssl.data.classes import Segmentation
-from tests.models.helpers import source
+from tests.methods.helpers import source
 
 TINY = {
     "streams": "av", "audio_input": "filterbank", "segment_frames": 0, "frontend_dim": 16, "audio_width": 2,
@@ -23,7 +23,7 @@ TINY = {
 def classifier(seed: int = 0, **options: Any) -> AVClassifier:
     torch.manual_seed(seed)
     cfg = OmegaConf.merge(OmegaConf.structured(ClassifierConfig()), {**TINY, **options})
-    return AVClassifier(cfg, load_weights=False)
+    return AVClassifier(cfg, None)
 
 
 def student(teacher: AVClassifier | None = None, seed: int = 1, **options: Any) -> LupiStudent:
@@ -31,7 +31,7 @@ def student(teacher: AVClassifier | None = None, seed: int = 1, **options: Any) 
     options = {**TINY, "streams": "audio", "target_norm": "standardize", **options}
     cfg = OmegaConf.merge(OmegaConf.structured(LupiStudentConfig()), options)
     frozen = None if teacher is None else FrozenTeacher(teacher, str(cfg.target_norm))
-    return LupiStudent(cfg, load_weights=False, teacher=frozen)
+    return LupiStudent(cfg, None, teacher=frozen)
 
 
 def batch(
@@ -47,4 +47,4 @@ def batch(
 
 def task(**parts: Any) -> Any:
     """What models ask of a task."""
-    return SimpleNamespace(**{"starts_from_pretrained": False, "teacher": None, **parts})
+    return SimpleNamespace(**{"starts_from_pretrained": False, "pretrained": None, "teacher": None, **parts})

@@ -5,7 +5,7 @@ import torch
 
 from av_ssl.classification.layers import POOLINGS
 from tests.models.classifiers import batch, classifier
-from tests.models.helpers import TINY
+from tests.methods.helpers import TINY
 
 
 @pytest.mark.parametrize("streams", ["audio", "video", "av"])
