@@ -1,4 +1,4 @@
-"""Manifests: which clips a split has, and how long they are."""
+"""The data folder: rates, names of its files, and manifests, which list the clips of a split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,45 @@ SAMPLE_RATE = 16000
 FRAME_RATE = 25
 """Video frames a second: the unit of a clip's length."""
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+
+SPLITS = ("train", "valid", "test")
+TOKENIZER, PIECES, DICTIONARY = "spm.model", "spm.vocab", "dict.wrd.txt"
+TOKENIZER_FILES = (TOKENIZER, PIECES, DICTIONARY)
+SPEAKER = "spk"
+"""Suffix of the files with the speaker of each clip."""
+CLASS_LABELS = (SPEAKER, "emo")
+LABELLED, FOLD = "labelled_", "fold_"
+PART = "_data"
+"""End of the name of a folder whose training list is a part of the corpus, such as 30h_data."""
+
 COLUMNS = "id, video path, audio path, number of video frames, number of audio samples"
+
+
+def labelled_folder(out: Path, clips: int) -> Path:
+    """Folder whose training list holds only ``clips`` transcribed clips."""
+    return out / f"{LABELLED}{clips}"
+
+
+def fold_folder(out: Path, name: str) -> Path:
+    """Folder of a published division of the clips."""
+    return out / f"{FOLD}{name}"
+
+
+def fold_folders(out: Path) -> list[Path]:
+    """All folders in ``out`` with a published division."""
+    return sorted(path for path in out.glob(f"{FOLD}*") if path.is_dir())
+
+
+def labelled_folders(out: Path) -> list[Path]:
+    """All folders in ``out`` with a smaller training list, the one with the longest training text first."""
+
+    def text_size(folder: Path) -> int:
+        text = folder / "train.wrd"
+        return text.stat().st_size if text.is_file() else 0
+
+    labelled = [path for path in out.glob(f"{LABELLED}*") if path.name[len(LABELLED) :].isdecimal()]
+    folders = [path for path in (*labelled, *out.glob(f"*{PART}")) if path.is_dir()]
+    return sorted(folders, key=lambda path: (-text_size(path), path.name))
 
 
 @dataclass(frozen=True)
@@ -80,6 +118,24 @@ def parse_clip(path: Path, number: int, line: str, root: Path) -> Clip:
         ) from None
     video, audio = (root / item if item else None for item in items[1:3])
     return Clip(items[0], video, audio, frames, samples, number)
+
+
+def check_streams(manifest: Path, clips: Sequence[Clip], streams: Sequence[str], fix: str) -> None:
+    """Check that every clip has the streams that a model takes.
+
+    Args:
+        manifest: of the clips, for the message.
+        clips: of the manifest.
+        streams: ``audio``, ``video`` or both.
+        fix: what to do about a missing stream; it ends the error message.
+
+    Raises:
+        DataError: a clip lacks one of the streams; names file, line and clip.
+    """
+    for clip in clips:
+        for stream in streams:
+            if getattr(clip, stream) is None:
+                raise DataError(f"{manifest}, line {clip.line}: clip {clip.id} has no {stream}; {fix}")
 
 
 def manifest_text(clips: Sequence[Clip]) -> str:

@@ -199,3 +199,11 @@ def _labels(
     if visemes is not None:
         labels["viseme"] = alignment.visemes_at(times, visemes)
     return labels
+
+
+def titles(folders: list[Path]) -> list[str]:
+    """Short distinct names of folders: the last parts of their paths."""
+    paths, parts = [path.absolute() for path in folders], 1
+    while len({path.parts[-parts:] for path in paths}) < len(set(paths)):
+        parts += 1
+    return ["/".join(path.parts[-parts:]) for path in paths]

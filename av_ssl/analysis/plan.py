@@ -1,18 +1,13 @@
-"""A recipe as `fairseq-hydra-train` would read it, without starting anything.
+"""What training with a recipe costs on a data folder: updates, hours, memory and checkpoints.
 
-What training with a recipe costs: updates an epoch, multiply-adds, memory, checkpoints.
-
-Multiply-adds are counted, memory is estimated from the layers: on the CPU, AV2vec base at 1040 real of 1300
-frames measures 8.0 GB (benchmarks/training_step.py), the estimate is 7.5.
-
-Multiply-adds of an update: passes of what is trained, of what is frozen, and of a teacher beside it.
-
-How fast a GPU trains: measured by the benchmark, or assumed.
+Batches are counted as fairseq makes them.  Hours and memory come from training steps that are timed on this
+machine: run the command where the training will run.
 """
 
 from __future__ import annotations
 
-import json
+import resource
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -24,6 +19,7 @@ import torch
 from fairseq import tasks
 from fairseq.data.data_utils import batch_by_size
 from fairseq.dataclass.initialize import add_defaults, hydra_init
+from fairseq.trainer import Trainer
 from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -32,14 +28,77 @@ from torch import nn
 
 import av_ssl
 import av_ssl.tasks
-from av_ssl.classification.classifier import AVClassifier
-from av_ssl.classification.lupi import LupiStudent
-from av_ssl.data.classes import Segmentation
 from av_ssl.errors import DataError
-from av_ssl.modules.frontends import VisualResNet
-from av_ssl.modules.spectrogram_frontend import STACK, SpectrogramResNet
-from av_ssl.modules.transformer import TransformerEncoder
-from av_ssl.tasks.classification import ClassificationTask
+from av_ssl.layout import FRAME_RATE
+
+OPTIMIZER_BYTES = 8  # a parameter: two moments of Adam in float32
+CHECKPOINT_KEYS = ("w2v_path", "teacher_path", "init_student_from")
+
+Row = tuple[str, str]
+
+
+def plan_training(recipe: Path, data: Path, overrides: Sequence[str] = (), steps: int = 2) -> list[Row]:
+    """Names and values of what a training costs.
+
+    Args:
+        recipe: YAML file.
+        data: folder with ``train.tsv``.
+        overrides: hydra's, such as ``dataset.max_tokens=1000``.
+        steps: training steps to time; 0: nothing is timed, and the model gets no memory.
+
+    Raises:
+        DataError: the recipe, the data or a checkpoint cannot be used, or the run would never end.
+    """
+    cfg = read_recipe(recipe, data.absolute(), overrides)
+    for key in CHECKPOINT_KEYS:
+        if OmegaConf.is_missing(cfg.model, key):
+            raise DataError(f"{recipe}: add model.{key}=CHECKPOINT, without which the model cannot be built")
+    on_gpu = torch.cuda.is_available() and not cfg.common.cpu
+    if not on_gpu:
+        cfg.common.cpu, cfg.common.fp16 = True, False
+    task, model = build(cfg, recipe, with_memory=steps > 0)
+    clips, kept = task.read_split("train")
+    frames = [clips[index].frames for index in kept]
+    longest = cfg.task.max_trim_sample_size or max(frames)
+    epoch = Epoch.of(
+        [min(each, longest) for each in frames],
+        cfg.dataset.max_tokens,
+        cfg.dataset.batch_size,
+        cfg.dataset.required_batch_size_multiple,
+    )
+    gpus = cfg.distributed_training.distributed_world_size
+    accumulate = int(cfg.optimization.update_freq[0])
+    per_epoch = epoch.updates(gpus, accumulate)
+    updates = cfg.optimization.max_update or per_epoch * cfg.optimization.max_epoch
+    if not updates:
+        raise DataError(f"{recipe}: sets neither optimization.max_update nor max_epoch: it would never end")
+    saved = checkpoints_kept(cfg, updates, per_epoch)
+    size = checkpoint_bytes(model, bool(cfg.common.fp16 or cfg.common.bf16))
+    seconds = epoch.frames / FRAME_RATE
+    left_out = " (the others are too short or too long)" if epoch.clips < len(clips) else ""
+    rows = [
+        ("clips", f"{epoch.clips:,} of {len(clips):,}{left_out}"),
+        (
+            "hours of video",
+            f"{seconds / 3600:.1f}, padding adds {epoch.padded_frames / epoch.frames - 1:.1%}",
+        ),
+        ("batches an epoch", f"{epoch.batches:,} of up to {epoch.largest:,} frames"),
+        ("updates an epoch", f"{per_epoch:,} ({gpus} GPUs x {accumulate} micro-batches)"),
+        ("frames an update", f"{epoch.frames / per_epoch:,.0f} ({seconds / per_epoch:.0f} s)"),
+        ("updates", f"{updates:,} = {updates / per_epoch:,.1f} epochs"),
+        ("parameters", f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:,.1f} M"),
+        ("disk, checkpoints", f"{saved * size / 1e9:.1f} GB: {saved} of {size / 1e9:.1f} GB, estimate"),
+    ]
+    if steps > 0:
+        step = measure(cfg, task, model, steps, updates // 2)
+        hours = updates * accumulate * step.seconds / 3600
+        place = torch.cuda.get_device_name() if on_gpu else "this CPU"
+        rows += [
+            ("seconds a micro-batch", f"{step.seconds:.2f}, mean of {steps} on {place}"),
+            ("hours", f"{hours:,.1f} on {gpus} such devices"),
+            ("peak memory", f"{step.memory / 1e9:.1f} GB"),
+        ]
+    return rows
 
 
 def read_recipe(path: Path, data: Path, overrides: Sequence[str] = ()) -> Any:
@@ -63,44 +122,32 @@ def read_recipe(path: Path, data: Path, overrides: Sequence[str] = ()) -> Any:
         add_defaults(cfg)
         whole = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     except Exception as error:  # hydra, omegaconf, antlr and PyYAML each have errors of their own
-        raise DataError(f"{path}: is no recipe, or not with {list(overrides)}: {error}") from error
+        one_line = " ".join(str(error).split())
+        raise DataError(f"{path}: is no recipe, or not with {list(overrides)}: {one_line}") from error
     finally:
         GlobalHydra.instance().clear()
     return OmegaConf.create(whole)
 
 
-def build_on_no_device(cfg: Any, path: Path) -> tuple[Any, torch.nn.Module]:
-    """Task and model of a recipe; the model has shapes but no memory.
+def build(cfg: Any, recipe: Path, with_memory: bool) -> tuple[Any, nn.Module]:
+    """Task and model of a recipe; sets ``optimization.update_freq``, as the task does when training.
 
-    Sets `optimization.update_freq`, as the task does when training. A fine-tuning recipe takes the encoder's
-    size from its checkpoint. Teachers and students of classifiers are not read. Raises DataError when the
-    encoder's checkpoint is not given, or the model cannot be built.
+    Args:
+        with_memory: False: the model has shapes only, and reads no weights.
+
+    Raises:
+        DataError: the model cannot be built.
     """
-    if OmegaConf.is_missing(cfg.model, "w2v_path"):
-        raise DataError(f"{path}: add model.w2v_path=CHECKPOINT, which says how large the encoder is")
-    if "no_pretrained_weights" in cfg.model:
-        cfg.model.no_pretrained_weights = True  # sizes are all that is wanted
-    for key in ("teacher_path", "init_student_from"):
-        if OmegaConf.is_missing(cfg.model, key):
-            cfg.model[key] = ""
+    if not with_memory and "no_pretrained_weights" in cfg.model:
+        cfg.model.no_pretrained_weights = True
     try:
         task = tasks.setup_task(cfg.task)
-        with torch.device("meta"):
-            if not isinstance(task, ClassificationTask):
-                return task, task.build_model(cfg.model)
-            task.complete(cfg.model)
-            return task, task.build_model(cfg.model, from_checkpoint=True)
+        with torch.device("cpu" if with_memory else "meta"):
+            return task, task.build_model(cfg.model)
     except DataError:
         raise
     except (ValueError, OmegaConfBaseException) as error:
-        raise DataError(f"{path}: its model cannot be built: {error}") from error
-
-
-TOKENS_PER_FRAME = 0.2  # of a decoder: about five pieces of words a second
-SAVED_PER_CHANNEL = 17  # values that a Transformer layer keeps for its backward pass, per frame and channel
-SAVED_PER_MAP = 3  # outputs of convolution, batch norm and activation
-RESNETS = (VisualResNet, SpectrogramResNet)
-OPTIMIZER_BYTES = 8  # a parameter: two moments of Adam in float32
+        raise DataError(f"{recipe}: its model cannot be built: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -111,6 +158,8 @@ class Epoch:
     batches: int
     frames: int
     padded_frames: int
+    largest: int
+    """Frames of the largest batch, with padding."""
 
     @classmethod
     def of(
@@ -126,8 +175,8 @@ class Epoch:
             max_sentences=max_clips,
             required_batch_size_multiple=multiple,
         )
-        padded = sum(int(sizes[batch].max()) * len(batch) for batch in batches)
-        return cls(len(sizes), len(batches), int(sizes.sum()), padded)
+        padded = [int(sizes[batch].max()) * len(batch) for batch in batches]
+        return cls(len(sizes), len(batches), int(sizes.sum()), sum(padded), max(padded))
 
     def updates(self, gpus: int, update_freq: int) -> int:
         """Updates of an epoch on so many GPUs."""
@@ -135,85 +184,43 @@ class Epoch:
         return max(1, ceil(steps / update_freq))
 
 
-def multiply_adds(model: nn.Module, picture: int, frozen: bool = False) -> float:
-    """Of a forward pass of the student, a video frame, at pictures of `picture` x `picture` pixels.
+class Step(NamedTuple):
+    """Mean seconds of a training step on a micro-batch, and peak memory in bytes."""
 
-    Convolutions and linear layers; linear ones without gradient, as a teacher's, only with `frozen`.
+    seconds: float
+    memory: float
+
+
+def measure(cfg: Any, task: Any, model: nn.Module, steps: int, update: int) -> Step:
+    """Train ``steps`` steps on batches spread over an epoch, after one on the largest, which is not timed.
+
+    Args:
+        update: the number of updates that the model is told it has had: a frozen encoder may thaw by then.
     """
-    resnets = [module for module in model.modules() if isinstance(module, RESNETS)]
-    inside = {id(layer) for one in resnets if isinstance(one, VisualResNet) for layer in one.modules()}
-    total = float(sum(layer.weight.numel() * area for r in resnets for layer, area in _maps(r, picture)))
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv1d) and id(layer) not in inside:
-            counts = frozen or any(parameter.requires_grad for parameter in layer.parameters())
-            share = TOKENS_PER_FRAME if "decoder" in name.split(".") else 1.0
-            total += counts * share * _weights(layer)
-    return total
-
-
-def _weights(layer: nn.Module) -> int:
-    """Of a layer without its bias; with weight norm they are not one tensor."""
-    return sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() > 1)
-
-
-def _maps(resnet: nn.Module, picture: int) -> list[tuple[nn.Conv2d | nn.Conv3d, int]]:
-    """Every convolution and the positions of its output, a video frame."""
-    if isinstance(resnet, SpectrogramResNet):
-        return _spectrogram_maps(resnet)
-    assert isinstance(resnet, VisualResNet)
-    stem = -(-picture // 2)
-    maps: list[tuple[nn.Conv2d | nn.Conv3d, int]] = [
-        (layer, stem**2) for layer in resnet.frontend3D if isinstance(layer, nn.Conv3d)
-    ]
-    side = -(-stem // 2)
-    for stage in resnet.trunk.children():
-        if next(layer for layer in stage.modules() if isinstance(layer, nn.Conv2d)).stride[0] == 2:
-            side = -(-side // 2)
-        maps += [(layer, side**2) for layer in stage.modules() if isinstance(layer, nn.Conv2d)]
-    return maps
-
-
-def _spectrogram_maps(resnet: SpectrogramResNet) -> list[tuple[nn.Conv2d | nn.Conv3d, int]]:
-    rows, columns = resnet.bands, STACK
-    maps: list[tuple[nn.Conv2d | nn.Conv3d, int]] = []
-    for part in (resnet.stem, *resnet.stages):
-        layers = [layer for layer in part.modules() if isinstance(layer, nn.Conv2d)]
-        rows, columns = -(-rows // layers[0].stride[0]), columns // layers[0].stride[1]
-        maps += [(layer, rows * columns) for layer in layers]
-    return maps
-
-
-class Memory(NamedTuple):
-    """Bytes on one GPU: parameters with gradients and optimizer, and what the backward pass needs."""
-
-    states: float
-    activations: float
-
-
-def memory(model: nn.Module, picture: int, frames: int, half: bool, averaged: bool = False) -> Memory:
-    """Estimate for batches of `frames` frames.
-
-    `half`: fp16 or bf16, with float32 copies of the weights. `averaged`: a teacher is their moving average.
-    """
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    fixed = sum(parameter.numel() for parameter in model.parameters()) - trained
-    width = 2 if half else 4
-    copies = (
-        2 * width + OPTIMIZER_BYTES + (8 if half else 0)
-    )  # weights, gradients; float32 ones beside halves
-    copies += 4 if averaged else 0
-    values = 0.0
-    for module in model.modules():
-        if isinstance(module, RESNETS):
-            values += sum(SAVED_PER_MAP * conv.out_channels * area for conv, area in _maps(module, picture))
-        if isinstance(module, TransformerEncoder):
-            values += SAVED_PER_CHANNEL * sum(p.shape[0] for p in _attention_outputs(module))
-    return Memory(trained * copies + fixed * 4, values * width * frames)
-
-
-def _attention_outputs(encoder: nn.Module) -> list[nn.Parameter]:
-    """One weight `[C, C]` a layer."""
-    return [p for name, p in encoder.named_parameters() if name.endswith("out_proj.weight")]
+    trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    options = cfg.dataset
+    batches = dataset.batch_by_size(
+        dataset.ordered_indices(),
+        max_tokens=options.max_tokens,
+        max_sentences=options.batch_size,
+        required_batch_size_multiple=options.required_batch_size_multiple,
+    )
+    largest = max(batches, key=lambda batch: len(batch) * max(dataset.num_tokens(index) for index in batch))
+    spread = [batches[k * len(batches) // steps] for k in range(steps)]
+    seconds = []
+    trainer.set_num_updates(update)
+    for batch in [largest, *spread]:
+        sample = dataset.collater([dataset[index] for index in batch])
+        start = time.perf_counter()
+        trainer.train_step([sample])
+        if trainer.cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    memory = torch.cuda.max_memory_allocated() if trainer.cuda else 0
+    memory = memory or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Step(sum(seconds[1:]) / steps, memory)
 
 
 def checkpoint_bytes(model: nn.Module, half: bool) -> int:
@@ -235,98 +242,3 @@ def checkpoints_kept(cfg: Any, max_update: int, updates_per_epoch: int) -> int:
         epochs = -(-max_update // updates_per_epoch) // max(1, options.save_interval)
         kept += epochs if options.keep_last_epochs < 0 else min(epochs, options.keep_last_epochs)
     return kept
-
-
-TRAINING_PASSES = 3  # forward and backward, in forward passes: what the benchmark counts as useful work, too
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """Multiply-adds a frame.
-
-    Args:
-        forward: of a forward pass of the student.
-        passes: of these in an update; one where nothing in it is trained.
-        teacher: of a teacher's forward pass, 0 without one.
-        teacher_bytes: of the weights of a teacher that is no part of the model.
-        teacher_note: what to say of the teacher.
-    """
-
-    forward: float
-    passes: int = TRAINING_PASSES
-    teacher: float = 0.0
-    teacher_bytes: int = 0
-    teacher_note: str = ""
-
-    @property
-    def update(self) -> float:
-        return self.passes * self.forward + self.teacher
-
-
-def step_cost(cfg: Any, task: Any, model: nn.Module, longest: int) -> StepCost:
-    """What a frame of a recipe's batches costs.
-
-    Of classifiers the encoder counts; what is behind it runs once a clip or segment.
-
-    Args:
-        cfg: the recipe.
-        task, model: built of it.
-        longest: frames of a training crop.
-
-    Raises DataError when the teacher's file cannot be used.
-    """
-    picture = cfg.task.image_crop_size
-    if not isinstance(model, AVClassifier):
-        return StepCost(multiply_adds(model, picture))
-    segments = Segmentation.of(cfg.task.segment_frames, cfg.task.segment_hop)
-    repeated = 1.0 if segments is None else len(segments.starts(longest)) * segments.length / longest
-    backbone = model.encoder.backbone
-    trained = any(parameter.requires_grad for parameter in backbone.parameters())
-    forward = repeated * multiply_adds(backbone, picture, frozen=True)
-    passes = TRAINING_PASSES if trained else 1
-    if not isinstance(model, LupiStudent) or model.phase == "head":
-        return StepCost(forward, passes)
-    if not cfg.model.teacher_path:
-        note = "; without the teacher, whose file is not given: add model.teacher_path=TEACHER"
-        return StepCost(forward, passes, teacher_note=note)
-    teacher = task.load_teacher(cfg.model).model
-    cost = repeated * multiply_adds(teacher.encoder.backbone, picture, frozen=True)
-    weights = sum(4 * parameter.numel() for parameter in teacher.parameters())
-    return StepCost(forward, passes, cost, weights, f"; {cost / 1e6:,.0f} M of the teacher")
-
-
-USUAL_SHARE = 0.3  # of a GPU's matrix peak, where nothing was measured
-BENCHMARK_ROW = "as shipped"
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Useful multiply-adds a second of one GPU (three forward passes of the student), and their source."""
-
-    multiply_adds: float
-    source: str
-
-    @classmethod
-    def assumed(cls, tflops: float) -> Speed:
-        """A usual share of the peak of matrix products."""
-        source = f"ESTIMATE: {USUAL_SHARE:.0%} of {tflops:g} TFLOP/s; give --measured for yours"
-        return cls(USUAL_SHARE * tflops * 1e12 / 2, source)
-
-    @classmethod
-    def measured(cls, path: Path) -> Speed:
-        """Of the file that benchmarks/training_step.py --json writes; raises DataError for another one."""
-        try:
-            content = json.loads(path.read_text())
-            row = next(row for row in content["rows"] if row["step"] == BENCHMARK_ROW)
-            rate = row["share_of_matrix_peak"] * content["matrix_peak_gflops"] * 1e9 / 2
-            source = (
-                f"measured on {content['machine']}: {row['frames_per_second']:,.0f} frames/s of AV2vec "
-                f"{content['size']}, {content['dtype']}, {row['peak_memory_gb']:.1f} GB for "
-                f"{content['real_frames']:,} real of {content['padded_frames']:,} frames"
-            )
-        except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-            raise DataError(
-                f"{path}: holds no step time ({type(error).__name__}: {error}); make it with "
-                "benchmarks/training_step.py --json"
-            ) from error
-        return cls(float(rate), source)

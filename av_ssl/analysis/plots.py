@@ -1,12 +1,9 @@
-"""Features in two dimensions, for the eye: PCA, t-SNE (van der Maaten and Hinton, 2008) or UMAP.
+"""Figures: frames of layers in two dimensions, similarity of layers, word error rates in noise.
 
-Word error rates and the noise that they were measured in: from results of fairseq-generate, or a table.
-
-Pictures: frames of layers, similarities of layers, error rates in noise.
-
-Drawn without a screen (Agg); the suffix of the file says which kind it becomes (.png, .svg, .pdf).  Colours
-are those of Okabe and Ito (2008), which the colour-blind can tell apart, the yellow darkened; other markers
-where there are more classes than colours.
+Frames are laid out by PCA, t-SNE (van der Maaten and Hinton, 2008) or UMAP.  Figures are drawn without a
+screen; the suffix of the file chooses the format (.png, .svg, .pdf).  Colours are those of Okabe and Ito
+(2008), which colour-blind readers can distinguish, the yellow darkened; where there are more classes than
+colours, markers differ.
 """
 
 from __future__ import annotations
@@ -29,11 +26,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
-from av_ssl.analysis.features import Floats
+from av_ssl.analysis.alignments import labelled_frames, shared_clips, titles
+from av_ssl.analysis.cka import cka_matrix, shared_frames
+from av_ssl.analysis.features import FeatureFolder, Floats
 from av_ssl.data.noise import parse_snr
 from av_ssl.errors import DataError
 from av_ssl.io import write_atomically
 
+TABLES = (".tsv", ".csv", ".txt")
 METHODS = ("tsne", "pca", "umap")
 PRINCIPAL_COMPONENTS = 50
 """That t-SNE and UMAP are given: the rest is mostly noise, and costs time."""
@@ -354,3 +354,112 @@ def save(figure: Figure, path: Path) -> int:
     figure.savefig(content, format=kind, metadata=undated)
     write_atomically(path, content.getvalue())
     return content.tell()
+
+
+def plot_frames(
+    paths: Sequence[Path],
+    out: Path,
+    alignments: Path,
+    visemes: Mapping[str, tuple[str, ...]] | None = None,
+    only: str | None = None,
+    layer: int | None = None,
+    method: str = "tsne",
+    frames: int = 2000,
+    classes: int = len(COLOURS),
+    subset: Sequence[str] | None = None,
+    seed: int = 0,
+) -> str:
+    """Draw frames of one layer in two dimensions, coloured by phone and viseme, a column a feature folder.
+
+    Args:
+        paths: folders of ``av-ssl features``.
+        out: figure.
+        alignments, visemes: see :mod:`av_ssl.analysis.alignments`.
+        only: ``phone`` or ``viseme``; None: both.
+        layer: None: the last.
+        method: of :data:`METHODS`.
+        frames: drawn at random.
+        classes: that are coloured, the most frequent ones.
+        subset: splits of the folders; None: all.
+        seed: of the draw and the layout.
+
+    Returns:
+        A line that describes the figure.
+
+    Raises:
+        DataError: the folders differ in rate, lack the layer or the labels.
+    """
+    check_suffix(out)
+    folders = [FeatureFolder(path, subset) for path in paths]
+    rates = {folder.rate for folder in folders}
+    if len(rates) > 1:
+        raise DataError(
+            f"frames of {' and '.join(f'{rate:g}' for rate in sorted(rates))} Hz cannot stand side by side; "
+            "draw a figure of each"
+        )
+    if only == "viseme" and visemes is None:
+        raise DataError("--only viseme needs --visemes: the table of each phone's visemes")
+    clips, points, labels = shared_clips(folders), [], []
+    for folder in folders:
+        chosen = folder.layers[-1] if layer is None else layer
+        if chosen not in folder.layers:
+            known = ", ".join(map(str, folder.layers))
+            raise DataError(f"--layer {chosen}: {folder.path} has the layers {known}")
+        drawn = labelled_frames(folder, alignments, visemes, clips).drawn(frames, seed)
+        points.append(project(drawn.features[:, folder.layers.index(chosen)], method, seed))
+        labels.append({kind: names for kind, names in drawn.labels.items() if only in (None, kind)})
+    size = save(draw_frames(points, labels, titles(list(paths)), classes), out)
+    counts = " and ".join(map(str, sorted({len(place) for place in points})))
+    return f"{out}: {counts} frames of {len(clips)} clips by {method}; {size / 1000:.0f} kB"
+
+
+def plot_similarity(
+    reference_path: Path, paths: Sequence[Path], out: Path, subset: Sequence[str] | None = None
+) -> str:
+    """Draw the linear CKA of all pairs of layers of feature folders and a reference; returns the numbers.
+
+    Args:
+        reference_path: folder of ``av-ssl features``.
+        paths: others; frames are matched by time; empty: the reference with itself.
+        out: figure.
+        subset: splits of the folders; None: all.
+    """
+    check_suffix(out)
+    first, *others = titles([reference_path, *paths])
+    reference = FeatureFolder(reference_path, subset)
+    folders = [FeatureFolder(path, subset) for path in paths or [reference_path]]
+    matrices, lines = [], []
+    for folder, name in zip(folders, others or [first], strict=True):
+        matrix = cka_matrix(*shared_frames(folder, reference))
+        matrices.append(matrix)
+        row, column = np.unravel_index(matrix.argmax(), matrix.shape)
+        lines.append(f"linear CKA of {name} (rows) and {first} (columns: layers {reference.layers})")
+        lines += [
+            f"  layer {layer}: " + " ".join(f"{value:.3f}" for value in values)
+            for layer, values in zip(folder.layers, matrix, strict=True)
+        ]
+        best = f"layer {folder.layers[row]} and layer {reference.layers[column]}"
+        lines.append(f"  most alike: {best} ({matrix.max():.3f})")
+    layers = [folder.layers for folder in folders]
+    size = save(draw_similarity(matrices, layers, others or [first], first, reference.layers), out)
+    return "\n".join([*lines, f"{out}: {size / 1000:.0f} kB"])
+
+
+def plot_noise(sources: Sequence[str], out: Path) -> str:
+    """Draw word error rate against signal-to-noise ratio; returns a line that describes the figure.
+
+    Args:
+        sources: ``[NAME=]PATH`` of folders that ``fairseq-generate`` wrote, or of tables with the columns
+            method, snr, wer; several of one name and ratio are averaged.
+        out: figure.
+    """
+    check_suffix(out)
+    results: list[NoiseResult] = []
+    for text in sources:
+        name, _, path = text.rpartition("=")
+        if Path(path).suffix in TABLES and Path(path).is_file():
+            results += [NoiseResult(name or row.method, row.snr, row.rate) for row in read_table(Path(path))]
+        else:
+            results += read_results(Path(path), name or None)
+    size = save(draw_noise(by_method(results)), out)
+    return f"{out}: {len(results)} word error rates; {size / 1000:.0f} kB"

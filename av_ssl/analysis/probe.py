@@ -1,4 +1,4 @@
-"""Linear probes: how well labels of frames can be read off features by a linear classifier.
+"""Linear probes: how well a linear classifier predicts labels of frames from features.
 
 Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016 (arXiv 1610.01644).
 Here: multinomial logistic regression, trained on frames of some speakers and tested on those of others; how
@@ -8,15 +8,18 @@ strongly it is regularised, and how many speakers are left out at a time, is our
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from av_ssl.analysis.features import Floats
+from av_ssl.analysis.alignments import labelled_frames, shared_clips, titles
+from av_ssl.analysis.features import FeatureFolder, Floats
 from av_ssl.errors import DataError
 
 INVERSE_REGULARISATION = 0.1
@@ -98,3 +101,69 @@ def fitted_labels(x: Floats, labels: NDArray[np.str_], unseen: Floats) -> NDArra
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is as good as it gets by then
         classifier.fit((x - mean) / deviation, labels)
     return np.asarray(classifier.predict((unseen - mean) / deviation))
+
+
+class ProbeTables(NamedTuple):
+    """Scores of probes as Markdown tables, one for each kind of label, and what they were computed on."""
+
+    frames: int
+    clips: int
+    tables: list[str]
+
+
+def probe_folders(
+    paths: Sequence[Path],
+    alignments: Path,
+    visemes: Mapping[str, tuple[str, ...]] | None = None,
+    subset: Sequence[str] | None = None,
+    folds: int = 4,
+    frames: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ProbeTables:
+    """Probe every layer of feature folders, on the clips that all of them have.
+
+    Args:
+        paths: folders of ``av-ssl features``.
+        alignments: folder with ``{id}.json`` of each clip, see :mod:`av_ssl.analysis.alignments`.
+        visemes: by phone; None: phones alone.
+        subset: splits of the folders; None: all.
+        folds: parts that the speakers are drawn into.
+        frames: drawn at random; None: all.
+        seed: of the draws.
+        progress: called with the number of probes done and of all probes.
+    """
+    folders = [FeatureFolder(path, subset) for path in paths]
+    clips = shared_clips(folders)
+    scores: dict[str, dict[str, dict[int, ProbeScore]]] = {}
+    done, total = 0, sum(len(folder.layers) for folder in folders) * (1 if visemes is None else 2)
+    for name, folder in zip(titles(list(paths)), folders, strict=True):
+        drawn = labelled_frames(folder, alignments, visemes, clips).drawn(frames, seed)
+        for kind, labels in drawn.labels.items():
+            for place, layer in enumerate(folder.layers):
+                progress(done, total)
+                score = probe(drawn.features[:, place], labels, drawn.speakers, folds, seed)
+                scores.setdefault(kind, {}).setdefault(name, {})[layer] = score
+                done += 1
+    progress(done, total)
+    tables = [probe_table(kind, len(set(drawn.labels[kind])), one) for kind, one in scores.items()]
+    return ProbeTables(len(drawn), len(clips), tables)
+
+
+def probe_table(kind: str, classes: int, scores: dict[str, dict[int, ProbeScore]]) -> str:
+    """Markdown: a row a layer, a column a folder; a dash where a folder lacks the layer."""
+    layers = sorted({layer for of_folder in scores.values() for layer in of_folder})
+    majority = next(iter(next(iter(scores.values())).values())).majority
+    lines = [f"| {kind} | " + " | ".join(scores) + " |", "|---|" + "---|" * len(scores)]
+    for layer in layers:
+        cells = [_cell(of_folder.get(layer)) for of_folder in scores.values()]
+        lines.append(f"| layer {layer} | " + " | ".join(cells) + " |")
+    lines.append(f"\n{classes} classes; always the most frequent one: {100 * majority:.1f}")
+    return "\n".join(lines)
+
+
+def _cell(score: ProbeScore | None) -> str:
+    if score is None:
+        return "-"
+    low, high = min(score.folds), max(score.folds)
+    return f"{100 * score.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"

@@ -82,10 +82,13 @@ class FrontEnds(nn.Module):
     """
 
     output_dim: int
+    depth = 0
+    """Layers of a Transformer: it has none."""
 
     def __init__(self, cfg: ClipEncoderConfig, streams: tuple[str, ...]) -> None:
         super().__init__()
         channels = self.output_dim = cfg.frontend_dim
+        self.stream_choices = [streams]
         self.audio: Optional[nn.Module] = None
         self.video: Optional[nn.Module] = None
         if "audio" in streams:

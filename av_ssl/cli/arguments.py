@@ -1,29 +1,14 @@
-"""Argument types and defaults shared by the sub-commands.
-
-Arguments that say where the shards of a long job run, shared by the commands that have some.
-
-Arguments that choose the clips of a corpus, shared by the commands that read it.
-
-Arguments of the commands that run a classifier over clips.
-
-Names of the files in a prepared data folder.
-
-Lists of clips and their labels on disk: what `av-ssl manifest` leaves in a data folder.
-"""
+"""Argument types and groups of arguments that several commands share."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from av_ssl.corpora import CORPORA, FOLDER, CorpusClip, read_corpus
-from av_ssl.corpora.corpus import SPLITS, read_ids
-from av_ssl.data.noise import NoiseMixer, parse_snr
+from av_ssl.corpora.corpus import read_ids
 from av_ssl.errors import DataError
-from av_ssl.io import write_atomically
 from av_ssl.jobs import ClusterOptions
 
 
@@ -151,134 +136,3 @@ def chosen_clips(args: argparse.Namespace) -> dict[str, CorpusClip]:
     if len(chosen) < len(ids):
         print(f"{args.ids}: {len(ids) - len(chosen)} of {len(ids)} ids are not in {args.source}")
     return chosen
-
-
-def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare CHECKPOINT, MANIFEST, --device, --workers, --noise and --snr."""
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", type=Path, help="of an av_classifier or a lupi_student"
-    )
-    parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="the clips, e.g. DATA/test.tsv")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="processes that read clips (default: 0, none of their own)"
-    )
-    parser.add_argument(
-        "--noise", metavar="LIST", type=Path, help="add noise from the files that LIST names to every clip"
-    )
-    parser.add_argument("--snr", default="0", help="its signal-to-noise ratio in dB (default: 0)")
-
-
-def noise_of(args: argparse.Namespace) -> NoiseMixer | None:
-    """The noise that every clip gets, the same in every run; raises DataError when it cannot be."""
-    return None if args.noise is None else NoiseMixer(args.noise, probability=1.0, snr=parse_snr(args.snr))
-
-
-MODEL, PIECES, DICTIONARY = "spm.model", "spm.vocab", "dict.wrd.txt"
-TOKENIZER_FILES = (MODEL, PIECES, DICTIONARY)
-LABELLED = "labelled_"
-FOLD = "fold_"
-PART = "_data"  # end of the name of a folder whose training list is a part of the corpus, e.g. 30h_data
-
-__all__ = [
-    "DICTIONARY",
-    "MODEL",
-    "PIECES",
-    "SPLITS",
-    "TOKENIZER_FILES",
-    "fold_folder",
-    "fold_folders",
-    "labelled_folder",
-    "labelled_folders",
-]
-
-
-def labelled_folder(out: Path, clips: int) -> Path:
-    """Folder whose training list is only `clips` transcribed clips."""
-    return out / f"{LABELLED}{clips}"
-
-
-def fold_folder(out: Path, name: str) -> Path:
-    """Folder of a published division of the clips."""
-    return out / f"{FOLD}{name}"
-
-
-def fold_folders(out: Path) -> list[Path]:
-    """All folders in `out` with a published division."""
-    return sorted(path for path in out.glob(f"{FOLD}*") if path.is_dir())
-
-
-def labelled_folders(out: Path) -> list[Path]:
-    """All folders in `out` with a smaller training list, the one with the longest training text first."""
-    labelled = [path for path in out.glob(f"{LABELLED}*") if path.name[len(LABELLED) :].isdecimal()]
-    folders = [path for path in (*labelled, *out.glob(f"*{PART}")) if path.is_dir()]
-    return sorted(folders, key=lambda path: (-_text_size(path), path.name))
-
-
-def _text_size(folder: Path) -> int:
-    text = folder / "train.wrd"
-    return text.stat().st_size if text.is_file() else 0
-
-
-ROOT = "/"
-SPEAKER = "spk"  # suffix of the file with the speaker of each clip
-LABELS = (SPEAKER, "emo")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A clip in a list."""
-
-    name: str
-    line: str  # of the tsv
-    transcript: str | None
-    part: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
-def write_subset(out: Path, folder: Path, lists: Mapping[str, list[Entry]]) -> None:
-    """Lists of a part of the training clips, with the tokenizer of the whole."""
-    write_lists(folder, lists)
-    for name in TOKENIZER_FILES:
-        if (out / name).is_file():
-            write_atomically(folder / name, (out / name).read_bytes())
-
-
-def write_lists(folder: Path, lists: Mapping[str, list[Entry]]) -> None:
-    """Write the lists of every split, and the classes that the training clips have of each kind of label."""
-    for split in SPLITS:
-        entries = lists[split]
-        _write_lines(folder / f"{split}.tsv", [ROOT, *(entry.line for entry in entries)])
-        _write_column(folder / f"{split}.wrd", [entry.transcript for entry in entries])
-        for kind in LABELS:
-            _write_column(folder / f"{split}.{kind}", [entry.labels.get(kind) for entry in entries])
-        print(f"{folder / split}.tsv: {len(entries)} clips, {_labels(entries)}")
-    for kind in LABELS:
-        _write_classes(folder / f"classes.{kind}.txt", [entry.labels.get(kind) for entry in lists["train"]])
-
-
-def _write_classes(path: Path, labels: Sequence[str | None]) -> None:
-    """The classes of a column, sorted, where every clip has one."""
-    names = {label for label in labels if label}
-    _write_column(path, sorted(names) if all(labels) else [])
-
-
-def _write_column(path: Path, values: Sequence[str | None]) -> None:
-    known = [value for value in values if value]
-    if known and len(known) == len(values):
-        _write_lines(path, known)
-    else:
-        path.unlink(missing_ok=True)  # one of an earlier run would not fit the list
-
-
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
-
-
-def _labels(entries: Sequence[Entry]) -> str:
-    without = [entry.name for entry in entries if not entry.transcript]
-    if len(without) == len(entries):
-        return "no transcripts"
-    if without:
-        return f"{len(without)} without transcript (e.g. {without[0]}), so no .wrd"
-    return "all with transcripts"

@@ -1,42 +1,67 @@
-"""Entry point of the `av-ssl` command."""
+"""Entry point of the ``av-ssl`` command.
+
+``COMMANDS`` is the table of all commands.  A command is two functions of a module in this folder:
+``add_NAME_arguments(parser)`` and ``run_NAME(args)``, which returns the exit status (``add_arguments`` and
+``run`` where the module has one command).  Only the module of the
+command in use is imported, so that cropping, for example, needs no torch.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+from av_ssl import __version__
 from av_ssl.errors import DataError
 
-# Name: module, one line of help. A module is imported only when its command is used, so that e.g. cropping
-# needs no torch.
-COMMANDS = {
-    "crop": ("av_ssl.cli.crop", "crop the speaker's mouth out of every video of a folder"),
-    "manifest": ("av_ssl.cli.manifest", "write the lists of training, validation and test clips"),
-    "vocabulary": ("av_ssl.cli.vocabulary", "train the sentencepiece model and write the dictionary"),
-    "pieces": ("av_ssl.cli.pieces", "write a text in the tokenizer's pieces, to train a language model on"),
-    "musan": ("av_ssl.cli.musan", "make noise, music, babble and speech lists of the MUSAN corpus"),
-    "noise": ("av_ssl.cli.noise", "make babble noise, or lists of your own noise recordings"),
-    "targets": ("av_ssl.cli.targets", "cluster MFCC or a model's features to targets for pre-training"),
-    "targets teacher": ("av_ssl.cli.targets_teacher", "dump and cluster what a speech model makes of clips"),
-    "features": ("av_ssl.cli.features", "store what the layers of a model make of clips"),
-    "probe": ("av_ssl.cli.probe", "say how well phones and visemes can be read off each layer"),
-    "plot": ("av_ssl.cli.plot", "draw frames of layers, similarities of layers, error rates in noise"),
-    "transcribe": ("av_ssl.cli.transcribe", "transcribe clips with a fine-tuned recogniser"),
-    "pseudo-labels": (
-        "av_ssl.cli.pseudo_labels",
-        "filter transcripts, and join them with labelled clips for self-training",
-    ),
-    "classify": ("av_ssl.cli.classify", "say how well a classifier tells the classes of clips apart"),
-    "trials": ("av_ssl.cli.trials", "draw a speaker verification list over the clips of a manifest"),
-    "verify": ("av_ssl.cli.verify", "score a speaker verification list: equal error rate, minDCF"),
-    "check": ("av_ssl.cli.check", "report every problem of a finished data folder"),
-    "plan": ("av_ssl.cli.plan", "say what a recipe costs on a data folder: updates, hours, memory, disk"),
-    "convert": ("av_ssl.cli.convert", "convert a model between fairseq's checkpoints and safetensors"),
-    "average": ("av_ssl.cli.average", "average the weights of a run's last checkpoints"),
-    "doctor": ("av_ssl.cli.doctor", "say what works on this machine"),
+
+class Command(NamedTuple):
+    """Module in ``av_ssl.cli``; NAME of its two functions, or empty; one line of help."""
+
+    module: str
+    name: str
+    help: str
+
+
+GROUPS = {
+    "data": "prepare and check a data folder",
+    "targets": "make targets for pre-training",
+    "model": "convert and average checkpoints, plan a training",
+    "analyse": "probe and plot features",
+    "score": "evaluate classifiers and speaker verification",
 }
+COMMANDS = {
+    "crop": Command("crop", "", "crop the speaker's mouth out of every video of a folder"),
+    "transcribe": Command("transcribe", "", "transcribe clips with a fine-tuned recogniser"),
+    "features": Command("features", "", "store the outputs of a model's layers for clips"),
+    "doctor": Command("doctor", "", "report what works on this machine"),
+    "data manifest": Command("data", "manifest", "write the lists of training, validation and test clips"),
+    "data vocabulary": Command("data", "vocabulary", "train the tokenizer and write the dictionary"),
+    "data pieces": Command("data", "pieces", "tokenize a text to train a language model on"),
+    "data noise": Command("noise", "", "make babble noise, or lists of your own noise recordings"),
+    "data musan": Command("musan", "", "make noise, music, babble and speech lists of MUSAN"),
+    "data check": Command("data", "check", "report every problem of a finished data folder"),
+    "data pseudo-labels": Command(
+        "pseudo_labels", "", "filter transcripts and join them with labelled clips"
+    ),
+    "targets clusters": Command("targets", "clusters", "cluster MFCC or a model's features"),
+    "targets teacher": Command("targets", "teacher", "store and cluster the features of a speech model"),
+    "model convert": Command("model", "convert", "convert between fairseq's checkpoints and safetensors"),
+    "model average": Command("model", "average", "average the weights of a run's last checkpoints"),
+    "model plan": Command("model", "plan", "estimate updates, hours, memory and disk of a recipe"),
+    "analyse probe": Command("analyse", "probe", "train linear probes for phones and visemes on each layer"),
+    "analyse plot": Command("analyse", "plot", "plot frames, similarity of layers, error rates in noise"),
+    "score classify": Command("classify", "", "report a classifier's accuracy and confusions"),
+    "score trials": Command("trials", "", "draw a speaker verification list from a manifest"),
+    "score verify": Command("verify", "", "score a verification list: equal error rate, minDCF"),
+}
+OLD_SPELLINGS = {
+    name.partition(" ")[2]: name for name in COMMANDS if " " in name and not name.startswith("targets ")
+} | {"targets": "targets clusters"}
+"""Spellings of version 0.1, which still work; they will go with version 0.3."""
 EXTRAS = {
     "av": "preprocess",
     "cv2": "preprocess",
@@ -45,38 +70,85 @@ EXTRAS = {
     "matplotlib": "plot",
     "sklearn": "clusters",
 }
+FAIRSEQ = ("fairseq", "hydra", "omegaconf")
 INTERRUPTED = 130  # exit status of a command ended by Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command; returns the exit status: 0 done, 1 an error (on stderr), 2 wrong arguments."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if " ".join(words[:2]) in COMMANDS:
-        words[:2] = [" ".join(words[:2])]
-    name = words[0] if words and words[0] in COMMANDS else None
+    """Run one command.
+
+    Args:
+        argv: words after ``av-ssl``; None: those of the process.
+
+    Returns:
+        Exit status: 0 done, 1 an error (on stderr), 2 wrong arguments, 130 interrupted.
+    """
+    words = current_spelling(list(sys.argv[1:] if argv is None else argv))
+    name = command_name(words)
     try:
-        module = importlib.import_module(COMMANDS[name][0]) if name else None
+        parser, run = build_parser(name)
+        args = parser.parse_args(words)
+        assert run is not None  # without a command, argparse has ended the program
+        return run(args)
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        print(
-            f"av-ssl {name}: {error.name} is not installed; pip install 'av_ssl[{EXTRAS[error.name]}]'",
-            file=sys.stderr,
-        )
+        print(f"av-ssl {name}: error: {missing_package(error)}", file=sys.stderr)
         return 1
-    parser = argparse.ArgumentParser(prog="av-ssl", description="Data preparation and tools of av_ssl.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command, (_, text) in COMMANDS.items():
-        subparser = commands.add_parser(command, help=text, description=text[0].upper() + text[1:] + ".")
-        if module is not None and command == name:
-            module.add_arguments(subparser)
-    args = parser.parse_args(words)
-    assert module is not None  # argparse has ended the program without a command
-    try:
-        return int(module.run(args))
     except DataError as error:
         print(f"av-ssl {name}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"av-ssl {name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(f"av-ssl {name}: interrupted; run the same command again to continue", file=sys.stderr)
         return INTERRUPTED
+
+
+def current_spelling(words: list[str]) -> list[str]:
+    """The words with an old spelling replaced, which prints the new one."""
+    if not words or command_name(words) is not None or words[0] not in OLD_SPELLINGS:
+        return words
+    if words[0] in GROUPS and (len(words) == 1 or words[1].startswith("-")):  # `av-ssl targets --help`
+        return words
+    new = OLD_SPELLINGS[words[0]]
+    print(f"av-ssl {words[0]}: is now spelled av-ssl {new}", file=sys.stderr)
+    return [*new.split(), *words[1:]]
+
+
+def command_name(words: Sequence[str]) -> str | None:
+    """The command that the words begin with; None where they begin with none."""
+    return next((name for name in COMMANDS if list(words[: 1 + name.count(" ")]) == name.split()), None)
+
+
+def build_parser(
+    name: str | None,
+) -> tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int] | None]:
+    """The parser of all commands, with the arguments of the command ``name`` alone, and its function."""
+    parser = argparse.ArgumentParser(
+        prog="av-ssl",
+        description="Audio-visual speech: prepare data, make targets, transcribe, analyse, evaluate.",
+    )
+    parser.add_argument("--version", action="version", version=f"av_ssl {__version__}")
+    top = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    groups = {
+        group: top.add_parser(group, help=text, description=f"{text[0].upper()}{text[1:]}.").add_subparsers(
+            dest="subcommand", required=True, metavar="COMMAND"
+        )
+        for group, text in GROUPS.items()
+    }
+    run = None
+    for command, (module_name, function, text) in COMMANDS.items():
+        group, _, member = command.rpartition(" ")
+        parent = groups[group] if group else top
+        one = parent.add_parser(member, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if command == name:
+            module = importlib.import_module(f"av_ssl.cli.{module_name}")
+            getattr(module, f"add_{function}_arguments" if function else "add_arguments")(one)
+            run = getattr(module, f"run_{function}" if function else "run")
+    return parser, run
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """How to install what cannot be imported; raises the error again for a module of another kind."""
+    if error.name in FAIRSEQ:
+        return f"{error.name} is not installed; run python -m av_ssl.compat.install_fairseq"
+    if error.name not in EXTRAS:
+        raise error
+    return f"{error.name} is not installed; pip install 'av_ssl[{EXTRAS[error.name]}]'"

@@ -13,10 +13,11 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from av_ssl.cli.arguments import SPLITS, available_cores, positive
+from av_ssl.cli.arguments import available_cores, positive
 from av_ssl.corpora.musan import MUSIC, NOISE, SPEECH, find_recordings
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar, write_atomically
+from av_ssl.layout import SPLITS
 from av_ssl.media.audio import SAMPLE_RATE
 from av_ssl.media.noise_files import (
     Cutting,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_ssl.cli.arguments import SPLITS, positive
+from av_ssl.cli.arguments import positive
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar, write_atomically
+from av_ssl.layout import SPLITS
 from av_ssl.media.audio import SAMPLE_RATE, read_audio, read_plain_wav, write_audio
 from av_ssl.media.corpus import find_audio
 from av_ssl.media.noise_files import Speakers, babble_jobs, make_all, part_of_each_split, split_speakers

@@ -25,7 +25,8 @@ from av_ssl.classification.verification import (
     trial_report,
     utterance_key,
 )
-from av_ssl.cli.arguments import add_scoring_arguments, at_least_two, noise_of
+from av_ssl.cli.arguments import at_least_two
+from av_ssl.cli.classify import add_scoring_arguments, noise_of
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar, digest, write_atomically

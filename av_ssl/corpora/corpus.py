@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from av_ssl.errors import DataError
+from av_ssl.layout import SPLITS
 from av_ssl.media.corpus import VIDEO_SUFFIXES, ClipSource
 
 
@@ -159,7 +160,6 @@ def require_known(path: Path, ids: dict[str, int], clips: Container[str]) -> Non
             )
 
 
-SPLITS = ("train", "valid", "test")
 SEVERAL = 3  # clips or speakers from which on a share above 0 gives at least one
 LARGEST_SHARE = 0.1  # of a small corpus that a default number of validation clips may take
 

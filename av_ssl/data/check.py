@@ -1,14 +1,12 @@
-"""Everything that is wrong with the lists of a data folder: manifests, labels, dictionaries, noise lists.
+"""Every problem of a data folder: manifests, labels, dictionaries, noise lists, and the files they name.
 
-Training stops at the first mistake; these functions go on and return all of them, each a text that names
-file, line and mend.
-
-Whether the files of a clip are what its manifest says, read as training reads them.
+Training stops at the first mistake; these functions return all of them, each a text with file, line and fix.
+Files are read as training reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +19,196 @@ from av_ssl.data.noise import read_noise_list
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, Clip, parse_clip, read_manifest
+from av_ssl.jobs import Crash, run_isolated
+from av_ssl.layout import (
+    CLASS_LABELS,
+    FRAME_RATE,
+    SAMPLES_PER_FRAME,
+    SPEAKER,
+    TOKENIZER,
+    Clip,
+    fold_folders,
+    labelled_folders,
+    parse_clip,
+    read_manifest,
+)
 
+NOT_MANIFESTS = frozenset({"clips"})  # lists that are called .tsv, too
+SHORTEST, LONGEST = 5, 500  # frames: what training keeps by default
+NEEDED = ("train", "valid")
 LABEL_RATES = (25.0, 50.0, 100.0)  # labels a second that are in use
+
+Manifests = dict[Path, list[Clip]]
+
+
+def check_folder(
+    data: Path,
+    label_dir: Path,
+    noise: Path | None,
+    crop_size: int | None,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> tuple[list[str], list[str]]:
+    """A line about each manifest, and all problems of a data folder.
+
+    Args:
+        data: folder with ``{split}.tsv``.
+        label_dir: folder with labels and dictionaries.
+        noise: folder with noise lists; None: ``data/noise`` where there is one.
+        crop_size: side in pixels of the frames that training cuts; None: media files are not opened.
+        workers: processes that open media files.
+        progress: called with the number of files done and of all files.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not data.is_dir():
+        raise DataError(f"{data}: is not a folder; name the one that holds train.tsv")
+    manifests, problems = _manifests(data)
+    problems += _labels(label_dir, manifests) + _class_labels(label_dir, manifests)
+    for folder in labelled_folders(data):
+        subset, found = _manifests(folder)
+        problems += found + _labels(folder, subset)
+    for folder in fold_folders(data):  # for classification: their transcripts have no tokenizer
+        subset, found = _manifests(folder)
+        problems += found + _class_labels(folder, subset)
+    noises, found = _noise_lists(noise or data / "noise", manifests, wanted=noise is not None)
+    problems += found
+    if crop_size is not None:
+        files: list[MediaCheck | Path] = [
+            MediaCheck(path, clip, crop_size) for path, clips in manifests.items() for clip in clips
+        ]
+        problems += _check_files([*files, *noises], workers, progress)
+    return [_described(path, clips) for path, clips in manifests.items()], problems
+
+
+def _described(path: Path, clips: Sequence[Clip]) -> str:
+    hours = sum(clip.frames for clip in clips) / FRAME_RATE / 3600
+    outside = sum(not SHORTEST <= clip.frames <= LONGEST for clip in clips)
+    left_out = f"; {outside} outside {SHORTEST} to {LONGEST} frames are left out" if outside else ""
+    return f"{path}: {len(clips)} clips, {hours:.2f} hours{left_out}"
+
+
+def _manifests(folder: Path) -> tuple[Manifests, list[str]]:
+    paths = [path for path in sorted(folder.glob("*.tsv")) if path.stem not in NOT_MANIFESTS]
+    paths = [
+        path for path in paths if not path.stem.startswith("bad_clips.") and not path.stem.endswith(".hyp")
+    ]
+    present = {path.stem for path in paths}
+    problems = [
+        f"{folder / split}.tsv: does not exist; training needs it: run av-ssl data manifest"
+        for split in NEEDED
+        if split not in present
+    ]
+    manifests: Manifests = {}
+    for path in paths:
+        manifests[path], found = check_manifest(path)
+        problems += found
+    return manifests, problems + check_splits_apart(manifests)
+
+
+def _labels(folder: Path, manifests: Manifests) -> list[str]:
+    """Problems of every `{split}.NAME` for which there is a `dict.NAME.txt`, and of those that lack it.
+
+    Labels of a manifest with malformed lines are left for when these are fixed.
+    """
+    splits = _whole(manifests)
+    kinds = {path.name[len("dict.") : -len(".txt")] for path in folder.glob("dict.*.txt")}
+    files = [
+        path
+        for path in sorted(folder.iterdir() if folder.is_dir() else [])
+        if path.stem in splits and path.suffix[1:] in kinds | {"wrd", "km"}
+    ]
+    problems: list[str] = []
+    for kind in sorted({path.suffix[1:] for path in files}):
+        try:
+            encoder = _encoder(folder, kind)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        for path in (path for path in files if path.suffix[1:] == kind):
+            clips = splits[path.stem]
+            if encoder.tokenizer is None and all(s.isdecimal() for s in encoder.dictionary.symbols[4:]):
+                problems += check_frame_labels(path, encoder, clips)
+            else:
+                problems += check_transcripts(path, encoder, len(clips))
+    return problems
+
+
+def _class_labels(folder: Path, manifests: Manifests) -> list[str]:
+    """Problems of every `{split}.NAME` of speakers, emotions, and whatever there is a `classes.NAME.txt` for.
+
+    Speakers of other splits need not be those of training.
+    """
+    splits = _whole(manifests)
+    listed = {path.name[len("classes.") : -len(".txt")] for path in folder.glob("classes.*.txt")}
+    problems: list[str] = []
+    for kind in sorted(listed.union(CLASS_LABELS)):
+        files = {split: folder / f"{split}.{kind}" for split in splits}
+        present = {split: path for split, path in files.items() if path.is_file()}
+        if not present:
+            continue
+        try:
+            classes = ClassList.load(folder / f"classes.{kind}.txt")
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        for split, path in present.items():
+            strangers = kind == SPEAKER and not split.startswith("train")
+            problems += check_class_labels(path, classes, len(splits[split]), strangers)
+        problems += [
+            f"{files[split]}: does not exist, {classes.origin} does; make the lists again"
+            for split in NEEDED
+            if split in files and split not in present
+        ]
+    return problems
+
+
+def _whole(manifests: Manifests) -> dict[str, list[Clip]]:
+    """Clips by split, of manifests whose lines are all sound: to these belong the lines of the labels."""
+    return {
+        path.stem: clips for path, clips in manifests.items() if clips and clips[-1].line == len(clips) + 1
+    }
+
+
+def _encoder(folder: Path, kind: str) -> TextEncoder:
+    tokenizer = folder / TOKENIZER
+    has_tokenizer = kind == "wrd" and tokenizer.is_file()
+    return TextEncoder.load(folder / f"dict.{kind}.txt", tokenizer if has_tokenizer else None)
+
+
+def _noise_lists(folder: Path, manifests: Manifests, wanted: bool) -> tuple[list[Path], list[str]]:
+    """Noise files of all lists; a list must be there for each split that is loaded."""
+    if not folder.is_dir() and not wanted:
+        return [], []
+    noises: list[Path] = []
+    problems: list[str] = []
+    for split in sorted(path.stem for path in manifests):
+        found, wrong = check_noise_list(folder / f"{split}.tsv")
+        noises += found
+        problems += wrong
+    return sorted(set(noises)), problems
+
+
+def _check_files(
+    files: Sequence[MediaCheck | Path], workers: int, progress: Callable[[int, int], None]
+) -> list[str]:
+    """Problems of clips and noise recordings, in their order."""
+    if not files:
+        return []
+    numbers = {id(file): number for number, file in enumerate(files)}
+    results: dict[int, list[str]] = {}
+    progress(0, len(files))
+    for file, outcome in run_isolated(_check_file, files, min(workers, len(files))):
+        place = file if isinstance(file, Path) else file.place
+        found = [f"{place}: {outcome.message}"] if isinstance(outcome, Crash) else outcome
+        results[numbers[id(file)]] = found
+        progress(len(results), len(files))
+    return [problem for number in sorted(results) for problem in results[number]]
+
+
+def _check_file(file: MediaCheck | Path) -> list[str]:
+    return check_noise(file) if isinstance(file, Path) else check_clip(file)
 
 
 def check_manifest(path: Path) -> tuple[list[Clip], list[str]]:
@@ -72,7 +257,7 @@ def _lengths(clip: Clip) -> Iterator[str]:
             longer = "audio" if apart > 0 else "video"
             yield (
                 f"{clip.frames} frames at 25 Hz and {clip.samples} samples at 16 kHz: the {longer} is "
-                f"{abs(apart) / FRAME_RATE:.2f} s longer; crop the clip again, or mend the two numbers"
+                f"{abs(apart) / FRAME_RATE:.2f} s longer; crop the clip again, or correct the two numbers"
             )
 
 
@@ -164,7 +349,7 @@ def check_class_labels(path: Path, classes: ClassList, clips: int, strangers: bo
             problems.append(f"{path}, line {number}: is empty; write the class, or remove the clip")
         elif name not in classes.ids and not strangers:
             problems.append(
-                f"{path}, line {number}: {name!r} is not in {classes.origin}; mend it, or add it there"
+                f"{path}, line {number}: {name!r} is not in {classes.origin}; correct it, or add it there"
             )
     return problems
 
@@ -211,22 +396,25 @@ def _lines(path: Path, clips: int) -> tuple[list[tuple[int, str]], list[str]]:
 
 @dataclass(frozen=True)
 class MediaCheck:
-    """One clip to be read, from a line of `manifest`; training cuts pictures of `crop_size` pixels."""
+    """A clip to be read, from a line of ``manifest``; training cuts frames of ``crop_size`` pixels."""
 
     manifest: Path
     clip: Clip
     crop_size: int = 88
 
+    @property
+    def place(self) -> str:
+        return f"{self.manifest}, line {self.clip.line}"
+
 
 def check_clip(job: MediaCheck) -> list[str]:
-    """Problems of the clip's files, each naming manifest, line, file and mend."""
-    place = f"{job.manifest}, line {job.clip.line}"
+    """Problems of the clip's files, each naming manifest, line, file and fix."""
     problems = []
     for stream in (_check_video, _check_audio):
         try:
-            problems += [f"{place}: {problem}" for problem in stream(job)]
+            problems += [f"{job.place}: {problem}" for problem in stream(job)]
         except DataError as error:
-            problems.append(f"{place}: {error}")
+            problems.append(f"{job.place}: {error}")
     return problems
 
 
@@ -248,7 +436,7 @@ def _check_video(job: MediaCheck) -> Iterator[str]:
         yield f"{clip.video}: holds {frames} frames, the manifest says {clip.frames}; write {frames} there"
     if min(height, width) < job.crop_size:
         yield (
-            f"{clip.video}: pictures of {width}x{height} pixels are smaller than the {job.crop_size} that "
+            f"{clip.video}: frames of {width}x{height} pixels are smaller than the {job.crop_size} that "
             "training cuts; crop again, or lower task.image_crop_size"
         )
     rate = FRAME_RATE if clip.video.suffix == ".npy" else _frame_rate(clip.video)

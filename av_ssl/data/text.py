@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -20,7 +20,10 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from av_ssl.errors import DataError
+from av_ssl.io import atomic_file
 
+TOLERATED_UNKNOWN = 0.1
+"""Share of the pieces of a text that the dictionary may lack."""
 BLANK = 0
 """Id of ``<s>``, which is CTC's blank symbol (as fairseq's own ``ctc`` criterion assumes)."""
 
@@ -147,6 +150,51 @@ class TextEncoder:
         tokenizer = state.get("tokenizer")
         if (None if tokenizer is None else tokenizer.cpu().numpy().tobytes()) != self.tokenizer:
             raise DataError(f"{self.origin}: the checkpoint was trained with another tokenizer; {mend}")
+
+
+class TokenCount(NamedTuple):
+    """Sentences and pieces of a text, and how many pieces the dictionary lacks."""
+
+    sentences: int
+    pieces: int
+    unknown: int
+
+
+def tokenize_file(encoder: TextEncoder, text: Path, out: Path) -> TokenCount:
+    """Write a text in the pieces of a tokenizer, line by line, to train a language model on.
+
+    Lines are processed as transcripts are, so that a language model gets the symbols that a recogniser
+    outputs.  ``fairseq-preprocess --only-source --srcdict DATA/dict.wrd.txt`` reads the result.
+
+    Args:
+        encoder: of the recogniser's data.
+        text: UTF-8, a sentence a line; may be larger than memory.
+        out: the result; appears when it is complete.
+
+    Raises:
+        DataError: the text cannot be read, has no words, or more than a tenth of its pieces are unknown.
+    """
+    known, sentences, symbols, unknown = encoder.dictionary.indices, 0, 0, 0
+    try:
+        with open(text, encoding="utf-8") as lines, atomic_file(out) as file:
+            for line in lines:
+                pieces = encoder.encode(line.strip()).split()
+                if pieces:
+                    file.write((" ".join(pieces) + "\n").encode())
+                    sentences, symbols = sentences + 1, symbols + len(pieces)
+                    unknown += sum(piece not in known for piece in pieces)
+            if not symbols:
+                raise DataError(f"{text}: holds no words")
+            if unknown > TOLERATED_UNKNOWN * symbols:
+                raise DataError(
+                    f"{text}: {unknown / symbols:.0%} of its pieces are not in the dictionary; remove digits "
+                    "and symbols that transcripts do not have, or write them as words"
+                )
+    except OSError as error:
+        raise DataError(f"{text}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{text}: is not UTF-8 (byte {error.start}); convert it with iconv") from error
+    return TokenCount(sentences, symbols, unknown)
 
 
 def difference(stored: list[str], own: list[str]) -> str:

@@ -25,6 +25,7 @@ from fairseq.models import register_model
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import read_checkpoint
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.methods.criterion import (
     FeaturePenaltyConfig,
@@ -210,6 +211,11 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     def masking(self) -> StreamMasking:
         """The masks that the data pipeline draws for each batch."""
         return self.stream_masking(loss_on=str(self.cfg.loss_on), video_margin=self.cfg.mask_margin)
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch; the teacher takes audio without noise."""
+        return DataNeeds(masking=self.masking, clean_audio=True)
 
     # -- teacher ---------------------------------------------------------------------------------------------
 

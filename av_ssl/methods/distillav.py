@@ -14,7 +14,7 @@ option names its origin.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +24,9 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor
 
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SpanMask
-from av_ssl.data.teacher_batch import TeacherInput
-from av_ssl.layout import Clip
 from av_ssl.methods.criterion import (
     FeaturePenaltyConfig,
     Logs,
@@ -139,18 +138,11 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         return self._targets
 
     @property
-    def needs_clean_waveform(self) -> bool:
-        """Whether teachers run online, on the batch's clean waveform."""
-        return any(self.targets.online)
-
-    @property
-    def needs_clean_audio(self) -> bool:
-        """Whether filterbanks without noise are read, too: no, as teachers take waveforms."""
-        return False
-
-    def teacher_inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
-        """What the data pipeline needs to load the teachers' targets for these clips."""
-        return self.targets.inputs(split, clips)
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch; teachers take clean waveforms, not filterbanks."""
+        return DataNeeds(
+            masking=self.masking, teachers=lambda: self.targets, teacher_shapes=self.cfg.teacher_shapes
+        )
 
     # -- student ---------------------------------------------------------------------------------------------
 

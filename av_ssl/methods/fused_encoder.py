@@ -21,6 +21,8 @@ from fairseq.models import BaseFairseqModel
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.data.clip_reader import STREAMS
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SPAN_LENGTHS, SpanMask
 from av_ssl.modules.frontends import AudioFrontend, VideoFrontend, with_scaled_gradient
@@ -143,6 +145,22 @@ class AudioVisualEncoder(BaseFairseqModel):
         """Layer norm and linear layer into the encoder's channels: ``[B, T, C]``, no dropout."""
         x = self.layer_norm(joined)
         return x if self.post_extract_proj is None else self.post_extract_proj(x)
+
+    @property
+    def depth(self) -> int:
+        """Layers of the Transformer."""
+        return len(self.encoder.layers)
+
+    @property
+    def output_dim(self) -> int:
+        """Channels C."""
+        return int(self.cfg.encoder_embed_dim)
+
+    @property
+    def stream_choices(self) -> list[tuple[str, ...]]:
+        """Sets of streams that the encoder accepts: any that it has a front-end for."""
+        has = {s for s in STREAMS["av"] if getattr(self, f"feature_extractor_{s}") is not None}
+        return [streams for streams in STREAMS.values() if has.issuperset(streams)]
 
     def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
         """The Transformer's layers, first to last, and what follows them, for learning rates by layer."""
@@ -329,6 +347,11 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
     def masking(self) -> StreamMasking:
         """The masks that the data pipeline draws for each batch."""
         return self.stream_masking()
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch."""
+        return DataNeeds(masking=self.masking)
 
     def stream_masking(self, **loss_frames: Any) -> StreamMasking:
         """The masks of the configuration; ``loss_frames`` select the frames of the loss."""

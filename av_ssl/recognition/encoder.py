@@ -7,7 +7,7 @@ pre-training, on the same layer, and the teachers get the clean audio whatever t
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
 from av_ssl.checkpoints.stored import StoredModel, plain_config, pretraining_only
 from av_ssl.compat.keys import accepts_without_effect
-from av_ssl.data.teacher_batch import TeacherInput
-from av_ssl.layout import Clip
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.methods.encoders import Encoder, family_of, load_pretrained
 from av_ssl.methods.fused_encoder import Source
 from av_ssl.methods.teacher_heads import HEADS_PREFIX, TeacherHeads, TeachersConfig, make_heads, open_targets
@@ -239,10 +238,6 @@ class RepresentationDistillation:
             self._targets = open_targets(self.cfg)
         return self._targets
 
-    def inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
-        """What the data pipeline needs to load the teachers' targets for these clips."""
-        return self.targets.inputs(split, clips)
-
     def __call__(self, x: Tensor, source: Mapping[str, Any], teachers: Mapping[str, Any]) -> dict[str, Any]:
         """``predictions`` and ``targets`` of each teacher, for the encoder's output ``[B, T, C]``."""
         return {
@@ -321,14 +316,12 @@ class FineTunedEncoder(FairseqEncoder):
             logger.info("left over, of pre-training only: %s", ", ".join(unused))
 
     @property
-    def teacher_inputs(self) -> Any:
-        """Gives what the data pipeline needs for teachers, by split and clips; None without teachers."""
-        return None if self.distillation is None else self.distillation.inputs
-
-    @property
-    def needs_clean_waveform(self) -> bool:
-        """Whether teachers run online, on the batch's clean waveform."""
-        return self.distillation is not None and any(self.distillation.targets.online)
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch: what speech teachers need, if there are any."""
+        distillation = self.distillation
+        if distillation is None:
+            return DataNeeds()
+        return DataNeeds(teachers=lambda: distillation.targets, teacher_shapes=self.cfg.teacher_shapes)
 
     @property
     def frozen(self) -> bool:

@@ -3,7 +3,6 @@
 Classification of whole clips: speakers, emotions.
 """
 
-import dataclasses
 import logging
 import random
 from collections import Counter
@@ -25,13 +24,17 @@ from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.lupi import FrozenTeacher, LupiCriterion, LupiStudent, check_losses
 from av_ssl.classification.verification import equal_error_rate, unit_length
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
-from av_ssl.data.clip_reader import STREAMS, ClipReader
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip, keep_by_length, read_manifest, with_lengths
 from av_ssl.recognition.encoder import read_pretrained
-from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
-from av_ssl.tasks.recognition import FEATURE_KEYS
+from av_ssl.tasks.audio_visual import (
+    FEATURE_KEYS,
+    AudioVisualTask,
+    AudioVisualTaskConfig,
+    is_training_split,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +193,6 @@ class ClassificationTask(AudioVisualTask):
         self.classes: ClassList | None = None  # decoding may take those of a checkpoint
         if cfg.label and self.classes_file.exists():
             self.classes = ClassList.load(self.classes_file)
-        self.starts_from_pretrained = True
         self.pretrained: StoredModel | None = None
         self.teacher: FrozenTeacher | None = None
         self.student: LupiStudent | None = None
@@ -212,12 +214,12 @@ class ClassificationTask(AudioVisualTask):
         For training, the encoder is ``model.w2v_path``'s if that is set, and a student gets the teacher of
         ``model.teacher_path``; neither file is asked for when a checkpoint is loaded.
         """
-        self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
             self.complete(cfg)
             if "teacher_path" in cfg and cfg.teacher_path:
                 self.teacher = self.load_teacher(cfg)
         model = super().build_model(cfg, from_checkpoint)
+        self.needs = DataNeeds(clean_audio=self.teacher is not None)
         self.pretrained = None  # the model has its tensors
         self.student = model if isinstance(model, LupiStudent) and not from_checkpoint else None
         return model
@@ -251,17 +253,14 @@ class ClassificationTask(AudioVisualTask):
         Args:
             task_cfg: configuration stored in the checkpoint that is evaluated; features are made as it says.
         """
+        self.adopt_features(task_cfg, "segment_frames", "segment_hop")
         cfg = self.cfg
-        for key in (*FEATURE_KEYS, "segment_frames", "segment_hop") if task_cfg is not None else ():
-            if key in task_cfg:
-                cfg[key] = task_cfg[key]
         train = is_training_split(split)
-        clips, kept = self.read_split(split, cfg)
+        clips, kept = self.read_split(split)
         classes = self.read_classes(split, clips, train)
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
-            cfg,
             train,
             max_frames=cfg.max_trim_sample_size if train else None,
             classes=None if classes is None else classes[kept],
@@ -269,16 +268,17 @@ class ClassificationTask(AudioVisualTask):
             class_balanced=cfg.class_balanced,
         )
 
-    def read_split(self, split: str, cfg: Any) -> tuple[list[Clip], list[int]]:
+    def read_split(self, split: str) -> tuple[list[Clip], list[int]]:
         """All clips of a manifest, and the indices of those that have the streams that are to be loaded; for
         training, of allowed length.
 
         Raises:
             DataError: none is left.
         """
+        cfg = self.cfg
         clips = with_lengths(read_manifest(Path(cfg.data) / f"{split}.tsv"))
         longest = cfg.max_sample_size if is_training_split(split) else None
-        streams = STREAMS[str(cfg.modalities)]
+        streams = self.streams
         kept = [
             index
             for index in keep_by_length(clips, cfg.min_sample_size, longest)
@@ -300,11 +300,6 @@ class ClassificationTask(AudioVisualTask):
         if self.validation_eer is not None and not train:
             self.validation_eer.read_names(path, clips)
         return self.require_classes().read(path, clips, train)
-
-    def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
-        """Clean audio, too, for a teacher."""
-        reader = super().make_reader(split, cfg, train)
-        return dataclasses.replace(reader, clean_audio=self.teacher is not None)
 
     # -- validation ------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ def test_lists_of_two_corpora_are_joined(tmp_path):
     for corpus, folder in (("lrs3", "LRS3"), ("voxceleb2", "VOXCELEB2")):
         source = getattr(trees, corpus)(tmp_path / corpus)
         out = trees.clip_list(tmp_path / folder, list(CORPORA[corpus].read(source)))
-        assert main(["manifest", "--corpus", corpus, str(source), str(out)]) == 0
+        assert main(["data", "manifest", "--corpus", corpus, str(source), str(out)]) == 0
     lines = re.search(r"    mkdir BOTH\n(    .*\n)+", PAGE)[0]
     subprocess.run(["bash", "-ec", lines], cwd=tmp_path, check=True)
     joined = read_manifest(tmp_path / "BOTH/train.tsv")

@@ -200,7 +200,7 @@ def test_a_model_that_is_only_used_has_nothing_of_the_teachers(checkpoint, folde
     cfg.model.teachers = ["/does/not/exist"]
     used = build("seq2seq", cfg, training=False)
     assert used.encoder.distillation is None
-    assert used.encoder.teacher_inputs is None
+    assert used.encoder.data_needs.teachers is None
     assert not any("teacher_heads" in name for name in used.state_dict())
     used.load_state_dict(trained.state_dict(), strict=True, model_cfg=cfg.model)
     resumed = build("seq2seq", configuration("seq2seq", checkpoint, folders))

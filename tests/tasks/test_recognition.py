@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
+from tests.stock import REPOSITORY, stock
 
-from .conftest import REPOSITORY, train
+from .conftest import train
 
 DECODER = [
     "+model.decoder_layers=1", "+model.decoder_embed_dim=16", "+model.decoder_ffn_embed_dim=16",
@@ -39,8 +40,6 @@ def finetune(data, checkpoint, save, updates, *overrides, modalities="av", expec
 
 
 def generate(data, checkpoint, *options, expect=0):
-    from .conftest import stock
-
     return stock(
         "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_recognition",
         "--path", checkpoint, "--gen-subset", "test", "--scoring", "wer", "--max-tokens", "400", "--cpu",
@@ -115,7 +114,7 @@ def test_mean_of_hybrids_is_decoded(data, hybrid, tmp_path):
     """Here from the mean of two checkpoints, which fairseq-generate reads like any other."""
     save, _ = hybrid
     mean = tmp_path / "mean.pt"
-    assert main(["average", str(mean), str(save), "--epochs", "2"]) == 0
+    assert main(["model", "average", str(mean), str(save), "--epochs", "2"]) == 0
     output = generate(data, mean, "--modalities", "av", "--beam", "3", "--max-len-b", "12")
     assert_decoded(output)
 

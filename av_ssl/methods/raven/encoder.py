@@ -114,6 +114,21 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         for block in self.encoders:
             block.compile(dynamic=True)
 
+    @property
+    def depth(self) -> int:
+        """Blocks of the Transformer."""
+        return len(self.encoders)
+
+    @property
+    def output_dim(self) -> int:
+        """Channels D."""
+        return int(self.cfg.encoder_embed_dim)
+
+    @property
+    def stream_choices(self) -> list[tuple[str, ...]]:
+        """Sets of streams that the encoder accepts: its one stream."""
+        return [(self.modality,)]
+
     def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
         """The Transformer's blocks, first to last, and what follows them, for learning rates by layer."""
         return list(self.encoders), [self.after_norm]

@@ -28,6 +28,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import UnimodalMasking
 from av_ssl.data.spans import MASK_SEMANTICS, SpanMask
 from av_ssl.methods.criterion import Logs, MeanCriterion, log_means, logged
@@ -198,7 +199,6 @@ class RavenModel(BaseFairseqModel):
     encoder_family = dataclasses.replace(
         RavenEncoder.encoder_family, holds="RAVEn's encoders", prefix="{}_student."
     )
-    audio_input = "waveform"
     loss_weights: Mapping[str, float] = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
     """Default weight of each pair's loss; the criterion's configuration wins."""
 
@@ -272,6 +272,11 @@ class RavenModel(BaseFairseqModel):
         """The masks that the data pipeline draws for each batch."""
         cfg = self.cfg
         return UnimodalMasking(audio=self.spans(cfg.mask_prob_audio), video=self.spans(cfg.mask_prob_image))
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch; teachers take audio without noise."""
+        return DataNeeds(masking=self.masking, audio_input="waveform", clean_audio=True)
 
     def spans(self, probability: float) -> SpanMask:
         semantics = str(self.cfg.mask_semantics)

@@ -1,0 +1,99 @@
+"""``av-ssl model``: convert and average checkpoints, and plan a training."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from av_ssl.analysis.plan import plan_training
+from av_ssl.checkpoints.average import average_checkpoints, last_checkpoints
+from av_ssl.checkpoints.files import read_stored, write_stored
+from av_ssl.cli.arguments import positive
+from av_ssl.errors import DataError
+from av_ssl.export import as_av_hubert
+
+FORMS = "FILE.pt (fairseq) or FILE.safetensors (with FILE.json beside it)"
+
+
+def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IN", type=Path, help=FORMS)
+    parser.add_argument("out", metavar="OUT", type=Path, help=f"{FORMS}; without optimizer")
+    parser.add_argument(
+        "--to",
+        choices=("av_hubert",),
+        help="av_hubert: a plain encoder, without teacher and predictors, which AV-HuBERT's code reads, too "
+        "(default: the model as it is)",
+    )
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Convert a model; print what was written."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    if args.out.resolve() == args.source.resolve():
+        raise DataError(f"{args.out}: is the file to be converted; name another")
+    stored = read_stored(args.source)
+    if args.to == "av_hubert":
+        stored = as_av_hubert(stored)
+    written = write_stored(stored, args.out)
+    parameters = sum(tensor.numel() for tensor in stored.tensors.values())
+    print(
+        f"{', '.join(map(str, written))}: {stored.model_cfg.get('_name')}, {len(stored.tensors)} tensors, "
+        f"{parameters:,} values"
+    )
+    return 0
+
+
+def add_average_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, help="FILE.pt (fairseq) or FILE.safetensors; without optimizer"
+    )
+    parser.add_argument(
+        "checkpoints",
+        metavar="CHECKPOINT",
+        type=Path,
+        nargs="+",
+        help="checkpoints in the order of training, or with --epochs or --updates their folder",
+    )
+    last = parser.add_mutually_exclusive_group()
+    last.add_argument("--epochs", metavar="N", type=positive, help="the last N of checkpoint1.pt, ...")
+    last.add_argument("--updates", metavar="N", type=positive, help="the last N of checkpoint_1_500.pt, ...")
+
+
+def run_average(args: argparse.Namespace) -> int:
+    """Average checkpoints; print what was written."""
+    paths, number = list(args.checkpoints), args.epochs or args.updates
+    if number is not None:
+        if len(paths) != 1 or not paths[0].is_dir():
+            raise DataError(f"{paths[0]}: with --epochs or --updates, name one folder of checkpoints")
+        paths = last_checkpoints(paths[0], number, updates=args.updates is not None)
+    if args.out.resolve() in [path.resolve() for path in paths]:
+        raise DataError(f"{args.out}: is one of the checkpoints to be averaged; name another")
+    written = write_stored(average_checkpoints(paths), args.out)
+    print(f"{', '.join(map(str, written))}: mean of {', '.join(path.name for path in paths)}")
+    return 0
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", type=Path, help="folder with train.tsv")
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of a recipe")
+    parser.add_argument(
+        "overrides",
+        metavar="KEY=VALUE",
+        nargs="*",
+        help="as for fairseq-hydra-train, e.g. dataset.max_tokens=1000",
+    )
+    parser.add_argument(
+        "--measure",
+        metavar="N",
+        type=int,
+        default=2,
+        help="time N training steps on this machine; 0: no hours and no memory (default: 2)",
+    )
+
+
+def run_plan(args: argparse.Namespace) -> int:
+    """Print the plan, a quantity a line."""
+    for name, value in plan_training(args.config, args.data, args.overrides, args.measure):
+        print(f"{name:28}{value}")
+    return 0

@@ -1,0 +1,191 @@
+"""Lists of clips in AV-HuBERT's formats: what ``av-ssl data manifest`` writes into a data folder.
+
+``SPLIT.tsv``: "/" on the first line, then id, video, audio, frames, samples, separated by tabs. Paths are
+absolute, since AV-HuBERT's own loader joins no root to the audio path.
+``SPLIT.wrd``: the transcript of each clip, written only when every clip of the split has one.
+``SPLIT.spk``, ``SPLIT.emo``: speaker and emotion of each clip, of corpora that have them; the classes of the
+training clips are in ``classes.spk.txt`` and ``classes.emo.txt``, one a line.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, Fold, assign_splits
+from av_ssl.errors import DataError
+from av_ssl.io import write_atomically
+from av_ssl.layout import (
+    CLASS_LABELS,
+    SAMPLES_PER_FRAME,
+    SPEAKER,
+    SPLITS,
+    TOKENIZER_FILES,
+    fold_folder,
+    labelled_folder,
+)
+from av_ssl.media.audio import plain_wav_length
+from av_ssl.media.crop_report import read_clips
+
+ROOT = "/"
+Row = tuple[str, str, str, str, str]
+"""Columns of a manifest: id, video, audio, frames, samples."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A clip in a list."""
+
+    id: str
+    line: str
+    """Of the manifest."""
+    transcript: str | None
+    part: str
+    """Of the corpus, such as "pretrain"."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Class names by kind: ``spk``, ``emo``."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Which lists are written.
+
+    Args:
+        draw: how many clips, or speakers, are for validation and test.
+        seed: of the random choices.
+        valid_ids: the validation clips; None: drawn.
+        labelled: clips of an extra folder ``labelled_N`` of transcribed training clips; None: no such folder.
+        folds: published divisions by speaker, each written into ``fold_NAME``.
+    """
+
+    draw: Draw
+    seed: int = 0
+    valid_ids: Mapping[str, int] | None = None
+    labelled: int | None = None
+    folds: Mapping[str, Fold] = field(default_factory=dict)
+
+
+def write_data_folder(out: Path, corpus: Corpus, clips: Mapping[str, CorpusClip], lists: Lists) -> list[str]:
+    """Write the lists of all splits, of the corpus's subsets, of ``lists.labelled`` and of ``lists.folds``.
+
+    Args:
+        out: data folder; for corpora with video, ``av-ssl crop`` has filled it.
+        corpus: driver.
+        clips: of the corpus, by id.
+        lists: what to write.
+
+    Returns:
+        A line for each list that was written.
+
+    Raises:
+        DataError: there are no clips, or fewer than are to be drawn; a recording has another format.
+    """
+    entries = make_entries(out, corpus, clips)
+    present = {name: clips[name] for name in entries}
+    splits = assign_splits(present, lists.draw, lists.seed, lists.valid_ids)
+    whole = {split: [entries[name] for name in names] for split, names in splits.items()}
+    report = write_lists(out, whole)
+    for folder, part in corpus.subsets.items():
+        train = [entry for entry in whole["train"] if entry.part == part]
+        if 0 < len(train) < len(whole["train"]):
+            report += write_subset(out, out / folder, {**whole, "train": train})
+    if lists.labelled:
+        train = draw_labelled(whole["train"], lists.labelled, lists.seed)
+        report += write_subset(out, labelled_folder(out, lists.labelled), {**whole, "train": train})
+    for name, fold in lists.folds.items():
+        parts = {s: [e for e in entries.values() if fold.split(present[e.id]) == s] for s in SPLITS}
+        report += write_subset(out, fold_folder(out, name), parts)
+    return report
+
+
+def make_entries(out: Path, corpus: Corpus, clips: Mapping[str, CorpusClip]) -> dict[str, Entry]:
+    """Entries of the clips that are cropped (recorded, for corpora without video), by id."""
+    entries = {}
+    for row in recordings(clips) if corpus.audio_only else crops(out):
+        if row[0] not in clips:
+            continue  # cropped in an earlier run, with another choice of ids
+        clip = clips[row[0]]
+        labels = {**({SPEAKER: clip.speaker} if clip.speaker else {}), **clip.labels}
+        entries[row[0]] = Entry(row[0], "\t".join(row), clip.transcript, clip.part, labels)
+    if not entries:
+        raise DataError(
+            f"{out / 'clips.tsv'}: lists no clip of the corpus; give --corpus and --ids as to av-ssl crop"
+        )
+    return entries
+
+
+def crops(out: Path) -> Iterator[Row]:
+    """Rows of the clips that have been cropped."""
+    folder = out.resolve()
+    for name, video, audio, frames, samples in read_clips(out):
+        yield name, str(folder / video), str(folder / audio), str(frames), str(samples)
+
+
+def recordings(clips: Mapping[str, CorpusClip]) -> Iterator[Row]:
+    """Rows of clips without video; frames are those that a video of this length would have."""
+    for name, clip in clips.items():
+        assert clip.source.sound is not None
+        sound = clip.source.sound.resolve()
+        samples = plain_wav_length(sound)
+        if samples is None:
+            raise DataError(f"{sound}: is no wav file of 16 kHz, mono, 16 bits; convert it")
+        yield name, "", str(sound), str(samples // SAMPLES_PER_FRAME), str(samples)
+
+
+def draw_labelled(train: Sequence[Entry], count: int, seed: int) -> list[Entry]:
+    """``count`` random clips with a transcript, in the order of the list."""
+    labelled = [entry for entry in train if entry.transcript]
+    if len(labelled) < count:
+        raise DataError(f"--labelled {count}: only {len(labelled)} training clips have a transcript")
+    chosen = {entry.id for entry in random.Random(seed).sample(labelled, count)}
+    return [entry for entry in labelled if entry.id in chosen]
+
+
+def write_subset(out: Path, folder: Path, lists: Mapping[str, list[Entry]]) -> list[str]:
+    """Write the lists of a part of the training clips, with the tokenizer of the whole."""
+    report = write_lists(folder, lists)
+    for name in TOKENIZER_FILES:
+        if (out / name).is_file():
+            write_atomically(folder / name, (out / name).read_bytes())
+    return report
+
+
+def write_lists(folder: Path, lists: Mapping[str, list[Entry]]) -> list[str]:
+    """Write the lists of every split and the training clips' classes; returns a line for each split."""
+    report = []
+    for split in SPLITS:
+        entries = lists[split]
+        write_lines(folder / f"{split}.tsv", [ROOT, *(entry.line for entry in entries)])
+        write_column(folder / f"{split}.wrd", [entry.transcript for entry in entries])
+        for kind in CLASS_LABELS:
+            write_column(folder / f"{split}.{kind}", [entry.labels.get(kind) for entry in entries])
+        report.append(f"{folder / split}.tsv: {len(entries)} clips, {transcribed(entries)}")
+    for kind in CLASS_LABELS:
+        names = [entry.labels.get(kind) for entry in lists["train"]]
+        write_column(folder / f"classes.{kind}.txt", sorted({n for n in names if n}) if all(names) else [])
+    return report
+
+
+def write_column(path: Path, values: Sequence[str | None]) -> None:
+    """Write a value a line where every clip has one."""
+    known = [value for value in values if value]
+    if known and len(known) == len(values):
+        write_lines(path, known)
+    else:
+        path.unlink(missing_ok=True)  # a file of an earlier run would not fit the list
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
+def transcribed(entries: Sequence[Entry]) -> str:
+    """How many clips have a transcript, in words."""
+    without = [entry.id for entry in entries if not entry.transcript]
+    if len(without) == len(entries):
+        return "no transcripts"
+    if without:
+        return f"{len(without)} without transcript (e.g. {without[0]}), so no .wrd"
+    return "all with transcripts"

@@ -1,0 +1,176 @@
+"""`av-ssl probe` and `av-ssl plot` on small folders of features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from av_ssl.analysis.alignments import labelled_frames, shared_clips
+from av_ssl.analysis.cka import shared_frames
+from av_ssl.analysis.features import FeatureFolder, frame_times
+from av_ssl.cli.main import main
+from av_ssl.errors import DataError
+
+VISEMES = "lips\tp b\nopen\ta\n-\th\n"
+PHONES = ["p", "a", "b", "h"]
+CLIPS, FRAMES = 8, 20
+
+
+@pytest.fixture
+def alignments(tmp_path: Path) -> Path:
+    """Each clip says p a b h, five frames of 40 ms each; clips 0 and 4 are of one speaker, and so on."""
+    folder = tmp_path / "alignments"
+    for number in range(CLIPS):
+        (folder / "test").mkdir(parents=True, exist_ok=True)
+        phones = [[phone, 0.2 * place, 0.2 * place + 0.2] for place, phone in enumerate(PHONES)]
+        content = {"speaker": f"s{number % 4}", "phones": phones}
+        (folder / "test" / f"{number}.json").write_text(json.dumps(content))
+    (tmp_path / "visemes.tsv").write_text(VISEMES)
+    return folder
+
+
+def write_features(
+    folder: Path,
+    rate: int = 25,
+    signal: float = 5.0,
+    layers: int = 2,
+    clips: int = CLIPS,
+    missing: int = 0,
+) -> Path:
+    """Layer 1 says the phone as loud as `signal`, layer 0 nothing; clips lack the last `missing` frames."""
+    rng = np.random.default_rng(0)
+    count = FRAMES * rate // 25 - missing
+    phone = np.repeat(np.eye(4), FRAMES * rate // 100, axis=0)[:count]
+    x = rng.normal(size=(clips, count, layers, 6)).astype(np.float32)
+    x[:, :, 1, :4] += signal * phone
+    folder.mkdir(parents=True)
+    np.save(folder / "test.npy", x.reshape(-1, layers, 6))
+    settings = {"layers": list(range(layers)), "rate": rate, "channels": 6, "format": "npy"}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    index = "".join(f"test/{number}\t{number * count}\t{count}\n" for number in range(clips))
+    (folder / "test.index.tsv").write_text(index)
+    return folder
+
+
+def test_frames_get_the_labels_of_their_times(alignments, tmp_path):
+    folder = FeatureFolder(write_features(tmp_path / "a"))
+    table = {"p": ("lips",), "b": ("lips",), "a": ("open", "wide"), "h": ()}
+    found = labelled_frames(folder, alignments, table)
+    assert len(found) == CLIPS * 15  # none of /h/, which the lips do not show
+    assert found.labels["phone"][:15].tolist() == ["p"] * 5 + ["a"] * 5 + ["b"] * 5
+    # The middle of the third of five frames is the middle of the phone, and so in its second half.
+    assert found.labels["viseme"][5:10].tolist() == ["open"] * 2 + ["wide"] * 3
+    np.testing.assert_array_equal(found.features[:15], folder.features("test/0")[:15])
+    assert found.speakers[0] == "s0"
+    assert len(labelled_frames(folder, alignments)) == CLIPS * 20
+    drawn = found.drawn(30, seed=1)
+    assert len(drawn) == 30
+    np.testing.assert_array_equal(drawn.features, found.drawn(30, seed=1).features)
+
+
+def test_probe_prints_a_table_by_layer(alignments, tmp_path, capsys):
+    folders = [
+        write_features(tmp_path / name / "f", signal=signal) for name, signal in (("good", 9), ("bad", 0))
+    ]
+    words = [*map(str, folders), "--alignments", str(alignments), "--visemes", str(tmp_path / "visemes.tsv")]
+    assert main(["analyse", "probe", *words]) == 0
+    output = capsys.readouterr().out
+    assert "on 120 frames of 8 clips" in output
+    phones, visemes = output.split("| viseme |")
+    assert "| phone | good/f | bad/f |" in phones
+    cells = next(line for line in phones.splitlines() if line.startswith("| layer 1")).split("|")
+    assert float(cells[2].split()[0]) == 100
+    assert float(cells[3].split()[0]) < 55
+    assert "3 classes; always the most frequent one" in phones
+    assert "2 classes; always the most frequent one: 66.7" in visemes
+
+
+def test_frames_of_50_and_25_hz_are_compared_by_time(tmp_path):
+    slow, fast = (FeatureFolder(write_features(tmp_path / str(rate), rate)) for rate in (25, 50))
+    x, y = shared_frames(slow, fast)
+    assert x.shape == y.shape == (CLIPS * FRAMES, 2, 6)
+    np.testing.assert_array_equal(x[:FRAMES], slow.features("test/0"))
+    np.testing.assert_allclose(y[0], fast.features("test/0")[:2].mean(axis=0), atol=1e-6)
+    y, x = shared_frames(fast, slow)
+    assert len(x) == len(y) == CLIPS * FRAMES
+    np.testing.assert_allclose(frame_times(2, 25), [0.02, 0.06])
+
+
+def test_pictures_are_drawn(alignments, tmp_path, capsys):
+    one, two, fast = (
+        write_features(tmp_path / name, rate) for name, rate in (("x", 25), ("y", 25), ("z", 50))
+    )
+    labels = ["--alignments", str(alignments), "--visemes", str(tmp_path / "visemes.tsv")]
+    picture = tmp_path / "pictures" / "frames.png"
+    words = [str(one), str(two), *labels, "--method", "pca", "--frames", "50", "--out", str(picture)]
+    assert main(["analyse", "plot", "frames", *words]) == 0
+    assert "50 frames of 8 clips by pca" in capsys.readouterr().out
+    assert picture.stat().st_size > 1000
+    short = write_features(tmp_path / "short", missing=6)
+    words = [str(one), str(short), *labels, "--method", "pca", "--out", str(picture)]
+    assert main(["analyse", "plot", "frames", *words]) == 0
+    assert "112 and 120 frames of 8 clips" in capsys.readouterr().out
+    assert (
+        main(
+            ["analyse", "plot", "similarity", str(one), str(two), str(fast), "--out", str(tmp_path / "s.svg")]
+        )
+        == 0
+    )
+    output = capsys.readouterr().out
+    assert "linear CKA of y (rows) and x (columns: layers [0, 1])" in output
+    assert "most alike: layer 0 and layer 0 (1.000)" in output
+    assert main(["analyse", "plot", "similarity", str(one), "--out", str(tmp_path / "own.png")]) == 0
+    assert (tmp_path / "rates.csv").write_text("method,snr,wer\nA,0,50\nA,clean,20\n")
+    assert (
+        main(["analyse", "plot", "noise", f"B={tmp_path / 'rates.csv'}", "--out", str(tmp_path / "n.svg")])
+        == 0
+    )
+    assert "2 word error rates" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["analyse", "plot", "frames", "{one}", "{labels}", "--layer", "7", "--out", "f.png"],
+            "has the layers 0, 1",
+        ),
+        (
+            ["analyse", "plot", "frames", "{one}", "{fast}", "{labels}", "--out", "f.png"],
+            "frames of 25 and 50 Hz",
+        ),
+        (
+            ["analyse", "plot", "frames", "{one}", "{labels}", "--only", "viseme", "--out", "f.png"],
+            "needs --visemes",
+        ),
+        (
+            ["analyse", "plot", "frames", "{one}", "{labels}", "--out", "f.jpg"],
+            "name a file that ends in .png",
+        ),
+        (["analyse", "plot", "noise", "{one}", "--out", "f.png"], "has no options-{subset}.yaml"),
+        (["analyse", "probe", "{one}", "{labels}", "--folds", "5"], "5 folds of 4 speakers"),
+        (["analyse", "probe", "{one}", "--alignments", "nowhere"], "0.json: cannot be read"),
+        (["analyse", "probe", "nothing", "{labels}"], "settings.json: cannot be read"),
+    ],
+)
+def test_mistakes_are_named(words, message, alignments, tmp_path, capsys):
+    known = {
+        "{one}": [str(write_features(tmp_path / "one"))],
+        "{fast}": [str(write_features(tmp_path / "fast", 50))],
+        "{labels}": ["--alignments", str(alignments)],
+    }
+    assert main([part for word in words for part in known.get(word, [word])]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_folders_without_a_clip_in_common(tmp_path):
+    one = FeatureFolder(write_features(tmp_path / "one"))
+    (tmp_path / "one" / "test.index.tsv").write_text("other\t0\t160\n")
+    other = FeatureFolder(tmp_path / "one")
+    with pytest.raises(DataError, match="have no clip in common"):
+        shared_clips([one, other])
+    with pytest.raises(DataError, match="have no clip in common"):
+        shared_frames(one, other)

@@ -1,0 +1,83 @@
+"""The tokenizer and its dictionary."""
+
+import random
+
+import pytest
+import sentencepiece
+
+from av_ssl.cli.main import main
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A training text of 400 lines from 300 random words, one with an accent."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefghijklmnop", k=draw.randint(2, 8))) for _ in range(299)] + ["café"]
+    lines = [" ".join(draw.choices(words, k=6)) for _ in range(400)]
+    (tmp_path / "train.wrd").write_text("\n".join([*lines, "CAFÉ au lait"]) + "\n", encoding="utf-8")
+    (tmp_path / "labelled_3").mkdir()
+    return tmp_path
+
+
+def test_ids_of_model_and_dictionary_are_the_same(out):
+    assert main(["data", "vocabulary", str(out), "--size", "200"]) == 0
+    model = sentencepiece.SentencePieceProcessor(model_file=str(out / "spm.model"))
+    assert model.get_piece_size() == 200
+    assert [model.id_to_piece(k) for k in range(4)] == ["<s>", "<pad>", "</s>", "<unk>"]
+    assert (model.bos_id(), model.pad_id(), model.eos_id(), model.unk_id()) == (0, 1, 2, 3)
+    lines = (out / "dict.wrd.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == [f"{model.id_to_piece(k)} 1" for k in range(4, 200)]
+    assert model.unk_id() not in model.encode("café au lait")
+    assert model.decode(model.encode("café")) == "café"
+    for name in ("spm.model", "spm.vocab", "dict.wrd.txt"):
+        assert (out / "labelled_3" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_same_text_same_bytes(out):
+    models = set()
+    for _ in range(2):
+        assert main(["data", "vocabulary", str(out), "--size", "100"]) == 0
+        models.add((out / "spm.model").read_bytes())
+    assert len(models) == 1
+
+
+def test_a_small_text_gives_fewer_pieces_and_says_so(tmp_path, capsys):
+    (tmp_path / "train.wrd").write_text("bin blue at two now\nlay red by six again\n")
+    assert main(["data", "vocabulary", str(tmp_path), "--size", "1000"]) == 0
+    pieces = len((tmp_path / "dict.wrd.txt").read_text().splitlines()) + 4
+    assert pieces < 60
+    assert f"supports only {pieces}" in capsys.readouterr().out
+
+
+def test_a_size_below_the_number_of_characters_is_refused(out, capsys):
+    assert main(["data", "vocabulary", str(out), "--size", "8"]) == 1
+    message = capsys.readouterr().err
+    assert "train.wrd" in message
+    least = message.split("--size ")[1].split()[0]
+    assert main(["data", "vocabulary", str(out), "--size", least]) == 0
+
+
+def test_the_largest_labelled_list_serves_when_the_whole_has_no_transcripts(tmp_path):
+    for count in (2, 10):
+        (tmp_path / f"labelled_{count}").mkdir()
+        (tmp_path / f"labelled_{count}" / "train.wrd").write_text("place green with four please\n" * count)
+    assert main(["data", "vocabulary", str(tmp_path), "--size", "30"]) == 0
+    assert (tmp_path / "labelled_2" / "spm.model").read_bytes() == (tmp_path / "spm.model").read_bytes()
+
+
+def test_no_text(tmp_path, capsys):
+    assert main(["data", "vocabulary", str(tmp_path)]) == 1
+    assert "train.wrd: does not exist" in capsys.readouterr().err
+    (tmp_path / "train.wrd").write_text("\n")
+    assert main(["data", "vocabulary", str(tmp_path)]) == 1
+    assert "holds no words" in capsys.readouterr().err
+
+
+def test_whole_words_whatever_the_size(out):
+    assert main(["data", "vocabulary", str(out), "--size", "8", "--type", "word"]) == 0
+    model = sentencepiece.SentencePieceProcessor(model_file=str(out / "spm.model"))
+    words = set((out / "train.wrd").read_text(encoding="utf-8").lower().split())
+    assert {model.id_to_piece(k) for k in range(4, model.get_piece_size())} == {
+        f"\u2581{word}" for word in words
+    }
+    assert model.encode("café lait", out_type=str) == ["\u2581café", "\u2581lait"]
