@@ -28,7 +28,7 @@ from tests.stock import REPOSITORY, stock
 
 TINY = [
     "model.frontend_dim=16", "model.audio_width=2", "model.embed_dim=8", "task.image_crop_size=22",
-    "dataset.max_tokens=200", "common.log_interval=1", "task.max_trim_sample_size=20",
+    "dataset.max_tokens=200", "dataset.num_workers=0", "common.log_interval=1", "task.max_trim_sample_size=20",
     "dataset.validate_interval=1", "lr_scheduler.warmup_updates=30",
 ]  # fmt: skip
 
