@@ -37,7 +37,7 @@ from av_ssl.data.noise import NoiseMixer
 from av_ssl.errors import DataError
 from av_ssl.io import atomic_file
 from av_ssl.layout import Clip, with_lengths
-from av_ssl.media.corpus import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from av_ssl.media.sources import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from av_ssl.errors import DataError
 from av_ssl.layout import SPLITS
-from av_ssl.media.corpus import VIDEO_SUFFIXES, ClipSource
+from av_ssl.media.sources import VIDEO_SUFFIXES, ClipSource
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
 from av_ssl.corpora.transcripts import read_transcript
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import ClipSource, find_videos
+from av_ssl.media.sources import ClipSource, find_videos
 
 # Folder names that decide; pretrain and trainval are LRS3's. Validation and test clips may be drawn from the
 # training folders, hence None.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, numbered_folders
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import VIDEO_SUFFIXES, ClipSource
+from av_ssl.media.sources import VIDEO_SUFFIXES, ClipSource
 
 # LipNet (Assael et al., 2016) tests on these speakers, two women and two men, whom its training never sees.
 UNSEEN = ("s1", "s2", "s20", "s22")

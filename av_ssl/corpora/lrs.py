@@ -14,7 +14,7 @@ from typing import ClassVar
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
 from av_ssl.corpora.transcripts import LONGEST, cut_at_pauses, read_word_times, require_transcript
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 
 PRETRAIN = "pretrain"
 

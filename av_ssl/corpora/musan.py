@@ -6,9 +6,9 @@ from pathlib import Path
 
 from av_ssl.corpora import CORPORA, FOLDER
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import find_audio
+from av_ssl.media.noise_files import MUSIC, NOISE, SPEECH
+from av_ssl.media.sources import find_audio
 
-MUSIC, NOISE, SPEECH = "music", "noise", "speech"
 KINDS = (MUSIC, NOISE, SPEECH)
 
 

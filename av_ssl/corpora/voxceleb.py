@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 
 FOLDERS = ("wav", "dev/wav", "test/wav", "vox1_dev_wav/wav", "vox1_test_wav/wav")
 VOXCELEB1_SPEAKER = re.compile(r"id1\d{4}")

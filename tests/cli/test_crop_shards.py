@@ -9,7 +9,7 @@ import pytest
 from av_ssl.cli import crop as crop_shards
 from av_ssl.cli.crop import crop_on_cluster, divide
 from av_ssl.jobs import ClusterOptions, ShardsFailedError
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 from av_ssl.media.crop_folder import crop_folder
 from av_ssl.media.crop_settings import CropSettings
 from tests.media.synthetic import talking_head

@@ -6,7 +6,7 @@ import pytest
 
 from av_ssl.corpora.corpus import CorpusClip, Draw, assign_splits, capped
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 
 TENTHS = Draw(0.1, 0.1)
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import find_audio, find_videos, usable_name
+from av_ssl.media.sources import find_audio, find_videos, usable_name
 
 
 def touch(root, *names):

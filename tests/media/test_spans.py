@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from av_ssl.media.audio import SAMPLES_PER_FRAME, read_plain_wav, write_audio
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 from av_ssl.media.crop_folder import crop_folder
 from av_ssl.media.crop_settings import CropSettings
 from av_ssl.media.faces import OpenCVBackend
