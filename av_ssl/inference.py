@@ -29,9 +29,7 @@ from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, Clip
 from av_ssl.methods.fused_encoder import AudioVisualEncoder, Source
 from av_ssl.methods.raven.encoder import RavenEncoder
 from av_ssl.targets.feature_shards import FrameFeatures, device_of
-from av_ssl.targets.mfcc import MFCC_RATE, MfccFeatures
-from av_ssl.targets.speech_teacher import TeacherSpec
-from av_ssl.targets.teacher_dump import TeacherFeatures, TeacherSource
+from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec
 
 Layered = AudioVisualEncoder | RavenEncoder | FrontEnds
 
@@ -247,6 +245,16 @@ class LayerSource:
         """Whether it is a speech model of Hugging Face."""
         return self.checkpoint.is_dir()
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What every clip must have."""
+        return tuple(self.settings()["streams"])
+
+    @property
+    def rate(self) -> int:
+        """Frames a second."""
+        return int(self.settings()["rate"])
+
     def open(self, rank: int = 0) -> FrameFeatures:
         """Features `[n, L * C]`, layer by layer; the model is loaded once a process.
 
@@ -278,10 +286,9 @@ class LayerSource:
             "streams": list(encoder.streams),
         }
 
-    def _speech_model(self) -> TeacherSource:
+    def _speech_model(self) -> TeacherSpec:
         layers = "all" if self.layers is None else ",".join(map(str, self.layers))
-        spec = TeacherSpec(str(self.checkpoint), layers, norm="none", combine="stack")
-        return TeacherSource(spec, self.device)
+        return TeacherSpec(str(self.checkpoint), layers, "none", "stack", self.device)
 
 
 def clip_features(
@@ -308,10 +315,9 @@ def clip_features(
     return found.reshape(len(found), len(settings["layers"]), settings["channels"])
 
 
-def _speech_settings(features: TeacherFeatures) -> dict[str, Any]:
-    teacher = features.teacher
+def _speech_settings(teacher: SpeechTeacher) -> dict[str, Any]:
     return {
-        "weights": features.weights,
+        "weights": teacher.weights,
         "untrained": None,
         "layers": teacher.layers,
         "channels": teacher.dim // len(teacher.layers),
@@ -322,37 +328,37 @@ def _speech_settings(features: TeacherFeatures) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Which features; small, so that it can be sent to other processes.
+    """A layer of a model; small, so that it can be sent to other processes.
 
     Args:
-        checkpoint: any pre-trained or fine-tuned model; None: MFCC.
+        checkpoint: any pre-trained or fine-tuned model.
         layer: of its Transformer, from 1.
         device: `cpu`, or `cuda`: the GPUs of the machine take turns.
         modalities: `audio`, `video`, `av`: what the model is given; None: what it was trained with.
     """
 
-    checkpoint: Path | None = None
-    layer: int = 0
+    checkpoint: Path
+    layer: int
     device: str = "cpu"
     modalities: str | None = None
 
     @property
     def streams(self) -> tuple[str, ...]:
         """What every clip must have; raises DataError, as `open` does."""
-        if self.checkpoint is None:
-            return ("audio",)
         # On the CPU, since the machine that starts Slurm jobs may have no GPU.
         return open_encoder(self.checkpoint, self.modalities, "cpu")[0].streams
 
     @property
     def rate(self) -> int:
         """Frames a second."""
-        return MFCC_RATE if self.checkpoint is None else FRAME_RATE
+        return FRAME_RATE
 
     def settings(self) -> dict[str, Any]:
-        """What decides the features' values; a checkpoint counts by its content."""
-        if self.checkpoint is None:
-            return {"features": "mfcc"}
+        """What decides the features' values; a checkpoint counts by its content.
+
+        Raises DataError, see `open`.
+        """
+        replace(self, device="cpu").open()
         chosen = {} if self.modalities is None else {"modalities": self.modalities}
         return {"features": "encoder", "checkpoint": digest(self.checkpoint), "layer": self.layer, **chosen}
 
@@ -362,8 +368,6 @@ class FeatureSpec:
         Raises DataError when the checkpoint is missing, holds no encoder of these streams or lacks the
         layer, or the machine lacks the device.
         """
-        if self.checkpoint is None:
-            return MfccFeatures()
         device = device_of(self.device, rank)
         encoder, task_cfg = open_encoder(self.checkpoint, self.modalities, device)
         check_layers([self.layer], encoder, "--layer", first=1)

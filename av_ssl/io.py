@@ -1,10 +1,9 @@
-"""Writing files so that a killed job or a full disk never leaves one that looks finished.
+"""Files that survive kills and full disks, settings kept beside results, and a progress bar.
 
-What files in a folder were made with, so that results of different settings never mix.
-
-Writing an `.npy` file whose number of rows is known only at its end.
-
-A progress bar with the time left, for a terminal and for a log file.
+* :func:`atomic_file` and its kin write under a temporary name and rename at the end, so that an unfinished
+  file never looks finished.
+* :func:`keep_settings` notes what the files of a folder were made with and refuses other settings later.
+* :class:`ProgressBar` shows speed and time left, on a terminal and in a log file.
 """
 
 from __future__ import annotations
@@ -30,21 +29,19 @@ from av_ssl.errors import DataError, MediaError
 
 PARTIAL = ".partial"
 
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """`atomic_file` for content that is at hand."""
-    with atomic_file(path) as file:
-        file.write(content)
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file under a temporary name beside `path`, renamed when the block ends without error.
+    """Open a new file under a temporary name; rename it to ``path`` when the block ends without error.
 
-    Makes the folder. Raises MediaError, which names the file, when the disk is full or the folder cannot be
-    written.
+    Creates the folder.
+
+    Raises:
+        MediaError: the disk is full or the folder cannot be written.
     """
-    # Host and process are in the name so that `remove_abandoned` can tell whether the writer still lives.
+    # Host and process are in the name so that `remove_abandoned` can check whether the writer still runs.
     partial = path.parent / f"{PARTIAL}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,85 +58,51 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
 
 
-def remove_abandoned(folder: Path) -> int:
-    """Delete temporary files below `folder` whose writer on this machine is gone; returns how many."""
-    removed = 0
-    host = socket.gethostname()
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if not name.startswith(f"{PARTIAL}-{host}-"):
-                continue
-            pid = name[len(f"{PARTIAL}-{host}-") :].split("-")[0]
-            if pid.isdecimal() and not _alive(int(pid)):
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(parent, name))
-                    removed += 1
-    return removed
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file in one piece, see :func:`atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(content)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file for people and programs, see :func:`atomic_file`."""
+    write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")
 
 
-def keep_settings(path: Path, settings: Mapping[str, Any], mend: str) -> None:
-    """Note `settings` in the file, or compare with what it holds.
+def read_json(path: Path, fix: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
 
-    Raises DataError, which names the settings that differ and ends with `mend`, or when the file is damaged.
+    Args:
+        path: the file.
+        fix: what to do about a missing or damaged file; it ends the error message.
+
+    Raises:
+        DataError: the file cannot be read or holds something else.
     """
-    if path.exists():
-        check_settings(path, settings, mend)
-    else:
-        write_atomically(path, json.dumps(settings, indent=1).encode() + b"\n")
-
-
-def check_settings(path: Path, settings: Mapping[str, Any], mend: str) -> None:
-    """Compare `settings` with what the file holds, if it is there; raises DataError, see `keep_settings`."""
-    if not path.exists():
-        return
     try:
-        kept = json.loads(path.read_text())
-        kept_items = dict(kept)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: holds no settings ({error}); {mend}") from error
-    differing = [
-        f"{name} {_shown(kept_items.get(name))} (now {_shown(settings.get(name))})"
-        for name in dict.fromkeys([*kept_items, *settings])
-        if kept_items.get(name) != settings.get(name)
-    ]
-    if differing:
-        raise DataError(f"{path}: what is here was made with {', '.join(differing)}; {mend}")
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal; raises DataError when it cannot be read."""
-    result = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                result.update(block)
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return result.hexdigest()
-
-
-def _shown(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return f"{text[:8]}..." if len(text) == 64 else text
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {fix}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged ({error}); {fix}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is damaged (not a JSON object); {fix}")
+    return content
 
 
 @contextlib.contextmanager
 def growing_array(
     path: Path, row: int | tuple[int, ...], dtype: str
 ) -> Iterator[Callable[[NDArray[Any]], None]]:
-    """Append rows `[n, *row]` to a new file, which gets its name when the block ends without error.
+    """Write an ``.npy`` file whose number of rows is not known in advance; atomic, see :func:`atomic_file`.
 
-    Raises MediaError, which names the file, when it cannot be written.
+    Args:
+        path: the file.
+        row: shape of a row.
+        dtype: of the file.
+
+    Yields:
+        A function that appends rows ``[n, *row]``.
     """
     shape = (row,) if isinstance(row, int) else row
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, *shape)}
@@ -161,14 +124,102 @@ def growing_array(
             raise RuntimeError(f"numpy {np.__version__} writes headers whose length depends on the shape")
 
 
+def remove_abandoned(folder: Path) -> int:
+    """Delete temporary files below ``folder`` whose writer on this machine has ended; return their number."""
+    removed = 0
+    prefix = f"{PARTIAL}-{socket.gethostname()}-"
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            pid = name.removeprefix(prefix).split("-")[0]
+            if name.startswith(prefix) and pid.isdecimal() and not _is_running(int(pid)):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(parent, name))
+                    removed += 1
+    return removed
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal; raise DataError if it cannot be read."""
+    result = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                result.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return result.hexdigest()
+
+
+# -- settings ------------------------------------------------------------------------------------------------
+
+
+def keep_settings(
+    path: Path, settings: Mapping[str, Any], fix: str, defaults: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``settings`` to a file, or compare them with those that it holds.
+
+    Args:
+        path: a JSON file beside what is made with these settings.
+        settings: what decides the content of the files.
+        fix: what to do about other settings; it ends the error message.
+        defaults: values of settings that a file of an earlier version may lack.
+
+    Raises:
+        DataError: the file holds other settings, which are named, or is damaged.
+    """
+    if path.exists():
+        check_settings(path, settings, fix, defaults)
+    else:
+        write_json(path, settings)
+
+
+def check_settings(
+    path: Path, settings: Mapping[str, Any], fix: str, defaults: Mapping[str, Any] | None = None
+) -> None:
+    """Compare ``settings`` with those of a file if it exists; arguments and errors of keep_settings."""
+    if not path.exists():
+        return
+    kept = {**(defaults or {}), **read_json(path, fix)}
+    differing = [
+        f"{name} {_shown(kept.get(name))} (now {_shown(settings.get(name))})"
+        for name in dict.fromkeys([*kept, *settings])
+        if kept.get(name) != settings.get(name)
+    ]
+    if differing:
+        raise DataError(f"{path}: the files here were made with {', '.join(differing)}; {fix}")
+
+
+def _shown(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return f"{text[:8]}..." if len(text) == 64 else text  # a digest
+
+
+# -- progress ------------------------------------------------------------------------------------------------
+
 LOG_EVERY = 15  # seconds between lines where there is no terminal
 
 
 class ProgressBar:
-    """Shows `done` of `total` clips; appears with the first `update`."""
+    """Show ``done`` of ``total`` with speed and time left; the bar appears at the first :meth:`update`.
 
-    def __init__(self, unit: str = "clip") -> None:
+    Args:
+        unit: what is counted.
+        title: text before the bar.
+    """
+
+    def __init__(self, unit: str = "clip", title: str | None = None) -> None:
         self._unit = unit
+        self._title = title
         self._bar: tqdm | None = None
 
     def __enter__(self) -> ProgressBar:
@@ -181,10 +232,11 @@ class ProgressBar:
             self._bar.close()
 
     def update(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are finished; the speed leaves out what the first call finds."""
+        """Show that ``done`` of ``total`` are finished; the speed leaves out those of the first call."""
         if self._bar is None:
             terminal = sys.stderr.isatty()
             self._bar = tqdm(
+                desc=self._title,
                 total=total,
                 initial=done,
                 unit=self._unit,

@@ -1,26 +1,29 @@
-"""Processes that work through a list of jobs; a job that kills its process does not stop the others.
+"""Long jobs: shards in local processes or on Slurm, which can be killed and started again.
 
-`concurrent.futures` gives up the whole pool when one process dies, which a broken video can bring about
-inside a codec.
+:func:`run_isolated` gives jobs to processes one by one; a job that ends its process (a broken video can do
+that inside a codec) does not stop the others, as it would with ``concurrent.futures``.
 
-One function over many shards: in local processes, or as jobs of a Slurm cluster through `submitit`.
+:func:`run_shards` runs one function on many shards and returns the results, locally or through submitit.
 
-What a command needs:
+:func:`run_missing` does so for those shards whose files are not there yet.  A long command is a plain
+function:
 
-    add_cluster_arguments(parser)       # cli.cluster_options: --cluster and --slurm-...; --workers is its own
-    cluster = cluster_options(args)
-    with ProgressBar("shard") as bar:
-        results = run_shards(function, shards, cluster, log_dir, bar.update)
+.. code-block:: python
 
-`function(shard)` is importable by name and shards and results are small and can be pickled; large results go
-into files. A shard writes them under a temporary name and renames them at its end, and the command leaves out
-the shards whose files are there: so a run that was killed goes on, and one that failed keeps what it has.
+    clips = read_manifest(manifest)
+    check_streams(manifest, clips, source.streams, "fill in the column")
+    keep_settings(out / "settings.json", settings, f"delete {out}, or choose another --out")
+    remove_abandoned(out)
+    shards = [Shard(out, rank, count, ...) for rank in range(count)]
+    run_missing("features", make_shard, shards, lambda shard: shard.file.is_file(), cluster, out / "logs")
+    join(shards)
 
-On Slurm all machines see the same file system and the same Python environment. submitit keeps pickles in
-`log_dir` and reads results from there: let nobody else write into it. The path through submitit is tested
-with submitit's own local executor; it has not been run on a Slurm cluster.
+``make_shard(shard)`` is importable by name; shards and results are small and can be pickled.  It writes large
+results to files, atomically (:mod:`av_ssl.io`), so that a run that was killed continues where it stopped.
 
-One stage of a long job: the shards that are left to do, with a bar that shows them all.
+On Slurm all machines share the file system and the Python environment.  submitit keeps pickles in the log
+folder and reads results from there, so nobody else may write into it.  This path is tested with submitit's
+local executor; it has not been run on a Slurm cluster.
 """
 
 from __future__ import annotations
@@ -32,25 +35,35 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, TypeVar, Union
+from typing import Any, Generic, TypeVar
 
 from av_ssl.errors import DataError
-from av_ssl.io import write_atomically
+from av_ssl.io import ProgressBar, write_atomically
 
 Job = TypeVar("Job")
+Shard = TypeVar("Shard")
 Result = TypeVar("Result")
+
+# -- processes -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Crash:
-    """Comes in place of a result: the job raised an exception or its process died."""
+    """Replaces the result of a job that raised an exception or whose process died.
+
+    Attributes:
+        message: the error, or how the process ended.
+        of_data: the user's data is wrong, so there is no use in trying other jobs.
+        log: file with the traceback or the output of the job.
+    """
 
     message: str
+    of_data: bool = False
+    log: Path | None = None
 
 
 @dataclass
@@ -63,10 +76,12 @@ class _Worker(Generic[Job]):
 def run_isolated(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
 ) -> Generator[tuple[Job, Result | Crash], None, None]:
-    """Each job with `function(job)`, as they finish.
+    """Run ``function(job)`` for each job in processes; yield job and result as they finish.
 
-    `function` must be importable by name; `jobs` is read only as it is needed.
-    Closing the iterator ends the processes.
+    Args:
+        function: importable by name.
+        jobs: read only as they are needed.
+        workers: number of processes.  Closing the iterator ends them.
     """
     queue = iter(jobs)
     crew: dict[Connection, _Worker[Job]] = {}
@@ -111,7 +126,7 @@ def _start(function: Callable[[Job], Result]) -> _Worker[Job]:
 
 def _give(worker: _Worker[Job], job: Job) -> None:
     worker.job = job
-    with contextlib.suppress(BrokenPipeError):  # the process has died; `_receive` says so
+    with contextlib.suppress(BrokenPipeError):  # the process has died; `_receive` reports it
         worker.pipe.send(job)
 
 
@@ -142,14 +157,14 @@ def _serve(function: Callable[[Job], Result], pipe: Connection) -> None:
             return
 
 
-Shard = TypeVar("Shard")
+# -- shards --------------------------------------------------------------------------------------------------
 
 POLL_SECONDS = 2.0  # between looks at the jobs of a cluster
 FAILURES_TOLERATED = 2  # more end a run: what fails so often fails everywhere
 
 
 class ShardsFailedError(DataError):
-    """Some shards could not be finished; the text names them, their errors and logs."""
+    """Some shards failed; the text names them, their errors and logs."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +172,10 @@ class ClusterOptions:
     """Where shards run.
 
     Args:
-        kind: `local` or `slurm`.
-        workers: processes here, or Slurm jobs at a time. A single local worker is this process itself.
-        partition, hours, cpus, gpus, memory_gb: of each Slurm job; None leaves it to the cluster.
-        options: further settings of `sbatch`, such as `account` or `qos`, by name.
+        kind: ``local`` or ``slurm``.
+        workers: local processes, or Slurm jobs at a time.  A single local worker is this process itself.
+        partition, hours, cpus, gpus, memory_gb: of each Slurm job; None: the cluster's default.
+        options: further settings of ``sbatch`` by name, such as ``account`` or ``qos``.
     """
 
     kind: str = "local"
@@ -173,6 +188,39 @@ class ClusterOptions:
     options: dict[str, str] = field(default_factory=dict)
 
 
+HERE = ClusterOptions()
+"""This process alone."""
+
+
+def run_missing(
+    title: str,
+    function: Callable[[Shard], Any],
+    shards: Sequence[Shard],
+    complete: Callable[[Shard], bool],
+    cluster: ClusterOptions,
+    logs: Path,
+) -> None:
+    """Run ``function`` on the shards that are not complete, with a progress bar over all of them.
+
+    Args:
+        title: shown before the bar.  Nothing is shown if all shards are complete.
+        function: see :func:`run_shards`.
+        shards: all shards.
+        complete: whether the files of a shard are there.
+        cluster: where to run.
+        logs: folder for tracebacks and for the files of submitit.
+
+    Raises:
+        ShardsFailedError: see :func:`run_shards`.
+    """
+    missing = [shard for shard in shards if not complete(shard)]
+    if not missing:
+        return
+    done, total = len(shards) - len(missing), len(shards)
+    with ProgressBar("shard", title) as bar:
+        run_shards(function, missing, cluster, logs, lambda finished, _: bar.update(done + finished, total))
+
+
 def run_shards(
     function: Callable[[Shard], Result],
     shards: Sequence[Shard],
@@ -180,89 +228,83 @@ def run_shards(
     log_dir: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:
-    """Results of `function(shard)`, in the order of `shards`.
+    """Run ``function(shard)`` for all shards; return the results in the order of the shards.
 
     Args:
         function: importable by name.
         shards: arguments, which can be pickled.
         cluster: where to run.
-        log_dir: for tracebacks `shard_{index}.log`, and for the logs and pickles of submitit.
-        progress: called as `progress(done, total)` at the start and after every shard.
+        log_dir: folder for tracebacks ``shard_{index}.log`` and for the logs and pickles of submitit.
+        progress: called as ``progress(done, total)`` at the start and after every shard.
 
-    Raises ShardsFailedError, when shards have failed and the others have been given their chance: a DataError
-    or more than two failures end the run at once.
+    Raises:
+        ShardsFailedError: some shards failed; the others were finished first.  A DataError or more than two
+            failures end the run at once.
     """
     log_dir = log_dir.absolute()  # jobs need not run in this folder
-    jobs = [_Job(function, shard, index, log_dir) for index, shard in enumerate(shards)]
+    jobs = [_ShardJob(function, shard, index, log_dir) for index, shard in enumerate(shards)]
     run = _run_on_slurm if cluster.kind == "slurm" else _run_locally
     results: dict[int, Result] = {}
-    failures: list[_Failure] = []
+    failures: dict[int, Crash] = {}
     progress(0, len(jobs))
     with contextlib.closing(run(jobs, cluster, log_dir)) as outcomes:
         for index, outcome in outcomes:
-            if isinstance(outcome, _Failure):
-                failures.append(outcome)
-                if outcome.of_data or len(failures) > FAILURES_TOLERATED:
+            if isinstance(outcome, Crash):
+                if outcome.of_data:
+                    raise ShardsFailedError(outcome.message)
+                failures[index] = outcome
+                if len(failures) > FAILURES_TOLERATED:
                     break
             else:
-                results[index] = outcome.value
+                results[index] = outcome
                 progress(len(results), len(jobs))
     if failures:
-        raise ShardsFailedError(_describe(failures, len(jobs)))
+        lines = [
+            f"  shard {index}: {crash.message}" + (f"; see {crash.log}" if crash.log else "")
+            for index, crash in failures.items()
+        ]
+        raise ShardsFailedError(
+            f"{len(failures)} of {len(jobs)} shards failed. Finished shards are kept; the same command "
+            "continues with the others:\n" + "\n".join(lines)
+        )
     return [results[index] for index in range(len(jobs))]
 
 
 @dataclass(frozen=True)
-class _Job(Generic[Shard, Result]):
+class _ShardJob(Generic[Shard, Result]):
     function: Callable[[Shard], Result]
     shard: Shard
     index: int
     log_dir: Path
 
 
-@dataclass(frozen=True)
-class _Done(Generic[Result]):
-    value: Result
+_Outcomes = Generator[tuple[int, Any], None, None]
+"""Index of a shard, and its result or Crash."""
 
 
-@dataclass(frozen=True)
-class _Failure:
-    index: int
-    message: str
-    of_data: bool = False  # the user's data, so that there is no use in trying the other shards
-    log: Path | None = None
-
-
-_Outcome = Union["_Done[Any]", _Failure]
-_Outcomes = Generator[tuple[int, _Outcome], None, None]
-
-
-def _run(job: _Job[Any, Any]) -> _Outcome:
-    """Work of one process on one shard; its errors become a value, so that one does not stop the others."""
+def _run(job: _ShardJob[Any, Any]) -> Any:
+    """Process one shard; an error is returned, so that one shard does not stop the others."""
     try:
-        return _Done(job.function(job.shard))
-    except DataError as error:  # its text says it all
-        return _Failure(job.index, str(error), of_data=True)
-    except Exception as error:  # reported with its traceback by whoever waits for all shards
+        return job.function(job.shard)
+    except DataError as error:  # its text is complete
+        return Crash(str(error), of_data=True)
+    except Exception as error:  # reported with its traceback when the others are done
         log = job.log_dir / f"shard_{job.index}.log"
         write_atomically(log, traceback.format_exc().encode())
-        return _Failure(job.index, f"{type(error).__name__}: {error}", log=log)
+        return Crash(f"{type(error).__name__}: {error}", log=log)
 
 
-def _run_locally(jobs: Sequence[_Job[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
+def _run_locally(jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
     workers = min(cluster.workers, len(jobs))
     if workers <= 1:
         yield from ((job.index, _run(job)) for job in jobs)
         return
     with contextlib.closing(run_isolated(_run, jobs, workers)) as outcomes:
         for job, outcome in outcomes:
-            if isinstance(outcome, Crash):
-                yield job.index, _Failure(job.index, outcome.message)
-            else:
-                yield job.index, outcome
+            yield job.index, outcome
 
 
-def _run_on_slurm(jobs: Sequence[_Job[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
+def _run_on_slurm(jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
     if not jobs:
         return
     executor = _slurm_executor(cluster, log_dir)
@@ -270,7 +312,7 @@ def _run_on_slurm(jobs: Sequence[_Job[Any, Any]], cluster: ClusterOptions, log_d
     try:
         while waiting:
             for index in [index for index, submitted in waiting.items() if submitted.done()]:
-                yield index, _slurm_outcome(index, waiting.pop(index))
+                yield index, _slurm_outcome(waiting.pop(index))
             if waiting:
                 time.sleep(POLL_SECONDS)
     finally:
@@ -280,14 +322,14 @@ def _run_on_slurm(jobs: Sequence[_Job[Any, Any]], cluster: ClusterOptions, log_d
 
 def _slurm_executor(cluster: ClusterOptions, log_dir: Path) -> Any:
     try:
-        import submitit
+        import submitit  # an optional extra
     except ModuleNotFoundError as error:
         raise DataError("--cluster slurm: submitit is not installed; pip install 'av_ssl[slurm]'") from error
     try:
         executor = submitit.AutoExecutor(os.fspath(log_dir / "slurm"), cluster="slurm")
     except RuntimeError as error:  # there is no srun
         raise DataError(
-            f"--cluster slurm: {error}; start this on a machine of the cluster, or take --cluster local"
+            f"--cluster slurm: {error}; start this on a machine of the cluster, or use --cluster local"
         ) from error
     executor.update_parameters(
         name="av_ssl",
@@ -302,62 +344,10 @@ def _slurm_executor(cluster: ClusterOptions, log_dir: Path) -> Any:
     return executor
 
 
-def _slurm_outcome(index: int, submitted: Any) -> _Outcome:
-    from submitit.core.utils import UncompletedJobError
+def _slurm_outcome(submitted: Any) -> Any:
+    from submitit.core.utils import UncompletedJobError  # an optional extra
 
     try:
         return submitted.result()
     except UncompletedJobError:  # killed: out of memory, out of time, lost machine
-        return _Failure(index, f"job {submitted.job_id} died ({submitted.state})", log=submitted.paths.stderr)
-
-
-def _describe(failures: Sequence[_Failure], total: int) -> str:
-    if failures[-1].of_data:
-        return failures[-1].message
-    lines = [
-        f"  shard {failure.index}: {failure.message}" + (f"; see {failure.log}" if failure.log else "")
-        for failure in failures
-    ]
-    return (
-        f"{len(failures)} of {total} shards failed; those that finished are kept, and the same command goes "
-        "on with the others:\n" + "\n".join(lines)
-    )
-
-
-Progress = Callable[[int, int], None]
-Stage = Callable[[str], AbstractContextManager[Progress]]
-"""Called with what begins; gives what is told how many shards are done, of how many."""
-
-
-@dataclass(frozen=True)
-class StageRunner:
-    """Runs stages.
-
-    Args:
-        cluster: where shards run.
-        logs: folder for tracebacks, and for what submitit writes.
-        stage: told what begins and how far it is.
-    """
-
-    cluster: ClusterOptions
-    logs: Path
-    stage: Stage
-
-    def __call__(
-        self, text: str, function: Callable[[Shard], Any], jobs: Sequence[Shard], total: int
-    ) -> None:
-        """Call `function` with each of the jobs that are left of `total`; says nothing where none is.
-
-        Raises DataError when some fail, see `av_ssl.jobs.run_shards`.
-        """
-        if not jobs:
-            return
-        done = total - len(jobs)
-        with self.stage(text) as progress:
-            run_shards(
-                function,
-                jobs,
-                self.cluster,
-                self.logs,
-                lambda finished, _: progress(done + finished, total),
-            )
+        return Crash(f"job {submitted.job_id} died ({submitted.state})", log=submitted.paths.stderr)

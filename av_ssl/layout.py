@@ -120,6 +120,24 @@ def parse_clip(path: Path, number: int, line: str, root: Path) -> Clip:
     return Clip(items[0], video, audio, frames, samples, number)
 
 
+def check_streams(manifest: Path, clips: Sequence[Clip], streams: Sequence[str], fix: str) -> None:
+    """Check that every clip has the streams that a model takes.
+
+    Args:
+        manifest: of the clips, for the message.
+        clips: of the manifest.
+        streams: ``audio``, ``video`` or both.
+        fix: what to do about a missing stream; it ends the error message.
+
+    Raises:
+        DataError: a clip lacks one of the streams; names file, line and clip.
+    """
+    for clip in clips:
+        for stream in streams:
+            if getattr(clip, stream) is None:
+                raise DataError(f"{manifest}, line {clip.line}: clip {clip.id} has no {stream}; {fix}")
+
+
 def manifest_text(clips: Sequence[Clip]) -> str:
     """The lines of a manifest with the root `/`; raises DataError where a path is not absolute."""
     lines = ["/"]

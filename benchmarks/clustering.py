@@ -28,8 +28,8 @@ from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video
 from av_ssl.methods.fused_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
 from av_ssl.targets.clusters import Codebook, fit_kmeans
-from av_ssl.targets.feature_shards import FrameFeatures, one_thread
-from av_ssl.targets.mfcc import MfccFeatures
+from av_ssl.targets.feature_shards import FrameFeatures, torch_threads
+from av_ssl.targets.mfcc import MfccSource
 
 FRAMES = 75  # of a clip, 3 s
 Result = TypeVar("Result")
@@ -50,7 +50,7 @@ def main() -> None:
     print("| stage | frames/s | what |\n|---|---:|---|")
     with tempfile.TemporaryDirectory() as folder:
         clips = _clips(Path(folder), args.clips)
-        _row("MFCC", *_speed(MfccFeatures(), clips, "cpu"), "39 channels, reading included")
+        _row("MFCC", *_speed(MfccSource(), clips, "cpu"), "39 channels, reading included")
         encoder = AudioVisualEncoder(
             AudioVisualEncoderConfig(image_mean=0.421, image_std=0.165, **SIZES[args.size])
         )
@@ -72,7 +72,7 @@ def _k_means(frames: int, dim: int, clusters: int, starts: list[int], device: st
     for number in starts:
         seconds, centroids = _timed(partial(fit_kmeans, data, clusters, starts=number), device)
         codebook = Codebook(centroids, device)
-        with one_thread():
+        with torch_threads(1):
             assigning, (_, inertia) = _timed(partial(codebook.nearest, data), device)
         text = (
             f"{dim} channels, {clusters} clusters, {number} starts: {seconds:.1f} s for {frames:,} frames; "
@@ -80,7 +80,7 @@ def _k_means(frames: int, dim: int, clusters: int, starts: list[int], device: st
         text += f"inertia {inertia / frames:.2f} a frame, perfect {perfect:.2f}"
         _row("fit", frames, seconds, text)
     clipped = np.split(data, range(FRAMES, frames, FRAMES))
-    with one_thread():
+    with torch_threads(1):
         seconds, _ = _timed(lambda: [codebook.nearest(clip) for clip in clipped], device)
     _row("labels", frames, seconds, f"{dim} channels, {clusters} clusters, clip by clip")
     _row("labels", frames, assigning, "the same, all frames in one product")
@@ -99,7 +99,7 @@ def _timed(work: Callable[[], Result], device: str) -> tuple[float, Result]:
 
 def _speed(features: FrameFeatures, clips: list[Clip], device: str) -> tuple[int, float]:
     """Frames and seconds, after a clip to warm up; copying the result off the device waits for it."""
-    with one_thread():
+    with torch_threads(1):
         features.of(clips[0])
         seconds, results = _timed(lambda: [len(features.of(clip)) for clip in clips], device)
     return sum(results), seconds

@@ -1,71 +1,71 @@
-"""Layers on disk: what a folder of `av-ssl features` holds.
+"""Features on disk: the folders of ``av-ssl features``, written and read.
 
     FOLDER/settings.json            digest of the weights, layers, channels C, rate in Hz, dtype, format, ...
     FOLDER/{subset}.tsv             manifest of the clips
-    FOLDER/{subset}.index.tsv       a line a clip: id, its first row, its number of rows n (frames)
+    FOLDER/{subset}.index.tsv       one line a clip: id, its first row, its number of rows n (frames)
     FOLDER/{subset}.npy             [N, L, C], clips one after another; np.load(..., mmap_mode="r") maps it
     FOLDER/{subset}.times.npy       float32 [N], seconds: the centre of each frame in its clip
-    FOLDER/{subset}/{id}.npz        or, as asked for, a file a clip: features [n, L, C], times [n], layers [L]
+    FOLDER/{subset}/{id}.npz        or, if chosen, one file a clip: features [n, L, C], times [n], layers [L]
 
-Row k of a clip is taken at (k + 1/2) / rate seconds, the middle of the k-th video frame at 25 Hz.  What a
-layer looks at reaches further; the convolutions of speech models at 50 Hz are centred a few ms later.
-
-From clips to a folder of layers: shards, each whole or not there, then joined.
-
-A killed run goes on where it was, other settings are refused; `av_ssl.analysis.features` lists the
-files.
+Row k of a clip is taken at (k + 1/2) / rate seconds, the middle of the k-th video frame at 25 Hz.  The
+receptive field of a layer is longer; the convolutions of speech models at 50 Hz are centred a few ms later.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError
-from av_ssl.inference import LayerSource
-from av_ssl.io import atomic_file, digest, growing_array, keep_settings, remove_abandoned, write_atomically
-from av_ssl.jobs import ClusterOptions, Stage, StageRunner
-from av_ssl.layout import Clip, manifest_part, read_manifest
+from av_ssl.io import (
+    atomic_file,
+    digest,
+    growing_array,
+    keep_settings,
+    read_json,
+    remove_abandoned,
+    write_atomically,
+)
+from av_ssl.jobs import HERE, ClusterOptions, run_missing
+from av_ssl.layout import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.feature_shards import (
-    DumpJob,
     FeatureShard,
+    FeatureSource,
+    dump_jobs,
     dump_shard,
     is_complete,
     remove_shards,
-    shard_count,
     shards_of,
 )
 
 SETTINGS = "settings.json"
 INDEX = ".index.tsv"
+FORMATS = ("npy", "npz")
 
 Floats = NDArray[np.floating[Any]]
 
 
+# -- reading -------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Rows:
-    """Where the frames of a clip lie."""
+    """Where the frames of a clip are."""
 
     subset: str
     first: int
     count: int
 
 
-def frame_times(count: int, rate: float) -> NDArray[np.float32]:
-    """Centres of frames in seconds `[n]`."""
-    return ((np.arange(count) + 0.5) / rate).astype(np.float32)
-
-
 class FeatureFolder:
-    """Reads a folder of `av-ssl features`.
+    """Reads a folder of ``av-ssl features``.
 
     Args:
         path: of the folder.
@@ -76,7 +76,8 @@ class FeatureFolder:
         rate: frames a second.
         clips: rows of each clip by id, without those that could not be read.
 
-    Raises DataError when the folder holds none, or is damaged.
+    Raises:
+        DataError: the folder holds no features, or is damaged.
     """
 
     def __init__(self, path: Path, subsets: Sequence[str] | None = None) -> None:
@@ -89,13 +90,14 @@ class FeatureFolder:
         for subset in found if subsets is None else subsets:
             if subset not in found:
                 raise DataError(f"{path}: holds no features of {subset}, but of {', '.join(found) or 'none'}")
-            self.clips.update(read_index(path / f"{subset}{INDEX}", subset))
+            rows = read_index(path / f"{subset}{INDEX}", subset)
+            self.clips.update({clip: own for clip, own in rows.items() if own.count})
         if not self.clips:
-            raise DataError(f"{path}: holds no features of any clip; av-ssl features makes them")
+            raise DataError(f"{path}: holds no features of any clip; make them with av-ssl features")
         self._mapped: dict[str, Floats] = {}
 
     def features(self, clip: str) -> Floats:
-        """`[n, L, C]` of a clip; raises DataError when its file is missing or damaged."""
+        """``[n, L, C]`` of a clip; raise DataError if its file is missing or damaged."""
         rows = self.clips[clip]
         if self.settings["format"] == "npz":
             return self._read(npz_file(self.path, rows.subset, clip), rows.count)
@@ -105,7 +107,7 @@ class FeatureFolder:
         return self._mapped[rows.subset][rows.first : rows.first + rows.count]
 
     def times(self, clip: str) -> NDArray[np.float32]:
-        """Centres of a clip's frames in seconds `[n]`."""
+        """Centres of a clip's frames in seconds ``[n]``."""
         return frame_times(self.clips[clip].count, self.rate)
 
     def _read(self, path: Path, count: int) -> Floats:
@@ -119,19 +121,24 @@ class FeatureFolder:
             raise DataError(f"{path}: cannot be read ({error}); make the folder again") from error
         wanted = (count, len(self.layers), self.settings["channels"])
         if frames.shape != wanted:
-            raise DataError(f"{path}: is of shape {frames.shape}, not {wanted}; make the folder again")
+            raise DataError(f"{path}: has shape {frames.shape}, not {wanted}; make the folder again")
         return frames
 
 
+def frame_times(count: int, rate: float) -> NDArray[np.float32]:
+    """Centres of frames in seconds ``[n]``."""
+    return ((np.arange(count) + 0.5) / rate).astype(np.float32)
+
+
 def npz_file(folder: Path, subset: str, clip: str) -> Path:
-    """Where a clip's own file lies; raises DataError for an id that leads out of the folder."""
+    """A clip's own file; raise DataError for an id that leads out of the folder."""
     if Path(clip).is_absolute() or ".." in Path(clip).parts:
-        raise DataError(f"clip {clip}: its id cannot be a file name; take --format npy")
+        raise DataError(f"clip {clip}: its id cannot be a file name; use --format npy")
     return folder / subset / f"{clip}.npz"
 
 
 def read_index(path: Path, subset: str) -> dict[str, Rows]:
-    """Rows of the clips of a subset that have some, by id; raises DataError when the file is damaged."""
+    """Rows of the clips of a subset by id; raise DataError if the file is damaged."""
     clips = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         clip, *numbers = line.split("\t")
@@ -139,172 +146,175 @@ def read_index(path: Path, subset: str) -> dict[str, Rows]:
             first, count = map(int, numbers)
         except ValueError:
             raise DataError(
-                f"{path}, line {number}: needed are id, first row and number of rows, with tabs between; "
+                f"{path}, line {number}: needed are id, first row and number of rows, separated by tabs; "
                 "make the folder again"
             ) from None
-        if count:
-            clips[clip] = Rows(subset, first, count)
+        clips[clip] = Rows(subset, first, count)
     return clips
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
-        missing = [key for key in ("layers", "rate", "channels", "format") if key not in settings]
-    except OSError as error:
-        raise DataError(
-            f"{path / SETTINGS}: cannot be read ({error.strerror}); av-ssl features makes such folders"
-        ) from error
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path / SETTINGS}: is damaged ({error}); make the folder again") from error
+    settings = read_json(path / SETTINGS, "make the folder with av-ssl features")
+    missing = [key for key in ("layers", "rate", "channels", "format") if key not in settings]
     if missing:
         raise DataError(f"{path / SETTINGS}: lacks {', '.join(missing)}; is it a folder of av-ssl features?")
-    return dict(settings)
+    return settings
 
 
-FORMATS = ("npy", "npz")
+# -- writing -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """What is to be made.
+    """Features to be stored.
 
     Args:
-        data: folder with `{subset}.tsv`.
+        data: folder with ``{subset}.tsv``.
         out: folder for the features.
         subsets: of the data.
-        source: model and layers.
-        clips: so many of each subset, evenly spread over its list; None: all.
+        source: model and layers; its settings hold ``layers``, ``channels``, ``rate`` and ``streams``.
+        clips: this many of each subset, evenly spread over its list; None: all.
         shards: of each subset; None: one for every 1000 clips, at least 16.
-        dtype: `float32` or `float16`.
-        form: `npy`, one array a subset, or `npz`, one file a clip.
+        dtype: ``float32`` or ``float16``.
+        form: ``npy``, one array a subset, or ``npz``, one file a clip.
     """
 
     data: Path
     out: Path
     subsets: tuple[str, ...]
-    source: LayerSource
+    source: FeatureSource
     clips: int | None = None
     shards: int | None = None
     dtype: str = "float32"
     form: str = "npy"
 
 
-class FeatureMaker:
-    """Makes what a plan asks for and is not there yet.
+class Summary(NamedTuple):
+    """What is stored of a subset."""
+
+    clips: int
+    frames: int
+    unreadable: list[str]
+    """Ids of clips without frames."""
+
+
+def store_features(
+    plan: FeaturePlan, cluster: ClusterOptions = HERE
+) -> tuple[dict[str, Any], dict[str, Summary]]:
+    """Store the features of a plan, as far as they are not there yet.
+
+    A run that was killed continues where it stopped: shards are complete or not there, and are joined at the
+    end.  Other settings are refused.
 
     Args:
-        plan: what to make.
+        plan: what to store.
         cluster: where shards run.
-        stage: told what begins and how far it is.
 
-    Attributes:
-        settings: what is kept in `settings.json`.
+    Returns:
+        Settings of the folder, and a summary of each subset.
 
-    Raises DataError when a manifest cannot be used, a clip lacks a stream, the model cannot be loaded or
-    lacks a layer, or `plan.out` holds features that were made in another way.
+    Raises:
+        DataError: a manifest or the model cannot be used, a clip lacks a stream, too many clips cannot be
+            read, or the folder holds features that were made with other settings.
     """
-
-    def __init__(self, plan: FeaturePlan, cluster: ClusterOptions, stage: Stage) -> None:
-        self.plan = plan
-        self.work = StageRunner(cluster, plan.out / "logs", stage)
-        chosen = {subset: self._choose(subset) for subset in plan.subsets}
-        self.settings = {**plan.source.settings(), "dtype": plan.dtype, "format": plan.form}
-        for subset, clips in chosen.items():
-            self._check_streams(subset, clips)
-        keep_settings(plan.out / SETTINGS, self.settings, f"delete {plan.out}, or choose another --out")
-        remove_abandoned(plan.out)
-        self.jobs = {subset: self._jobs(subset, clips) for subset, clips in chosen.items()}
-
-    def run(self) -> dict[str, tuple[int, int, list[str]]]:
-        """Make what is missing; returns clips, frames, and ids without any, by subset."""
-        plan = self.plan
-        for subset, jobs in self.jobs.items():
-            if (plan.out / f"{subset}{INDEX}").exists():
-                continue
-            clips = read_manifest(jobs[0].manifest)
-            todo = [job for job in jobs if not is_complete(job, clips)]
-            self.work(f"layers of {subset}", dump_shard, todo, len(jobs))
-            self._join(subset, clips)
-        shutil.rmtree(plan.out / "logs", ignore_errors=True)
-        return {subset: self._summary(subset) for subset in plan.subsets}
-
-    # -- helpers ---------------------------------------------------------------------------------------------
-
-    def _choose(self, subset: str) -> list[Clip]:
-        clips, wanted = read_manifest(self.plan.data / f"{subset}.tsv"), self.plan.clips
-        if wanted is None or wanted >= len(clips):
-            return clips
-        return [clips[number] for number in np.arange(wanted) * len(clips) // wanted]
-
-    def _check_streams(self, subset: str, clips: list[Clip]) -> None:
-        for clip in clips:
-            for stream in self.settings["streams"]:
-                if getattr(clip, stream) is None:
-                    raise DataError(
-                        f"{self.plan.data / f'{subset}.tsv'}, line {clip.line}: clip {clip.id} has no "
-                        f"{stream}, which the model is given; fill in the column, or name other --modalities"
-                    )
-
-    def _jobs(self, subset: str, clips: list[Clip]) -> list[DumpJob]:
-        plan, manifest = self.plan, self.plan.out / f"{subset}.tsv"
-        count = shard_count(len(clips), plan.shards)
-        text = manifest_part(plan.data / f"{subset}.tsv", clips).encode()
-        if not manifest.exists():
-            write_atomically(manifest, text)
-        if manifest.read_bytes() != text:
-            raise DataError(
-                f"{manifest}: lists other clips than are asked for now; delete {plan.out}, or choose another "
-                "--out"
-            )
-        folder = plan.out / "shards"
+    chosen = {subset: _choose(plan, subset) for subset in plan.subsets}
+    settings = {**plan.source.settings(), "dtype": plan.dtype, "format": plan.form}
+    for subset, clips in chosen.items():
+        fix = "fill in the column, or choose other --modalities"
+        check_streams(plan.data / f"{subset}.tsv", clips, settings["streams"], fix)
+    keep_settings(plan.out / SETTINGS, settings, f"delete {plan.out}, or choose another --out")
+    remove_abandoned(plan.out)
+    for subset, clips in chosen.items():
+        _keep_manifest(plan, subset, clips)
+    for subset in plan.subsets:
         if not (plan.out / f"{subset}{INDEX}").exists():
-            mend = f"delete {folder}, or choose another --out"
-            keep_settings(folder / f"{subset}.json", {"manifest": digest(manifest), "shards": count}, mend)
-        bad_clips = plan.out / f"bad_clips.{subset}.tsv"
-        return [
-            DumpJob(shard, manifest, plan.source, bad_clips, plan.dtype)
-            for shard in shards_of(folder, subset, count)
-        ]
+            _store_subset(plan, subset, settings, cluster)
+    shutil.rmtree(plan.out / "logs", ignore_errors=True)
+    return settings, {subset: _summary(plan.out, subset) for subset in plan.subsets}
 
-    def _join(self, subset: str, clips: list[Clip]) -> None:
-        """Bring the shards of a subset into the form that is asked for; the index comes last."""
-        plan, shards = self.plan, [job.shard for job in self.jobs[subset]]
-        frames = self._frames(shards)
-        if plan.form == "npz":
-            counts = [self._write_npz(subset, clip, x) for clip, x in zip(clips, frames, strict=True)]
-        else:
-            shape = (len(self.settings["layers"]), self.settings["channels"])
-            counts = []
-            with growing_array(plan.out / f"{subset}.npy", shape, plan.dtype) as append:
-                for x in frames:
-                    append(x)
-                    counts.append(len(x))
-            with atomic_file(plan.out / f"{subset}.times.npy") as file:
-                np.save(file, np.concatenate([frame_times(n, self.settings["rate"]) for n in counts]))
-        firsts = np.cumsum(counts) - counts
-        rows = zip(clips, firsts, counts, strict=True)
-        index = "".join(f"{clip.id}\t{first}\t{count}\n" for clip, first, count in rows)
-        write_atomically(plan.out / f"{subset}{INDEX}", index.encode())
-        remove_shards(plan.out / "shards", shards)
 
-    def _frames(self, shards: list[FeatureShard]) -> Iterator[Floats]:
-        """`[n, L, C]` of each clip, in the order of the manifest."""
-        for shard in shards:
-            frames, lengths = shard.read()
-            starts = np.cumsum(lengths) - lengths
-            for start, length in zip(starts, lengths, strict=True):
-                part = frames[start : start + length]
-                yield part.reshape(length, len(self.settings["layers"]), self.settings["channels"])
+def _choose(plan: FeaturePlan, subset: str) -> list[Clip]:
+    clips = read_manifest(plan.data / f"{subset}.tsv")
+    if plan.clips is None or plan.clips >= len(clips):
+        return clips
+    return [clips[number] for number in np.arange(plan.clips) * len(clips) // plan.clips]
 
-    def _write_npz(self, subset: str, clip: Clip, frames: Floats) -> int:
-        if len(frames):
-            times = frame_times(len(frames), self.settings["rate"])
-            with atomic_file(npz_file(self.plan.out, subset, clip.id)) as file:
-                np.savez(file, features=frames, times=times, layers=np.array(self.settings["layers"]))
-        return len(frames)
 
-    def _summary(self, subset: str) -> tuple[int, int, list[str]]:
-        lines = (self.plan.out / f"{subset}{INDEX}").read_text(encoding="utf-8").splitlines()
-        rows: list[Any] = [line.split("\t") for line in lines]
-        return len(rows), sum(int(row[2]) for row in rows), [row[0] for row in rows if row[2] == "0"]
+def _keep_manifest(plan: FeaturePlan, subset: str, clips: Sequence[Clip]) -> None:
+    """Write the list of clips, or refuse to mix it with another one."""
+    manifest = plan.out / f"{subset}.tsv"
+    text = manifest_part(plan.data / f"{subset}.tsv", clips).encode()
+    if not manifest.exists():
+        write_atomically(manifest, text)
+    if manifest.read_bytes() != text:
+        raise DataError(
+            f"{manifest}: lists other clips than the command; delete {plan.out}, or choose another --out"
+        )
+
+
+def _store_subset(
+    plan: FeaturePlan, subset: str, settings: Mapping[str, Any], cluster: ClusterOptions
+) -> None:
+    """Make the shards of a subset and join them."""
+    folder, manifest = plan.out / "shards", plan.out / f"{subset}.tsv"
+    clips = read_manifest(manifest)
+    shards = shards_of(folder, subset, len(clips), plan.shards)
+    made_of = {"manifest": digest(manifest), "shards": len(shards)}
+    keep_settings(folder / f"{subset}.json", made_of, f"delete {folder}, or choose another --out")
+    jobs = dump_jobs(shards, manifest, plan.source, plan.out, plan.dtype)
+    run_missing(
+        f"features of {subset}",
+        dump_shard,
+        jobs,
+        lambda job: is_complete(job, clips),
+        cluster,
+        plan.out / "logs",
+    )
+    _join(plan, subset, clips, shards, settings)
+    remove_shards(shards)
+
+
+def _join(
+    plan: FeaturePlan,
+    subset: str,
+    clips: Sequence[Clip],
+    shards: Sequence[FeatureShard],
+    settings: Mapping[str, Any],
+) -> None:
+    """Write the arrays of a subset in the chosen format; the index comes last."""
+    layers, rate = settings["layers"], settings["rate"]
+    shape = (len(layers), settings["channels"])
+    frames = _frames(shards, shape)
+    counts = []
+    if plan.form == "npz":
+        for clip, x in zip(clips, frames, strict=True):
+            counts.append(len(x))
+            if len(x):
+                with atomic_file(npz_file(plan.out, subset, clip.id)) as file:
+                    np.savez(file, features=x, times=frame_times(len(x), rate), layers=np.array(layers))
+    else:
+        with growing_array(plan.out / f"{subset}.npy", shape, plan.dtype) as append:
+            for x in frames:
+                append(x)
+                counts.append(len(x))
+        with atomic_file(plan.out / f"{subset}.times.npy") as file:
+            np.save(file, np.concatenate([frame_times(n, rate) for n in counts]))
+    firsts = np.cumsum(counts) - counts
+    rows = zip(clips, firsts, counts, strict=True)
+    index = "".join(f"{clip.id}\t{first}\t{count}\n" for clip, first, count in rows)
+    write_atomically(plan.out / f"{subset}{INDEX}", index.encode())
+
+
+def _frames(shards: Sequence[FeatureShard], shape: tuple[int, int]) -> Iterator[Floats]:
+    """``[n, L, C]`` of each clip, in the order of the manifest."""
+    for shard in shards:
+        frames, lengths = shard.read()
+        starts = np.cumsum(lengths) - lengths
+        for start, length in zip(starts, lengths, strict=True):
+            yield frames[start : start + length].reshape(length, *shape)
+
+
+def _summary(out: Path, subset: str) -> Summary:
+    rows = read_index(out / f"{subset}{INDEX}", subset)
+    frames = sum(own.count for own in rows.values())
+    return Summary(len(rows), frames, [clip for clip, own in rows.items() if not own.count])

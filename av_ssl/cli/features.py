@@ -1,4 +1,4 @@
-"""`av-ssl features CHECKPOINT DATA`: what the layers of a model make of clips, as arrays.
+"""``av-ssl features CHECKPOINT DATA``: features of clips from the layers of a model, as arrays.
 
 av-ssl features av2vec.pt DATA --subset test --out FEATURES/av2vec
 av-ssl features av2vec.pt DATA --subset test --out FEATURES/random --untrained 0
@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_ssl.analysis.features import FORMATS, FeatureMaker, FeaturePlan
+from av_ssl.analysis.features import FORMATS, FeaturePlan, store_features
 from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, cluster_options, positive
-from av_ssl.cli.targets import show_stage
 from av_ssl.inference import LayerSource
 
 NAMED = 5  # clips in a message
@@ -34,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="of the Transformer, from 1; 0: its input (default: all, and 0 where it can be had)",
+        help="of the Transformer, from 1; 0: its input (default: all, and 0 if the model gives it)",
     )
     parser.add_argument(
         "--modalities",
         choices=("audio", "video", "av"),
-        help="what the model is given (default: what it was trained with)",
+        help="streams given to the model (default: those it was trained with)",
     )
     parser.add_argument(
         "--format",
@@ -49,13 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--half", action="store_true", help="float16: half the disk space")
     parser.add_argument(
-        "--clips", metavar="N", type=positive, help="so many, evenly spread over the list (default: all)"
+        "--clips", metavar="N", type=positive, help="N clips, evenly spread over the list (default: all)"
     )
     parser.add_argument(
         "--untrained",
         metavar="SEED",
         type=int,
-        help="take random weights in place of the checkpoint's, to compare with",
+        help="use random weights instead of the checkpoint's, as an untrained baseline",
     )
     add_shard_arguments(parser)
     parser.add_argument(
@@ -65,30 +64,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the arrays, say what there is."""
+    """Store the arrays, report what there is."""
     layers = None if args.layers is None else tuple(sorted(set(args.layers)))
-    source = LayerSource(args.checkpoint.absolute(), layers, args.modalities, args.device, args.untrained)
     plan = FeaturePlan(
         data=args.data.absolute(),
         out=args.out.absolute(),
         subsets=tuple(dict.fromkeys(args.subset)),
-        source=source,
+        source=LayerSource(args.checkpoint.absolute(), layers, args.modalities, args.device, args.untrained),
         clips=args.clips,
         shards=args.shards,
         dtype="float16" if args.half else "float32",
         form=args.format,
     )
-    maker = FeatureMaker(plan, cluster_options(args), show_stage)
-    settings = maker.settings
-    for subset, (clips, frames, without) in maker.run().items():
+    settings, subsets = store_features(plan, cluster_options(args))
+    for subset, (clips, frames, unreadable) in subsets.items():
         print(
             f"{plan.out}: {subset}: {clips} clips, {frames} frames at {settings['rate']} Hz; "
             f"{settings['channels']} channels of layers {' '.join(map(str, settings['layers']))}; "
             f"from {' and '.join(settings['streams'])}"
         )
-        if without:
+        if unreadable:
             print(
-                f"  {len(without)} clips cannot be read and have no frames: {', '.join(without[:NAMED])}; "
-                f"{plan.out / f'bad_clips.{subset}.tsv'} says why"
+                f"  {len(unreadable)} clips cannot be read and have no frames: "
+                f"{', '.join(unreadable[:NAMED])}; {plan.out / f'bad_clips.{subset}.tsv'} gives the reasons"
             )
     return 0

@@ -47,8 +47,8 @@ COMMANDS = {
     "data pseudo-labels": Command(
         "pseudo_labels", "", "filter transcripts and join them with labelled clips"
     ),
-    "targets clusters": Command("targets", "", "cluster MFCC or a model's features"),
-    "targets teacher": Command("targets_teacher", "", "store and cluster the features of a speech model"),
+    "targets clusters": Command("targets", "clusters", "cluster MFCC or a model's features"),
+    "targets teacher": Command("targets", "teacher", "store and cluster the features of a speech model"),
     "model convert": Command("model", "convert", "convert between fairseq's checkpoints and safetensors"),
     "model average": Command("model", "average", "average the weights of a run's last checkpoints"),
     "model plan": Command("model", "plan", "estimate updates, hours, memory and disk of a recipe"),

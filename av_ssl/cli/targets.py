@@ -1,39 +1,39 @@
-"""`av-ssl targets DATA`: cluster labels `{split}.km` and `dict.km.txt` for pre-training.
+"""``av-ssl targets clusters|teacher``: targets for pre-training, from clusters or speech models.
 
-The first iteration of AV-HuBERT (Shi et al., 2022) clusters MFCC, later ones a layer of the model before:
+``clusters`` makes labels ``{split}.km`` and ``dict.km.txt``.  The first iteration of AV-HuBERT (Shi et al.,
+2022) clusters MFCC, later ones a layer of the previous model:
 
-    av-ssl targets DATA --out LABELS1 --clusters 100
-    av-ssl targets DATA --out LABELS2 --clusters 100 --checkpoint iter1/checkpoint_best.pt --layer 9
+    av-ssl targets clusters DATA --out LABELS1 --clusters 100
+    av-ssl targets clusters DATA --out LABELS2 --clusters 100 --checkpoint iter1/checkpoint_best.pt --layer 9
+
+``teacher`` stores features of a speech model and their clusters, for DistillAV:
+
+    av-ssl targets teacher DATA --out WAVLM --model microsoft/wavlm-large --clusters 2000 --device cuda
+    av-ssl targets teacher DATA --out WAVLM --model microsoft/wavlm-large --clusters 2000 --no-dump
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, cluster_options, positive
 from av_ssl.errors import DataError
 from av_ssl.inference import FeatureSpec
-from av_ssl.io import ProgressBar
-from av_ssl.jobs import Progress
-from av_ssl.targets.cluster_labels import TargetMaker, TargetPlan
+from av_ssl.targets.cluster_labels import ClusterPlan, make_cluster_labels, summary
+from av_ssl.targets.feature_shards import FeatureSource
+from av_ssl.targets.mfcc import MfccSource
+from av_ssl.targets.speech_teacher import COMBINATIONS, NORMS, TeacherSpec
+from av_ssl.targets.teacher_dump import TeacherPlan, dump_teacher, estimate_teacher, verify_teacher
+
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("data", metavar="DATA", type=Path, help="folder with {split}.tsv")
+def add_clusters_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``clusters``."""
+    _add_common_arguments(parser)
     parser.add_argument("--out", metavar="LABELS", type=Path, help="folder for the labels (default: DATA)")
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        default=["train", "valid"],
-        help="k-means is fitted to the first (default: train valid)",
-    )
-    parser.add_argument("--clusters", metavar="K", type=positive, required=True, help="number of clusters")
     parser.add_argument(
         "--checkpoint", metavar="FILE", type=Path, help="cluster a layer of this model (default: MFCC)"
     )
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modalities",
         choices=("audio", "video", "av"),
-        help="what the model is given (default: what it was trained with)",
+        help="streams given to the model (default: those it was trained with)",
     )
     parser.add_argument(
         "--label-name", type=_name, default="km", help="suffix of the label files (default: km)"
@@ -49,73 +49,126 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fit-share", type=_share, default=0.1, help="share of the clips to fit k-means to (default: 0.1)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
-    add_shard_arguments(parser)
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="for the model (default: cpu)"
-    )
     parser.add_argument("--half", action="store_true", help="store features in float16: half the disk space")
     parser.add_argument(
         "--keep-features", action="store_true", help="do not delete LABELS/features at the end"
     )
-    add_cluster_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Make the labels, check them, say how the clusters are used."""
+def run_clusters(args: argparse.Namespace) -> int:
+    """Make the labels, check them, report how the clusters are used."""
     if (args.checkpoint is None) != (args.layer is None):
-        raise DataError("--checkpoint and --layer belong together: name both, or neither for MFCC")
+        raise DataError("--checkpoint and --layer belong together: give both, or neither for MFCC")
     if args.checkpoint is None and args.modalities:
-        raise DataError("--modalities is for a model: name --checkpoint, or leave it out for MFCC")
-    plan = TargetPlan(
+        raise DataError("--modalities is for a model: give --checkpoint, or leave it out for MFCC")
+    source: FeatureSource = MfccSource()
+    if args.checkpoint is not None:
+        source = FeatureSpec(args.checkpoint.absolute(), args.layer, args.device, args.modalities)
+    plan = ClusterPlan(
         data=args.data.absolute(),
         out=(args.out or args.data).absolute(),
         splits=tuple(dict.fromkeys(args.splits)),
-        spec=FeatureSpec(
-            args.checkpoint and args.checkpoint.absolute(), args.layer or 0, args.device, args.modalities
-        ),
+        source=source,
         clusters=args.clusters,
         label=args.label_name,
         shards=args.shards,
         seed=args.seed,
         fit_share=args.fit_share,
         dtype="float16" if args.half else "float32",
+        device=args.device,
+        keep_features=args.keep_features,
     )
-    report = TargetMaker(plan, cluster_options(args), show_stage).run(args.keep_features)
-    for split, numbers in report.items():
-        _print_split(plan, split, numbers)
-    print(f"{plan.dictionary}: {plan.clusters} ids; the whole report: {plan.work / 'report.json'}")
+    for split, usage in make_cluster_labels(plan, cluster_options(args)).items():
+        print(summary(plan, split, usage))
+    print(f"{plan.dictionary}: {plan.clusters} ids; the complete report: {plan.report}")
     return 0
 
 
-@contextmanager
-def show_stage(text: str) -> Iterator[Progress]:
-    """Name what begins, and show how far it is."""
-    print(f"{text}:", flush=True)
-    with ProgressBar("shard") as bar:
-        yield bar.update
-
-
-def _print_split(plan: TargetPlan, split: str, numbers: dict[str, Any]) -> None:
-    used = numbers["clusters"] - numbers["clusters_unused"]
-    print(
-        f"{plan.labels(split)}: {numbers['clips']} clips, {numbers['labels']} labels at "
-        f"{numbers['labels_a_second']} Hz ({numbers['hours']:.2f} hours)\n"
-        f"  clusters: {used} of {numbers['clusters']} used, perplexity {numbers['perplexity']:.1f} (entropy "
-        f"{numbers['entropy_bits']:.2f} bits), the most frequent has {numbers['largest_share']:.1%}; "
-        f"inertia {numbers['inertia_a_frame']:.4g} a frame"
+def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``teacher``."""
+    _add_common_arguments(parser)
+    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="the teacher's folder")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="folder of a Hugging Face model, or its name if it is in the cache (hf download NAME)",
     )
-    if missing := numbers["clips_without_labels"]:
-        print(
-            f"  {len(missing)} clips cannot be read and have NO labels, so training leaves them out: "
-            f"{', '.join(missing[:5])}; {plan.out / f'bad_clips.{split}.tsv'} says why. "
-            f"When they are mended, delete it and {plan.labels(split)}, and run the same command again"
-        )
-    if other := sorted(set(numbers["clips_of_other_length"]) - set(missing)):
-        print(
-            f"  {len(other)} clips differ by 0.1 s or more from their length in the manifest, so training "
-            f"leaves them out: {', '.join(other[:5])}"
-        )
+    parser.add_argument(
+        "--layers",
+        default="top:8",
+        help="last, all, top:8, 17-24, or 9,12,15; counted from 1 (default: top:8)",
+    )
+    parser.add_argument(
+        "--norm", choices=NORMS, default="instance", help="of each layer over a clip (default: instance)"
+    )
+    parser.add_argument(
+        "--combine", choices=COMBINATIONS, default="average", help="several layers (default: average)"
+    )
+    parser.add_argument(
+        "--fit-targets",
+        metavar="N",
+        type=positive,
+        default=1_000_000,
+        help="fit k-means to about N targets (default: 1000000; 4 KB of memory each at 1024 channels)",
+    )
+    parser.add_argument(
+        "--no-dump", action="store_true", help="make only the clusters: the teacher will run in training"
+    )
+    parser.add_argument("--estimate", action="store_true", help="report disk space and time, and stop")
+    parser.add_argument("--verify", action="store_true", help="compare files with their checksums, and stop")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the teacher (default: float32)"
+    )
+
+
+def run_teacher(args: argparse.Namespace) -> int:
+    """Report disk space and time, then make the targets and clusters."""
+    model = str(Path(args.model).absolute()) if Path(args.model).is_dir() else args.model
+    plan = TeacherPlan(
+        data=args.data.absolute(),
+        out=args.out.absolute(),
+        splits=tuple(dict.fromkeys(args.splits)),
+        source=TeacherSpec(model, args.layers, args.norm, args.combine, args.device, args.precision),
+        clusters=args.clusters,
+        fit_targets=args.fit_targets,
+        dump=not args.no_dump,
+        shards=args.shards,
+        seed=args.seed,
+    )
+    cluster = cluster_options(args)
+    if args.verify:
+        print(f"{plan.out}: {verify_teacher(plan)} shards agree with their checksums")
+        return 0
+    estimate = estimate_teacher(plan, cluster)
+    if estimate.clips:
+        print(estimate, flush=True)
+        estimate.check()
+    if args.estimate:
+        return 0
+    made = dump_teacher(plan, cluster)
+    print(
+        f"{plan.out}: {made['dim']} channels, {made['per_frame']} targets a video frame; {made['clusters']} "
+        f"clusters of {made['fitted_to_targets']} targets, inertia {made['inertia']:.4g} "
+        f"({made['inertia'] / made['dim']:.3f} a channel)"
+    )
+    return 0
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", type=Path, help="folder with {split}.tsv")
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        default=["train", "valid"],
+        help="k-means is fitted to the first (default: train valid)",
+    )
+    parser.add_argument("--clusters", metavar="K", type=positive, required=True, help="number of clusters")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="for the model (default: cpu)"
+    )
+    add_shard_arguments(parser)
+    add_cluster_arguments(parser)
 
 
 def _name(text: str) -> str:

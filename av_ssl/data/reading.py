@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from av_ssl.data.mel import mel_corners, triangles
 from av_ssl.errors import MediaError
 from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
 
@@ -121,14 +122,9 @@ ENERGY_FLOOR = float(np.finfo(np.float64).eps)
 @cache
 def mel_filters() -> Tensor:
     """Triangular filters `[257, 26]` float32, equally wide in mel between 0 and 8000 Hz."""
-    top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
-    hertz = 700 * (10 ** (np.linspace(0, top, FILTERS + 2) / 2595) - 1)
-    edges = np.floor((FFT_SIZE + 1) * hertz / SAMPLE_RATE)
-    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    bins = np.arange(FFT_SIZE // 2 + 1)[:, None]
-    rising = (bins - low) / (middle - low)
-    falling = (high - bins) / (high - middle)
-    return torch.from_numpy(np.where(bins < middle, rising, falling).clip(min=0).astype(np.float32))
+    hertz = mel_corners(FILTERS, 0, SAMPLE_RATE / 2)
+    bins = np.arange(FFT_SIZE // 2 + 1)
+    return torch.from_numpy(triangles(bins, np.floor((FFT_SIZE + 1) * hertz / SAMPLE_RATE)))
 
 
 def log_filterbank(wave: NDArray[np.int16]) -> NDArray[np.float32]:

@@ -10,14 +10,16 @@ of its strides shorten time to the rate of video, the others frequency alone [ou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SAMPLE_RATE = 16000
+from av_ssl.data.mel import mel_corners, triangles
+from av_ssl.layout import SAMPLE_RATE
+
 WINDOW = 400
 """25 ms in samples."""
 HOP = 160
@@ -59,17 +61,8 @@ class LogMel(nn.Module):
 
 def mel_filters(bands: int, lowest: float = 20.0, highest: float = 7600.0) -> Tensor:
     """Triangular filters float32 ``[257, bands]``, equally wide in mel."""
-
-    def mel(hertz: float) -> float:
-        return 2595 * math.log10(1 + hertz / 700)
-
-    edges = 700 * (
-        10 ** (torch.linspace(mel(lowest), mel(highest), bands + 2, dtype=torch.float64) / 2595) - 1
-    )
-    frequencies = torch.linspace(0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1, dtype=torch.float64)[:, None]
-    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (frequencies - low) / (middle - low), (high - frequencies) / (high - middle)
-    return torch.minimum(rising, falling).clamp(min=0).float()
+    frequencies = np.linspace(0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1)
+    return torch.from_numpy(triangles(frequencies, mel_corners(bands, lowest, highest)))
 
 
 class MaskedBatchNorm(nn.BatchNorm2d):

@@ -1,13 +1,7 @@
-"""What `av-ssl targets` is asked to make, and where its files lie.
+"""From a data folder to cluster labels: features, k-means, labels, check.
 
-Cluster labels of the shards of a split, and the label files that training reads.
-
-Finished label files against manifest and dictionary, and how the clusters are used.
-
-From a data folder to cluster labels: features, centroids, labels, check.
-
-Every stage is made of shards whose files appear whole or not at all, so that a killed run goes on where it
-was.  What files were made with is kept beside them, and other settings are refused:
+Every stage consists of shards whose files appear complete or not at all, so that a run that was killed
+continues where it stopped.  Settings are kept beside the files, and other settings are refused:
 
     OUT/{split}.{label}  OUT/dict.{label}.txt     what training reads
     OUT/{label}.clusters/                         centroids.npy, settings, report.json, shards of labels
@@ -21,7 +15,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,56 +25,75 @@ from numpy.typing import NDArray
 from av_ssl.data.dataset import TOLERATED_SHARE
 from av_ssl.data.labels import FrameLabels
 from av_ssl.errors import DataError
-from av_ssl.io import digest, keep_settings, remove_abandoned, write_atomically
-from av_ssl.jobs import ClusterOptions, Stage, StageRunner
-from av_ssl.layout import Clip, read_manifest
-from av_ssl.targets.clusters import Codebook, FitJob, fit_job, read_centroids
+from av_ssl.io import digest, keep_settings, read_json, remove_abandoned, write_atomically, write_json
+from av_ssl.jobs import HERE, ClusterOptions, run_missing
+from av_ssl.layout import Clip, check_streams, read_manifest
+from av_ssl.targets.clusters import Codebook, FitJob, fit_job, import_sklearn, read_centroids
 from av_ssl.targets.feature_shards import (
-    DumpJob,
     FeatureShard,
     FeatureSource,
     device_of,
+    dump_jobs,
     dump_shard,
     is_complete,
-    one_thread,
     remove_shards,
-    shard_count,
     shards_of,
+    torch_threads,
 )
+
+COUNT = 10_000
+"""Stands beside every id in the dictionary, as AV-HuBERT's tools write it; it has no meaning."""
+NAMED_IN_ERROR = 20
+
+# -- the command ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class TargetPlan:
-    """What is to be made.
+class ClusterPlan:
+    """Cluster labels to be made.
 
     Args:
-        data: folder with `{split}.tsv`.
+        data: folder with ``{split}.tsv``.
         out: folder for the labels.
-        splits: the first is the one that k-means is fitted to.
-        spec: the features.
+        splits: k-means is fitted to the first.
+        source: the features.
         clusters: K.
         label: suffix of the label files.
         shards: of each split; None: one for every 1000 clips, at least 16.
         seed: of the draw of clips and of k-means.
         fit_share: share of the clips that k-means is fitted to.
-        dtype: of stored features, `float32` or `float16`.
+        dtype: of stored features, ``float32`` or ``float16``.
+        device: where nearest centroids are searched, ``cpu`` or ``cuda``.
+        keep_features: do not delete the features at the end.
     """
 
     data: Path
     out: Path
     splits: tuple[str, ...]
-    spec: FeatureSource
+    source: FeatureSource
     clusters: int
     label: str = "km"
     shards: int | None = None
     seed: int = 0
     fit_share: float = 0.1
     dtype: str = "float32"
+    device: str = "cpu"
+    keep_features: bool = False
 
     @property
     def work(self) -> Path:
         """Folder of centroids, settings and the report."""
         return self.out / f"{self.label}.clusters"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of tracebacks and of submitit's files."""
+        return self.work / "logs"
+
+    @property
+    def label_shards(self) -> Path:
+        """Folder of labels of shards, until they are joined."""
+        return self.work / "labels"
 
     @property
     def features(self) -> Path:
@@ -89,29 +102,149 @@ class TargetPlan:
 
     @property
     def centroids(self) -> Path:
-        """Float32 `[K, D]`."""
+        """Float32 ``[K, D]``."""
         return self.work / "centroids.npy"
+
+    @property
+    def report(self) -> Path:
+        """What :func:`make_cluster_labels` returns."""
+        return self.work / "report.json"
 
     @property
     def dictionary(self) -> Path:
         """Ids 0 to K-1."""
         return self.out / f"dict.{self.label}.txt"
 
-    def labels(self, split: str) -> Path:
-        """A line of ids a clip."""
-        return self.out / f"{split}.{self.label}"
-
     def manifest(self, split: str) -> Path:
-        """The clips."""
+        """The clips of a split."""
         return self.data / f"{split}.tsv"
 
-    def feature_settings(self) -> dict[str, Any]:
-        """What decides the features on disk."""
-        return {**self.spec.settings(), "dtype": self.dtype}
+    def labels(self, split: str) -> Path:
+        """A line of ids for each clip."""
+        return self.out / f"{split}.{self.label}"
+
+    def inertia(self, split: str) -> Path:
+        """Mean squared distance of a frame to its centroid; written after the labels."""
+        return self.work / f"{split}.inertia.json"
+
+    def is_labelled(self, split: str) -> bool:
+        """Whether the labels of a split are finished."""
+        return self.labels(split).exists() and self.inertia(split).exists()
 
 
-COUNT = 10_000
-"""Stands beside every id in the dictionary, as AV-HuBERT's tools write it; it has no meaning."""
+def make_cluster_labels(plan: ClusterPlan, cluster: ClusterOptions = HERE) -> dict[str, dict[str, Any]]:
+    """Make the labels of a plan, as far as they are not there yet.
+
+    Args:
+        plan: what to make.
+        cluster: where shards run.
+
+    Returns:
+        How the clusters are used in each split, see :func:`check_labels`.
+
+    Raises:
+        DataError: a manifest or the model cannot be used, too many clips cannot be read, or the folder holds
+            files that were made with other settings.
+    """
+    clips = {split: read_manifest(plan.manifest(split)) for split in plan.splits}
+    for split in plan.splits:
+        check_streams(plan.manifest(split), clips[split], plan.source.streams, "fill in the column")
+    digests = {split: digest(plan.manifest(split)) for split in plan.splits}
+    features = {**plan.source.settings(), "dtype": plan.dtype}
+    _keep_settings(plan, features, digests)
+    remove_abandoned(plan.out)
+
+    to_label = [split for split in plan.splits if not plan.is_labelled(split)]
+    to_dump = list(to_label)
+    fitted = plan.centroids.exists()
+    if not fitted:
+        import_sklearn()
+        to_dump = [split for split in plan.splits if split in to_label or split == plan.splits[0]]
+    shards = {split: shards_of(plan.features, split, len(clips[split]), plan.shards) for split in to_dump}
+    for split in to_dump:
+        fix = f"delete {plan.features}, or choose another --out"
+        keep_settings(plan.features / "settings.json", features, fix)
+        made_of = {"manifest": digests[split], "shards": len(shards[split])}
+        keep_settings(plan.features / f"{split}.json", made_of, fix)
+    _make_features(plan, shards, clips, cluster)
+    if not fitted:
+        of_split = tuple(shards[plan.splits[0]])
+        fit = FitJob(of_split, plan.centroids, plan.clusters, plan.fit_share, plan.seed)
+        run_missing(f"{plan.clusters} clusters", fit_job, [fit], lambda job: False, cluster, plan.logs)
+    _make_labels(plan, {split: shards[split] for split in to_label}, cluster)
+    write_dictionary(plan.dictionary, plan.clusters)
+
+    report = {}
+    for split in plan.splits:
+        usage = check_labels(
+            plan.labels(split), plan.dictionary, clips[split], plan.source.rate, plan.clusters
+        )
+        report[split] = {**usage, "inertia_a_frame": json.loads(plan.inertia(split).read_text())}
+    write_json(plan.report, report)
+    if not plan.keep_features:
+        remove_shards([shard for split in to_dump for shard in shards[split]])
+    for folder in (plan.label_shards, plan.logs):
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
+
+
+def _make_features(
+    plan: ClusterPlan,
+    shards: Mapping[str, Sequence[FeatureShard]],
+    clips: Mapping[str, Sequence[Clip]],
+    cluster: ClusterOptions,
+) -> None:
+    jobs = [
+        job
+        for split, part in shards.items()
+        for job in dump_jobs(part, plan.manifest(split), plan.source, plan.out, plan.dtype)
+    ]
+    run_missing(
+        "features", dump_shard, jobs, lambda job: is_complete(job, clips[job.shard.split]), cluster, plan.logs
+    )
+
+
+def _make_labels(
+    plan: ClusterPlan, shards: Mapping[str, Sequence[FeatureShard]], cluster: ClusterOptions
+) -> None:
+    jobs = {
+        split: [LabelJob(shard, plan.centroids, plan.label_shards, plan.device) for shard in part]
+        for split, part in shards.items()
+    }
+    every = [job for part in jobs.values() for job in part]
+    run_missing("labels", label_shard, every, LabelJob.is_complete, cluster, plan.logs)
+    for split, part in jobs.items():
+        inertia = join_labels(plan.labels(split), part)
+        write_atomically(plan.inertia(split), json.dumps(inertia).encode())
+
+
+def _keep_settings(plan: ClusterPlan, features: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Note what centroids and labels are made with, or refuse to mix them with others."""
+    fix = (
+        f"delete {plan.work} and the .{plan.label} files of {plan.out}, or choose another --out or "
+        "--label-name"
+    )
+    for split in plan.splits:
+        if plan.labels(split).exists() and not (plan.work / f"{split}.json").exists():
+            raise DataError(
+                f"{plan.labels(split)}: was not made by this command; move it away, or choose another --out "
+                "or --label-name"
+            )
+    if not plan.centroids.exists() and not any(plan.labels(split).exists() for split in plan.splits):
+        (plan.work / "settings.json").unlink(missing_ok=True)  # nothing was made with them
+    settings = {
+        **features,
+        "clusters": plan.clusters,
+        "seed": plan.seed,
+        "fit share": plan.fit_share,
+        "fit split": plan.splits[0],
+    }
+    keep_settings(plan.work / "settings.json", settings, fix)
+    for split, manifest in digests.items():
+        keep_settings(plan.work / f"{split}.json", {"manifest": manifest}, fix)
+
+
+# -- labels --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -120,9 +253,9 @@ class LabelJob:
 
     Args:
         shard: its features.
-        centroids: `.npy` file.
-        folder: for `{stem}.txt`, a line of labels a clip, and `{stem}.json`, the sum of squared distances.
-        device: `cpu`, or `cuda`: the GPUs of the machine take turns.
+        centroids: ``.npy`` file.
+        folder: for ``{stem}.txt``, a line of labels a clip, and ``{stem}.json``, their squared distances.
+        device: ``cpu``, or ``cuda``: the GPUs of the machine take turns.
     """
 
     shard: FeatureShard
@@ -140,8 +273,7 @@ class LabelJob:
         """Written last: the shard is complete."""
         return self.folder / f"{self.shard.stem}.json"
 
-    @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether its labels are there, and no older than features and centroids."""
         if not self.summary.is_file():
             return False
@@ -150,112 +282,60 @@ class LabelJob:
 
 
 def label_shard(job: LabelJob) -> int:
-    """Label one shard; returns its number of frames."""
+    """Label one shard; return its number of frames."""
     frames, lengths = job.shard.read()
     codebook = Codebook(read_centroids(job.centroids), device_of(job.device, job.shard.rank))
     lines, inertia, end = [], 0.0, 0
     # Clip by clip: a product of another shape may round differently, and labels must not depend on the
     # number of shards.
-    with one_thread():
+    with torch_threads(1):
         for length in lengths:
             labels, distance = codebook.nearest(frames[end : end + length])
             end += length
             lines.append(" ".join(map(str, labels)) + "\n")
             inertia += distance
     write_atomically(job.lines, "".join(lines).encode())
-    write_atomically(job.summary, json.dumps({"inertia": inertia, "frames": len(frames)}).encode())
+    write_json(job.summary, {"inertia": inertia, "frames": len(frames)})
     return len(frames)
 
 
 def join_labels(path: Path, jobs: Sequence[LabelJob]) -> float:
-    """Write the labels of all shards into the label file; returns the mean squared distance of a frame."""
-    summaries = [json.loads(job.summary.read_text()) for job in jobs]
+    """Write the labels of all shards to the label file; return the mean squared distance of a frame."""
+    summaries = [read_json(job.summary, f"delete {job.folder}") for job in jobs]
     write_atomically(path, b"".join(job.lines.read_bytes() for job in jobs))
     inertia = math.fsum(summary["inertia"] for summary in summaries)
     return inertia / max(1, sum(summary["frames"] for summary in summaries))
 
 
 def write_dictionary(path: Path, clusters: int) -> None:
-    """Write `dict.{label}.txt`: every id from 0, whether it occurs or not."""
+    """Write ``dict.{label}.txt``: every id from 0, whether it occurs or not."""
     write_atomically(path, "".join(f"{cluster} {COUNT}\n" for cluster in range(clusters)).encode())
 
 
-NAMED_IN_ERROR = 20
+# -- check ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LabelUsage:
-    """What a label file holds.
-
-    Args:
-        clips: lines.
-        unlabelled: ids of clips without labels.
-        disagreeing: ids of clips whose labels last 0.1 s or more longer or shorter than the clip, those
-            without labels among them.
-        counts: frames of each cluster `[K]`.
-    """
-
-    clips: int
-    unlabelled: list[str]
-    disagreeing: list[str]
-    counts: NDArray[np.int64]
-
-    @property
-    def frames(self) -> int:
-        """Labels in all."""
-        return int(self.counts.sum())
-
-    @property
-    def unused(self) -> int:
-        """Clusters that do not occur."""
-        return int((self.counts == 0).sum())
-
-    @property
-    def entropy(self) -> float:
-        """Of the clusters' frequencies, in bits; at most log2 K."""
-        shares = self.counts[self.counts > 0] / max(1, self.frames)
-        return float(-(shares * np.log2(shares)).sum()) + 0.0
-
-    @property
-    def perplexity(self) -> float:
-        """Number of equally frequent clusters that would have this entropy."""
-        return float(2**self.entropy)
-
-    @property
-    def largest_share(self) -> float:
-        """Frequency of the most frequent cluster."""
-        return float(self.counts.max(initial=0) / max(1, self.frames))
-
-    def report(self, rate: int, inertia: float) -> dict[str, Any]:
-        """The numbers for people; `rate` in labels/s, `inertia`: mean squared distance to the centroid."""
-        return {
-            "clips": self.clips,
-            "labels": self.frames,
-            "labels_a_second": rate,
-            "hours": self.frames / rate / 3600,
-            "clips_without_labels": self.unlabelled,
-            "clips_of_other_length": self.disagreeing,
-            "clusters": len(self.counts),
-            "clusters_unused": self.unused,
-            "entropy_bits": self.entropy,
-            "perplexity": self.perplexity,
-            "largest_share": self.largest_share,
-            "inertia_a_frame": inertia,
-        }
-
-
-def check_labels(path: Path, dictionary: Path, clips: Sequence[Clip], rate: int, clusters: int) -> LabelUsage:
+def check_labels(
+    path: Path, dictionary: Path, clips: Sequence[Clip], rate: int, clusters: int
+) -> dict[str, Any]:
     """Read a label file as training does, and all of it.
 
     Args:
-        path: `{split}.km`.
-        dictionary: `dict.km.txt`.
+        path: ``{split}.km``.
+        dictionary: ``dict.km.txt``.
         clips: of the manifest.
         rate: labels a second.
         clusters: K.
 
-    Raises DataError when the number of lines is not that of clips, an id is not one of 0 to K-1 or not in the
-    dictionary, or more than 1 % of the clips (and more than one) have labels that do not last as long.
+    Returns:
+        Numbers of clips, labels and hours; ids of clips without labels, and of clips whose labels last 0.1 s
+        or more longer or shorter than the clip (those without labels among them); how the clusters are used:
+        entropy of their frequencies in bits, perplexity (the number of equally frequent clusters of this
+        entropy), share of the most frequent one.
+
+    Raises:
+        DataError: the number of lines is not that of clips, an id is not one of 0 to K-1 or not in the
+            dictionary, or more than 1 % of the clips (and more than one) have labels of another length.
     """
     labels = FrameLabels.load(path, dictionary, clips, rate)
     if labels.dictionary.symbols[labels.dictionary.nspecial :] != [str(k) for k in range(clusters)]:
@@ -271,11 +351,25 @@ def check_labels(path: Path, dictionary: Path, clips: Sequence[Clip], rate: int,
         raise DataError(
             f"{path}: labels and clip differ by 0.1 s or more in {len(disagreeing)} of {len(clips)} clips; "
             f"{clips[first].id} has {clips[first].frames} frames at 25 Hz in the manifest (line "
-            f"{clips[first].line}) and {lengths[first]} labels at {rate} Hz. Mend the manifest's counts or "
-            "the files: " + ", ".join(disagreeing[:NAMED_IN_ERROR])
+            f"{clips[first].line}) and {lengths[first]} labels at {rate} Hz. Correct the manifest's counts "
+            "or the files: " + ", ".join(disagreeing[:NAMED_IN_ERROR])
         )
-    unlabelled = [clip.id for clip, length in zip(clips, lengths, strict=True) if not length]
-    return LabelUsage(len(clips), unlabelled, disagreeing, counts)
+    total = int(counts.sum())
+    shares = counts[counts > 0] / max(1, total)
+    entropy = float(-(shares * np.log2(shares)).sum()) + 0.0
+    return {
+        "clips": len(clips),
+        "labels": total,
+        "labels_a_second": rate,
+        "hours": total / rate / 3600,
+        "clips_without_labels": [clip.id for clip, length in zip(clips, lengths, strict=True) if not length],
+        "clips_of_other_length": disagreeing,
+        "clusters": clusters,
+        "clusters_unused": int((counts == 0).sum()),
+        "entropy_bits": entropy,
+        "perplexity": float(2**entropy),
+        "largest_share": float(shares.max(initial=0)),
+    }
 
 
 def _count(path: Path, number: int, line: bytes, clusters: int) -> NDArray[np.int64]:
@@ -291,143 +385,31 @@ def _count(path: Path, number: int, line: bytes, clusters: int) -> NDArray[np.in
     return np.bincount(ids, minlength=clusters)
 
 
-class TargetMaker:
-    """Runs the stages of a plan, those that are not done yet.
+def summary(plan: ClusterPlan, split: str, usage: Mapping[str, Any]) -> str:
+    """The report of a split as text.
 
     Args:
-        plan: what to make.
-        cluster: where shards run.
-        stage: told what begins and how far it is.
-
-    Raises DataError when a manifest cannot be used, the model cannot be loaded, or `plan.out` holds files
-    that were made in another way.
+        plan: what was made.
+        split: its name.
+        usage: of the split, from :func:`make_cluster_labels`.
     """
-
-    def __init__(self, plan: TargetPlan, cluster: ClusterOptions, stage: Stage) -> None:
-        self.plan = plan
-        self.work = StageRunner(cluster, self.log_folder, stage)
-        self.clips = {split: self._read_clips(split) for split in plan.splits}
-        self.digests = {split: digest(plan.manifest(split)) for split in plan.splits}
-        self.feature_settings = plan.feature_settings()
-        if not all(map(self._finished, plan.splits)):
-            # A mistake shows here, before it is noted as a setting and many processes make it; on the CPU,
-            # since the machine that starts Slurm jobs may have no GPU.
-            replace(plan.spec, device="cpu").open()
-        self._keep_cluster_settings()
-        remove_abandoned(plan.out)
-
-    def run(self, keep_features: bool = False) -> dict[str, dict[str, Any]]:
-        """Make what is missing; returns what `report.json` holds: by split, see `LabelUsage.report`."""
-        plan, fit_split = self.plan, self.plan.splits[0]
-        fit = not plan.centroids.exists()
-        todo = [split for split in plan.splits if not self._finished(split)]
-        needed = [split for split in plan.splits if split in todo or (fit and split == fit_split)]
-        shards = self.dump(needed)
-        if fit:
-            self.fit(shards[fit_split])
-        self.label({split: shards[split] for split in todo})
-        write_dictionary(plan.dictionary, plan.clusters)
-        report = {split: self.check(split) for split in plan.splits}
-        write_atomically(plan.work / "report.json", json.dumps(report, indent=1).encode() + b"\n")
-        if not keep_features:
-            remove_shards(plan.features, [shard for split in shards for shard in shards[split]])
-        for folder in (self.label_folder, self.log_folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        return report
-
-    # -- the stages ------------------------------------------------------------------------------------------
-
-    def dump(self, splits: Sequence[str]) -> dict[str, list[FeatureShard]]:
-        """Features of splits."""
-        plan, jobs, todo = self.plan, {}, []
-        for split in splits:
-            shards = shards_of(plan.features, split, shard_count(len(self.clips[split]), plan.shards))
-            self._keep_feature_settings(split, len(shards))
-            manifest, bad_clips = plan.manifest(split), plan.out / f"bad_clips.{split}.tsv"
-            jobs[split] = [DumpJob(shard, manifest, plan.spec, bad_clips, plan.dtype) for shard in shards]
-            todo += [job for job in jobs[split] if not is_complete(job, self.clips[split])]
-        self.work("features", dump_shard, todo, sum(map(len, jobs.values())))
-        return {split: [job.shard for job in jobs[split]] for split in splits}
-
-    def fit(self, shards: Sequence[FeatureShard]) -> None:
-        """Centroids."""
-        plan = self.plan
-        job = FitJob(tuple(shards), plan.centroids, plan.clusters, plan.fit_share, plan.seed)
-        self.work(f"{plan.clusters} clusters", fit_job, [job], 1)
-
-    def label(self, shards: Mapping[str, Sequence[FeatureShard]]) -> None:
-        """The label files of splits."""
-        plan = self.plan
-        jobs = {
-            split: [LabelJob(shard, plan.centroids, self.label_folder, plan.spec.device) for shard in part]
-            for split, part in shards.items()
-        }
-        todo = [job for part in jobs.values() for job in part if not job.complete]
-        self.work("labels", label_shard, todo, sum(map(len, jobs.values())))
-        for split, part in jobs.items():
-            inertia = join_labels(plan.labels(split), part)
-            write_atomically(self._inertia_file(split), json.dumps(inertia).encode())
-
-    def check(self, split: str) -> dict[str, Any]:
-        """Description of the finished label file; raises DataError where it does not fit the manifest."""
-        plan = self.plan
-        usage = check_labels(
-            plan.labels(split), plan.dictionary, self.clips[split], plan.spec.rate, plan.clusters
+    used = usage["clusters"] - usage["clusters_unused"]
+    lines = [
+        f"{plan.labels(split)}: {usage['clips']} clips, {usage['labels']} labels at "
+        f"{usage['labels_a_second']} Hz ({usage['hours']:.2f} hours)",
+        f"  clusters: {used} of {usage['clusters']} used, perplexity {usage['perplexity']:.1f} (entropy "
+        f"{usage['entropy_bits']:.2f} bits), the most frequent has {usage['largest_share']:.1%}; "
+        f"inertia {usage['inertia_a_frame']:.4g} a frame",
+    ]
+    if missing := usage["clips_without_labels"]:
+        lines.append(
+            f"  {len(missing)} clips cannot be read and have NO labels, so training leaves them out: "
+            f"{', '.join(missing[:5])}; {plan.out / f'bad_clips.{split}.tsv'} gives the reasons. "
+            f"Once they are repaired, delete it and {plan.labels(split)}, and run the same command again"
         )
-        return usage.report(plan.spec.rate, json.loads(self._inertia_file(split).read_text()))
-
-    # -- helpers ---------------------------------------------------------------------------------------------
-
-    def _read_clips(self, split: str) -> list[Clip]:
-        clips = read_manifest(self.plan.manifest(split))
-        for clip in clips:
-            for stream in self.plan.spec.streams:
-                if getattr(clip, stream) is None:
-                    raise DataError(
-                        f"{self.plan.manifest(split)}, line {clip.line}: clip {clip.id} has no {stream}, of "
-                        "which its targets are to be made; fill in the column"
-                    )
-        return clips
-
-    def _keep_cluster_settings(self) -> None:
-        plan = self.plan
-        settings = {**self.feature_settings, "clusters": plan.clusters, "seed": plan.seed,
-                    "fit share": plan.fit_share, "fit split": plan.splits[0]}  # fmt: skip
-        mend = (
-            f"delete {plan.work} and the .{plan.label} files of {plan.out}, or choose another --out or "
-            "--label-name"
+    if other := sorted(set(usage["clips_of_other_length"]) - set(missing)):
+        lines.append(
+            f"  {len(other)} clips differ by 0.1 s or more from their length in the manifest, so training "
+            f"leaves them out: {', '.join(other[:5])}"
         )
-        for split in plan.splits:
-            if plan.labels(split).exists() and not (plan.work / f"{split}.json").exists():
-                raise DataError(
-                    f"{plan.labels(split)}: was not made by this command; choose another --out or "
-                    "--label-name, or move it away"
-                )
-        if not plan.centroids.exists() and not any(plan.labels(split).exists() for split in plan.splits):
-            (plan.work / "settings.json").unlink(missing_ok=True)  # nothing was made with them
-        keep_settings(plan.work / "settings.json", settings, mend)
-        for split, manifest in self.digests.items():
-            keep_settings(plan.work / f"{split}.json", {"manifest": manifest}, mend)
-
-    def _keep_feature_settings(self, split: str, shards: int) -> None:
-        folder = self.plan.features
-        mend = f"delete {folder}, or choose another --out"
-        keep_settings(folder / "settings.json", self.feature_settings, mend)
-        of_split = {"manifest": self.digests[split], "shards": shards}
-        keep_settings(folder / f"{split}.json", of_split, mend)
-
-    @property
-    def label_folder(self) -> Path:
-        """Shards of labels."""
-        return self.plan.work / "labels"
-
-    @property
-    def log_folder(self) -> Path:
-        """Tracebacks, and what submitit writes."""
-        return self.plan.work / "logs"
-
-    def _inertia_file(self, split: str) -> Path:
-        return self.plan.work / f"{split}.inertia.json"
-
-    def _finished(self, split: str) -> bool:
-        return self.plan.labels(split).exists() and self._inertia_file(split).exists()
+    return "\n".join(lines)

@@ -1,16 +1,12 @@
-"""Centroids, and which is nearest; plain arrays, so that labels need neither scikit-learn nor a pickle.
+"""K-means on features, nearest centroids, and soft clusters.
 
-Fitting k-means to the features of a share of the clips.
-
-scikit-learn's MiniBatchKMeans is what AV-HuBERT and HuBERT cluster with (Shi et al., 2022; Hsu et al., 2021),
-and `benchmarks/clustering.py` measures it.
-
-Soft cluster targets: how near a teacher's vector is to each centroid (DistillAV, arXiv 2502.05766).
+Centroids are plain arrays, so that labels need neither scikit-learn nor a pickle.  K-means is scikit-learn's
+MiniBatchKMeans, as in AV-HuBERT and HuBERT (Shi et al., 2022; Hsu et al., 2021); ``benchmarks/clustering.py``
+measures it.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,29 +15,33 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from av_ssl.errors import DataError
-from av_ssl.io import write_atomically
+from av_ssl.io import atomic_file, write_json
 from av_ssl.targets.feature_shards import FeatureShard
 
 Centroids = NDArray[np.float32]
 
+# -- nearest centroids ---------------------------------------------------------------------------------------
+
+BLOCK = 10_000
+"""Frames whose distances are computed at a time."""
+
 
 def read_centroids(path: Path) -> Centroids:
-    """Centroids `[K, D]`; raises DataError when the file is none of an array."""
+    """Centroids ``[K, D]``; raise DataError if the file does not hold an array."""
     try:
         return np.asarray(np.load(path, allow_pickle=False), np.float32)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as an array ({error}); delete it to fit anew") from error
+        raise DataError(f"{path}: cannot be read as an array ({error}); delete it to fit again") from error
 
 
 class Codebook:
     """Finds the nearest centroid.
 
     Args:
-        centroids: `[K, D]`.
+        centroids: ``[K, D]``.
         device: where the products are computed.
     """
 
@@ -52,9 +52,9 @@ class Codebook:
         self.norms = points.square().sum(dim=1)
 
     def nearest(self, frames: NDArray[Any]) -> tuple[NDArray[np.int64], float]:
-        """Labels `[n]` of frames `[n, D]`, and the sum of their squared distances.
+        """Labels ``[n]`` of frames ``[n, D]``, and the sum of their squared distances.
 
-        |x - c|^2 = |x|^2 - 2 x c + |c|^2, of which the first term does not matter for the choice.
+        |x - c|^2 = |x|^2 - 2 x c + |c|^2, of which the first term does not change the choice.
         """
         x = torch.from_numpy(np.array(frames, np.float32)).to(self.device)
         if not len(x):
@@ -64,6 +64,14 @@ class Codebook:
         distances = (least + x.square().sum(dim=1)).clamp(min=0)
         return labels.cpu().numpy(), float(distances.double().sum())
 
+    def inertia(self, frames: NDArray[Any]) -> float:
+        """Mean squared distance of frames ``[N, D]`` to their nearest centroid."""
+        total = sum(self.nearest(frames[row : row + BLOCK])[1] for row in range(0, len(frames), BLOCK))
+        return total / max(1, len(frames))
+
+
+# -- k-means -------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class FitJob:
@@ -71,10 +79,11 @@ class FitJob:
 
     Args:
         shards: of the split whose features are clustered.
-        centroids: `.npy` file to write, float32 `[K, D]`.
+        centroids: ``.npy`` file to write, float32 ``[K, D]``.
         clusters: K.
-        share: of the clips, drawn at random, all frames of which are used.
+        share: share of the clips, drawn at random, all frames of which are used.
         seed: of the draw and of k-means.
+        description: JSON file to write with K, seed, inertia and number of frames; None: no file.
     """
 
     shards: tuple[FeatureShard, ...]
@@ -82,25 +91,27 @@ class FitJob:
     clusters: int
     share: float
     seed: int
+    description: Path | None = None
 
 
-def fit_job(job: FitJob) -> int:
-    """Fit and write the centroids; returns the number of frames that were used."""
-    return len(fit_and_write(job)[0])
-
-
-def fit_and_write(job: FitJob) -> tuple[NDArray[np.float32], Centroids]:
-    """The frames that were used `[N, D]`, and the centroids `[K, D]`, which are written."""
+def fit_job(job: FitJob) -> None:
+    """Fit k-means and write the centroids and their description."""
     frames = draw_frames(job.shards, job.share, job.seed)
     centroids = fit_kmeans(frames, job.clusters, job.seed)
-    content = io.BytesIO()
-    np.save(content, centroids)
-    write_atomically(job.centroids, content.getvalue())
-    return frames, centroids
+    with atomic_file(job.centroids) as file:
+        np.save(file, centroids)
+    if job.description is not None:
+        description = {
+            "clusters": job.clusters,
+            "seed": job.seed,
+            "inertia": Codebook(centroids).inertia(frames),
+            "fitted_to_targets": len(frames),
+        }
+        write_json(job.description, description)
 
 
 def draw_frames(shards: tuple[FeatureShard, ...], share: float, seed: int) -> NDArray[np.float32]:
-    """All frames `[N, D]` of a random share of the clips that could be read; at least one clip.
+    """All frames ``[N, D]`` of a random share of the clips that could be read; at least one clip.
 
     The draw is over the split, so that it does not depend on the number of shards.
     """
@@ -120,7 +131,7 @@ def draw_frames(shards: tuple[FeatureShard, ...], share: float, seed: int) -> ND
 
 
 def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int = 20) -> Centroids:
-    """Centroids `[K, D]` of frames `[N, D]`, with the settings of AV-HuBERT's recipe.
+    """Centroids ``[K, D]`` of frames ``[N, D]``, with the settings of AV-HuBERT's recipe.
 
     Args:
         frames: features.
@@ -128,14 +139,15 @@ def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int =
         seed: of the random numbers.
         starts: initialisations by k-means++, of which the best is kept.
 
-    Raises DataError for fewer frames than clusters.
+    Raises:
+        DataError: there are fewer frames than clusters, or scikit-learn is not installed.
     """
     if len(frames) < clusters:
         raise DataError(
-            f"{len(frames)} frames cannot make {clusters} clusters; raise --fit-share (of a teacher: "
-            "--fit-targets) or lower --clusters"
+            f"{len(frames)} frames cannot make {clusters} clusters; lower --clusters or raise --fit-share "
+            "(of a teacher: --fit-targets)"
         )
-    model = MiniBatchKMeans(
+    model = import_sklearn().MiniBatchKMeans(
         clusters,
         init="k-means++",
         n_init=starts,
@@ -150,14 +162,28 @@ def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int =
     return np.asarray(model.fit(frames).cluster_centers_, np.float32)
 
 
+def import_sklearn() -> Any:
+    """The package ``sklearn.cluster``; raise DataError if it is not installed."""
+    try:
+        import sklearn.cluster  # an optional extra, which training does not need
+    except ModuleNotFoundError as error:
+        if error.name != "sklearn":
+            raise
+        raise DataError("scikit-learn is not installed; pip install 'av_ssl[clusters]'") from error
+    return sklearn.cluster
+
+
+# -- soft clusters -------------------------------------------------------------------------------------------
+
 SMALLEST_SCALE = 1e-12
 
 
 class SoftClusters:
-    """Posteriors softmax_c(-|y - m_c|^2 / (I temperature)) over the centroids m_c.
+    """Soft cluster targets of DistillAV (arXiv 2502.05766): how near a vector is to each centroid.
 
-    |y|^2 is the same for all of them and left out.  Everything is computed in float32, in which the centroids
-    stay: squared distances of some hundreds have no digits left in half precision.
+    Posteriors softmax_c(-|y - m_c|^2 / (I temperature)) over the centroids m_c, where |y|^2 is the same for
+    all and left out.  They are computed in float32: squared distances of some hundreds have no digits left in
+    half precision.
 
     Args:
         centroids: float32 ``[K, D]``.

@@ -1,9 +1,13 @@
 """Features of a split on disk, in shards that are made independently of each other.
 
-Names and layout are those of AV-HuBERT's and HuBERT's tools: `{split}_{rank}_{count}.npy` holds the frames of
-all clips of a shard one after another, `.len` their number a clip, a line each, `.sha256` the checksum of the
-`.npy` file as sha256sum writes it; shard `rank` of `count` is a range of the manifest.  The `.len` file is
-written last, so that it says that the shard is complete.
+Names and layout are those of AV-HuBERT's and HuBERT's tools.  Shard ``rank`` of ``count`` is a range of the
+manifest:
+
+    {split}_{rank}_{count}.npy       frames of all its clips, one after another
+    {split}_{rank}_{count}.len       number of frames of each clip, one a line; 0 for an unreadable clip
+    {split}_{rank}_{count}.sha256    checksum of the .npy file, as sha256sum writes it
+
+The ``.len`` file is written last: it shows that the shard is complete.
 """
 
 from __future__ import annotations
@@ -25,47 +29,73 @@ from av_ssl.errors import DataError, MediaError
 from av_ssl.io import digest, growing_array, write_atomically
 from av_ssl.layout import Clip, read_manifest
 
-Frames = NDArray[np.float32]
+Lengths = NDArray[np.int64]
+
+# -- sources -------------------------------------------------------------------------------------------------
 
 
 class FrameFeatures(Protocol):
-    """What turns a clip into features."""
+    """Computes features of clips."""
 
-    dim: int
-    """Channels D."""
+    @property
+    def dim(self) -> int:
+        """Channels D."""
 
-    def of(self, clip: Clip) -> Frames:
-        """Features `[n, D]` of a whole clip; raises MediaError when it cannot be read."""
+    def of(self, clip: Clip) -> NDArray[np.float32]:
+        """Features ``[n, D]`` of a clip, computed alone; raise MediaError if the clip cannot be read."""
 
 
 class FeatureSource(Protocol):
-    """Says which features; small, so that it can be sent to other processes."""
+    """Which features of which model; small, so that it can be sent to other processes.
+
+    All members but :meth:`open` work on a machine without a GPU and raise DataError if the model cannot be
+    loaded or lacks a layer.
+    """
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """What every clip must have."""
+        """Streams that every clip needs, of ``audio`` and ``video``."""
 
     @property
     def rate(self) -> int:
         """Frames a second."""
 
     def settings(self) -> dict[str, Any]:
-        """What decides the features' values."""
+        """What decides the features, for a settings file; a checkpoint counts by its content."""
 
     def open(self, rank: int = 0) -> FrameFeatures:
-        """The features, the model loaded once a process; `rank` chooses among several GPUs."""
+        """The model on its device, loaded once a process; ``rank`` chooses among several GPUs."""
 
 
-def device_of(device: str, rank: int) -> str:
-    """`cpu`, or for `cuda` the GPU of shard `rank`, in turns; raises DataError where there is none."""
-    if device != "cuda":
-        return device
+def device_of(device: str, rank: int = 0) -> str:
+    """A device by torch's name.
+
+    Args:
+        device: ``cpu``; ``cuda``: the GPUs take turns by ``rank``; ``auto``: a GPU if there is one.
+        rank: number of a shard or process.
+
+    Raises:
+        DataError: there is no GPU.
+    """
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
     if not torch.cuda.is_available():
-        raise DataError("--device cuda: torch finds no GPU here; take --device cpu")
+        raise DataError(f"--device {device}: torch finds no GPU here; use --device cpu")
     return f"cuda:{rank % torch.cuda.device_count()}"
 
 
-Lengths = NDArray[np.int64]
+@contextlib.contextmanager
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Let torch use this many threads; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# -- files ---------------------------------------------------------------------------------------------------
 
 CLIPS_A_SHARD = 1000
 LEAST_SHARDS = 16
@@ -73,7 +103,7 @@ LEAST_SHARDS = 16
 
 @dataclass(frozen=True)
 class FeatureShard:
-    """Shard `rank` (from 0) of `count` of a split; its files lie in `folder`."""
+    """Shard ``rank`` (from 0) of ``count`` of a split; its files lie in ``folder``."""
 
     folder: Path
     split: str
@@ -87,34 +117,34 @@ class FeatureShard:
 
     @property
     def features(self) -> Path:
-        """Frames of all its clips, `[N, D]`."""
+        """Frames of all its clips, ``[N, D]``."""
         return self.folder / f"{self.stem}.npy"
 
     @property
     def lengths(self) -> Path:
-        """Frames of each clip."""
+        """Number of frames of each clip."""
         return self.folder / f"{self.stem}.len"
 
     @property
     def checksum(self) -> Path:
-        """Of `features`."""
+        """Checksum of :attr:`features`."""
         return self.folder / f"{self.stem}.sha256"
 
     def checksum_line(self) -> str:
-        """What `checksum` must hold; reads all of `features`."""
+        """What :attr:`checksum` must hold; reads all of :attr:`features`."""
         return f"{digest(self.features)}  {self.features.name}\n"
 
     def range(self, clips: int) -> slice:
-        """Its part of a manifest of so many clips."""
+        """Its part of a manifest of this many clips."""
         size = math.ceil(clips / self.count)
         return slice(min(clips, self.rank * size), min(clips, (self.rank + 1) * size))
 
     def read_lengths(self) -> Lengths:
-        """Frames of each clip `[clips]`; 0 for one that could not be read."""
+        """Number of frames of each clip ``[clips]``; 0 for a clip that could not be read."""
         return np.array(self.lengths.read_text().split(), np.int64)
 
     def read(self) -> tuple[NDArray[Any], Lengths]:
-        """Frames `[N, D]`, mapped from the file, and lengths; raises DataError when they do not fit."""
+        """Frames ``[N, D]``, memory-mapped, and lengths; raise DataError if the two files do not agree."""
         lengths = self.read_lengths()
         try:
             frames = mapped_array(self.features)
@@ -122,56 +152,72 @@ class FeatureShard:
             raise DataError(f"{self.features}: cannot be read ({error}); delete {self.lengths}") from error
         if frames.ndim != 2 or len(frames) != lengths.sum():
             raise DataError(
-                f"{self.features}: is of shape {frames.shape}, {self.lengths} says {lengths.sum()} frames; "
-                "delete both, and the same command makes them again"
+                f"{self.features}: has shape {frames.shape}, {self.lengths} lists {lengths.sum()} frames; "
+                "delete both and run the same command again"
             )
         return frames, lengths
 
 
-def shard_count(clips: int, wanted: int | None) -> int:
-    """Shards of a split of so many clips, if no other number is wanted; it does not depend on the machine."""
-    return min(clips, wanted or max(LEAST_SHARDS, math.ceil(clips / CLIPS_A_SHARD)))
+def shards_of(folder: Path, split: str, clips: int, wanted: int | None = None) -> list[FeatureShard]:
+    """All shards of a split of this many clips, in manifest order.
 
-
-def shards_of(folder: Path, split: str, count: int) -> list[FeatureShard]:
-    """All shards of a split, in manifest order."""
+    Their number is ``wanted``, or one for every 1000 clips and at least 16.  It does not depend on the
+    machine, since a run may continue on another one.
+    """
+    count = min(clips, wanted or max(LEAST_SHARDS, math.ceil(clips / CLIPS_A_SHARD)))
     return [FeatureShard(folder, split, rank, count) for rank in range(count)]
 
 
-def remove_shards(folder: Path, shards: Sequence[FeatureShard]) -> None:
-    """Delete shards and their settings, and `folder` with the last of them."""
+def remove_shards(shards: Sequence[FeatureShard]) -> None:
+    """Delete shards and their settings, and their folder with the last of them."""
     for shard in shards:
-        shard.lengths.unlink(missing_ok=True)
-        shard.features.unlink(missing_ok=True)
-        shard.checksum.unlink(missing_ok=True)
-        (folder / f"{shard.split}.json").unlink(missing_ok=True)
-    if shards and not any(folder.glob("*.npy")):
-        (folder / "settings.json").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # the user has put something else there
-            folder.rmdir()
+        for path in (shard.lengths, shard.features, shard.checksum, shard.folder / f"{shard.split}.json"):
+            path.unlink(missing_ok=True)
+    for folder in {shard.folder for shard in shards}:
+        if not any(folder.glob("*.npy")):
+            (folder / "settings.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the user keeps something else there
+                folder.rmdir()
+
+
+# -- making them ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class DumpJob:
-    """One shard to be made.
+    """One shard of features to be made.
 
     Args:
-        shard: where to.
+        shard: the files to write.
         manifest: of the split.
-        spec: the features.
-        bad_clips: lists clips that cannot be read, shared by all shards of the split.
-        dtype: `float32`, or `float16` for half the disk space.
+        source: the features.
+        bad_clips: list of clips that cannot be read, shared by all shards of the split.
+        dtype: ``float32``, or ``float16`` for half the disk space.
     """
 
     shard: FeatureShard
     manifest: Path
-    spec: FeatureSource
+    source: FeatureSource
     bad_clips: Path
     dtype: str = "float32"
 
 
-def is_complete(job: DumpJob, clips: list[Clip]) -> bool:
-    """Whether the shard is made; no longer so if one of its clips was bad and is off the list of bad ones."""
+def dump_jobs(
+    shards: Sequence[FeatureShard], manifest: Path, source: FeatureSource, out: Path, dtype: str
+) -> list[DumpJob]:
+    """Jobs for the shards of a split, whose bad clips are listed in ``out``."""
+    return [DumpJob(shard, manifest, source, out / f"bad_clips.{shard.split}.tsv", dtype) for shard in shards]
+
+
+def is_complete(job: DumpJob, clips: Sequence[Clip]) -> bool:
+    """Whether the shard is made.
+
+    It is made again if one of its clips was bad and has been removed from the list of bad clips.
+
+    Args:
+        job: of the shard.
+        clips: of the whole split.
+    """
     if not job.shard.lengths.is_file() or not job.shard.features.is_file():
         return False
     own = clips[job.shard.range(len(clips))]
@@ -187,39 +233,31 @@ def is_complete(job: DumpJob, clips: list[Clip]) -> bool:
 
 
 def dump_shard(job: DumpJob) -> int:
-    """Make one shard; returns its number of frames.
+    """Make one shard; return its number of frames.
 
-    A clip that cannot be read has no frames and is written down.  Raises DataError when these are more than
-    1 % of the split, or features are not finite.
+    A clip that cannot be read has no frames and is noted in the list of bad clips.
+
+    Raises:
+        DataError: more than 1 % of the clips of the split are bad, or features are not finite.
     """
     clips = read_manifest(job.manifest)
     bad = BadClips(job.bad_clips, {clip.id for clip in clips})
-    features = job.spec.open(job.shard.rank)
+    features = job.source.open(job.shard.rank)
     lengths = []
-    with one_thread(), growing_array(job.shard.features, features.dim, job.dtype) as append:
+    # One thread: shards are the parallelism, and more threads may round differently.
+    with torch_threads(1), growing_array(job.shard.features, features.dim, job.dtype) as append:
         for clip in clips[job.shard.range(len(clips))]:
             frames: NDArray[Any] = _features_of(clip, features, bad).astype(job.dtype)
             if not np.isfinite(frames).all():
                 raise DataError(
-                    f"clip {clip.id} ({job.manifest}, line {clip.line}): its features are not finite numbers "
-                    f"in {job.dtype}; check the checkpoint, or store float32"
+                    f"{job.manifest}, line {clip.line}: features of clip {clip.id} are not finite in "
+                    f"{job.dtype}; check the checkpoint, or store float32"
                 )
             append(frames)
             lengths.append(len(frames))
     write_atomically(job.shard.checksum, job.shard.checksum_line().encode())
     write_atomically(job.shard.lengths, "".join(f"{length}\n" for length in lengths).encode())
     return sum(lengths)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch work in one thread: shards are the parallelism, and more threads may round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _features_of(clip: Clip, features: FrameFeatures, bad: BadClips) -> NDArray[np.float32]:

@@ -1,15 +1,11 @@
-"""Which layers of which speech model are a teacher's targets.
+"""Frozen speech foundation models as teachers: WavLM, HuBERT, wav2vec 2.0, data2vec, the Whisper encoder.
 
-Whisper's log-mel spectrogram, on any device (Radford et al., 2022, section 2.2).
+A clip's targets must not depend on the other clips in the batch.  Padding is masked where the model can (a
+front-end with layer norm).  Where it cannot (group norm over time, data2vec's stacked positional
+convolutions), clips of different lengths are run separately.  Whisper gets every clip in its window of 30 s,
+of which only the clip's frames count.
 
-Frozen speech foundation models as teachers: WavLM, HuBERT, wav2vec 2.0, data2vec, the Whisper encoder.
-
-What a clip's targets are must not depend on the company that it has in a batch: padding is masked where the
-model can (a front-end with layer norm); clips of other lengths go through apart where it cannot (group norm
-over time, data2vec's stacked positional convolutions); and Whisper hears every clip in its window of 30 s, of
-which only the clip's frames count.
-
-Opening a teacher's checkpoint with Hugging Face ``transformers``; nothing is downloaded.
+Checkpoints are opened with Hugging Face ``transformers``; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -17,24 +13,44 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from av_ssl.data.reading import frame_waveform, read_wave
+from av_ssl.errors import DataError, MediaError
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
 from av_ssl.targets.ema import averaged_targets, instance_norm
+from av_ssl.targets.feature_shards import device_of
 
 NORMS = ("instance", "none")
 COMBINATIONS = ("average", "stack")
+WAVEFORM_MODELS = ("wavlm", "hubert", "wav2vec2", "data2vec-audio")
+WHISPER = "whisper"
+MASK_EMBEDDING = "masked_spec_embed"
+NAMED_IN_ERROR = 5
+FULL_SCALE = 32768.0
+VARIANCE_FLOOR = 1e-7
+"""Of normalised waveforms, as the models' own feature extractors have it."""
+POWER_FLOOR = 1e-10
+DECADES = 8.0
+"""Whisper cuts off what is quieter than a clip's loudest bin by more than this."""
+
+Rows = list[int] | slice
+
+
+# -- which teacher -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """A teacher and what is made of it.
+    """A teacher, its targets and where it runs; a :class:`~av_ssl.targets.feature_shards.FeatureSource`.
 
     DistillAV averages eight layers of WavLM Large; which ones and how they are normalised is not public, so
     the defaults are our choice [ours].
@@ -44,6 +60,8 @@ class TeacherSpec:
         layers: ``last``, ``all``, ``top:8``, ``17-24``, ``9`` or several of these with commas, from 1.
         norm: ``instance``: each layer and channel to zero mean and unit variance over the clip; ``none``.
         combine: ``average`` the layers, or ``stack`` their channels.
+        device: ``cpu``, or ``cuda``: the GPUs of the machine take turns.
+        precision: a dtype of torch by name.
 
     Raises:
         DataError: a value is none of those.
@@ -53,41 +71,58 @@ class TeacherSpec:
     layers: str = "top:8"
     norm: str = "instance"
     combine: str = "average"
+    device: str = "cpu"
+    precision: str = "float32"
+
+    streams: ClassVar[tuple[str, ...]] = ("audio",)
 
     def __post_init__(self) -> None:
-        for key, value, known in (
-            ("norm", self.norm, NORMS),
-            ("combine", self.combine, COMBINATIONS),
-        ):
+        for key, value, known in (("norm", self.norm, NORMS), ("combine", self.combine, COMBINATIONS)):
             if value not in known:
-                raise DataError(f"teacher {self.model}: {key} is {value!r}; take one of {', '.join(known)}")
+                raise DataError(f"teacher {self.model}: {key} is {value!r}; choose one of {', '.join(known)}")
         self._ranges(None)
 
+    @property
+    def rate(self) -> int:
+        """Targets a second."""
+        return self._on_cpu().per_frame * FRAME_RATE
+
+    def recipe(self) -> dict[str, str]:
+        """What decides the targets of a given checkpoint, as a teacher's folder keeps it."""
+        return {key: getattr(self, key) for key in ("model", "layers", "norm", "combine")}
+
     def settings(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+        """What decides the targets, and their sizes; the checkpoint counts by its content."""
+        teacher = self._on_cpu()
+        return {
+            "teacher": self.resolved(teacher.depth).recipe(),
+            "weights": teacher.weights,
+            "precision": self.precision,
+            "dim": teacher.dim,
+            "per_frame": teacher.per_frame,
+            "missing": teacher.missing,
+        }
+
+    def open(self, rank: int = 0) -> SpeechTeacher:
+        """The teacher on its device, loaded once a process; see :func:`load_teacher` for errors."""
+        return _open(self, device_of(self.device, rank))
+
+    def _on_cpu(self) -> SpeechTeacher:
+        return replace(self, device="cpu", precision="float32").open()
 
     def chosen_layers(self, count: int) -> list[int]:
-        """Layer numbers in order, of a model that has ``count``.
-
-        Raises:
-            DataError: the model lacks one of them.
-        """
+        """Layer numbers in order, of a model that has ``count``; raise DataError if it lacks one."""
         return sorted({layer for part in self._ranges(count) for layer in part})
 
     def resolved(self, count: int) -> TeacherSpec:
-        """The same for a model that has ``count``, with layers by number, in the one way to write them.
-
-        Raises:
-            DataError: the model lacks one of them.
-        """
+        """The same for a model of ``count`` layers, with layers by number in the one way to write them."""
         chosen = self.chosen_layers(count)
         first, last = chosen[0], chosen[-1]
         contiguous = len(chosen) > 1 and len(chosen) == last - first + 1
         return replace(self, layers=f"{first}-{last}" if contiguous else ",".join(map(str, chosen)))
 
     def _ranges(self, count: int | None) -> list[range]:
-        """Of a model whose number of layers may be unknown yet, so that only the form is read."""
+        """Ranges of layers; if the number of layers is not known yet, only the form is checked."""
         total = 10**6 if count is None else count
         try:
             parts = [_part(text, total) for text in self.layers.split(",")]
@@ -115,49 +150,32 @@ def _part(text: str, count: int) -> range:
     return range(int(first), int(last if dash else first) + 1)
 
 
-FLOOR = 1e-10
-RANGE = 8.0
-"""Decades below a clip's loudest bin at which quieter ones are cut off."""
+@lru_cache(maxsize=1)
+def _open(spec: TeacherSpec, device: str) -> SpeechTeacher:
+    return load_teacher(spec).to(device, getattr(torch, spec.precision))
 
 
-def log_mel(wave: Tensor, filters: Tensor, fft_size: int, hop: int) -> Tensor:
-    """Spectrogram ``[B, M, N // hop]`` of samples float32 ``[B, N]`` on the scale of +-1.
-
-    Args:
-        filters: float32 ``[fft_size // 2 + 1, M]``.
-        fft_size: samples of a window.
-        hop: samples between windows.
-    """
-    window = torch.hann_window(fft_size, device=wave.device)
-    spectrum = torch.stft(wave, fft_size, hop, window=window, return_complex=True)
-    power = spectrum[..., :-1].abs().square()
-    log_spectrum = (filters.T @ power).clamp(min=FLOOR).log10()
-    loudest = log_spectrum.amax(dim=(1, 2), keepdim=True)
-    return (torch.maximum(log_spectrum, loudest - RANGE) + 4.0) / 4.0
-
-
-FULL_SCALE = 32768.0
-VARIANCE_FLOOR = 1e-7
-"""Of normalised waveforms, as the models' own feature extractors have it."""
-
-Rows = list[int] | slice
+# -- teachers ------------------------------------------------------------------------------------------------
 
 
 class SpeechTeacher:
-    """Targets of waveforms: some layers' outputs, normalised, then averaged or stacked.
+    """Targets of waveforms: the outputs of some layers, normalised, then averaged or stacked.
 
     It is not an ``nn.Module`` on purpose, and so never part of a student's parameters, distributed wrapper or
-    checkpoint.  Layer l is the output of the l-th block; the last one is taken behind the final layer norm
+    checkpoint.  Layer l is the output of the l-th block; the last one is taken after the final layer norm
     that a pre-norm model has.
 
     Args:
         model: of ``transformers``, with ``config``; its Transformer has ``layers``.
-        spec: what is made of it.
+        spec: which layers, and how they are combined.
 
     Attributes:
+        weights: digest of the model's values.
+        layers: numbers of the chosen layers.
+        depth: number of layers of the model.
         dim: channels D of a target.
         per_frame: targets a video frame, r.
-        missing: targets that a clip of T frames has fewer than r T, because the last window does not fill.
+        missing: a clip of T frames has r T - missing targets, because its last windows are incomplete.
     """
 
     per_frame: int
@@ -169,8 +187,9 @@ class SpeechTeacher:
         self.model = model.float().eval().requires_grad_(False)
         self.layers = spec.chosen_layers(len(self.blocks))
         self.depth = len(self.blocks)
-        del self.blocks[self.layers[-1] :]  # no need to run what lies above
-        self.heard: dict[int, Tensor] = {}
+        del self.blocks[self.layers[-1] :]  # no need to run the layers above
+        self.weights = weights_digest(self.model)
+        self.outputs: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks, start=1):
             if number in self.layers:
                 block.register_forward_hook(self._keep(number))
@@ -178,7 +197,7 @@ class SpeechTeacher:
         self.dim = channels * (len(self.layers) if spec.combine == "stack" else 1)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> SpeechTeacher:
-        """Move to a device and a precision; returns the teacher itself."""
+        """Move to a device and a precision; return the teacher itself."""
         self.model.to(device, dtype)
         self.dtype = dtype
         return self
@@ -189,12 +208,29 @@ class SpeechTeacher:
         raise NotImplementedError
 
     def run(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Run the model on samples float32 ``[B, N]``; returns its output behind the final layer norm."""
+        """Run the model on samples float32 ``[B, N]``; return its output after the final layer norm."""
         raise NotImplementedError
 
     def batches(self, lengths: Sequence[int]) -> Iterator[Rows]:
-        """Clips that go through together."""
+        """Clips that are run together."""
         yield slice(None)
+
+    def of(self, clip: Clip) -> NDArray[np.float32]:
+        """Targets ``[r T - missing, D]`` of a clip alone, so that they do not depend on the batch.
+
+        T is the manifest's number of video frames.  The waveform is cut or filled with silence to 640 T
+        samples, as in training with teachers that run online.
+
+        Raises:
+            MediaError: the clip cannot be read or is too short.
+        """
+        assert clip.audio is not None
+        wave = frame_waveform(read_wave(clip.audio), clip.frames)
+        count = len(wave) * self.per_frame - self.missing
+        if count <= 0:
+            raise MediaError(f"{clip.audio}: has {clip.frames} video frames in the manifest, too few")
+        samples = torch.from_numpy(wave.reshape(1, -1)).to(next(self.model.parameters()).device)
+        return self(samples, [len(wave)])[0, :count].cpu().numpy()
 
     @torch.no_grad()
     def __call__(self, waveform: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -205,7 +241,7 @@ class SpeechTeacher:
             lengths: real video frames of each clip, at most T.
 
         Returns:
-            float32 ``[B, r T, D]``; a clip of n frames has ``r n - missing`` targets, zeros behind them.
+            float32 ``[B, r T, D]``; a clip of n frames has ``r n - missing`` targets, zeros after them.
         """
         clips, frames = len(waveform), waveform.size(1) // SAMPLES_PER_FRAME
         targets = torch.zeros(clips, frames * self.per_frame, self.dim, device=waveform.device)
@@ -220,10 +256,10 @@ class SpeechTeacher:
     def _targets(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
         final = self.run(wave, lengths)
         if self.layers[-1] == self.depth:
-            self.heard[self.depth] = final
+            self.outputs[self.depth] = final
         span = max(lengths) * self.per_frame
-        layers = [fit_length(self.heard[number], span) for number in self.layers]
-        self.heard.clear()
+        layers = [fit_length(self.outputs[number], span) for number in self.layers]
+        self.outputs.clear()
         counts = [length * self.per_frame - self.missing for length in lengths]
         padding = positions(span, wave.device) >= on_device(counts, wave.device)[:, None]
         normalize = self.spec.norm == "instance"
@@ -235,13 +271,13 @@ class SpeechTeacher:
 
     def _keep(self, number: int) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            self.heard[number] = output[0] if isinstance(output, tuple) else output
+            self.outputs[number] = output[0] if isinstance(output, tuple) else output
 
         return hook
 
 
 class WaveformTeacher(SpeechTeacher):
-    """wav2vec 2.0 and its kin: convolutions on the waveform, 50 Hz, 2T - 1 targets of T frames.
+    """wav2vec 2.0 and similar models: convolutions on the waveform, 50 Hz, 2T - 1 targets of T frames.
 
     Args:
         normalize: bring each clip to zero mean and unit variance, as the checkpoint's feature extractor says.
@@ -252,7 +288,7 @@ class WaveformTeacher(SpeechTeacher):
         self.normalize = normalize
         config = model.config
         data2vec = config.model_type == "data2vec-audio"
-        self.alone = data2vec or config.feat_extract_norm == "group"
+        self.one_length_only = data2vec or config.feat_extract_norm == "group"
         self.per_frame = targets_a_frame(math.prod(config.conv_stride), spec)
         frames = 100
         self.missing = frames * self.per_frame - convolved(
@@ -265,7 +301,7 @@ class WaveformTeacher(SpeechTeacher):
         return blocks
 
     def batches(self, lengths: Sequence[int]) -> Iterator[Rows]:
-        if not self.alone or len(set(lengths)) == 1:
+        if not self.one_length_only or len(set(lengths)) == 1:
             yield slice(None)
             return
         for length in sorted(set(lengths)):
@@ -286,7 +322,7 @@ class WaveformTeacher(SpeechTeacher):
 class WhisperTeacher(SpeechTeacher):
     """Whisper's encoder: log-mel of a window of 30 s, 50 Hz, of which a clip of T frames takes the first 2T.
 
-    A longer clip is heard in several windows, one after another [ours].
+    A longer clip is run in several windows, one after another [ours].
 
     Args:
         extractor: the checkpoint's feature extractor: window, hop, filters.
@@ -311,25 +347,40 @@ class WhisperTeacher(SpeechTeacher):
         wave = wave * (positions(wave.size(1), wave.device) < samples)
         windows = math.ceil(wave.size(1) / self.window)
         wave = nn.functional.pad(wave, (0, windows * self.window - wave.size(1)))
-        wave = wave.reshape(-1, self.window)
-        self.filters = self.filters.to(wave.device)
-        mel = log_mel(wave, self.filters, self.fft_size, self.hop)
+        mel = self.log_mel(wave.reshape(-1, self.window))
         output: Tensor = self.model(mel.to(self.dtype)).last_hidden_state
         # The windows of a clip one after another.
-        self.heard = {number: x.reshape(len(lengths), -1, x.size(-1)) for number, x in self.heard.items()}
+        self.outputs = {n: x.reshape(len(lengths), -1, x.size(-1)) for n, x in self.outputs.items()}
         return output.reshape(len(lengths), -1, output.size(-1))
+
+    def log_mel(self, wave: Tensor) -> Tensor:
+        """Whisper's spectrogram (Radford et al., 2022, section 2.2).
+
+        Args:
+            wave: float32 ``[B, N]``, scaled to +-1.
+
+        Returns:
+            ``[B, bands, N // hop]``.
+        """
+        self.filters = self.filters.to(wave.device)
+        window = torch.hann_window(self.fft_size, device=wave.device)
+        spectrum = torch.stft(wave, self.fft_size, self.hop, window=window, return_complex=True)
+        power = spectrum[..., :-1].abs().square()
+        log_spectrum = (self.filters.T @ power).clamp(min=POWER_FLOOR).log10()
+        loudest = log_spectrum.amax(dim=(1, 2), keepdim=True)
+        return (torch.maximum(log_spectrum, loudest - DECADES) + 4.0) / 4.0
 
 
 def targets_a_frame(stride: int, spec: TeacherSpec) -> int:
-    """r, of a model that makes a vector of every ``stride`` samples.
+    """Targets a video frame of a model that computes a vector of every ``stride`` samples.
 
     Raises:
         DataError: its frames do not fall on video frames.
     """
     if SAMPLES_PER_FRAME % stride:
         raise DataError(
-            f"teacher {spec.model}: makes {SAMPLE_RATE / stride:.2f} vectors a second, which is no multiple "
-            f"of the {FRAME_RATE} video frames; it cannot be a teacher here"
+            f"teacher {spec.model}: computes {SAMPLE_RATE / stride:.2f} vectors a second, which is no "
+            f"multiple of the {FRAME_RATE} video frames; it cannot be a teacher here"
         )
     return SAMPLES_PER_FRAME // stride
 
@@ -351,14 +402,11 @@ def positions(length: int, device: torch.device) -> Tensor:
 
 
 def on_device(numbers: list[int], device: torch.device) -> Tensor:
-    """Without waiting for the device."""
+    """A tensor of the numbers, without waiting for the device."""
     return torch.tensor(numbers).to(device, non_blocking=True)
 
 
-WAVEFORM_MODELS = ("wavlm", "hubert", "wav2vec2", "data2vec-audio")
-WHISPER = "whisper"
-MASK_EMBEDDING = "masked_spec_embed"
-NAMED_IN_ERROR = 5
+# -- loading -------------------------------------------------------------------------------------------------
 
 
 def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
@@ -374,7 +422,7 @@ def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
         config = transformers.AutoConfig.from_pretrained(spec.model, **options)
         if config.model_type not in (*WAVEFORM_MODELS, WHISPER):
             raise DataError(
-                f"teacher {spec.model}: is a {config.model_type} model; those that can teach are "
+                f"teacher {spec.model}: is a {config.model_type} model; supported are "
                 f"{', '.join((*WAVEFORM_MODELS, WHISPER))}"
             )
         extractor = transformers.AutoFeatureExtractor.from_pretrained(spec.model, **options)
@@ -388,14 +436,11 @@ def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
 
 
 def make_teacher(model: Any, extractor: Any, spec: TeacherSpec) -> SpeechTeacher:
-    """A teacher from a model of ``transformers`` and its feature extractor.
-
-    Raises:
-        DataError: see :func:`load_teacher`.
-    """
+    """A teacher from a model of ``transformers`` and its feature extractor; errors of load_teacher."""
     if int(extractor.sampling_rate) != SAMPLE_RATE:
         raise DataError(
-            f"teacher {spec.model}: hears {extractor.sampling_rate} Hz; the clips have {SAMPLE_RATE} Hz"
+            f"teacher {spec.model}: takes audio of {extractor.sampling_rate} Hz, the clips have "
+            f"{SAMPLE_RATE} Hz; choose another model"
         )
     if model.config.model_type == WHISPER:
         return WhisperTeacher(model.get_encoder(), spec, extractor)
@@ -403,9 +448,9 @@ def make_teacher(model: Any, extractor: Any, spec: TeacherSpec) -> SpeechTeacher
 
 
 def import_transformers() -> Any:
-    """The package; raises DataError where it is not installed."""
+    """The package; raise DataError if it is not installed."""
     try:
-        import transformers
+        import transformers  # an optional extra
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise
@@ -414,8 +459,10 @@ def import_transformers() -> Any:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over all tensors' values, in hexadecimal; names and their order do not count, since they change
-    with the version of ``transformers``."""
+    """SHA-256 over the values of all tensors, in hexadecimal.
+
+    Names and their order do not count, since they change with the version of ``transformers``.
+    """
     parts = []
     for tensor in model.state_dict().values():
         values = tensor.detach().cpu().float().contiguous().numpy()
@@ -424,9 +471,11 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def _check_complete(spec: TeacherSpec, model: Any, found: Mapping[str, Iterable[str]]) -> None:
-    """Raise DataError when the checkpoint lacks tensors that the teacher uses: they would be random ones.
+    """Raise DataError if the checkpoint lacks tensors that the teacher uses: they would be random.
 
     Args:
+        spec: of the teacher.
+        model: of ``transformers``.
         found: names of tensors, ``missing_keys`` and ``unexpected_keys``.
     """
     missing, unexpected = set(found["missing_keys"]), set(found["unexpected_keys"])
@@ -441,14 +490,14 @@ def _check_complete(spec: TeacherSpec, model: Any, found: Mapping[str, Iterable[
         some = ", ".join(sorted(missing)[:NAMED_IN_ERROR])
         raise DataError(
             f"teacher {spec.model}: the checkpoint lacks {len(missing)} of its tensors ({some}), which would "
-            "be random; fetch it again, or take one that is complete"
+            "be random; download it again, or choose a complete one"
         )
 
 
 def _has_old_name(tensor: str, others: Iterable[str]) -> bool:
     """Whether a weight-normed tensor is there by its old name.
 
-    torch takes it by that one, although some versions of ``transformers`` call it missing.
+    torch loads it by that one, although some versions of ``transformers`` report it as missing.
     """
     for number, old in enumerate(("weight_g", "weight_v")):
         stem = tensor.removesuffix(f"parametrizations.weight.original{number}")
@@ -466,10 +515,10 @@ def _unusable(spec: TeacherSpec, error: Exception) -> str:
         )
     if isinstance(error, OSError):
         return (
-            f"teacher {spec.model}: is neither a folder nor in the Hugging Face cache ({reason}); fetch it "
-            f"with `hf download {spec.model}`, or name a folder that holds it"
+            f"teacher {spec.model}: is neither a folder nor in the Hugging Face cache ({reason}); download "
+            f"it with `hf download {spec.model}`, or name a folder that holds it"
         )
     return (
-        f"teacher {spec.model}: cannot be loaded from the Hugging Face cache ({reason}); take a model that "
-        "teachers can be made of, or a newer transformers"
+        f"teacher {spec.model}: cannot be loaded from the Hugging Face cache ({reason}); choose one of "
+        f"{', '.join((*WAVEFORM_MODELS, WHISPER))}, or install a newer transformers"
     )

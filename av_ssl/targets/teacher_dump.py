@@ -1,123 +1,318 @@
-"""A speech teacher as a source of features for shards on disk.
+"""From a data folder to a teacher's folder: targets in shards, and clusters of them.
 
-What dumping a teacher's targets takes, said before it begins.
-
-K-means on what a teacher makes of some clips, and how far its vectors are from the centroids.
-
-From a data folder to a teacher's folder: targets in shards, clusters of them.
-
-Shards appear whole or not at all, so that a killed run goes on where it was; what they were made with is kept
-beside them, and other settings are refused.  `av_ssl.targets.teacher_targets` lists the files.
+Shards appear complete or not at all, so that a run that was killed continues where it stopped.  Settings are
+kept beside the files, and other settings are refused.  :mod:`av_ssl.targets.teacher_targets` lists the files.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from av_ssl.data.reading import frame_waveform, read_wave
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import check_settings, digest, keep_settings, remove_abandoned, write_atomically
-from av_ssl.jobs import ClusterOptions, Crash, Stage, StageRunner, run_isolated
-from av_ssl.layout import FRAME_RATE, Clip, manifest_part, read_manifest
-from av_ssl.targets.clusters import Centroids, Codebook, FitJob, fit_and_write
+from av_ssl.io import (
+    check_settings,
+    digest,
+    keep_settings,
+    read_json,
+    remove_abandoned,
+    write_atomically,
+)
+from av_ssl.jobs import HERE, ClusterOptions, Crash, run_isolated, run_missing
+from av_ssl.layout import FRAME_RATE, Clip, check_streams, manifest_part, read_manifest
+from av_ssl.targets.clusters import FitJob, fit_job, import_sklearn
 from av_ssl.targets.feature_shards import (
     DumpJob,
-    device_of,
+    dump_jobs,
     dump_shard,
     is_complete,
-    one_thread,
     remove_shards,
-    shard_count,
     shards_of,
+    torch_threads,
 )
-from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec, load_teacher, weights_digest
+from av_ssl.targets.speech_teacher import TeacherSpec
 from av_ssl.targets.teacher_targets import CENTROIDS, CLUSTERS, SETTINGS
 
-TIMED_CLIPS = 3
+SAMPLE = "sample"
+"""Name of the split that is made where targets are not kept."""
+DTYPE, STORED_BYTES = "float16", 2
 
-
-class TeacherFeatures:
-    """Targets of single clips, so that they do not depend on how the work is divided.
-
-    Args:
-        teacher: on its device.
-        weights: digest of its checkpoint.
-    """
-
-    def __init__(self, teacher: SpeechTeacher, weights: str) -> None:
-        self.teacher = teacher
-        self.weights = weights
-        self.dim = teacher.dim
-
-    def of(self, clip: Clip) -> NDArray[np.float32]:
-        """Targets `[r T - missing, D]` of a clip's T video frames; raises MediaError when it cannot be read.
-
-        T is the manifest's, and the waveform is cut or filled with silence to 640 T samples, as training does
-        for teachers that run online.
-        """
-        assert clip.audio is not None
-        wave = frame_waveform(read_wave(clip.audio), clip.frames)
-        count = len(wave) * self.teacher.per_frame - self.teacher.missing
-        if count <= 0:
-            raise MediaError(f"{clip.audio}: has {clip.frames} video frames in the manifest, too few")
-        samples = torch.from_numpy(wave.reshape(1, -1)).to(next(self.teacher.model.parameters()).device)
-        return self.teacher(samples, [len(wave)])[0, :count].cpu().numpy()
+# -- the command ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class TeacherSource:
-    """Which teacher, where it runs and in which precision.
+class TeacherPlan:
+    """A teacher's folder to be made.
 
     Args:
-        teacher: checkpoint, layers, normalisation.
-        device: `cpu`, or `cuda`: the GPUs of the machine take turns.
-        precision: a dtype of torch by name.
+        data: folder with ``{split}.tsv``.
+        out: the teacher's folder.
+        splits: k-means is fitted to the first.
+        source: the teacher.
+        clusters: K.
+        fit_targets: k-means is fitted to about this many targets.
+        dump: keep the targets of all splits; False: only make clusters, from some clips of the first split,
+            for a teacher that runs in training.
+        shards: of each split; None: one for every 1000 clips, at least 16.
+        seed: of the draw of clips and of k-means.
     """
 
-    teacher: TeacherSpec
-    device: str = "cpu"
-    precision: str = "float32"
-
-    def open(self, rank: int = 0) -> TeacherFeatures:
-        """The teacher, loaded once a process; raises DataError when it cannot be loaded."""
-        return _open(self.teacher, device_of(self.device, rank), self.precision)
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the targets, and their sizes; the checkpoint counts by its content."""
-        features = _open(self.teacher, "cpu", "float32")
-        made = features.teacher
-        return {
-            "teacher": self.teacher.resolved(made.depth).settings(),
-            "weights": features.weights,
-            "precision": self.precision,
-            "dim": made.dim,
-            "per_frame": made.per_frame,
-            "missing": made.missing,
-        }
+    data: Path
+    out: Path
+    splits: tuple[str, ...]
+    source: TeacherSpec
+    clusters: int
+    fit_targets: int = 1_000_000
+    dump: bool = True
+    shards: int | None = None
+    seed: int = 0
 
 
-@lru_cache(maxsize=1)
-def _open(spec: TeacherSpec, device: str, precision: str) -> TeacherFeatures:
-    teacher = load_teacher(spec)
-    weights = weights_digest(teacher.model)
-    return TeacherFeatures(teacher.to(device, getattr(torch, precision)), weights)
+def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> dict[str, Any]:
+    """Make the targets and clusters of a plan, as far as they are not there yet.
+
+    Args:
+        plan: what to make.
+        cluster: where shards run.
+
+    Returns:
+        Settings of the teacher and the description of its clusters: ``dim``, ``per_frame``, ``clusters``,
+        ``inertia``, ``fitted_to_targets``, ...
+
+    Raises:
+        DataError: a manifest or the teacher cannot be used, the disk is too small, too many clips cannot be
+            read, or the folder holds files that were made with other settings.
+    """
+    work = _Work.of(plan)
+    work.estimate().check()
+    if not work.fitted:
+        import_sklearn()
+    work.apply_settings(keep_settings)
+    remove_abandoned(plan.out)
+    if work.sample is not None:
+        write_atomically(work.manifests[SAMPLE], work.sample)
+    logs = plan.out / "logs"
+    for split, jobs in work.jobs.items():
+        run_missing(f"targets of {split}", dump_shard, jobs, work.is_complete, cluster, logs)
+    if not work.fitted:
+        run_missing(f"{plan.clusters} clusters", fit_job, [work.fit()], lambda job: False, cluster, logs)
+    if plan.dump:
+        for split, part in work.clips.items():
+            write_atomically(plan.out / f"{split}.ids", "".join(f"{clip.id}\n" for clip in part).encode())
+    elif work.sample is not None:
+        remove_shards([job.shard for job in work.jobs[SAMPLE]])
+        work.manifests[SAMPLE].unlink(missing_ok=True)
+    shutil.rmtree(logs, ignore_errors=True)
+    return {**work.settings, **_read_clusters(plan)}
+
+
+def verify_teacher(plan: TeacherPlan) -> int:
+    """Compare all finished shards with their checksums; return their number.
+
+    Raises:
+        DataError: some are damaged, which are named.
+    """
+    shards = [job.shard for jobs in _Work.of(plan).jobs.values() for job in jobs]
+    finished = [shard for shard in shards if shard.lengths.is_file()]
+    damaged = [
+        shard.features.name
+        for shard in finished
+        if not shard.checksum.is_file() or shard.checksum.read_text() != shard.checksum_line()
+    ]
+    if damaged:
+        raise DataError(
+            f"{plan.out}: damaged are {', '.join(damaged)}; delete their .len files and run the same command "
+            "again"
+        )
+    return len(finished)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done for a plan; creating it writes nothing.
+
+    Attributes:
+        plan: the plan.
+        settings: of the teacher.
+        fitted: the clusters are there.
+        manifests, clips, jobs: of each split.
+        sample: manifest of the sample that takes the place of the splits, if there is one.
+    """
+
+    plan: TeacherPlan
+    settings: Mapping[str, Any]
+    fitted: bool
+    manifests: Mapping[str, Path]
+    clips: Mapping[str, list[Clip]]
+    jobs: Mapping[str, list[DumpJob]]
+    sample: bytes | None
+
+    @classmethod
+    def of(cls, plan: TeacherPlan) -> _Work:
+        settings = plan.source.settings()
+        fitted = _is_fitted(plan)
+        sample = None
+        if plan.dump:
+            manifests = {split: plan.data / f"{split}.tsv" for split in plan.splits}
+            clips = {split: read_manifest(path) for split, path in manifests.items()}
+            for split, path in manifests.items():
+                check_streams(path, clips[split], plan.source.streams, "fill in the column")
+        elif fitted:
+            manifests, clips = {}, {}
+        else:
+            manifests = {SAMPLE: plan.out / f"{SAMPLE}.tsv"}
+            clips = {SAMPLE: _draw_sample(plan, settings["per_frame"])}
+            sample = manifest_part(plan.data / f"{plan.splits[0]}.tsv", clips[SAMPLE]).encode()
+        jobs = {}
+        for split, part in clips.items():
+            shards = shards_of(plan.out, split, len(part), plan.shards)
+            jobs[split] = dump_jobs(shards, manifests[split], plan.source, plan.out, DTYPE)
+        work = cls(plan, settings, fitted, manifests, clips, jobs, sample)
+        work.apply_settings(check_settings)
+        return work
+
+    def apply_settings(self, apply: Callable[[Path, Mapping[str, Any], str], None]) -> None:
+        """Check, or check and keep, the settings of the folder and of each split."""
+        out = self.plan.out
+        apply(out / SETTINGS, self.settings, f"delete {out}, or choose another --out")
+        for split, manifest in self.manifests.items():
+            content = digest(manifest) if self.sample is None else hashlib.sha256(self.sample).hexdigest()
+            settings = {"manifest": content, "shards": len(self.jobs[split])}
+            fix = f"delete the files of {split} in {out}, or choose another --out"
+            apply(out / f"{split}.json", settings, fix)
+
+    def is_complete(self, job: DumpJob) -> bool:
+        """Whether a shard is made."""
+        return is_complete(job, self.clips[job.shard.split])
+
+    def missing(self) -> list[Clip]:
+        """Clips that have no targets yet."""
+        return [
+            clip
+            for split, clips in self.clips.items()
+            for job in self.jobs[split]
+            if not self.is_complete(job)
+            for clip in clips[job.shard.range(len(clips))]
+        ]
+
+    def estimate(self) -> Estimate:
+        """Size of what is missing."""
+        clips, out = self.missing(), self.plan.out
+        frames = sum(clip.frames for clip in clips)
+        targets = frames * self.settings["per_frame"] - len(clips) * self.settings["missing"]
+        free = shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free
+        stored = targets * self.settings["dim"] * STORED_BYTES
+        return Estimate(self.plan, len(clips), frames / FRAME_RATE / 3600, stored, free)
+
+    def fit(self) -> FitJob:
+        """K-means on about as many targets of the first split as the plan says."""
+        plan, split = self.plan, next(iter(self.jobs))
+        targets = sum(clip.frames for clip in self.clips[split]) * self.settings["per_frame"]
+        share = min(1.0, plan.fit_targets / max(1, targets))
+        shards = tuple(job.shard for job in self.jobs[split])
+        return FitJob(shards, plan.out / CENTROIDS, plan.clusters, share, plan.seed, plan.out / CLUSTERS)
+
+
+def _is_fitted(plan: TeacherPlan) -> bool:
+    """Whether the clusters are there; raise DataError if they are others than those of the plan."""
+    path = plan.out / CLUSTERS
+    if not path.exists() or not (plan.out / CENTROIDS).exists():
+        return False
+    found = _read_clusters(plan)
+    if (found["clusters"], found["seed"]) != (plan.clusters, plan.seed):
+        raise DataError(
+            f"{path}: there are {found['clusters']} clusters (seed {found['seed']}), not {plan.clusters} "
+            f"(seed {plan.seed}); delete this file and run the same command to fit again"
+        )
+    return True
+
+
+def _read_clusters(plan: TeacherPlan) -> dict[str, Any]:
+    return read_json(plan.out / CLUSTERS, "delete it and run the same command to fit again")
+
+
+def _draw_sample(plan: TeacherPlan, per_frame: int) -> list[Clip]:
+    """Random clips of the first split that have as many targets as k-means is fitted to."""
+    manifest = plan.data / f"{plan.splits[0]}.tsv"
+    clips = read_manifest(manifest)
+    order = np.random.default_rng(plan.seed).permutation(len(clips))
+    targets = np.cumsum([clips[number].frames * per_frame for number in order])
+    drawn = order[: int(np.searchsorted(targets, plan.fit_targets)) + 1]
+    sample = [clips[number] for number in sorted(drawn)]
+    check_streams(manifest, sample, plan.source.streams, "fill in the column")
+    return sample
+
+
+# -- estimates -----------------------------------------------------------------------------------------------
+
+TRIED_CLIPS = 20
+TIMED_CLIPS = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is still to be done.
+
+    Attributes:
+        plan: the plan.
+        clips: number of clips that have no targets yet.
+        audio_hours: their length.
+        stored_bytes: size of their targets.
+        free_bytes: on the disk.
+        hours: of work; None: unknown.
+    """
+
+    plan: TeacherPlan
+    clips: int
+    audio_hours: float
+    stored_bytes: int
+    free_bytes: int
+    hours: float | None = None
+
+    def __str__(self) -> str:
+        kept = "" if self.plan.dump else " for the time being"
+        text = (
+            f"{self.clips} clips, {self.audio_hours:.2f} hours of audio: {self.stored_bytes / 1e9:.3f} GB"
+            f"{kept} in {self.plan.out}, where {self.free_bytes / 1e9:.1f} GB are free"
+        )
+        if self.hours is None:
+            return text
+        return f"{text}, about " + (f"{60 * self.hours:.1f} min" if self.hours < 2 else f"{self.hours:.1f} h")
+
+    def check(self) -> None:
+        """Raise DataError if the disk is too small."""
+        if self.stored_bytes > self.free_bytes:
+            raise DataError(
+                f"{self.plan.out}: targets take {self.stored_bytes / 1e9:.1f} GB, and "
+                f"{self.free_bytes / 1e9:.1f} GB are free; free space, or let the teacher run in training "
+                "(--no-dump)"
+            )
+
+
+def estimate_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> Estimate:
+    """What is still to be done for a plan; locally with the time, measured on some clips.
+
+    Raises:
+        DataError: see :func:`dump_teacher`; or the teacher fails on the clips.
+    """
+    work = _Work.of(plan)
+    clips, estimate = work.missing(), work.estimate()
+    if not clips or cluster.kind != "local":
+        return estimate
+    return replace(estimate, hours=hours_of_work(plan.source, clips, cluster.workers))
 
 
 class Speed(NamedTuple):
-    """Of a teacher on this machine."""
+    """Speed of a teacher on this machine."""
 
     seconds: float
     """That one worker takes for a second of audio."""
@@ -125,13 +320,13 @@ class Speed(NamedTuple):
     """That the machine serves at once: its GPUs, or cores; more take turns."""
 
 
-def speed_on(job: tuple[TeacherSource, Sequence[Clip]]) -> Speed:
-    """How fast the teacher is, measured on the first few of these clips that can be read, behind one more."""
+def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> Speed:
+    """Measure the teacher on the first few of these clips that can be read, after one more."""
     source, clips = job
     features = source.open()
     times: list[tuple[float, int]] = []
     problem = "there is none"
-    with one_thread():  # as shards are made
+    with torch_threads(1):  # as shards are made
         for clip in clips:
             start = perf_counter()
             try:
@@ -150,278 +345,16 @@ def speed_on(job: tuple[TeacherSource, Sequence[Clip]]) -> Speed:
     return Speed(seconds * FRAME_RATE / frames, workers)
 
 
-STORED_BYTES = 2  # float16
-TRIED_CLIPS = 20
+def hours_of_work(source: TeacherSpec, clips: Sequence[Clip], workers: int) -> float:
+    """Time that this many workers of this machine need, measured on some clips of medium length.
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """What is still to be done.
-
-    Attributes:
-        clips: that have no targets yet.
-        audio_hours: that they last.
-        stored_bytes: that their targets take.
-        free_bytes: on the disk.
+    Raises:
+        DataError: the teacher fails on them, or none of them can be read.
     """
-
-    clips: int
-    audio_hours: float
-    stored_bytes: int
-    free_bytes: int
-
-    def check(self, out: Path) -> None:
-        """Raise DataError when the disk is too small."""
-        if self.stored_bytes > self.free_bytes:
-            raise DataError(
-                f"{out}: targets take {self.stored_bytes / 1e9:.1f} GB, and "
-                f"{self.free_bytes / 1e9:.1f} GB are free; make room, or let the teacher run in training "
-                "(--no-dump)"
-            )
-
-
-def estimate(clips: Sequence[Clip], settings: Mapping[str, Any], out: Path) -> Estimate:
-    """Of clips without targets, for a teacher of these settings (see `TeacherSource.settings`)."""
-    frames = sum(clip.frames for clip in clips)
-    targets = frames * settings["per_frame"] - len(clips) * settings["missing"]
-    return Estimate(
-        len(clips),
-        frames / FRAME_RATE / 3600,
-        targets * settings["dim"] * STORED_BYTES,
-        shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free,
-    )
-
-
-def hours_of_work(source: TeacherSource, clips: Sequence[Clip], workers: int) -> float:
-    """Time that so many workers of this machine need for the clips, tried on some of middling length.
-
-    Raises DataError when the teacher fails on them, or none of them can be read.
-    """
-    middling = sorted(clips, key=lambda clip: clip.frames)[len(clips) // 2 :][:TRIED_CLIPS]
+    medium = sorted(clips, key=lambda clip: clip.frames)[len(clips) // 2 :][:TRIED_CLIPS]
     # In a process of its own: workers could not use a GPU that this one has begun to use.
-    _, speed = next(run_isolated(speed_on, [(source, middling)], 1))
+    _, speed = next(run_isolated(speed_on, [(source, medium)], 1))
     if isinstance(speed, Crash):
-        raise DataError(f"teacher {source.teacher.model}: cannot be tried on a clip ({speed.message})")
+        raise DataError(f"teacher {source.model}: cannot be tried on a clip ({speed.message})")
     at_once = min(workers, len(clips), speed.workers)
     return speed.seconds * sum(clip.frames for clip in clips) / FRAME_RATE / 3600 / at_once
-
-
-BLOCK = 10_000
-"""Frames whose distances are computed at a time."""
-
-
-def fit_teacher_clusters(job: FitJob) -> float:
-    """Fit, write centroids and, beside them, their description with the inertia.
-
-    Returns the inertia, the mean squared distance to the nearest centroid.
-    """
-    frames, centroids = fit_and_write(job)
-    inertia = mean_distance(centroids, frames)
-    description = {
-        "clusters": job.clusters,
-        "seed": job.seed,
-        "inertia": inertia,
-        "fitted_to_targets": len(frames),
-    }
-    path = job.centroids.with_name(CLUSTERS)
-    write_atomically(path, json.dumps(description, indent=1).encode() + b"\n")
-    return inertia
-
-
-def mean_distance(centroids: Centroids, frames: NDArray[np.float32]) -> float:
-    """Mean squared distance of frames `[N, D]` to the nearest of the centroids `[K, D]`."""
-    codebook = Codebook(centroids)
-    total = sum(codebook.nearest(frames[row : row + BLOCK])[1] for row in range(0, len(frames), BLOCK))
-    return total / max(1, len(frames))
-
-
-SAMPLE = "sample"
-"""Name of the split that is made where targets are not kept."""
-
-
-@dataclass(frozen=True)
-class TeacherPlan:
-    """What is to be made.
-
-    Args:
-        data: folder with `{split}.tsv`.
-        out: the teacher's folder.
-        splits: the first is the one that k-means is fitted to.
-        source: the teacher.
-        clusters: K.
-        fit_targets: how many targets k-means is fitted to, about.
-        dump: keep the targets of all splits; False: only clusters are made, from some clips of the first
-            split, for a teacher that runs in training.
-        shards: of each split; None: one for every 1000 clips, at least 16.
-        seed: of the draw of clips and of k-means.
-    """
-
-    data: Path
-    out: Path
-    splits: tuple[str, ...]
-    source: TeacherSource
-    clusters: int
-    fit_targets: int = 1_000_000
-    dump: bool = True
-    shards: int | None = None
-    seed: int = 0
-
-
-class TeacherMaker:
-    """Runs the stages of a plan, those that are not done yet; writes nothing before :meth:`run`.
-
-    Args:
-        plan: what to make.
-        cluster: where shards run.
-        stage: told what begins and how far it is.
-
-    Attributes:
-        settings: see `TeacherSource.settings`.
-
-    Raises DataError when a manifest cannot be used, the teacher cannot be loaded, or `plan.out` holds files
-    that were made in another way.
-    """
-
-    def __init__(self, plan: TeacherPlan, cluster: ClusterOptions, stage: Stage) -> None:
-        self.plan = plan
-        self.work = StageRunner(cluster, plan.out / "logs", stage)
-        self.settings = plan.source.settings()
-        self.fitted = self._check_clusters()
-        self.manifests = {split: plan.data / f"{split}.tsv" for split in plan.splits}
-        self.clips: dict[str, list[Clip]] = {}
-        self.sample: bytes | None = None
-        if plan.dump:
-            for split, path in self.manifests.items():
-                self.clips[split] = self._check_audio(path, read_manifest(path))
-        else:
-            self._draw_sample()
-        self.jobs = {split: self._jobs(split) for split in self.manifests}
-        self._with_settings(check_settings)
-
-    def missing(self) -> list[Clip]:
-        """Clips that have no targets yet."""
-        return [
-            clip
-            for split, clips in self.clips.items()
-            for job in self._unfinished(split)
-            for clip in clips[job.shard.range(len(clips))]
-        ]
-
-    def run(self) -> dict[str, Any]:
-        """Make what is missing; returns the description of the clusters."""
-        plan = self.plan
-        self._with_settings(keep_settings)
-        remove_abandoned(plan.out)
-        if self.sample is not None:
-            write_atomically(self.manifests[SAMPLE], self.sample)
-        for split, jobs in self.jobs.items():
-            self.work(f"targets of {split}", dump_shard, self._unfinished(split), len(jobs))
-        if not self.fitted:
-            split = next(iter(self.jobs))
-            shards = tuple(job.shard for job in self.jobs[split])
-            share = self._share(split)
-            fit = FitJob(shards, plan.out / CENTROIDS, plan.clusters, share, plan.seed)
-            self.work(f"{plan.clusters} clusters", fit_teacher_clusters, [fit], 1)
-        for split in self.jobs:
-            self._finish(split)
-        shutil.rmtree(plan.out / "logs", ignore_errors=True)
-        return self._read_clusters()
-
-    def verify(self) -> int:
-        """Read all finished shards and compare their checksums; returns how many there are.
-
-        Raises DataError, which names those that are damaged.
-        """
-        shards = [job.shard for jobs in self.jobs.values() for job in jobs if job.shard.lengths.is_file()]
-        damaged = [
-            shard
-            for shard in shards
-            if not shard.checksum.is_file() or shard.checksum.read_text() != shard.checksum_line()
-        ]
-        if damaged:
-            raise DataError(
-                f"{self.plan.out}: damaged are {', '.join(shard.features.name for shard in damaged)}; delete "
-                "their .len files, and the same command makes them again"
-            )
-        return len(shards)
-
-    # -- helpers ---------------------------------------------------------------------------------------------
-
-    def _check_clusters(self) -> bool:
-        """Whether they are there; raises DataError when they are others than those asked for."""
-        out, plan = self.plan.out, self.plan
-        if not (out / CLUSTERS).exists() or not (out / CENTROIDS).exists():
-            return False
-        found = self._read_clusters()
-        if (found["clusters"], found["seed"]) != (plan.clusters, plan.seed):
-            raise DataError(
-                f"{out / CLUSTERS}: there are {found['clusters']} clusters (seed {found['seed']}), not "
-                f"{plan.clusters} (seed {plan.seed}); delete this file, and the same command fits anew"
-            )
-        return True
-
-    def _read_clusters(self) -> dict[str, Any]:
-        return dict(json.loads((self.plan.out / CLUSTERS).read_text()))
-
-    def _check_audio(self, manifest: Path, clips: list[Clip]) -> list[Clip]:
-        for clip in clips:
-            if clip.audio is None:
-                raise DataError(
-                    f"{manifest}, line {clip.line}: clip {clip.id} has no audio, which teachers hear; "
-                    "fill in the column"
-                )
-        return clips
-
-    def _draw_sample(self) -> None:
-        """Instead of the splits take clips of the first one, drawn at random, that have as many targets as
-        k-means is fitted to; none where that is done."""
-        manifest = self.manifests[self.plan.splits[0]]
-        self.manifests = {}
-        if self.fitted:
-            return
-        clips = read_manifest(manifest)
-        order = np.random.default_rng(self.plan.seed).permutation(len(clips))
-        targets = np.cumsum([clips[number].frames * self.settings["per_frame"] for number in order])
-        drawn = order[: int(np.searchsorted(targets, self.plan.fit_targets)) + 1]
-        self.clips[SAMPLE] = self._check_audio(manifest, [clips[number] for number in sorted(drawn)])
-        self.manifests[SAMPLE] = self.plan.out / f"{SAMPLE}.tsv"
-        self.sample = manifest_part(manifest, self.clips[SAMPLE]).encode()
-
-    def _with_settings(self, apply: Callable[[Path, Mapping[str, Any], str], None]) -> None:
-        """Compare, or compare and note, what all files are made with."""
-        out = self.plan.out
-        apply(out / SETTINGS, self.settings, f"delete {out}, or choose another --out")
-        for split, manifest in self.manifests.items():
-            content = digest(manifest) if self.sample is None else hashlib.sha256(self.sample).hexdigest()
-            settings = {"manifest": content, "shards": len(self.jobs[split])}
-            apply(
-                out / f"{split}.json",
-                settings,
-                f"delete the files of {split} in {out}, or choose another --out",
-            )
-
-    def _jobs(self, split: str) -> list[DumpJob]:
-        plan, manifest = self.plan, self.manifests[split]
-        count = shard_count(len(self.clips[split]), plan.shards)
-        bad_clips = plan.out / f"bad_clips.{split}.tsv"
-        return [
-            DumpJob(shard, manifest, plan.source, bad_clips, "float16")
-            for shard in shards_of(plan.out, split, count)
-        ]
-
-    def _unfinished(self, split: str) -> list[DumpJob]:
-        return [job for job in self.jobs[split] if not is_complete(job, self.clips[split])]
-
-    def _share(self, split: str) -> float:
-        """Of the clips of a split whose targets k-means is fitted to."""
-        targets = sum(clip.frames for clip in self.clips[split]) * self.settings["per_frame"]
-        return min(1.0, self.plan.fit_targets / max(1, targets))
-
-    def _finish(self, split: str) -> None:
-        """Note which clips the shards hold, or delete them where they are not kept."""
-        if split == SAMPLE and not self.plan.dump:
-            remove_shards(self.plan.out, [job.shard for job in self.jobs[split]])
-            self.manifests[split].unlink(missing_ok=True)
-            return
-        ids = "".join(f"{clip.id}\n" for clip in self.clips[split])
-        write_atomically(self.plan.out / f"{split}.ids", ids.encode())

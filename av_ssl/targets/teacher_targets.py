@@ -33,8 +33,8 @@ from av_ssl.data.teacher_batch import OnlineTeacher, StoredFrames, TeacherInput
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip
 from av_ssl.targets.clusters import Centroids, SoftClusters, read_centroids
-from av_ssl.targets.feature_shards import FeatureShard, shards_of
-from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec, load_teacher, weights_digest
+from av_ssl.targets.feature_shards import FeatureShard
+from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec, load_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class TeacherFolder:
     def shape(self) -> dict[str, Any]:
         """What decides the shapes of a student's heads, and ``targets``: a digest of what decides what these
         learn, by which a head of another training is known to be for the same teacher."""
-        made = {**self.spec.settings(), "model": None, "weights": self.weights}
+        made = {**self.spec.recipe(), "model": None, "weights": self.weights}
         content = json.dumps(made, sort_keys=True).encode() + self.centroids().tobytes()
         return {
             "dim": self.dim,
@@ -160,7 +160,7 @@ class StoredFeatures:
 
     def _find(self, folder: Path, split: str, count: int, places: dict[str, int]) -> None:
         ids = (folder / f"{split}.ids").read_text(encoding="utf-8").splitlines()
-        for shard in shards_of(folder, split, count):
+        for shard in [FeatureShard(folder, split, rank, count) for rank in range(count)]:
             lengths = shard.read_lengths()
             own = ids[shard.range(len(ids))]
             if len(own) != len(lengths):
@@ -278,7 +278,7 @@ class TeacherTargets:
 
     def _open(self, folder: TeacherFolder, device: torch.device) -> SpeechTeacher:
         teacher = load_teacher(folder.spec)
-        if weights_digest(teacher.model) != folder.weights:
+        if teacher.weights != folder.weights:
             raise DataError(
                 f"{folder.path}: its clusters are of another {folder.spec.model} than the one found now (the "
                 "weights differ); make the folder again with av-ssl targets teacher"
