@@ -129,7 +129,8 @@ def _prepare(out: Path, settings: CropSettings) -> None:
     """Raise DataError when the settings name something unusable, or differ from those of earlier clips."""
     settings.make_backend()
     settings.load_mean_face()
-    keep_settings(out / "settings.json", asdict(settings), "use the same options, or choose another folder")
+    fix = "use the same options, or choose another folder"
+    keep_settings(out / "settings.json", asdict(settings), fix, asdict(CropSettings()))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ on a page that needs no other file and no network. ``contact_sheet.png`` shows c
 from __future__ import annotations
 
 import base64
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ import cv2
 import numpy as np
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import write_atomically
+from av_ssl.io import write_atomically, write_json
 from av_ssl.layout import FRAME_RATE
 from av_ssl.media.crop_folder import ClipFiles, FolderResult
 from av_ssl.media.crops import NO_FACE, CropResult
@@ -61,7 +60,7 @@ def write_report(folder: FolderResult, out: Path) -> dict[str, Any]:
         rows.append(f"{name}\t{video}\t{audio}\t{result.frames}\t{result.samples}")
     write_atomically(out / CLIPS, ("\n".join(rows) + "\n").encode())
     report = summary(folder)
-    write_atomically(out / "report.json", json.dumps(report, indent=1).encode() + b"\n")
+    write_json(out / "report.json", report)
     crops = _random_crops(list(done), out)
     sheet = contact_sheet_png(crops) if crops else None
     if sheet is not None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import write_atomically
 from av_ssl.jobs import Crash, run_isolated
-from av_ssl.layout import SAMPLE_RATE, SPEAKER, SPLITS, read_manifest
+from av_ssl.layout import SAMPLE_RATE, SPEAKER, SPLITS, check_streams, read_manifest
 from av_ssl.media.audio import Samples, plain_wav_length, read_audio, read_plain_wav, write_audio
 from av_ssl.media.sources import find_audio
 
@@ -197,11 +197,10 @@ def speakers_of(manifest: Path) -> dict[str, list[Path]]:
                 f"{path}: has {len(names)} lines, but {manifest.name} has {len(clips)} clips; "
                 "run av-ssl data manifest again"
             )
+    check_streams(manifest, clips, ["audio"], "fill in the column")
     by_speaker: dict[str, list[Path]] = {}
-    for clip, name in zip(clips, names, strict=True):
-        if clip.audio is None:
-            raise DataError(f"{manifest}, line {clip.line}: clip {clip.id} has no audio; fill in the column")
-        by_speaker.setdefault(name, []).append(clip.audio)
+    for audio, name in zip((clip.audio for clip in clips if clip.audio), names, strict=True):
+        by_speaker.setdefault(name, []).append(audio)
     if len(by_speaker) == 1 and not path.is_file():
         by_speaker = {str(file): [file] for files in by_speaker.values() for file in files}
     return dict(sorted(by_speaker.items()))
