@@ -79,13 +79,13 @@ prepare() {
     if [[ -z ${audio_only:-} ]]; then
         "${av_ssl[@]}" crop "${crop[@]}" -- "$source_folder" "$out"
     fi
-    "${av_ssl[@]}" manifest "${manifest[@]}" -- "$source_folder" "$out"
+    "${av_ssl[@]}" data manifest "${manifest[@]}" -- "$source_folder" "$out"
     shopt -s nullglob
     transcripts=("$out"/{,labelled_*/,*_data/}train.wrd*)
     if ((${#transcripts[@]})); then
-        "${av_ssl[@]}" vocabulary ${vocabulary[@]+"${vocabulary[@]}"} -- "$out"
+        "${av_ssl[@]}" data vocabulary ${vocabulary[@]+"${vocabulary[@]}"} -- "$out"
     else
         printf '%s: no complete transcripts, so no vocabulary is made\n' "$out"
     fi
-    "${av_ssl[@]}" noise ${noise[@]+"${noise[@]}"} -- "$out"
+    "${av_ssl[@]}" data noise ${noise[@]+"${noise[@]}"} -- "$out"
 }
