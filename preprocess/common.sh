@@ -22,7 +22,7 @@ options() {
   --seed N          of the random choices (default: 0)
   --labelled N      also make OUT/labelled_N, with N transcribed training clips
   --vocab-size N    sentencepiece pieces (default: 1000)
-  --vocab-type T    unigram: pieces of words; word: whole words, for a closed vocabulary
+  --vocab-type T    unigram: pieces of words; word: entire words, for a closed vocabulary
 TEXT
 }
 

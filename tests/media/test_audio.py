@@ -55,7 +55,7 @@ def test_sound_that_starts_later_than_the_frame_is_led_by_silence(tmp_path):
 
 def test_no_audio_and_no_file_are_named(tmp_path):
     clip = write_clip(tmp_path / "mute.mp4", noise_frames(), None)
-    with pytest.raises(MissingStreamError, match=r"mute\.mp4: has no audio stream"):
+    with pytest.raises(MissingStreamError, match=r"mute\.mp4: .*audio"):
         read_audio(clip)
     with pytest.raises(MediaError, match=r"absent\.wav"):
         read_audio(tmp_path / "absent.wav")

@@ -93,7 +93,7 @@ def test_a_clip_list_that_was_edited_is_refused_with_its_line(folder, tmp_path):
     with pytest.raises(DataError, match=r"clips\.tsv, line 3"):
         read_clips(tmp_path)
     (tmp_path / "clips.tsv").write_text("name\n")
-    with pytest.raises(DataError, match="line 1"):
+    with pytest.raises(DataError, match=r"clips\.tsv, line 1"):
         read_clips(tmp_path)
 
 

@@ -106,12 +106,12 @@ def test_of_two_faces_the_one_that_talks_is_taken(tmp_path, crop, talker):
     talking = talking_face(opening)
     chewing = talking_face(0.5 + 0.5 * np.sin(np.arange(50) * 0.35), shift=-0.3)[:, :, ::-1]
     faces = [talking, chewing] if talker == "left" else [chewing, talking]
-    result = crop(write_clip(tmp_path / "two.mkv", np.concatenate(faces, axis=2), voice(opening)))
+    result = crop(write_clip(tmp_path / "two.mkv", np.concatenate(faces, axis=2), voice(opening)), stride=2)
     assert (result.reason, result.faces) == ("ok", 2)
     taken = read_video(crop.video).astype(float)
     distances = []
     for number, frames in enumerate((talking, chewing)):
-        assert crop(write_clip(tmp_path / f"{number}.mkv", frames, voice(opening))).ok
+        assert crop(write_clip(tmp_path / f"{number}.mkv", frames, voice(opening)), stride=2).ok
         distances.append(np.abs(read_video(crop.video) - taken).mean())
     assert 3 * distances[0] < distances[1]
 
@@ -121,9 +121,9 @@ def test_the_shorter_face_is_not_taken_even_if_it_talks(tmp_path, crop):
     talking, resting = talking_face(opening), talking_face(np.zeros(50), shift=-0.3)[:, :, ::-1]
     talking[30:] = 0  # gone after 30 of 50 frames
     clip = write_clip(tmp_path / "two.mkv", np.concatenate([talking, resting], axis=2), voice(opening))
-    assert crop(clip).ok
+    assert crop(clip, stride=2).ok
     taken = read_video(crop.video).astype(float)
-    assert crop(write_clip(tmp_path / "one.mkv", resting, voice(opening))).ok
+    assert crop(write_clip(tmp_path / "one.mkv", resting, voice(opening)), stride=2).ok
     assert np.abs(read_video(crop.video) - taken).mean() < 3
 
 
@@ -131,13 +131,13 @@ def test_the_shorter_face_is_not_taken_even_if_it_talks(tmp_path, crop):
 def test_the_delay_of_the_sound_is_estimated(tmp_path, crop, delay):
     opening = syllables(80)
     sound = np.roll(voice(opening[8:-8]), 640 * delay, axis=1)
-    result = crop(write_clip(tmp_path / "clip.mkv", talking_face(opening[8:-8]), sound))
+    result = crop(write_clip(tmp_path / "clip.mkv", talking_face(opening[8:-8]), sound), stride=2)
     assert result.audio_delay == pytest.approx(delay, abs=1.5)
 
 
 def test_a_silent_clip_has_no_delay(tmp_path, crop):
     clip = write_clip(tmp_path / "clip.mkv", talking_face(syllables(50)), np.zeros((1, 32000), np.float32))
-    result = crop(clip)
+    result = crop(clip, stride=3)
     assert result.ok
     assert result.audio_delay is None
 
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, mesh):
         clip, tmp_path / "taken" / "v.mp4", tmp_path / "taken" / "a.wav", backend=OpenCVBackend(mesh=mesh)
     )
     assert result.reason == "write_failed"
-    assert "free space" in result.message
+    assert "a.wav: " in result.message
 
 
 @pytest.mark.parametrize("settings", [{"size": 95}, {"size": 8}, {"region": "nose"}, {"stride": 0}])

@@ -89,7 +89,7 @@ def test_same_frames_same_bytes_and_no_other_file(tmp_path):
 
 @pytest.mark.parametrize("shape", [(0, 96, 96), (3, 95, 96), (3, 96, 96, 3)])
 def test_frames_that_cannot_be_written_are_refused(tmp_path, shape):
-    with pytest.raises(ValueError, match="frames must be"):
+    with pytest.raises(ValueError, match="frames"):
         write_video(tmp_path / "crop.mp4", np.zeros(shape, np.uint8))
 
 
@@ -97,7 +97,7 @@ def test_frames_that_cannot_be_written_are_refused(tmp_path, shape):
 def test_broken_files_are_named(tmp_path, content):
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
-    with pytest.raises(MediaError, match=r"broken\.mp4: cannot be decoded"):
+    with pytest.raises(MediaError, match=r"broken\.mp4: "):
         read_video(path)
 
 
@@ -113,7 +113,7 @@ def test_missing_and_truncated_files_are_named(tmp_path):
 
 def test_audio_only_file_has_no_video(tmp_path):
     path = write_clip(tmp_path / "voice.mkv", None, tone(0.5))
-    with pytest.raises(MissingStreamError, match="no video stream"):
+    with pytest.raises(MissingStreamError, match=r"voice\.mkv: .*video"):
         read_video(path)
 
 
@@ -139,5 +139,5 @@ def test_frames_are_turned_as_the_file_says(tmp_path, degrees, turns):
 
 def test_a_jump_of_the_time_stamps_is_refused(tmp_path):
     clip = write_clip(tmp_path / "jump.mkv", noise_frames(3), None, times=np.array([0, 0.04, 900.0]))
-    with pytest.raises(MediaError, match="time stamps jump"):
+    with pytest.raises(MediaError, match=r"jump\.mkv: .* 900 s"):
         read_video(clip)
