@@ -13,7 +13,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -69,7 +69,10 @@ def crop_folder(
     clips = _clips(source, out)
     settings = settings or CropSettings()
     folder = FolderResult({name: clip.video for name, clip in clips.items()})
-    _prepare(out, settings)
+    settings.make_backend()  # both raise DataError when the settings name something unusable
+    settings.load_mean_face()
+    fix = "use the same options, or choose another folder"
+    keep_settings(out / "settings.json", asdict(settings), fix, asdict(CropSettings()))
     for part in ("video", "audio"):
         remove_abandoned(out / part)
     with contextlib.closing(Journal(out / "journal")) as journal:
@@ -77,7 +80,7 @@ def crop_folder(
         progress(len(folder.results), len(folder.sources))
         with contextlib.closing(_work(todo, journal, workers)) as work:
             for job, result in work:
-                folder.results[job.files.name] = result
+                folder.results[job.name] = result
                 progress(len(folder.results), len(folder.sources))
     folder.results = dict(sorted(folder.results.items()))
     return folder
@@ -125,69 +128,40 @@ def _clips(source: Path | Sources, out: Path) -> Sources:
     return source
 
 
-def _prepare(out: Path, settings: CropSettings) -> None:
-    """Raise DataError when the settings name something unusable, or differ from those of earlier clips."""
-    settings.make_backend()
-    settings.load_mean_face()
-    fix = "use the same options, or choose another folder"
-    keep_settings(out / "settings.json", asdict(settings), fix, asdict(CropSettings()))
-
-
-@dataclass(frozen=True)
-class ClipFiles:
-    """The two files of a clip below the output folder."""
-
-    root: Path
-    name: str  # the clip's id
-
-    @property
-    def video(self) -> Path:
-        """Crop, mp4."""
-        return self.root / "video" / f"{self.name}.mp4"
-
-    @property
-    def audio(self) -> Path:
-        """Audio, wav."""
-        return self.root / "audio" / f"{self.name}.wav"
-
-    def exist(self) -> bool:
-        """Whether both exist."""
-        return self.video.is_file() and self.audio.is_file()
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Size (bytes) and time of change (ns) of a clip's source: a file that has changed is cropped again."""
-
-    size: int
-    changed: int
-
-    @classmethod
-    def of(cls, *paths: Path) -> Stamp:
-        """Stamp of files: sum of sizes, last change; zeros when one cannot be read."""
-        try:
-            statuses = [path.stat() for path in paths]
-        except OSError:
-            return cls(0, 0)
-        size = sum(status.st_size for status in statuses)
-        return cls(size, max(status.st_mtime_ns for status in statuses))
-
-
 @dataclass(frozen=True)
 class CropJob:
     """One clip to be cropped."""
 
+    name: str  # the clip's id
     source: ClipSource
-    files: ClipFiles
+    out: Path
     settings: CropSettings
-    stamp: Stamp
+    size: int  # of the source's files, bytes, together
+    changed: int  # their last change, ns; a source whose size or time differs is cropped again
+
+    @property
+    def video(self) -> Path:
+        """Crop, mp4."""
+        return self.out / "video" / f"{self.name}.mp4"
+
+    @property
+    def audio(self) -> Path:
+        """Audio, wav."""
+        return self.out / "audio" / f"{self.name}.wav"
+
+
+def size_and_change(paths: Sequence[Path]) -> tuple[int, int]:
+    """Sum of the sizes of files (bytes) and their last change (ns); zeros when one cannot be read."""
+    try:
+        statuses = [path.stat() for path in paths]
+    except OSError:
+        return 0, 0
+    return sum(status.st_size for status in statuses), max(status.st_mtime_ns for status in statuses)
 
 
 def crop_job(job: CropJob) -> CropResult:
     """Crop one clip in a worker process."""
-    return crop_clip(
-        job.source, job.files.video, job.files.audio, job.settings, _backend(job.settings), job.files.name
-    )
+    return crop_clip(job.source, job.video, job.audio, job.settings, _backend(job.settings), job.name)
 
 
 @lru_cache(maxsize=1)
@@ -207,21 +181,21 @@ class Journal:
         self._own = folder / name
         self._file: IO[bytes] | None = None
         self._read_to: dict[Path, int] = {}
-        self._entries: dict[str, tuple[Stamp, CropResult]] = {}
+        self._entries: dict[str, tuple[int, int, CropResult]] = {}
         self._refreshed = float("-inf")
         self.refresh()
 
     def finished(self, job: CropJob) -> CropResult | None:
         """Result of a clip; None if it is to be cropped (again)."""
-        stamp, result = self._entries.get(job.files.name, (None, None))
-        if result is None or stamp != job.stamp or result.reason in AGAIN:
+        size, changed, result = self._entries.get(job.name, (0, 0, None))
+        if result is None or (size, changed) != (job.size, job.changed) or result.reason in AGAIN:
             return None
-        return None if result.ok and not job.files.exist() else result
+        return None if result.ok and not (job.video.is_file() and job.audio.is_file()) else result
 
     def add(self, job: CropJob, result: CropResult) -> None:
         """Append the result of a clip; raises MediaError when the journal cannot be written."""
-        self._entries[job.files.name] = job.stamp, result
-        entry = {"id": job.files.name, **asdict(job.stamp), **asdict(result)}
+        self._entries[job.name] = job.size, job.changed, result
+        entry = {"id": job.name, "size": job.size, "changed": job.changed, **asdict(result)}
         try:
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -255,8 +229,8 @@ class Journal:
         for line in text[:complete].splitlines():
             try:
                 entry = json.loads(line)
-                name, stamp = entry.pop("id"), Stamp(entry.pop("size"), entry.pop("changed"))
-                self._entries[name] = stamp, CropResult(**entry)
+                name, size, changed = (entry.pop(key) for key in ("id", "size", "changed"))
+                self._entries[name] = size, changed, CropResult(**entry)
             except (ValueError, KeyError, TypeError):  # damaged, as by a crash of the machine: cropped again
                 continue
 
@@ -272,7 +246,7 @@ def _unfinished(
             message = f"{shown!r}: rename it; it holds a tab or line break, or is not UTF-8"
             folder.results[name] = CropResult(BAD_NAME, message)
             continue
-        job = CropJob(clip, ClipFiles(out, name), settings, Stamp.of(*clip.files))
+        job = CropJob(name, clip, out, settings, *size_and_change(clip.files))
         result = journal.finished(job)
         if result is None:
             jobs.append(job)

@@ -20,7 +20,7 @@ import numpy as np
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import write_atomically, write_json
 from av_ssl.layout import FRAME_RATE
-from av_ssl.media.crop_folder import ClipFiles, FolderResult
+from av_ssl.media.crop_folder import FolderResult
 from av_ssl.media.crops import NO_FACE, CropResult
 from av_ssl.media.face_mesh import Frame
 from av_ssl.media.video import read_video
@@ -55,14 +55,12 @@ def write_report(folder: FolderResult, out: Path) -> dict[str, Any]:
     rows = ["\t".join(HEADER)]
     done = {name: result for name, result in folder.results.items() if result.ok}
     for name, result in done.items():
-        files = ClipFiles(out, name)
-        video, audio = files.video.relative_to(out).as_posix(), files.audio.relative_to(out).as_posix()
-        rows.append(f"{name}\t{video}\t{audio}\t{result.frames}\t{result.samples}")
+        rows.append(f"{name}\tvideo/{name}.mp4\taudio/{name}.wav\t{result.frames}\t{result.samples}")
     write_atomically(out / CLIPS, ("\n".join(rows) + "\n").encode())
     report = summary(folder)
     write_json(out / "report.json", report)
     crops = _random_crops(list(done), out)
-    sheet = contact_sheet_png(crops) if crops else None
+    sheet = cv2.imencode(".png", contact_sheet(crops))[1].tobytes() if crops else None
     if sheet is not None:
         write_atomically(out / "contact_sheet.png", sheet)
     write_atomically(out / "report.html", html_page(str(out), report, sheet).encode("utf-8", "replace"))
@@ -205,9 +203,9 @@ def _histogram(title: str, counts: Mapping[str, int]) -> str:
     return f"<h2>{escape(title)}</h2>\n{_table(rows)}"
 
 
-def contact_sheet(crops: Sequence[tuple[str, Frame]], columns: int = SHEET_COLUMNS) -> Frame:
+def contact_sheet(crops: Sequence[tuple[str, Frame]]) -> Frame:
     """Grayscale image of crops, each an id and a frame ``[H, W]``; the end of the id is written below."""
-    columns = max(1, min(columns, len(crops)))
+    columns = max(1, min(SHEET_COLUMNS, len(crops)))
     width, height = CROP_SIDE + 2 * BORDER, CROP_SIDE + CAPTION + 2 * BORDER
     rows = max(1, -(-len(crops) // columns))
     sheet = np.full((rows * height, columns * width), 255, np.uint8)
@@ -221,18 +219,12 @@ def contact_sheet(crops: Sequence[tuple[str, Frame]], columns: int = SHEET_COLUM
     return sheet
 
 
-def contact_sheet_png(crops: Sequence[tuple[str, Frame]]) -> bytes:
-    """``contact_sheet`` as the content of a PNG file."""
-    _, png = cv2.imencode(".png", contact_sheet(crops))
-    return png.tobytes()
-
-
 def _random_crops(names: list[str], out: Path) -> list[tuple[str, Frame]]:
     """The middle frame of up to 64 clips; the same clips in every run."""
     crops = []
     for name in sorted(random.Random(0).sample(names, min(SHEET_CROPS, len(names)))):
         try:
-            frames = read_video(ClipFiles(out, name).video)
+            frames = read_video(out / "video" / f"{name}.mp4")
         except MediaError:  # another run replaces it, or it was removed; av-ssl data check reports that
             continue
         crops.append((name, frames[len(frames) // 2]))

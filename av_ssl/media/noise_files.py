@@ -44,17 +44,13 @@ Key = TypeVar("Key", bound=Hashable)
 Progress = Callable[[int, int], None]
 
 
-def silent(done: int, total: int) -> None:
-    """Show no progress."""
-
-
 def make_babble_lists(
     data: Path,
     voices: int = 6,
     number: int = 100,
     seconds: float = 10.0,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = lambda done, total: None,
 ) -> Lists:
     """Mix babble from the training clips of a data folder and write ``DATA/noise/SPLIT.tsv``.
 
@@ -71,12 +67,14 @@ def make_babble_lists(
             f"{number} recordings of {seconds:.3g} s: each must last at least 1 s; raise --minutes"
         )
     folder = (data / "noise").absolute()
-    parts = _split_speakers_of(data / "train.tsv", seed)
+    parts = split_speakers(speakers_of(data / "train.tsv"), seed)
     jobs = _babble(parts, folder / BABBLE, voices, number, round(seconds * SAMPLE_RATE), seed)
     return write_lists(folder, make_all(jobs, 1, progress))
 
 
-def make_own_lists(recordings: Path, data: Path, seed: int = 0, progress: Progress = silent) -> Lists:
+def make_own_lists(
+    recordings: Path, data: Path, seed: int = 0, progress: Progress = lambda done, total: None
+) -> Lists:
     """Write ``DATA/noise/SPLIT.tsv`` for one's own recordings, 80/10/10 %.
 
     Files that are not 16 kHz mono wav are converted into ``DATA/noise/own``.
@@ -105,7 +103,7 @@ def make_musan_lists(
     lines: int = 20000,
     seed: int = 0,
     workers: int = 1,
-    progress: Progress = silent,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Lists]:
     """Write ``DATA/musan/KIND/SPLIT.tsv`` as in robust AV-HuBERT (Shi et al., 2022).
 
@@ -132,12 +130,12 @@ def make_musan_lists(
                 partial(cut, recordings[kind][name], stem, PIECE, SHORTEST) for name, stem in stems.items()
             ]
     # MUSAN names no readers, so every recording counts as a speaker.
-    readers, _ = split_speakers({name: [path] for name, path in recordings[SPEECH].items()}, seed)
+    readers = split_speakers({name: [path] for name, path in recordings[SPEECH].items()}, seed)
     babble = _babble(readers, folder / BABBLE / "wav", voices, number, round(PIECE * SAMPLE_RATE), seed)
     jobs |= {(BABBLE, split): mixing for split, mixing in babble.items()}
     manifest = data / "train.tsv"
     if speech_hours and manifest.is_file():
-        for split, speakers in _split_speakers_of(manifest, seed).items():
+        for split, speakers in split_speakers(speakers_of(manifest), seed).items():
             hours = speech_hours * (1 - 2 / TENTH if split == "train" else 1 / TENTH)
             jobs[SPEECH, split] = speech_jobs(speakers, hours, folder / SPEECH / "wav" / split, seed)
     elif speech_hours:
@@ -221,21 +219,13 @@ def divide(names: Sequence[str], seed: int) -> dict[str, list[str]]:
     return {"train": sorted(train), "valid": sorted(valid), "test": sorted(test)}
 
 
-def split_speakers(speakers: Speakers, seed: int) -> tuple[dict[str, Speakers], bool]:
-    """Speakers of each split, none in two; with fewer than three, all of them in every split, and True."""
+def split_speakers(speakers: Speakers, seed: int) -> dict[str, Speakers]:
+    """Speakers of each split, none in two; with fewer than three, all of them in every split, and a warning."""
     if len(speakers) < 3:
-        return dict.fromkeys(SPLITS, speakers), True
+        logger.warning("fewer than 3 speakers: the noise lists of all splits share their voices")
+        return dict.fromkeys(SPLITS, speakers)
     parts = divide(list(speakers), seed)
-    return {split: {name: speakers[name] for name in names} for split, names in parts.items()}, False
-
-
-def _split_speakers_of(manifest: Path, seed: int) -> dict[str, Speakers]:
-    parts, shared = split_speakers(speakers_of(manifest), seed)
-    if shared:
-        logger.warning(
-            "%s: too few speakers for noise lists without common voices; all lists share them", manifest
-        )
-    return parts
+    return {split: {name: speakers[name] for name in names} for split, names in parts.items()}
 
 
 # -- babble --------------------------------------------------------------------------------------------------
@@ -315,11 +305,6 @@ def _part(path: Path, start: int, length: int) -> Samples:
 # -- existing recordings -------------------------------------------------------------------------------------
 
 
-def use(path: Path) -> list[Path]:
-    """Use a recording as it is."""
-    return [path]
-
-
 def convert(source: Path, path: Path) -> list[Path]:
     """Use a recording as it is, or write it to ``path`` when it is not 16 kHz mono wav."""
     if read_plain_wav(source) is not None:
@@ -368,7 +353,7 @@ def speech_jobs(speakers: Speakers, hours: float, folder: Path, seed: int) -> li
         if length is None or seconds > LONGEST:
             jobs.append(partial(cut, path, folder / f"{len(jobs):05d}", LONGEST, number=1))
         else:
-            jobs.append(partial(use, path))
+            jobs.append(partial(convert, path, path))  # used as it is
         missing -= min(seconds, LONGEST)
     return jobs
 

@@ -142,7 +142,7 @@ def test_a_clip_that_kills_its_worker_is_reported_and_tried_again(tmp_path, monk
 
     def crash_on_a(function, jobs, workers):
         for job in jobs:
-            yield job, Crash("its process died (exit code -11)") if job.files.name == "a" else function(job)
+            yield job, Crash("its process died (exit code -11)") if job.name == "a" else function(job)
 
     monkeypatch.setattr(folder_module, "run_isolated", crash_on_a)
     results = crop_folder(talks, out, CropSettings()).results
@@ -161,7 +161,7 @@ def test_a_full_disk_ends_the_run_and_is_made_good_later(tmp_path, monkeypatch, 
         for job in jobs:
             yield (
                 job,
-                CropResult("write_failed", f"{job.files.video}: cannot be written (No space left on device)"),
+                CropResult("write_failed", f"{job.video}: cannot be written (No space left on device)"),
             )
 
     monkeypatch.setattr(folder_module, "run_isolated", full)

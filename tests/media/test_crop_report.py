@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.media.crop_folder import ClipFiles, FolderResult
+from av_ssl.media.crop_folder import FolderResult
 from av_ssl.media.crop_report import contact_sheet, read_clips, summary, write_report
 from av_ssl.media.crops import CropResult
 from av_ssl.media.video import write_video
@@ -59,7 +59,7 @@ def test_nothing_came_out():
 
 def test_the_page_shows_all_of_it_and_needs_nothing_else(folder, tmp_path):
     for name in ("a", "b", "c"):  # the crop of d/e has gone
-        write_video(ClipFiles(tmp_path, name).video, np.full((3, 96, 96), 99, np.uint8))
+        write_video(tmp_path / "video" / f"{name}.mp4", np.full((3, 96, 96), 99, np.uint8))
     report = write_report(folder, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert json.loads((tmp_path / "report.json").read_text()) == report

@@ -75,8 +75,8 @@ def environment_without_faces(environment_in_process, monkeypatch):
 
 
 def crop(job):
-    rng = np.random.default_rng(zlib.crc32(job.files.name.encode()))
+    rng = np.random.default_rng(zlib.crc32(job.name.encode()))
     samples = FRAME_RATE * SAMPLES_PER_FRAME
-    write_audio(job.files.audio, rng.integers(-3000, 3000, samples).astype(np.int16))
-    write_video(job.files.video, np.full((FRAME_RATE, job.settings.size, job.settings.size), 128, np.uint8))
+    write_audio(job.audio, rng.integers(-3000, 3000, samples).astype(np.int16))
+    write_video(job.video, np.full((FRAME_RATE, job.settings.size, job.settings.size), 128, np.uint8))
     return CropResult(OK, frames=FRAME_RATE, samples=samples, faces=1, source_fps=25.0)

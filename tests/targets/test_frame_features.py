@@ -10,12 +10,13 @@ import torch
 from av_ssl.checkpoints.loading import load
 from av_ssl.data.reading import audio_features, read_crops, read_wave
 from av_ssl.errors import DataError, MediaError
+from av_ssl import inference
 from av_ssl.inference import FeatureSpec
 from av_ssl.layout import read_manifest
 from av_ssl.targets import cluster_labels as label_shards
-from av_ssl.targets import feature_shards as frame_features
 from av_ssl.targets.cluster_labels import LabelJob, label_shard
 from av_ssl.targets.feature_shards import FeatureShard
+from av_ssl.targets.mfcc import MfccSource
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_the_layer_is_that_of_the_model_on_the_whole_clean_clip(clips, checkpoin
 
 
 def test_rates_and_streams(checkpoint):
-    assert (FeatureSpec().rate, FeatureSpec().streams) == (100, ("audio",))
+    assert (MfccSource().rate, MfccSource().streams) == (100, ("audio",))
     assert (FeatureSpec(checkpoint, 1).rate, FeatureSpec(checkpoint, 1).streams) == (25, ("audio", "video"))
 
 
@@ -90,7 +91,7 @@ def test_gpus_take_turns_in_features_and_labels(monkeypatch, tmp_path):
         asked.append(words[-1])
         raise NotImplementedError
 
-    monkeypatch.setattr(frame_features, "open_encoder", note)
+    monkeypatch.setattr(inference, "open_encoder", note)
     monkeypatch.setattr(label_shards, "read_centroids", lambda path: None)
     monkeypatch.setattr(label_shards, "Codebook", note)
     monkeypatch.setattr(FeatureShard, "read", lambda shard: (None, []))
@@ -114,5 +115,5 @@ def test_clips_that_cannot_be_used(clips, checkpoint):
     import soundfile
 
     soundfile.write(short.audio, np.zeros(399, np.int16), 16000)
-    with pytest.raises(MediaError, match=r"short\.wav: lasts 399 samples"):
-        FeatureSpec().open().of(short)
+    with pytest.raises(MediaError, match=r"short\.wav: has 399 samples"):
+        MfccSource().open().of(short)

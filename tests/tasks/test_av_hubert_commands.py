@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
-from .cluster_labels import CLUSTERS, write_labels
-from .conftest import REPOSITORY, pretrain, stock
+from tests.data_folder import CLUSTERS, write_labels
+from tests.stock import REPOSITORY, stock
+
+from .conftest import pretrain
 
 TINY = [
     "common.cpu=true", "common.fp16=false", "common.log_interval=1", "dataset.max_tokens=150",

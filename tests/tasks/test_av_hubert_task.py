@@ -9,8 +9,7 @@ from omegaconf import OmegaConf
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
 from av_ssl.errors import DataError
-
-from .cluster_labels import write_labels
+from tests.data_folder import write_labels
 
 PRETRAINING = {"label_rate": 25, "sample_rate": 25, "stack_order_audio": 4, "labels": ["km"]}
 FINETUNING = {

@@ -17,8 +17,8 @@ import av_ssl
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
 from av_ssl.tasks.classification import ClassificationConfig, ClassificationTask
+from tests.stock import REPOSITORY, stock
 
-from .conftest import REPOSITORY, stock
 from .labelled_clips import EMOTIONS, write_folder
 
 TINY = [

@@ -11,10 +11,11 @@ from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
 from av_ssl.cli.main import main
 from av_ssl.layout import read_manifest
+from tests.stock import REPOSITORY, stock
 from tests.targets.teacher_folders import write_teacher_folder
 from tests.targets.tiny_teachers import save_teacher
 
-from .conftest import REPOSITORY, TINY_ENCODER, stock, train
+from .conftest import TINY_ENCODER, train
 
 pytestmark = pytest.mark.slow
 

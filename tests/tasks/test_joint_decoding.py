@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from av_ssl.cli.main import main
+from tests.stock import stock
 
-from .conftest import stock
 from .test_recognition import HYBRID, assert_decoded, finetune, generate
 
 LANGUAGE_MODEL = [
@@ -31,7 +31,10 @@ def language_model(data, tmp_path_factory):
     """As the README says it is made; the folder of its data, and the checkpoint."""
     folder = tmp_path_factory.mktemp("lm")
     for split in ("train", "valid"):
-        assert main(["data", "pieces", str(data), str(data / f"{split}.wrd"), str(folder / f"{split}.pieces")]) == 0
+        assert (
+            main(["data", "pieces", str(data), str(data / f"{split}.wrd"), str(folder / f"{split}.pieces")])
+            == 0
+        )
     stock(
         "fairseq-preprocess", "--only-source", "--srcdict", data / "dict.wrd.txt",
         "--trainpref", folder / "train.pieces", "--validpref", folder / "valid.pieces",

@@ -10,8 +10,9 @@ from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from av_ssl.errors import DataError
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
+from tests.stock import REPOSITORY, stock
 
-from .conftest import REPOSITORY, pretrain, stock
+from .conftest import SCHEDULE, TINY_ENCODER, hydra_train, pretrain, train
 
 
 def tensors(checkpoint) -> dict[str, torch.Tensor]:
@@ -40,11 +41,12 @@ def test_resumed_run_equals_uninterrupted_one(data, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes(data, tmp_path):
-    output = pretrain(
-        data, tmp_path, 3, "distributed_training.distributed_world_size=2", "+task.frames_per_update=600",
-        "distributed_training.distributed_backend=gloo", "distributed_training.ddp_backend=legacy_ddp",
-        prefix=(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-                "--no-python"),
+    output = stock(
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python",
+        *hydra_train("pretrain", tmp_path), f"task.data={data}", *SCHEDULE, *TINY_ENCODER,
+        "optimization.max_update=3", "distributed_training.distributed_world_size=2",
+        "+task.frames_per_update=600", "distributed_training.distributed_backend=gloo",
+        "distributed_training.ddp_backend=legacy_ddp",
     )  # fmt: skip
     effective = "effective batch: up to 600 frames (24 s) an update = 150 a GPU x 2 GPUs x 2 micro-batches"
     assert effective in output
@@ -79,8 +81,6 @@ def test_validate_command(data, pretrained):
 
 
 def test_missing_manifest_is_named(tmp_path):
-    from .conftest import TINY_ENCODER, train
-
     output = train("pretrain", tmp_path, f"task.data={tmp_path}", *TINY_ENCODER, expect=1)
     assert str(tmp_path / "valid.tsv") in output
     assert "DataError" in output

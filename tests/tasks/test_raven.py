@@ -7,8 +7,9 @@ import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
 import av_ssl
+from tests.stock import REPOSITORY, stock
 
-from .conftest import REPOSITORY, stock, train
+from .conftest import train
 
 TINY = [
     "model.encoder_layers=2", "model.encoder_embed_dim=16", "model.encoder_ffn_embed_dim=32",

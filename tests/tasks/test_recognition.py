@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
+from tests.stock import REPOSITORY, stock
 
-from .conftest import REPOSITORY, train
+from .conftest import train
 
 DECODER = [
     "+model.decoder_layers=1", "+model.decoder_embed_dim=16", "+model.decoder_ffn_embed_dim=16",
@@ -39,8 +40,6 @@ def finetune(data, checkpoint, save, updates, *overrides, modalities="av", expec
 
 
 def generate(data, checkpoint, *options, expect=0):
-    from .conftest import stock
-
     return stock(
         "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_recognition",
         "--path", checkpoint, "--gen-subset", "test", "--scoring", "wer", "--max-tokens", "400", "--cpu",

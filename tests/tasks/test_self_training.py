@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from av_ssl.layout import read_manifest
+from tests.stock import REPOSITORY, stock
 from tests.transcription.small_recogniser import write_recogniser
 
-from .conftest import REPOSITORY, SCHEDULE, stock
+from .conftest import SCHEDULE
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`av-ssl features`: arrays of layers, going on after a kill, other settings, bad input."""
+"""``av-ssl features``: arrays of layers, continuing after a kill, other settings, bad input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import av_ssl
-from av_ssl.analysis import features as feature_maker
+from av_ssl.analysis import features as feature_folder
 from av_ssl.analysis.features import FeatureFolder
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
@@ -109,7 +109,7 @@ def test_so_many_clips_spread_over_the_list(data, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("modality", ["audio", "video"])
-def test_ravens_encoders_which_hear_waveforms(modality, features, tmp_path, capsys):
+def test_ravens_encoders(modality, features, tmp_path, capsys):
     if modality == "video":
         model = raven_file(tmp_path / "raven.pt", "video")
         assert features(model) == 1  # 88 pixels, of pictures that have 24
@@ -183,11 +183,11 @@ def test_a_killed_run_goes_on(features, checkpoint, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         done.append(dump_shard(job))
 
-    monkeypatch.setattr(feature_maker, "dump_shard", killed)
+    monkeypatch.setattr(feature_folder, "dump_shard", killed)
     assert features(checkpoint) == 130
     assert not (tmp_path / "features" / "valid.index.tsv").exists()
     again = []
-    monkeypatch.setattr(feature_maker, "dump_shard", lambda job: again.append(job) or dump_shard(job))
+    monkeypatch.setattr(feature_folder, "dump_shard", lambda job: again.append(job) or dump_shard(job))
     assert features(checkpoint) == 0
     assert len(again) == 2
     for name in ("valid.npy", "valid.index.tsv", "valid.times.npy"):
@@ -204,7 +204,7 @@ def test_a_killed_run_goes_on(features, checkpoint, tmp_path, monkeypatch):
         (["--modalities", "audio"], "streams ['audio', 'video'] (now ['audio'])"),
         (["--format", "npz"], "format npy (now npz)"),
         (["--untrained", "0"], "untrained none (now 0)"),
-        (["--clips", "2"], "valid.tsv: lists other clips than are asked for now"),
+        (["--clips", "2"], "valid.tsv: lists other clips"),
     ],
 )
 def test_other_settings_are_refused(words, text, features, checkpoint, tmp_path, capsys):
@@ -235,7 +235,7 @@ def test_mistakes_are_named_and_do_not_bind_the_folder(features, checkpoint, dat
     assert "valid.tsv: lists no clips" in capsys.readouterr().err
     (data / "valid.tsv").write_text(text.replace("valid_1.wav", ""))
     assert features(checkpoint) == 1
-    assert "valid.tsv, line 3: clip valid_1 has no audio, which the model is given" in capsys.readouterr().err
+    assert "valid.tsv, line 3: clip valid_1 has no audio;" in capsys.readouterr().err
     assert features(checkpoint, "--modalities", "video", out="video") == 0
     assert not (tmp_path / "features").exists()
 
@@ -261,7 +261,7 @@ def test_ids_that_lead_out_of_the_folder(features, checkpoint, data, tmp_path, c
     text = (data / "valid.tsv").read_text()
     (data / "valid.tsv").write_text(text.replace("valid_1\t", "../valid_1\t"))
     assert features(checkpoint, "--format", "npz") == 1
-    assert "clip ../valid_1: its id cannot be a file name; take --format npy" in capsys.readouterr().err
+    assert "clip ../valid_1: its id cannot be a file name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_ids_that_lead_out_of_the_folder(features, checkpoint, data, tmp_path, c
         ("valid.index.tsv", "valid_0\t0\n", "line 1: needed are id, first row and number of rows"),
         ("valid.index.tsv", None, "holds no features of any clip"),
         ("valid.npy", "", "valid.npy: cannot be read"),
-        ("valid.index.tsv", "valid_0\t0\t5\n", r"valid.npy: is of shape \(33, 4, 16\), not \(5, 4, 16\)"),
+        ("valid.index.tsv", "valid_0\t0\t5\n", r"valid.npy: has shape \(33, 4, 16\), not \(5, 4, 16\)"),
     ],
 )
 def test_damaged_folders(name, content, message, features, checkpoint, tmp_path):

@@ -1,30 +1,40 @@
-"""`av-ssl targets teacher` on a small corpus and small teachers, and what training reads of it."""
+"""``av-ssl targets teacher`` on a small corpus and small teachers, and the targets that training reads."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from av_ssl.cli import targets_teacher
 from av_ssl.cli.main import main
 from av_ssl.data.collate import Extent, Sample
 from av_ssl.data.reading import frame_waveform, read_wave
 from av_ssl.data.teacher_batch import collate_teachers
 from av_ssl.errors import DataError
 from av_ssl.layout import read_manifest
-from av_ssl.targets import teacher_dump as teacher_estimate
+from av_ssl.targets import teacher_dump
+from av_ssl.targets.speech_teacher import TeacherSpec
 from av_ssl.targets.teacher_targets import StoredFeatures, TeacherFolder, TeacherTargets
 from tests.targets.small_corpus import write_data
 from tests.targets.tiny_teachers import save_teacher
 
 pytest.importorskip("transformers")
 
+HOURS_OF_WORK = teacher_dump.hours_of_work
 OPTIONS = ("--layers", "top:2", "--clusters", "12", "--shards", "3", "--workers", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Does not try the teacher in another process, which has to import torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teacher_dump, "hours_of_work", lambda *_: 3.0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +124,7 @@ def test_goes_on_where_it_was(folder: Path, made: Path, data: Path, model: Path,
 
 def test_other_settings_are_refused(folder: Path, data: Path, model: Path, tmp_path: Path, capsys):
     assert dump(data, model, folder, "--norm", "none") == 1
-    assert "was made with teacher" in capsys.readouterr().err
+    assert "teacher.json: the files here were made with teacher" in capsys.readouterr().err
     assert dump(data, model, folder, "--clusters", "5") == 1
     assert "there are 12 clusters (seed 0), not 5" in capsys.readouterr().err
     other = save_teacher(tmp_path / "other", "hubert", seed=1)
@@ -140,22 +150,26 @@ def test_only_clusters(data: Path, model: Path, tmp_path: Path):
     assert dump(data, model, out, "--no-dump", "--fit-targets", "90") == 0  # nothing left to do
 
 
-def test_says_what_it_takes(data: Path, model: Path, tmp_path: Path, capsys, monkeypatch):
-    assert dump(data, model, tmp_path / "teacher", "--estimate") == 0
-    text = capsys.readouterr().out
+def test_estimates_disk_space_and_time(data: Path, model: Path, tmp_path: Path, capsys, monkeypatch):
+    out = tmp_path / "teacher"
+    assert dump(data, model, out, "--estimate") == 0
     # 9 clips of 10 to 18 frames, 3 of 10 to 12: 2 T - 1 targets of 16 channels in two bytes.
     stored = (2 * (126 + 33) - 12) * 32
+    text = capsys.readouterr().out
     assert f"12 clips, 0.00 hours of audio: {stored / 1e9:.3f} GB in" in text
-    assert "are free, about 0." in text
-    monkeypatch.setattr(targets_teacher, "hours_of_work", lambda *_: 3.0)
-    assert dump(data, model, tmp_path / "teacher", "--estimate", "--layers", "1") == 0
-    assert "are free, about 3.0 h" in capsys.readouterr().out
-    assert dump(data, model, tmp_path / "teacher", "--estimate", "--no-dump") == 0
-    assert not (tmp_path / "teacher").exists()
+    assert "are free, about 3.0 h" in text
+    assert dump(data, model, out, "--estimate", "--no-dump") == 0
+    assert not out.exists()
     full = shutil.disk_usage(tmp_path)._replace(free=stored - 1)
-    monkeypatch.setattr(teacher_estimate.shutil, "disk_usage", lambda path: full)
-    assert dump(data, model, tmp_path / "teacher") == 1
-    assert "make room, or let the teacher run in training" in capsys.readouterr().err
+    monkeypatch.setattr(teacher_dump.shutil, "disk_usage", lambda path: full)
+    assert dump(data, model, out) == 1
+    assert "--no-dump" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_time_is_measured_in_another_process(data: Path, model: Path):
+    clips = read_manifest(data / "train.tsv")
+    assert 0 < HOURS_OF_WORK(TeacherSpec(str(model), "1"), clips, 1) < 0.1
 
 
 def test_a_clip_without_audio(data: Path, model: Path, tmp_path: Path, capsys):

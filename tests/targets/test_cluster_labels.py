@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip
-from av_ssl.targets.cluster_labels import LabelUsage, check_labels, write_dictionary
+from av_ssl.targets.cluster_labels import check_labels, write_dictionary
 
 
 def clips(*frames):
@@ -22,18 +21,17 @@ def check(folder, text, frames, clusters=4):
 
 def test_usage(tmp_path):
     usage = check(tmp_path, "0 0 1 1\n3 3 3 3\n\n", (4, 4, 4))
-    assert usage.counts.tolist() == [2, 2, 0, 4]
-    assert (usage.clips, usage.frames, usage.unused) == (3, 8, 1)
-    assert usage.entropy == pytest.approx(1.5)
-    assert usage.perplexity == pytest.approx(2**1.5)
-    assert usage.largest_share == 0.5
-    assert usage.unlabelled == usage.disagreeing == ["clip2"]
+    assert (usage["clips"], usage["labels"], usage["clusters"], usage["clusters_unused"]) == (3, 8, 4, 1)
+    assert usage["entropy_bits"] == pytest.approx(1.5)
+    assert usage["perplexity"] == pytest.approx(2**1.5)
+    assert usage["largest_share"] == 0.5
+    assert usage["clips_without_labels"] == usage["clips_of_other_length"] == ["clip2"]
     assert (tmp_path / "dict.km.txt").read_text() == "0 10000\n1 10000\n2 10000\n3 10000\n"
 
 
-def test_one_cluster_has_no_entropy():
-    usage = LabelUsage(1, [], [], np.array([7]))
-    assert (usage.entropy, usage.perplexity) == (0.0, 1.0)
+def test_one_cluster_has_no_entropy(tmp_path):
+    usage = check(tmp_path, "0 0 0 0\n", (4,), clusters=1)
+    assert (usage["entropy_bits"], usage["perplexity"]) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +55,7 @@ def test_a_dictionary_without_cluster_0(tmp_path):
 
 
 def test_lengths_that_disagree_in_more_than_one_percent(tmp_path):
-    assert check(tmp_path, "0 0 0 0\n0\n", (4, 4)).disagreeing == ["clip1"]
+    assert check(tmp_path, "0 0 0 0\n0\n", (4, 4))["clips_of_other_length"] == ["clip1"]
     with pytest.raises(
         DataError, match=r"in 2 of 3 clips; clip1 has 4 frames .*line 3\) and 1 labels at 25 Hz"
     ):

@@ -12,10 +12,9 @@ import torch
 from av_ssl.errors import DataError, MediaError
 from av_ssl.jobs import Crash
 from av_ssl.layout import Clip
-from av_ssl.targets import teacher_dump as teacher_estimate
-from av_ssl.targets import teacher_dump as teacher_features
+from av_ssl.targets import teacher_dump
 from av_ssl.targets.speech_teacher import TeacherSpec
-from av_ssl.targets.teacher_dump import Speed, TeacherSource, hours_of_work, speed_on
+from av_ssl.targets.teacher_dump import Speed, hours_of_work, speed_on
 
 
 class Features:
@@ -45,8 +44,8 @@ def clips(count: int) -> list[Clip]:
 
 def test_timed_in_one_thread_on_clips_that_can_be_read(monkeypatch):
     features, seconds = Features("0", "2"), itertools.count(0, 0.5)
-    monkeypatch.setattr(teacher_features, "perf_counter", lambda: next(seconds))
-    monkeypatch.setattr(teacher_features.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(teacher_dump, "perf_counter", lambda: next(seconds))
+    monkeypatch.setattr(teacher_dump.os, "cpu_count", lambda: 6)
     assert speed_on((features, clips(9))) == Speed(0.25, 6)  # half a second for two of audio
     assert features.tried == [(str(number), 1) for number in range(6)]
     assert speed_on((Features(), clips(1))).seconds == 0.25
@@ -57,15 +56,15 @@ def test_timed_in_one_thread_on_clips_that_can_be_read(monkeypatch):
 @pytest.mark.parametrize(("workers", "at_once"), [(1, 1), (8, 2), (2, 2)])
 def test_workers_share_the_gpus(workers, at_once, monkeypatch):
     monkeypatch.setattr(
-        teacher_estimate, "run_isolated", lambda function, jobs, _: iter([(jobs[0], Speed(0.5, 2))])
+        teacher_dump, "run_isolated", lambda function, jobs, _: iter([(jobs[0], Speed(0.5, 2))])
     )
-    source = TeacherSource(TeacherSpec("m"), "cuda")
+    source = TeacherSpec("m", device="cuda")
     assert hours_of_work(source, clips(10), workers) == pytest.approx(10 / 3600 / at_once)
 
 
 def test_a_teacher_that_fails_is_named(monkeypatch):
     monkeypatch.setattr(
-        teacher_estimate, "run_isolated", lambda function, jobs, _: iter([(jobs[0], Crash("no memory"))])
+        teacher_dump, "run_isolated", lambda function, jobs, _: iter([(jobs[0], Crash("no memory"))])
     )
     with pytest.raises(DataError, match=r"teacher m: cannot be tried on a clip \(no memory\)"):
-        hours_of_work(TeacherSource(TeacherSpec("m")), clips(3), 2)
+        hours_of_work(TeacherSpec("m"), clips(3), 2)

@@ -1,0 +1,99 @@
+"""fairseq's stock commands for tests, each in a process of its own that does not import torch again.
+
+A fork server imports torch, fairseq and hydra once; every command runs in a fork of it, with registries as
+fresh as in a new interpreter.  ``tests/compat`` starts real interpreters, which shows that this is no
+different for a user.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PLUGIN = REPOSITORY / "av_ssl"
+TIMEOUT = 300
+COMMANDS = {
+    "fairseq-hydra-train": "fairseq_cli.hydra_train",
+    "fairseq-train": "fairseq_cli.train",
+    "fairseq-generate": "fairseq_cli.generate",
+    "fairseq-validate": "fairseq_cli.validate",
+    "fairseq-preprocess": "fairseq_cli.preprocess",
+    "av-ssl": "av_ssl.cli.main",
+}
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([*list(COMMANDS.values())[:-1], "sentencepiece", "soundfile", "cv2"])
+
+
+def stock(*words: object, expect: int = 0, folder: Path | str = "/") -> str:
+    """Run a command; its output, both streams together.
+
+    Args:
+        words: the command and its arguments.
+        expect: 0, or another number for a command that must fail.
+        folder: that it runs in.
+    """
+    command, *arguments = map(str, words)
+    if command not in COMMANDS:
+        return run_interpreter([command, *arguments], expect, folder)
+    with TemporaryDirectory() as scratch:
+        log = Path(scratch) / "log"
+        process = SERVER.Process(
+            target=_run, args=(command, arguments, str(folder), str(log), dict(os.environ))
+        )
+        process.start()
+        process.join(TIMEOUT)
+        alive = process.is_alive()
+        if alive:
+            process.kill()
+            process.join()
+        output = log.read_text(errors="replace") if log.exists() else ""
+    assert not alive, f"{command} did not end in {TIMEOUT} s\n{output[-4000:]}"
+    assert (process.exitcode == 0) == (expect == 0), output[-4000:]
+    return output
+
+
+def run_interpreter(words: list[str], expect: int, folder: Path | str) -> str:
+    """Run a program that the fork server does not know, such as a script that calls stock commands."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=TIMEOUT, env=environment, cwd=folder, check=False
+    )
+    output = done.stdout + done.stderr
+    assert (done.returncode == 0) == (expect == 0), output[-4000:]
+    return output
+
+
+def _run(command: str, arguments: list[str], folder: str, log: str, environment: dict[str, str]) -> None:
+    """In the fork: become the command."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.environ.clear()
+    os.environ.update(environment, OMP_NUM_THREADS="1")
+    os.chdir(folder)
+    # A daemon may have no children, but data workers are some.
+    multiprocessing.current_process()._config.pop("daemon", None)  # type: ignore[attr-defined]
+    sys.argv = [command, *arguments]
+    status = 0
+    try:
+        module = importlib.import_module(COMMANDS[command])
+        status = getattr(module, "cli_main", None) or module.main
+        status = status() or 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
