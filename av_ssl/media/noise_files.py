@@ -220,7 +220,7 @@ def divide(names: Sequence[str], seed: int) -> dict[str, list[str]]:
 
 
 def split_speakers(speakers: Speakers, seed: int) -> dict[str, Speakers]:
-    """Speakers of each split, none in two; with fewer than three, all of them in every split, and a warning."""
+    """Speakers of each split, none in two; fewer than three are in every split, with a warning."""
     if len(speakers) < 3:
         logger.warning("fewer than 3 speakers: the noise lists of all splits share their voices")
         return dict.fromkeys(SPLITS, speakers)
