@@ -1,4 +1,4 @@
-"""The videos and recordings below a folder, the ids they get, and where a clip comes from."""
+"""The video and audio files below a folder, their ids, and the source of a clip."""
 
 from __future__ import annotations
 
@@ -9,35 +9,23 @@ from pathlib import Path
 
 from av_ssl.errors import DataError
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".vob",
-        ".webm",
-        ".wmv",
-    ]
-)
+VIDEO_SUFFIXES = frozenset([
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".vob",
+    ".webm", ".wmv",
+])  # fmt: skip
 AUDIO_SUFFIXES = frozenset([".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"])
 
 
 @dataclass(frozen=True)
 class ClipSource:
-    """Where a clip comes from.
+    """Files that a clip is made from.
 
-    video: the file that shows it. sound: is heard where the video has no audio stream. span: start and end in
-    seconds, when the clip is a part of the video. times: the file that the span was read from. recording: id
-    of the whole video then, under which ready-made landmarks lie.
+    Args:
+        video: the video file.
+        sound: audio file that is used where the video has no audio stream.
+        span: start and end in seconds, when the clip is a part of the video.
+        times: file that the span was read from.
+        recording: id of the entire video when the clip is a part; landmark files carry this name.
     """
 
     video: Path
@@ -47,33 +35,40 @@ class ClipSource:
     recording: str | None = None
 
     def absolute(self) -> ClipSource:
-        """The same clip, wherever the process that reads it may run."""
+        """The same clip with absolute paths, for processes with another working directory."""
         sound, times = (None if path is None else path.absolute() for path in (self.sound, self.times))
         return replace(self, video=self.video.absolute(), sound=sound, times=times)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is to be cropped again when it changes; `sound` is left out, as few corpora need it."""
+        """Files whose change causes the clip to be cropped again; ``sound`` is not among them."""
         return (self.video,) if self.times is None else (self.video, self.times)
 
 
 def find_videos(root: Path, skip: Path | None = None) -> dict[str, Path]:
-    """Videos below `root` by id, sorted.
+    """Find the videos below a folder; links are followed, hidden names are left out.
 
-    The id is the path relative to `root` without suffix, with "/" between folders.
-    Links are followed, hidden names and the folder `skip` are left out. Raises DataError when `root` is no
-    folder, when it holds no video, or when two videos have one id.
+    Args:
+        root: the folder.
+        skip: subfolder to leave out.
+
+    Returns:
+        Videos by id, sorted. The id is the path relative to ``root`` without suffix, with "/" between
+        folders.
+
+    Raises:
+        DataError: ``root`` is no folder or holds no video, or two videos have one id.
     """
     return _find(root, skip, VIDEO_SUFFIXES, "video")
 
 
 def find_audio(root: Path) -> dict[str, Path]:
-    """Recordings below `root` by id, sorted; raises DataError when there is none or two would get one id."""
+    """Find the audio files below a folder, as ``find_videos`` does for videos."""
     return _find(root, None, AUDIO_SUFFIXES, "recording")
 
 
 def usable_name(name: str) -> bool:
-    """Whether an id can stand in a manifest: UTF-8, without tab and line break."""
+    """Whether an id can be written into a manifest: UTF-8, no tab, no line break."""
     try:
         name.encode()
     except UnicodeEncodeError:

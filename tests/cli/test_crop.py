@@ -1,7 +1,8 @@
-"""`av-ssl crop` on a folder: results, going on after a kill, two runs at once, a full disk."""
+"""`av-ssl crop` on a folder: results, continuing after a kill, two runs at once, a full disk."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +16,8 @@ from av_ssl.cli.main import main
 from av_ssl.jobs import Crash
 from av_ssl.media import crop_folder as folder_module
 from av_ssl.media.crop_folder import crop_folder
-from av_ssl.media.crop_settings import CropSettings
-from av_ssl.media.crops import CropResult
-from tests.media.synthetic import moving_face, noise_pictures, talking_head, tone, write_clip
+from av_ssl.media.crops import CropResult, CropSettings
+from tests.media.synthetic import moving_face, noise_frames, run_in_process, talking_head, tone, write_clip
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -30,11 +30,17 @@ def talks(tmp_path):
         talking_head(root / "s 1" / f"it's {index}.mp4", frames=8, shift=index)
     faces = moving_face(8)
     write_clip(root / "two.avi", np.concatenate([faces, faces], axis=2), tone(0.32))
-    write_clip(root / "noise.mkv", noise_pictures(), tone(0.32))
+    write_clip(root / "noise.mkv", noise_frames(), tone(0.32))
     write_clip(root / "mute.mov", moving_face(6), None)
     (root / "broken.webm").write_bytes(b"not a video")
     (root / "tab\there.mp4").write_bytes(b"")
     return root
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Crops in this process."""
+    monkeypatch.setattr(folder_module, "run_isolated", run_in_process)
 
 
 def files_below(root):
@@ -71,7 +77,7 @@ def test_a_folder_of_good_and_bad_videos(talks, tmp_path, capsys):
     assert "4 of 8 videos cropped" in capsys.readouterr().out
 
 
-def test_finished_clips_are_not_done_again_but_missing_or_changed_ones_are(talks, tmp_path):
+def test_finished_clips_are_not_done_again_but_missing_or_changed_ones_are(talks, tmp_path, in_process):
     out = tmp_path / "out"
     crop_folder(talks, out, CropSettings())
     crops = {path: path.stat().st_mtime_ns for path in (out / "video").rglob("*.mp4")}
@@ -107,7 +113,7 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path):
     assert not list(killed.rglob(".partial*"))
 
 
-def test_a_line_that_a_kill_cut_short_is_ignored(tmp_path):
+def test_a_line_that_a_kill_cut_short_is_ignored(tmp_path, in_process):
     talks, out = tmp_path / "talks", tmp_path / "out"
     talking_head(talks / "a.mkv", frames=6)
     crop_folder(talks, out, CropSettings())
@@ -136,14 +142,14 @@ def test_a_clip_that_kills_its_worker_is_reported_and_tried_again(tmp_path, monk
 
     def crash_on_a(function, jobs, workers):
         for job in jobs:
-            yield job, Crash("its process died (exit code -11)") if job.files.name == "a" else function(job)
+            yield job, Crash("its process died (exit code -11)") if job.name == "a" else function(job)
 
     monkeypatch.setattr(folder_module, "run_isolated", crash_on_a)
     results = crop_folder(talks, out, CropSettings()).results
     assert results["b"].ok
     assert results["a"].reason == "crashed"
     assert "a.mkv" in results["a"].message
-    monkeypatch.undo()
+    monkeypatch.setattr(folder_module, "run_isolated", run_in_process)
     assert crop_folder(talks, out, CropSettings()).results["a"].ok
 
 
@@ -155,32 +161,32 @@ def test_a_full_disk_ends_the_run_and_is_made_good_later(tmp_path, monkeypatch, 
         for job in jobs:
             yield (
                 job,
-                CropResult("write_failed", f"{job.files.video}: cannot be written (No space left on device)"),
+                CropResult("write_failed", f"{job.video}: cannot be written (No space left on device)"),
             )
 
     monkeypatch.setattr(folder_module, "run_isolated", full)
     assert main(["crop", str(talks), str(out)]) == 1
-    assert "a.mp4: cannot be written (No space left" in capsys.readouterr().err
+    assert "a.mp4: " in capsys.readouterr().err
     assert not (out / "clips.tsv").exists()
-    monkeypatch.undo()
+    monkeypatch.setattr(folder_module, "run_isolated", run_in_process)
     assert main(["crop", str(talks), str(out)]) == 0
 
 
-def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
+def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys, in_process):
     talks, out = tmp_path / "talks", tmp_path / "out"
     talking_head(talks / "a.mkv", frames=6)
     assert main(["crop", str(talks), str(out)]) == 0
     assert main(["crop", str(talks), str(out), "--size", "48"]) == 1
-    assert "--size 96 --region mouth --stride 3" in capsys.readouterr().err
+    assert re.search(r"settings\.json: .*size 96 \(now 48\)", capsys.readouterr().err)
 
 
-def test_nothing_usable(tmp_path, capsys):
+def test_nothing_usable(tmp_path, capsys, in_process):
     (tmp_path / "talks").mkdir()
     assert main(["crop", str(tmp_path / "talks"), str(tmp_path / "out")]) == 1
-    assert "holds no video" in capsys.readouterr().err
+    assert f"{tmp_path / 'talks'}: " in capsys.readouterr().err
     (tmp_path / "talks" / "a.mp4").write_bytes(b"")
     assert main(["crop", str(tmp_path / "talks"), str(tmp_path / "out")]) == 1
-    assert "no clip came out" in capsys.readouterr().err
+    assert "no clip" in capsys.readouterr().err
 
 
 def test_wrong_arguments():
@@ -188,3 +194,21 @@ def test_wrong_arguments():
         with pytest.raises(SystemExit) as error:
             main(["crop", "a", "b", *words])
         assert error.value.code == 2
+
+
+def test_a_folder_that_version_0_1_cropped_is_finished(tmp_path, monkeypatch):
+    source = talking_head(tmp_path / "talks" / "a.mkv", frames=6)
+    out, status = tmp_path / "out", source.stat()
+    for name in ("video/a.mp4", "audio/a.wav"):
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_bytes(b"")
+    settings = {"size": 96, "region": "mouth", "stride": 3, "backend": "opencv", "dlib_model": None,
+                "landmarks": None, "mean_face": None}  # fmt: skip
+    (out / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+    entry = {"id": "a", "size": status.st_size, "changed": status.st_mtime_ns, "reason": "ok", "message": "",
+             "frames": 6, "samples": 3840, "faces": 1, "source_fps": 25.0, "audio_delay": None,
+             "sound_excess": 0.0}  # fmt: skip
+    (out / "journal").mkdir()
+    (out / "journal" / "01795864000000000000-host-0a1b2c3d.jsonl").write_text(json.dumps(entry) + "\n")
+    monkeypatch.setattr(folder_module, "crop_job", None)
+    assert crop_folder(tmp_path / "talks", out).results["a"].frames == 6

@@ -1,4 +1,4 @@
-"""Noise lists of babble and of one's own recordings."""
+"""`av-ssl data noise`: lists of babble and of one's own recordings."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,9 @@ def read_lists(out):
 
 
 def test_babble(out):
-    assert main(["noise", str(out), "--number", "10", "--minutes", "0.5", "--babble-speakers", "3"]) == 0
+    assert (
+        main(["data", "noise", str(out), "--number", "10", "--minutes", "0.5", "--babble-speakers", "3"]) == 0
+    )
     lists = read_lists(out)
     assert [len(paths) for paths in lists.values()] == [8, 1, 1]
     first = {path: read_plain_wav(path) for paths in lists.values() for path in paths}
@@ -36,7 +38,9 @@ def test_babble(out):
     assert all(path.startswith(str(out)) for path in first)
     assert {len(samples) for samples in first.values()} == {48000}
     assert all(samples.std() > 100 for samples in first.values())
-    assert main(["noise", str(out), "--number", "10", "--minutes", "0.5", "--babble-speakers", "3"]) == 0
+    assert (
+        main(["data", "noise", str(out), "--number", "10", "--minutes", "0.5", "--babble-speakers", "3"]) == 0
+    )
     for path, samples in first.items():
         np.testing.assert_array_equal(read_plain_wav(path), samples)
 
@@ -45,7 +49,7 @@ def test_own_recordings_are_split_and_converted_where_needed(out, tmp_path):
     own = tmp_path / "my noise"
     for index in range(10):
         write_audio(own / f"rain {index}.wav", np.full(800, 7, np.int16), rate=16000 if index else 8000)
-    assert main(["noise", str(out), "--from", str(own)]) == 0
+    assert main(["data", "noise", str(out), "--from", str(own)]) == 0
     lists = read_lists(out)
     assert [len(paths) for paths in lists.values()] == [8, 1, 1]
     listed = sorted(path for paths in lists.values() for path in paths)
@@ -56,11 +60,11 @@ def test_own_recordings_are_split_and_converted_where_needed(out, tmp_path):
 
 
 def test_unhappy_paths(out, tmp_path, capsys):
-    assert main(["noise", str(tmp_path / "absent")]) == 1
-    assert "run av-ssl manifest first" in capsys.readouterr().err
-    assert main(["noise", str(out), "--minutes", "0.001"]) == 1
-    assert "at least 1 s" in capsys.readouterr().err
+    assert main(["data", "noise", str(tmp_path / "absent")]) == 1
+    assert "absent/train.tsv: " in capsys.readouterr().err
+    assert main(["data", "noise", str(out), "--minutes", "0.001"]) == 1
+    assert "--minutes" in capsys.readouterr().err
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "a.wav").write_bytes(b"")
-    assert main(["noise", str(out), "--from", str(tmp_path / "few")]) == 1
-    assert "at least 3" in capsys.readouterr().err
+    assert main(["data", "noise", str(out), "--from", str(tmp_path / "few")]) == 1
+    assert "error: 1 recordings" in capsys.readouterr().err
