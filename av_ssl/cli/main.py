@@ -41,8 +41,8 @@ COMMANDS = {
     "data manifest": Command("data", "manifest", "write the lists of training, validation and test clips"),
     "data vocabulary": Command("data", "vocabulary", "train the tokenizer and write the dictionary"),
     "data pieces": Command("data", "pieces", "tokenize a text to train a language model on"),
-    "data noise": Command("noise", "", "make babble noise, or lists of your own noise recordings"),
-    "data musan": Command("musan", "", "make noise, music, babble and speech lists of MUSAN"),
+    "data noise": Command("noise", "noise", "make babble noise, or lists of your own noise recordings"),
+    "data musan": Command("noise", "musan", "make noise, music, babble and speech lists of MUSAN"),
     "data check": Command("data", "check", "report every problem of a finished data folder"),
     "data pseudo-labels": Command(
         "pseudo_labels", "", "filter transcripts and join them with labelled clips"
@@ -54,9 +54,9 @@ COMMANDS = {
     "model plan": Command("model", "plan", "estimate updates, hours, memory and disk of a recipe"),
     "analyse probe": Command("analyse", "probe", "train linear probes for phones and visemes on each layer"),
     "analyse plot": Command("analyse", "plot", "plot frames, similarity of layers, error rates in noise"),
-    "score classify": Command("classify", "", "report a classifier's accuracy and confusions"),
-    "score trials": Command("trials", "", "draw a speaker verification list from a manifest"),
-    "score verify": Command("verify", "", "score a verification list: equal error rate, minDCF"),
+    "score classify": Command("score", "classify", "report a classifier's accuracy and confusions"),
+    "score trials": Command("score", "trials", "draw a speaker verification list from a manifest"),
+    "score verify": Command("score", "verify", "score a verification list: equal error rate, minDCF"),
 }
 OLD_SPELLINGS = {
     name.partition(" ")[2]: name for name in COMMANDS if " " in name and not name.startswith("targets ")

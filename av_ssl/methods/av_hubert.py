@@ -185,7 +185,7 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
         if source.get("audio") is None or source.get("video") is None:
             raise ValueError("features_only needs audio and video; for one of them, call extract_finetune")
         fused, _ = self.extract_features(source, padding_mask, mask, ret_conv=True)
-        x = self.encode_fused(fused, padding_mask, output_layer)
+        x = self.run_transformer(fused, padding_mask, output_layer)
         return {"x": x, "padding_mask": padding_mask, "features": fused}
 
 

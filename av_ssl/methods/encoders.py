@@ -17,14 +17,11 @@ from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import CheckpointError
 from av_ssl.checkpoints.stored import compare, pretraining_only
+from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.fused_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
 from av_ssl.targets.ema import under_prefix
 
 logger = logging.getLogger(__name__)
-
-Encoder = Any
-"""A model with ``cfg.encoder_embed_dim``, ``extract_features``, ``hidden_states`` and ``layer_stack``, as
-:class:`~av_ssl.methods.fused_encoder.AudioVisualEncoder` has them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class EncoderFamily:
 
     holds: str
     config: type[FairseqDataclass]
-    build: Callable[[Any, Any], Encoder]
+    build: Callable[[Any, Any], EncoderModel]
     not_taken: tuple[str, ...] = ()
     prefix: str = ""
     streams: tuple[str, ...] = ()
@@ -89,7 +86,7 @@ def family_of(model_cfg: Mapping[str, Any]) -> EncoderFamily:
 
 
 def load_pretrained(
-    encoder: Encoder,
+    encoder: EncoderModel,
     path: str,
     tensors: Mapping[str, Tensor],
     family: EncoderFamily = FUSED,

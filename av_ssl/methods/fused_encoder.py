@@ -17,7 +17,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from fairseq.dataclass import ChoiceEnum
-from fairseq.models import BaseFairseqModel
 from omegaconf import II
 from torch import Tensor, nn
 
@@ -25,15 +24,13 @@ from av_ssl.data.clip_reader import STREAMS
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SPAN_LENGTHS, SpanMask
+from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.modules.frontends import AudioFrontend, VideoFrontend, with_scaled_gradient
 from av_ssl.modules.masking import gray_frames, replace_frames, take_frames
 from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
 
 FUSIONS = ChoiceEnum(["concat", "add"])
 RESNET_ACTIVATIONS = ChoiceEnum(["prelu", "relu"])
-
-Source = dict[str, Tensor | None]
-"""``audio`` float [B, 104, T] and ``video`` uint8 or float [B, 1, T, H, W]; either may be None."""
 
 
 @dataclass
@@ -78,7 +75,7 @@ class Features(NamedTuple):
     video: Tensor | None
 
 
-class AudioVisualEncoder(BaseFairseqModel):
+class AudioVisualEncoder(EncoderModel):
     """Front-ends, fusion and Transformer, without any training objective."""
 
     def __init__(self, cfg: AudioVisualEncoderConfig) -> None:
@@ -107,7 +104,7 @@ class AudioVisualEncoder(BaseFairseqModel):
         for layer in self.encoder.layers:
             layer.compile(dynamic=True)
 
-    # -- the four steps of a forward pass --------------------------------------------------------------------
+    # -- the steps of a forward pass -------------------------------------------------------------------------
 
     def front_ends(
         self,
@@ -146,97 +143,31 @@ class AudioVisualEncoder(BaseFairseqModel):
         x = self.layer_norm(joined)
         return x if self.post_extract_proj is None else self.post_extract_proj(x)
 
-    @property
-    def depth(self) -> int:
-        """Layers of the Transformer."""
-        return len(self.encoder.layers)
+    # -- the encoder's interface -----------------------------------------------------------------------------
 
-    @property
-    def output_dim(self) -> int:
-        """Channels C."""
-        return int(self.cfg.encoder_embed_dim)
+    def transformer_input(
+        self, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None = None
+    ) -> Tensor:
+        return self.project(self.join(self.front_ends(source, padding_mask, frame_index)))
+
+    def run_layers(
+        self, x: Tensor, padding_mask: Tensor | None, last: int | None = None, collect: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        first = 1 if collect else None
+        x, outputs = self.encoder.run(self.dropout_input(x), padding_mask, first=first, last=last)
+        return x, [output.residual for output in outputs]
+
+    def final_norm(self, x: Tensor) -> Tensor:
+        return self.encoder.layer_norm(x) if self.encoder.norm_first else x
+
+    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        return list(self.encoder.layers), [self.encoder.layer_norm] if self.encoder.norm_first else []
 
     @property
     def stream_choices(self) -> list[tuple[str, ...]]:
         """Sets of streams that the encoder accepts: any that it has a front-end for."""
         has = {s for s in STREAMS["av"] if getattr(self, f"feature_extractor_{s}") is not None}
         return [streams for streams in STREAMS.values() if has.issuperset(streams)]
-
-    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The Transformer's layers, first to last, and what follows them, for learning rates by layer."""
-        return list(self.encoder.layers), [self.encoder.layer_norm] if self.encoder.norm_first else []
-
-    # -- what downstream code calls --------------------------------------------------------------------------
-
-    def extract_features(
-        self,
-        source: Source,
-        padding_mask: Tensor | None = None,
-        mask: bool = False,
-        ret_conv: bool = False,
-        output_layer: int | None = None,
-        frame_index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Encode a batch.
-
-        Args:
-            source: see :data:`Source`; an absent stream counts as zeros after its front-end.
-            padding_mask: bool ``[B, T]``, True on padding.
-            mask: mask spans of the input, see :meth:`masked_source`.
-            ret_conv: return the fused features before the Transformer ("layer 0").
-            output_layer: 1-based; return that layer's residual stream, **without** the final layer norm.
-            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.frontends.VideoFrontend`.
-
-        Returns:
-            ``[B, T, C]`` and ``padding_mask``.
-
-        Raises:
-            ValueError: there is no such layer, or nothing to encode, or this model has no masks.
-        """
-        if mask:
-            source = self.masked_source(source, padding_mask)
-        fused = self.project(self.join(self.front_ends(source, padding_mask, frame_index)))
-        if ret_conv:
-            return fused, padding_mask
-        return self.encode_fused(fused, padding_mask, output_layer), padding_mask
-
-    def encode_fused(self, fused: Tensor, padding_mask: Tensor | None, output_layer: int | None) -> Tensor:
-        """Fused features to encoder output, ``[B, T, C]`` both; see :meth:`extract_features`."""
-        layers = len(self.encoder.layers)
-        if output_layer is not None and not 1 <= output_layer <= layers:
-            raise ValueError(f"output_layer is {output_layer}; this model has layers 1 to {layers}")
-        fused = self.dropout_input(fused)
-        if output_layer is None:
-            return self.encoder(fused, padding_mask)
-        return self.encoder.run(fused, padding_mask, last=output_layer)[0]
-
-    def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
-        """The input with masked spans; ValueError, as only pre-trained models have masks."""
-        raise ValueError(
-            "mask=True: the encoder of a fine-tuned model has no masks; load the pre-trained checkpoint, or "
-            "leave mask out"
-        )
-
-    def hidden_states(
-        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
-    ) -> list[Tensor]:
-        """The outputs of all layers for an unmasked batch, in one pass; for eval mode.
-
-        Args:
-            source: see :data:`Source`; an absent stream counts as zeros after its front-end.
-            padding_mask: bool ``[B, T]``, True on padding.
-            last: layer to stop after, 1-based; None: all.
-
-        Returns:
-            ``[B, T, C]`` each: item 0 the fused features before the Transformer, item l the residual stream
-            after layer l, **without** the final layer norm.
-        """
-        fused = self.dropout_input(self.project(self.join(self.front_ends(source, padding_mask))))
-        _, outputs = self.encoder.run(fused, padding_mask, first=1, last=last)
-        return [fused, *(output.residual for output in outputs)]
-
-    extract_finetune = extract_features
-    """AV-HuBERT's name for it."""
 
 
 MASKINGS = ChoiceEnum(["stream_feature", "input", "feature"])

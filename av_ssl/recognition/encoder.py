@@ -22,8 +22,8 @@ from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
 from av_ssl.checkpoints.stored import StoredModel, plain_config, pretraining_only
 from av_ssl.compat.keys import accepts_without_effect
 from av_ssl.data.dataset import DataNeeds
-from av_ssl.methods.encoders import Encoder, family_of, load_pretrained
-from av_ssl.methods.fused_encoder import Source
+from av_ssl.methods.encoder_model import EncoderModel, Source
+from av_ssl.methods.encoders import family_of, load_pretrained
 from av_ssl.methods.teacher_heads import HEADS_PREFIX, TeacherHeads, TeachersConfig, make_heads, open_targets
 from av_ssl.modules.relative_transformer import synchronise_batch_norm
 from av_ssl.optim import mark_depths, set_depth
@@ -203,7 +203,7 @@ def encoder_config(cfg: PretrainedEncoderConfig) -> Any:
     return encoder
 
 
-def build_encoder(cfg: PretrainedEncoderConfig, pretrained: StoredModel | None) -> Encoder:
+def build_encoder(cfg: PretrainedEncoderConfig, pretrained: StoredModel | None) -> EncoderModel:
     """The encoder that ``cfg.w2v_args`` describes, with the tensors of ``pretrained`` or at random."""
     stored = plain_config(cfg.w2v_args)["model"]
     family, stream = family_of(stored), stored.get("modality")
@@ -289,7 +289,7 @@ class FineTunedEncoder(FairseqEncoder):
         self.synchronised = not cfg.sync_batch_norm
         mark_depths(self.w2v_model, *self.w2v_model.layer_stack())
         self.final_dropout = nn.Dropout(cfg.final_dropout)
-        self.output_dim = self.w2v_model.cfg.encoder_embed_dim
+        self.output_dim = self.w2v_model.output_dim
         self.updates = 0
         self.distillation: RepresentationDistillation | None = None
         if cfg.teachers and pretrained is not None:

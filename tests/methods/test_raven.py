@@ -309,7 +309,7 @@ def test_overfits_four_clips():
     model = tiny(encoder_embed_dim=32, encoder_ffn_embed_dim=64, ema_decay=0.99, ema_anneal_end_step=10**6)
     batch = batch_for(model, [8] * 4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for update in range(60):
+    for update in range(72):
         model.set_num_updates(update)
         optimizer.zero_grad()
         loss, _, log = loss_of(model, batch)

@@ -200,7 +200,7 @@ def test_layer_out_of_range(layer: int) -> None:
 
 
 def test_masks_in_feature_extraction() -> None:
-    with pytest.raises(ValueError, match="drawn by the data pipeline"):
+    with pytest.raises(ValueError, match="mask=True: this encoder has no masks"):
         encoder("audio").extract_features({"audio": signal("audio", 5)}, None, True)
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.models import BaseFairseqModel, register_model
+from fairseq.models import register_model
 from omegaconf import II, MISSING
 from torch import Tensor, nn
 
+from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.methods.encoders import EncoderFamily
-from av_ssl.methods.fused_encoder import Source
 from av_ssl.modules.frontends import (
     FRAME_SAMPLES,
     VisualResNet,
@@ -80,7 +80,7 @@ class SingleRavenEncoderConfig(RavenEncoderConfig):
 
 
 @register_model("raven_encoder", dataclass=SingleRavenEncoderConfig)
-class RavenEncoder(RelativeTransformer, BaseFairseqModel):
+class RavenEncoder(RelativeTransformer, EncoderModel):
     """Front-end, projection and Transformer of one stream.
 
     Tensors: ``frontend.*``, ``embed.0.*``, ``encoders.{block}.*``, ``after_norm.*``.
@@ -113,25 +113,6 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         self.frontend.trunk.compile(dynamic=True)
         for block in self.encoders:
             block.compile(dynamic=True)
-
-    @property
-    def depth(self) -> int:
-        """Blocks of the Transformer."""
-        return len(self.encoders)
-
-    @property
-    def output_dim(self) -> int:
-        """Channels D."""
-        return int(self.cfg.encoder_embed_dim)
-
-    @property
-    def stream_choices(self) -> list[tuple[str, ...]]:
-        """Sets of streams that the encoder accepts: its one stream."""
-        return [(self.modality,)]
-
-    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The Transformer's blocks, first to last, and what follows them, for learning rates by layer."""
-        return list(self.encoders), [self.after_norm]
 
     def project(
         self,
@@ -193,52 +174,27 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         x, blocks = self.run_blocks(x, padding_mask, collect=collect_blocks)
         return self.after_norm(x), blocks
 
-    def extract_features(
-        self,
-        source: Source,
-        padding_mask: Tensor | None = None,
-        mask: bool = False,
-        ret_conv: bool = False,
-        output_layer: int | None = None,
-        frame_index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Encode a batch without masking, as :meth:`AudioVisualEncoder.extract_features` does.
+    # -- the encoder's interface -----------------------------------------------------------------------------
 
-        Args:
-            source: ``audio`` or ``video`` as in :meth:`encode`; the other stream is not used.
-            padding_mask: bool ``[B, T]``, True on padding.
-            mask: must be False; see :meth:`encode`.
-            ret_conv: return the projected front-end features ("layer 0").
-            output_layer: 1-based; return the residual stream after that block, without ``after_norm``.
-            frame_index: see :meth:`encode`.
+    def transformer_input(
+        self, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None = None
+    ) -> Tensor:
+        return self.project(self.signal(source), padding_mask, frame_index)
 
-        Returns:
-            ``[B, T, D]`` and ``padding_mask``.
-        """
-        if mask:
-            raise ValueError("extract_features(mask=True): masks are drawn by the data pipeline; see encode")
-        if output_layer is not None and not 1 <= output_layer <= len(self.encoders):
-            raise ValueError(
-                f"output_layer is {output_layer}; this model has layers 1 to {len(self.encoders)}"
-            )
-        x = self.project(self.signal(source), padding_mask, frame_index)
-        if ret_conv:
-            return x, padding_mask
-        x, _ = self.run_blocks(x, padding_mask, last=output_layer)
-        return (self.after_norm(x) if output_layer is None else x), padding_mask
+    def run_layers(
+        self, x: Tensor, padding_mask: Tensor | None, last: int | None = None, collect: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        return self.run_blocks(x, padding_mask, last, collect)
 
-    def hidden_states(
-        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
-    ) -> list[Tensor]:
-        """The outputs of all blocks for an unmasked batch, in one pass; for eval mode.
+    def final_norm(self, x: Tensor) -> Tensor:
+        return self.after_norm(x)
 
-        Returns:
-            ``[B, T, D]`` each: item 0 the projected front-end features, item l the residual stream after
-            block l, without ``after_norm``, up to block ``last`` (None: all).
-        """
-        projected = self.project(self.signal(source), padding_mask)
-        _, blocks = self.run_blocks(projected, padding_mask, last=last, collect=True)
-        return [projected, *blocks]
+    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        return list(self.encoders), [self.after_norm]
+
+    @property
+    def stream_choices(self) -> list[tuple[str, ...]]:
+        return [(self.modality,)]
 
     def signal(self, source: Source) -> Tensor:
         """The stream that this encoder takes; ValueError where the batch does not have it."""

@@ -32,7 +32,7 @@ from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import UnimodalMasking
 from av_ssl.data.spans import MASK_SEMANTICS, SpanMask
 from av_ssl.methods.criterion import Logs, MeanCriterion, log_means, logged
-from av_ssl.methods.fused_encoder import Source
+from av_ssl.methods.encoder_model import Source
 from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
 from av_ssl.modules.relative_transformer import Predictor, synchronise_batch_norm, use_batch_statistics
 from av_ssl.optim import clip_together
