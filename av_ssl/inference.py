@@ -424,20 +424,28 @@ def clip_features(
     modalities: str | None = None,
 ) -> NDArray[np.float32]:
     """Layers ``[n, L, C]`` of one clip; see `av_ssl.features`."""
-    if modalities is None and (video is None or audio is None):
-        modalities = "audio" if video is None else "video"
-    source = LayerSource(checkpoint, layers, modalities)
+    source = LayerSource(checkpoint, layers, modalities or given_modalities(video, audio))
     settings = source.settings()
-    given = {"audio": audio, "video": video}
-    for stream in settings["streams"]:
-        if given[stream] is None:
-            raise DataError(
-                f"{checkpoint} takes {' and '.join(settings['streams'])}; name a file of {stream}"
-            )
-    samples = 0 if audio is None else len(read_wave(audio))
-    clip = Clip("clip", video, audio, samples // SAMPLES_PER_FRAME, samples, line=0)
+    clip = one_clip(video, audio, settings["streams"], checkpoint)
     found = source.open().of(clip)
     return found.reshape(len(found), len(settings["layers"]), settings["channels"])
+
+
+def given_modalities(video: Path | None, audio: Path | None) -> str | None:
+    """The modality of the one file that is given; None if there are both."""
+    if video is not None and audio is not None:
+        return None
+    return "audio" if video is None else "video"
+
+
+def one_clip(video: Path | None, audio: Path | None, streams: Sequence[str], origin: Path) -> Clip:
+    """Files as a clip; DataError if a stream that the model of ``origin`` takes is missing."""
+    given = {"audio": audio, "video": video}
+    for stream in streams:
+        if given[stream] is None:
+            raise DataError(f"{origin} takes {' and '.join(streams)}; name a file of {stream}")
+    samples = 0 if audio is None else len(read_wave(audio))
+    return Clip("clip", video, audio, samples // SAMPLES_PER_FRAME, samples, line=0)
 
 
 # -- transcripts ---------------------------------------------------------------------------------------------
@@ -623,6 +631,24 @@ class Recogniser:
         total = float(scores.sum()) if len(scores) else float(found["score"])
         text = self.task.text_encoder.decode(symbols)
         return Hypothesis(clip.id, confidence(total, len(scores)), clip.frames, text)
+
+
+def transcribe_clip(
+    checkpoint: Path,
+    video: Path | None = None,
+    audio: Path | None = None,
+    modalities: str | None = None,
+    beam: int = SearchOptions.beam,
+) -> Hypothesis:
+    """The transcript of one clip; see `av_ssl.transcribe`."""
+    modalities = modalities or given_modalities(video, audio)
+    recogniser = RecogniserSpec(checkpoint, modalities, search=SearchOptions(beam)).open()
+    clip = one_clip(video, audio, recogniser.streams, checkpoint)
+    bad = BadClips(None, {clip.id})
+    found = list(recogniser.transcribe([clip], bad_clips=bad))
+    if not found:
+        raise DataError(bad.reasons[clip.id])
+    return found[0]
 
 
 @lru_cache(maxsize=1)

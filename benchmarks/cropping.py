@@ -24,14 +24,14 @@ import av
 import cv2
 import numpy as np
 
+from av_ssl.layout import FRAME_RATE
 from av_ssl.media.alignment import crop_transforms, warp
 from av_ssl.media.audio import read_audio
-from av_ssl.media.crop_settings import CropSettings, make_backend
-from av_ssl.media.crops import crop_clip
+from av_ssl.media.backends import OpenCVBackend
+from av_ssl.media.crops import CropSettings, crop_clip
 from av_ssl.media.face_mesh import FaceMesh
-from av_ssl.media.faces import OpenCVBackend, thinned
-from av_ssl.media.tracking import FaceTracker
-from av_ssl.media.video import FPS, VideoReader, write_video
+from av_ssl.media.tracking import FaceTracker, thinned
+from av_ssl.media.video import VideoReader, write_video
 
 HOG_FRAMES = 100  # enough for a figure of so slow a step
 TRAINING_PICTURES = 12
@@ -80,7 +80,7 @@ def shift(source: Path, settings: CropSettings) -> np.ndarray:
 
 def landmarks(source: Path, stride: int) -> np.ndarray:
     """Points `[T, 468, 3]` of the face that is seen longest."""
-    faces = OpenCVBackend(stride).follow(VideoReader(source), "")
+    faces = OpenCVBackend(stride).track(VideoReader(source), "")
     return max(faces.tracks, key=len).interpolated(faces.frames)
 
 
@@ -88,14 +88,14 @@ def measure(source: Path, folder: Path, settings: CropSettings) -> tuple[list[tu
     """Frames/s of CPU time of each stage on the video `source`, and of all together."""
     mesh = FaceMesh()
     reader = VideoReader(source)
-    pictures = list(reader.frames())
-    frames = len(pictures)
+    images = list(reader.frames())
+    frames = len(images)
     tracker = FaceTracker(mesh)
     gray = list(reader.frames(gray=True))
 
     def track() -> None:
-        for picture in thinned(pictures, settings.stride):
-            tracker.update(picture)
+        for image in thinned(images, settings.stride):
+            tracker.update(image)
 
     rows = [
         ("decode to RGB", _speed(lambda: list(VideoReader(source, keep_bytes=0).frames()), frames)),
@@ -104,13 +104,11 @@ def measure(source: Path, folder: Path, settings: CropSettings) -> tuple[list[tu
     ]
     points = tracker.tracks[0].interpolated(frames)
     transforms = crop_transforms(points, settings.region, settings.size)
-    crops = [warp(picture, matrix, settings.size) for picture, matrix in zip(gray, transforms, strict=True)]
+    crops = [warp(image, matrix, settings.size) for image, matrix in zip(gray, transforms, strict=True)]
 
     def align() -> None:
-        for picture, matrix in zip(
-            gray, crop_transforms(points, settings.region, settings.size), strict=True
-        ):
-            warp(picture, matrix, settings.size)
+        for image, matrix in zip(gray, crop_transforms(points, settings.region, settings.size), strict=True):
+            warp(image, matrix, settings.size)
 
     video, audio = folder / "crop.mp4", folder / "crop.wav"
     rows += [
@@ -137,12 +135,12 @@ def yardsticks(source: Path, folder: Path, dlib_model: Path | None) -> list[tupl
         some = list(VideoReader(source).frames())[:TRAINING_PICTURES]
         train_predictor(some, landmarks(source, 1)[: len(some)], dlib_model)
     settings = CropSettings(backend="dlib", dlib_model=str(dlib_model), stride=1)
-    backend = make_backend(settings)
+    backend = settings.make_backend()
     video, audio = folder / "dlib.mp4", folder / "dlib.wav"
     speed = _speed(lambda: crop_clip(source, video, audio, settings, backend), frames)
     detector = dlib.get_frontal_face_detector()
     some = list(VideoReader(source).frames())[:HOG_FRAMES]
-    alone = _speed(lambda: [detector(picture, 1) for picture in some], len(some))
+    alone = _speed(lambda: [detector(image, 1) for image in some], len(some))
     whole = "dlib: HOG and 68 points, from mp4 to written crop"
     return [*rows, (whole, speed), ("its detection alone", alone)]
 
@@ -158,15 +156,15 @@ def film(path: Path, frames: int) -> Path:
 
     photograph = np.ascontiguousarray(data.astronaut()[20:228, 120:328])
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=FPS)
+        video = container.add_stream("libx264", rate=FRAME_RATE)
         video.width = video.height = SOURCE_SIZE
         video.pix_fmt = "yuv420p"
         audio = container.add_stream("aac", rate=16000, layout="mono")
         for frame in range(frames):
             shift = np.array([[1.08, 0, 10 * np.sin(frame / 20)], [0, 1.08, 5 * np.cos(frame / 15)]])
             side = (SOURCE_SIZE, SOURCE_SIZE)
-            picture = cv2.warpAffine(photograph, shift, side, borderMode=cv2.BORDER_REPLICATE)
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = cv2.warpAffine(photograph, shift, side, borderMode=cv2.BORDER_REPLICATE)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(video.encode())
         for start in range(0, frames * 640, 1024):
             block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")

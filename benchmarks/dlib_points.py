@@ -1,7 +1,7 @@
 """A shape predictor of the size that AV-HuBERT's preparation uses, to time that pipeline without its file.
 
 Of dlib's published file of 68 points only the size matters for speed: 15 cascades of 500 trees of depth 4.
-This one is trained on a few pictures, with the points of our own landmarks; it is of no other use.
+This one is trained on a few images, with the points of our own landmarks; it is of no other use.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from av_ssl.media.alignment import IBUG, MESH
 POINTS = 68
 
 
-def train_predictor(pictures: Sequence[np.ndarray], points: Sequence[np.ndarray], out: Path) -> None:
-    """Write a predictor trained on `pictures` `[H, W, 3]` with the mesh `[468, 3]` of the face in each."""
+def train_predictor(images: Sequence[np.ndarray], points: Sequence[np.ndarray], out: Path) -> None:
+    """Write a predictor trained on `images` `[H, W, 3]` with the mesh `[468, 3]` of the face in each."""
     faces = [[annotation(mesh)] for mesh in points]
-    dlib.train_shape_predictor(list(pictures), faces, options()).save(str(out))
+    dlib.train_shape_predictor(list(images), faces, options()).save(str(out))
 
 
 def annotation(mesh: np.ndarray) -> dlib.full_object_detection:

@@ -22,7 +22,7 @@ options() {
   --seed N          of the random choices (default: 0)
   --labelled N      also make OUT/labelled_N, with N transcribed training clips
   --vocab-size N    sentencepiece pieces (default: 1000)
-  --vocab-type T    unigram: pieces of words; word: whole words, for a closed vocabulary
+  --vocab-type T    unigram: pieces of words; word: entire words, for a closed vocabulary
 TEXT
 }
 
@@ -79,13 +79,13 @@ prepare() {
     if [[ -z ${audio_only:-} ]]; then
         "${av_ssl[@]}" crop "${crop[@]}" -- "$source_folder" "$out"
     fi
-    "${av_ssl[@]}" manifest "${manifest[@]}" -- "$source_folder" "$out"
+    "${av_ssl[@]}" data manifest "${manifest[@]}" -- "$source_folder" "$out"
     shopt -s nullglob
     transcripts=("$out"/{,labelled_*/,*_data/}train.wrd*)
     if ((${#transcripts[@]})); then
-        "${av_ssl[@]}" vocabulary ${vocabulary[@]+"${vocabulary[@]}"} -- "$out"
+        "${av_ssl[@]}" data vocabulary ${vocabulary[@]+"${vocabulary[@]}"} -- "$out"
     else
         printf '%s: no complete transcripts, so no vocabulary is made\n' "$out"
     fi
-    "${av_ssl[@]}" noise ${noise[@]+"${noise[@]}"} -- "$out"
+    "${av_ssl[@]}" data noise ${noise[@]+"${noise[@]}"} -- "$out"
 }

@@ -7,8 +7,8 @@ about() {
     cat <<'TEXT'
 Usage: preprocess/folder.sh IN OUT [options]
 
-  IN   folder of videos with sound (mp4, mpg, avi, mkv, mov, webm, ...), searched with its subfolders.
-       A text file of the same name beside a video is its transcript, e.g. talk/001.mp4 and talk/001.txt.
+  IN   folder of videos with audio (mp4, mpg, avi, mkv, mov, webm, ...), searched with its subfolders.
+       A text file with the same name is its transcript, e.g. talk/001.mp4 and talk/001.txt.
        Folders named train (pretrain, trainval), valid or test decide the split.
   OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, spm.model, dict.wrd.txt, noise/, report.html,
        contact_sheet.png.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From GRID as its owners ship it to everything that training needs. Can be killed and started again.
+# From GRID to everything that training needs. Can be killed and started again.
 set -euo pipefail
 corpus=grid
 vocabulary=(--type word)
@@ -11,7 +11,7 @@ Usage: preprocess/grid.sh IN OUT [options]
   IN   folder with s1/ to s34/, each with its videos, e.g. s1/bbaf2n.mpg.
   OUT  receives video/, audio/, {train,valid,test}.tsv, .wrd, spm.model, dict.wrd.txt, noise/, report.html,
        contact_sheet.png.
-       Speakers 1, 2, 20 and 22 are for test; the vocabulary is that of whole words.
+       Speakers 1, 2, 20 and 22 are for test; the vocabulary holds entire words.
 TEXT
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From IEMOCAP as its owners ship it to everything that training needs. Can be killed and started again.
+# From IEMOCAP to everything that training needs. Can be killed and started again.
 set -euo pipefail
 corpus=iemocap
 

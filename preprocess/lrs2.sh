@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From LRS2 as its owners ship it to everything that training needs. Can be killed and started again.
+# From LRS2 to everything that training needs. Can be killed and started again.
 set -euo pipefail
 corpus=lrs2
 

@@ -4,4 +4,4 @@ set -euo pipefail
 corpus=musan
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 find_command
-"${av_ssl[@]}" musan "$@"
+"${av_ssl[@]}" data musan "$@"

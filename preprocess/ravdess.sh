@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From RAVDESS as its owners ship it to everything that training needs. Can be killed and started again.
+# From RAVDESS to everything that training needs. Can be killed and started again.
 set -euo pipefail
 corpus=ravdess
 vocabulary=(--type word)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From VoxCeleb1 as its owners ship it, which is sound only, to lists of clips. Can be killed and started again.
+# From VoxCeleb1 (audio only) to lists of clips. Can be killed and started again.
 set -euo pipefail
 corpus=voxceleb1
 audio_only=1

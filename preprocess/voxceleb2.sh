@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From VoxCeleb2 as its owners ship it to lists for pre-training. Can be killed and started again.
+# From VoxCeleb2 to lists for pre-training. Can be killed and started again.
 set -euo pipefail
 corpus=voxceleb2
 
@@ -7,7 +7,7 @@ about() {
     cat <<'TEXT'
 Usage: preprocess/voxceleb2.sh IN OUT [options]
 
-  IN   folder with dev/mp4/idNNNNN/VIDEO/NNNNN.mp4 and test/mp4/; where the videos have no sound, also
+  IN   folder with dev/mp4/idNNNNN/VIDEO/NNNNN.mp4 and test/mp4/; where the videos have no audio, also
        dev/aac/idNNNNN/VIDEO/NNNNN.m4a and test/aac/. --ids FILE takes a part, e.g. the English clips.
   OUT  receives video/, audio/, {train,valid,test}.tsv, .spk, noise/, report.html, contact_sheet.png; the corpus has
        no transcripts.

@@ -14,6 +14,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.layers import POOLINGS, ClassHead, cut_audio, cut_video
 from av_ssl.data.classes import SegmentBatch
 from av_ssl.data.clip_reader import STREAMS
@@ -177,10 +178,10 @@ def frames_of(source: Source) -> int:
 
 
 def pretrained_backbone(
-    cfg: ClassifierConfig, streams: tuple[str, ...], load_weights: bool
+    cfg: ClassifierConfig, streams: tuple[str, ...], pretrained: StoredModel | None
 ) -> FineTunedEncoder:
     """Build a pre-trained encoder without the front-ends of streams that it will not receive."""
-    backbone = FineTunedEncoder(cfg, load_weights)
+    backbone = FineTunedEncoder(cfg, pretrained)
     for stream in {"audio", "video"} - set(streams):
         if hasattr(backbone.w2v_model, f"feature_extractor_{stream}"):
             setattr(backbone.w2v_model, f"feature_extractor_{stream}", None)
@@ -192,13 +193,13 @@ class ClipEncoder(nn.Module):
 
     Args:
         cfg: ``w2v_args`` (filled in from ``w2v_path``) makes it a pre-trained encoder.
-        load_weights: read the pre-trained weights.
+        pretrained: the checkpoint that training starts from, if there is one.
 
     Raises:
         DataError: ``streams`` is unknown.
     """
 
-    def __init__(self, cfg: ClassifierConfig, load_weights: bool) -> None:
+    def __init__(self, cfg: ClassifierConfig, pretrained: StoredModel | None) -> None:
         super().__init__()
         if str(cfg.streams) not in STREAMS:
             raise DataError(f"model.streams={cfg.streams} is not one of {', '.join(STREAMS)}")
@@ -207,7 +208,7 @@ class ClipEncoder(nn.Module):
         if cfg.w2v_args is None:
             self.backbone = FrontEnds(cfg, self.streams)
         else:
-            self.backbone = pretrained_backbone(cfg, self.streams, load_weights)
+            self.backbone = pretrained_backbone(cfg, self.streams, pretrained)
         self.pooling = POOLINGS[str(cfg.frame_pooling)](self.backbone.output_dim)
         self.bottleneck = nn.Linear(self.pooling.output_dim, cfg.embed_dim)
         self.norm = RowBatchNorm(cfg.embed_dim)
@@ -265,15 +266,17 @@ class AVClassifier(BaseFairseqModel):
 
     Args:
         cfg: see :class:`ClassifierConfig`.
-        load_weights: read the pre-trained encoder's weights.
+        pretrained: the checkpoint that training starts from, if there is one.
         with_header: False for training by embeddings alone.
     """
 
-    def __init__(self, cfg: ClassifierConfig, load_weights: bool, with_header: bool = True) -> None:
+    def __init__(
+        self, cfg: ClassifierConfig, pretrained: StoredModel | None, with_header: bool = True
+    ) -> None:
         super().__init__()
         check_choices("model", cfg)
         self.cfg = cfg
-        self.encoder = ClipEncoder(cfg, load_weights)
+        self.encoder = ClipEncoder(cfg, pretrained)
         self.aggregator = Aggregator(cfg) if cfg.segment_frames > 0 else None
         self.header: ClassHead | None = None
         if with_header:
@@ -290,7 +293,7 @@ class AVClassifier(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: ClassifierConfig, task: Any) -> "AVClassifier":
-        return cls(cfg, load_weights=task.starts_from_pretrained)
+        return cls(cfg, task.pretrained)
 
     def forward(
         self,

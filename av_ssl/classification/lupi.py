@@ -25,6 +25,7 @@ from typing_extensions import Self
 
 from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
 from av_ssl.checkpoints.loading import load
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.classifier import AVClassifier, ClassifierConfig, check_choices
 from av_ssl.classification.criterion import class_log, class_loss, reduce_class_log, reduce_clip_means
 from av_ssl.data.classes import ClassList, SegmentBatch
@@ -201,16 +202,19 @@ class LupiStudent(AVClassifier):
 
     Args:
         cfg: see :class:`LupiStudentConfig`.
-        load_weights: read the pre-trained encoder's weights.
+        pretrained: the checkpoint that training starts from, if there is one.
         teacher: None for scoring and for ``phase=head``.
     """
 
     cfg: LupiStudentConfig
 
     def __init__(
-        self, cfg: LupiStudentConfig, load_weights: bool, teacher: Optional[FrozenTeacher] = None
+        self,
+        cfg: LupiStudentConfig,
+        pretrained: StoredModel | None,
+        teacher: Optional[FrozenTeacher] = None,
     ) -> None:
-        super().__init__(cfg, load_weights, with_header=str(cfg.phase) != "embed")
+        super().__init__(cfg, pretrained, with_header=str(cfg.phase) != "embed")
         self.phase = str(cfg.phase)
         self.joint = str(cfg.grad_policy) == "joint"
         self.teacher = teacher
@@ -232,7 +236,7 @@ class LupiStudent(AVClassifier):
             raise DataError("model.phase=head: only labels train the head; leave model.teacher_path empty")
         if training and phase == "head" and not cfg.init_student_from:
             raise DataError("model.phase=head: name the student of phase=embed in model.init_student_from")
-        student = cls(cfg, training, teacher)
+        student = cls(cfg, task.pretrained, teacher)
         if training and cfg.init_student_from:
             student.start_from(cfg.init_student_from)
         return student

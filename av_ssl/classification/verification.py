@@ -24,7 +24,7 @@ from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
 from av_ssl.io import atomic_file
 from av_ssl.layout import Clip, read_manifest
-from av_ssl.media.corpus import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from av_ssl.media.sources import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -1,17 +1,9 @@
-"""Cropping on a cluster: many runs of `crop_folder` on one output folder, each with a share of the clips.
-
-The runs know of each other through the journal of the folder, so the same command goes on after a kill, and
-nobody has to number anything.
-
-`av-ssl crop IN OUT`: every video below IN to a mouth crop and a wav in OUT.
-"""
+"""``av-ssl crop IN OUT``: every video below IN to a mouth crop and a wav in OUT."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from av_ssl.cli.arguments import (
@@ -25,58 +17,11 @@ from av_ssl.cli.arguments import (
 from av_ssl.corpora import CORPORA
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar
-from av_ssl.jobs import ClusterOptions, run_shards
 from av_ssl.media.alignment import REGIONS
-from av_ssl.media.corpus import ClipSource
-from av_ssl.media.crop_folder import FolderResult, crop_folder
+from av_ssl.media.backends import BACKENDS, OPENCV
+from av_ssl.media.crop_folder import crop_folder, crop_on_cluster
 from av_ssl.media.crop_report import write_report
-from av_ssl.media.crop_settings import BACKENDS, OPENCV, CropSettings
-
-CLIPS_A_SHARD = 2000  # a few hours for a core; small enough that machines finish together
-
-
-@dataclass(frozen=True)
-class CropShard:
-    """A share of the clips, for `processes` processes of one job."""
-
-    sources: dict[str, ClipSource]
-    out: Path
-    settings: CropSettings
-    processes: int
-
-
-def crop_on_cluster(
-    sources: Mapping[str, ClipSource],
-    out: Path,
-    settings: CropSettings,
-    cluster: ClusterOptions,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> FolderResult:
-    """As `crop_folder`, by jobs of `cluster`; `progress(done, total)` counts shards.
-
-    Raises ShardsFailedError when jobs have failed; what they finished is kept.
-    """
-    shards = divide(sources, out, settings, cluster)
-    run_shards(crop_shard, shards, cluster, out / "logs", progress)
-    # All is done: this finds every result in the journal.
-    return crop_folder(sources, out, settings)
-
-
-def divide(
-    sources: Mapping[str, ClipSource], out: Path, settings: CropSettings, cluster: ClusterOptions
-) -> list[CropShard]:
-    """Shards of at most 2000 clips, at least as many as there are jobs at a time while clips last."""
-    names = sorted(sources)
-    count = max(-(-len(names) // CLIPS_A_SHARD), min(cluster.workers, len(names)))
-    # Every count-th clip: a corpus is sorted by speaker or film, whose clips take equally long.
-    shares = ({name: sources[name].absolute() for name in names[start::count]} for start in range(count))
-    return [CropShard(share, out.absolute(), settings, cluster.cpus) for share in shares]
-
-
-def crop_shard(shard: CropShard) -> int:
-    """Work of one job; returns how many clips came out."""
-    folder = crop_folder(shard.sources, shard.out, shard.settings, shard.processes)
-    return sum(result.ok for result in folder.results.values())
+from av_ssl.media.crops import CropSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,16 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=CropSettings.stride,
         help="find landmarks on every k-th frame: 1 is slower, a little more exact (default: %(default)s)",
     )
-    _add_landmark_arguments(parser)
-    add_cluster_arguments(parser)
-
-
-def _add_landmark_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
         default=OPENCV,
-        help="what finds the landmarks; av-ssl doctor says which work here (default: opencv)",
+        help="what finds the landmarks; av-ssl doctor reports which work here (default: opencv)",
     )
     parser.add_argument("--dlib-model", metavar="FILE", type=Path, help="68-point shape predictor, for dlib")
     parser.add_argument(
@@ -121,12 +61,13 @@ def _add_landmark_arguments(parser: argparse.ArgumentParser) -> None:
         "--mean-face",
         metavar="FILE",
         type=Path,
-        help="AV-HuBERT's mean face (.npy): crops placed, sized and smoothed as its checkpoints expect",
+        help="AV-HuBERT's mean face (.npy): position, scale and smoothing as its checkpoints expect",
     )
+    add_cluster_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Crop, report; 0 when at least one clip came out."""
+    """Crop and report; 0 when at least one clip was cropped."""
     settings = CropSettings(
         size=args.size,
         region=args.region,
@@ -138,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if CORPORA[args.corpus].audio_only:
         title = CORPORA[args.corpus].title
-        raise DataError(f"{args.source}: {title} has no videos; go on with av-ssl manifest")
+        raise DataError(f"{args.source}: {title} has no videos; continue with av-ssl data manifest")
     sources = {name: clip.source for name, clip in chosen_clips(args).items()}
     cluster = cluster_options(args)
     with ProgressBar("clip" if cluster.kind == "local" else "shard") as bar:
@@ -153,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         if reason != "ok":
             print(f"  {count} {reason}; see {args.out / 'report.json'}")
     if not clips:
-        print("av-ssl crop: error: no clip came out", file=sys.stderr)
+        print("av-ssl crop: error: no clip was cropped", file=sys.stderr)
     return 0 if clips else 1
 
 

@@ -203,7 +203,7 @@ def _mediapipe() -> str:
     import mediapipe
     import numpy as np
 
-    from av_ssl.media.other_backends import MediapipeBackend
+    from av_ssl.media.backends import MediapipeBackend
 
     MediapipeBackend().faces(np.zeros((64, 64, 3), np.uint8))
     return str(mediapipe.__version__)
@@ -214,14 +214,14 @@ def _dlib(model: Path | None) -> str:
 
     if model is None:
         return f"{dlib.__version__}; needs --dlib-model FILE"
-    from av_ssl.media.other_backends import DlibBackend
+    from av_ssl.media.backends import DlibBackend
 
     DlibBackend(model)
     return f"{dlib.__version__}; {model} finds 68 points"
 
 
 def _how_to_install(backend: str) -> str:
-    from av_ssl.media.faces import PACKAGES
+    from av_ssl.media import PACKAGES
 
     return PACKAGES[backend].install
 

@@ -41,8 +41,8 @@ COMMANDS = {
     "data manifest": Command("data", "manifest", "write the lists of training, validation and test clips"),
     "data vocabulary": Command("data", "vocabulary", "train the tokenizer and write the dictionary"),
     "data pieces": Command("data", "pieces", "tokenize a text to train a language model on"),
-    "data noise": Command("noise", "", "make babble noise, or lists of your own noise recordings"),
-    "data musan": Command("musan", "", "make noise, music, babble and speech lists of MUSAN"),
+    "data noise": Command("noise", "noise", "make babble noise, or lists of your own noise recordings"),
+    "data musan": Command("noise", "musan", "make noise, music, babble and speech lists of MUSAN"),
     "data check": Command("data", "check", "report every problem of a finished data folder"),
     "data pseudo-labels": Command(
         "pseudo_labels", "", "filter transcripts and join them with labelled clips"

@@ -1,27 +1,19 @@
-"""`av-ssl noise OUT`: noise lists, of babble mixed from the training clips or of the user's recordings.
-
-A list has one absolute path of a 16 kHz mono wav a line, AV-HuBERT's format. The three lists share no speaker
-and no file.
-"""
+"""``av-ssl data noise`` and ``av-ssl data musan``: noise lists of a data folder."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from av_ssl.cli.arguments import positive
-from av_ssl.errors import DataError
-from av_ssl.io import ProgressBar, write_atomically
-from av_ssl.layout import SPLITS
-from av_ssl.media.audio import SAMPLE_RATE, read_audio, read_plain_wav, write_audio
-from av_ssl.media.corpus import find_audio
-from av_ssl.media.noise_files import Speakers, babble_jobs, make_all, part_of_each_split, split_speakers
+from av_ssl.cli.arguments import available_cores, positive
+from av_ssl.corpora.musan import find_recordings
+from av_ssl.io import ProgressBar
+from av_ssl.media.noise_files import Lists, make_babble_lists, make_musan_lists, make_own_lists
 
-SECONDS = 10.0  # of a babble recording unless told
+SECONDS = 10.0  # default length of a babble recording
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+def add_noise_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder with train.tsv; OUT/noise is written")
     parser.add_argument(
         "--babble-speakers", type=positive, default=6, help="voices in a recording (default: 6)"
@@ -42,54 +34,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run_noise(args: argparse.Namespace) -> int:
     """Write OUT/noise."""
-    noise = args.out / "noise"
-    lists = _own_recordings(args, noise) if args.folder else _babble(args, noise)
-    for split in SPLITS:
-        text = "".join(f"{path}\n" for path in lists[split])
-        write_atomically(noise / f"{split}.tsv", text.encode())
-        print(f"{noise / split}.tsv: {len(lists[split])} recordings")
+    seconds = SECONDS if args.minutes is None else args.minutes * 60 / args.number
+    with ProgressBar("recording") as bar:
+        if args.folder:
+            lists = make_own_lists(args.folder, args.out, args.seed, bar.update)
+        else:
+            lists = make_babble_lists(
+                args.out, args.babble_speakers, args.number, seconds, args.seed, bar.update
+            )
+    _print(args.out / "noise", lists)
     return 0
 
 
-def _own_recordings(args: argparse.Namespace, noise: Path) -> dict[str, list[Path]]:
-    """The user's files; those that are not 16 kHz mono wav are converted into OUT/noise/own."""
-    files = find_audio(args.folder)
-    lists: dict[str, list[Path]] = {}
-    done = 0
-    with ProgressBar("file") as bar:
-        for split, names in part_of_each_split(list(files), args.seed).items():
-            lists[split] = []
-            for name in names:
-                path = files[name].absolute()
-                if read_plain_wav(path) is None:
-                    samples = read_audio(path)
-                    path = (noise / "own" / f"{name}.wav").absolute()
-                    write_audio(path, samples)
-                lists[split].append(path)
-                done += 1
-                bar.update(done, len(files))
-    return lists
+def add_musan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="MUSAN", type=Path, help="folder with music/, noise/ and speech/")
+    parser.add_argument("out", metavar="OUT", type=Path, help="data folder; OUT/musan is written")
+    parser.add_argument(
+        "--babble-speakers", type=positive, default=30, help="voices in a babble recording (default: 30)"
+    )
+    parser.add_argument(
+        "--babble-number", type=positive, default=10000, help="of recordings, 80/10/10 (default: 10000)"
+    )
+    parser.add_argument(
+        "--speech-hours",
+        type=float,
+        default=62.0,
+        help="of clips of OUT/train.tsv as noise, 80/10/10 (default: 62; 0: none)",
+    )
+    parser.add_argument(
+        "--lines",
+        type=positive,
+        default=20000,
+        help="of each kind in all/train.tsv, a tenth of it in the others (default: 20000)",
+    )
+    parser.add_argument(
+        "--workers", type=positive, default=available_cores(), help="processes (default: one a core)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
 
 
-def _babble(args: argparse.Namespace, noise: Path) -> dict[str, list[Path]]:
-    seconds = SECONDS if args.minutes is None else args.minutes * 60 / args.number
-    length = round(seconds * SAMPLE_RATE)
-    if length < SAMPLE_RATE:
-        raise DataError(
-            f"--minutes {args.minutes} over {args.number} recordings: each must last at least 1 s"
-        )
-    speakers = Speakers.of_manifest(args.out / "train.tsv")
-    parts, shared = split_speakers(speakers, args.seed)
-    if shared:
-        print(
-            f"{args.out / 'train.tsv'}: too few clips for lists without common voices; all lists share them"
-        )
-    tenth = max(1, args.number // 10)
-    counts = {"train": max(1, args.number - 2 * tenth), "valid": tenth, "test": tenth}
-    folder = (noise / "babble").absolute()
-    jobs = babble_jobs(parts, folder, counts, args.babble_speakers, length, args.seed)
+def run_musan(args: argparse.Namespace) -> int:
+    """Write OUT/musan."""
+    recordings = find_recordings(args.source)
     with ProgressBar("recording") as bar:
-        make_all([job for split in SPLITS for job in jobs[split]], 1, bar.update)
-    return {split: [job.path for job in jobs[split]] for split in SPLITS}
+        kinds = make_musan_lists(
+            recordings,
+            args.out,
+            args.babble_speakers,
+            args.babble_number,
+            args.speech_hours,
+            args.lines,
+            args.seed,
+            args.workers,
+            bar.update,
+        )
+    for kind, lists in kinds.items():
+        _print(args.out / "musan" / kind, lists)
+    return 0
+
+
+def _print(folder: Path, lists: Lists) -> None:
+    for split, paths in lists.items():
+        print(f"{folder / split}.tsv: {len(paths)} recordings")

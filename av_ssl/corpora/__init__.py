@@ -1,4 +1,4 @@
-"""Corpora as their owners ship them: their clips, what is said in them, and their splits."""
+"""Corpora as their owners ship them: clips, transcripts, labels and splits. One file a corpus."""
 
 from __future__ import annotations
 
@@ -26,14 +26,23 @@ __all__ = ["CORPORA", "FOLDER", "Corpus", "CorpusClip", "read_corpus"]
 
 
 def read_corpus(name: str, root: Path, skip: Path | None = None) -> dict[str, CorpusClip]:
-    """Clips by id, sorted, of the corpus `name` in the folder `root`, without its subfolder `skip`.
+    """Find the clips of a corpus.
 
-    Raises DataError when `root` is no folder or another corpus, a transcript is missing or empty, or two
-    clips have one id.
+    Args:
+        name: key of CORPORA.
+        root: folder of the corpus.
+        skip: subfolder to leave out.
+
+    Returns:
+        Clips by id, sorted.
+
+    Raises:
+        DataError: ``root`` is no folder or another corpus, a transcript is missing or empty, or two clips
+            have one id.
     """
     corpus = CORPORA[name]
     if not root.is_dir():
-        raise DataError(f"{root}: is not a folder; name the one that holds the videos")
+        raise DataError(f"{root}: is not a folder; name the folder that holds the videos")
     if not corpus.recognises(root):
         others = [other for other in CORPORA.values() if other.name != FOLDER and other.recognises(root)]
         hint = (

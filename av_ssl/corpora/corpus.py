@@ -1,9 +1,4 @@
-"""What every corpus driver says about its clips, and the checks that all of them share.
-
-Lists of clip ids in text files, one a line.
-
-Which clips are for training, validation and test.
-"""
+"""The interface of a corpus driver, lists of clip ids, and the choice of clips for each split."""
 
 from __future__ import annotations
 
@@ -16,16 +11,21 @@ from typing import ClassVar
 
 from av_ssl.errors import DataError
 from av_ssl.layout import SPLITS
-from av_ssl.media.corpus import VIDEO_SUFFIXES, ClipSource
+from av_ssl.media.sources import VIDEO_SUFFIXES, ClipSource
 
 
 @dataclass(frozen=True)
 class CorpusClip:
     """A clip before it is cropped.
 
-    split: train, valid or test where the corpus decides; None is for training unless it is drawn for
-    validation or test. speaker: "" where the corpus does not say. part: the part of the corpus, e.g.
-    "pretrain". labels: further labels by kind, e.g. {"emo": "ANG"}.
+    Args:
+        source: its files.
+        split: ``train``, ``valid`` or ``test`` where the corpus decides; None is training data unless it is
+            drawn for validation or test.
+        speaker: empty where the corpus does not name one.
+        transcript: lower case; None where there is none.
+        part: part of the corpus, such as ``pretrain``.
+        labels: further labels by kind, such as ``{"emo": "ANG"}``.
     """
 
     source: ClipSource
@@ -38,9 +38,11 @@ class CorpusClip:
 
 @dataclass(frozen=True)
 class Draw:
-    """How much of the undecided clips becomes validation and test data: a share below 1, or a number.
+    """How much of the undecided clips becomes validation and test data.
 
-    by_speaker: counts speakers instead of clips, so that no voice is in two splits.
+    Args:
+        valid, test: a share below 1, or a number.
+        by_speaker: counts speakers instead of clips, so that no speaker is in two splits.
     """
 
     valid: float
@@ -50,13 +52,13 @@ class Draw:
 
 @dataclass(frozen=True)
 class Fold:
-    """A published division by speaker: whose clips are for testing and validation; the others train."""
+    """A published division by speaker: test and validation speakers; the others are for training."""
 
     test: frozenset[str]
     valid: frozenset[str]
 
     def split(self, clip: CorpusClip) -> str:
-        """train, valid or test."""
+        """Split of a clip: train, valid or test."""
         if clip.speaker in self.test:
             return "test"
         return "valid" if clip.speaker in self.valid else "train"
@@ -68,30 +70,30 @@ class Corpus(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     layout: ClassVar[str]
-    """Path of a clip below the folder, for messages."""
+    """Path of a clip below the folder, for error messages."""
     draw: ClassVar[Draw]
     subsets: ClassVar[Mapping[str, str]] = {}
-    """Folder of each further training list, and the part that it holds."""
+    """Folder of each additional training list, and the part of the corpus that it holds."""
     folds: ClassVar[Mapping[str, Fold]] = {}
-    """Published divisions by name, e.g. p6-1."""
+    """Published divisions by name, such as p6-1."""
     audio_only: ClassVar[bool] = False
-    """Whether there is nothing to see and so to crop: sources are wav files, 16 kHz mono."""
+    """Whether the corpus has no videos, so nothing is cropped: sources are wav files, 16 kHz mono."""
 
     @abstractmethod
     def recognises(self, root: Path) -> bool:
-        """Whether `root` looks like this corpus; reads folder names only."""
+        """Whether ``root`` looks like this corpus, by folder names only."""
 
     @abstractmethod
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Ids and clips below `root`, without the folder `skip`; raises DataError for a broken corpus."""
+        """Ids and clips below ``root``, without the folder ``skip``; raises DataError for a broken corpus."""
 
     def clip_id(self, text: str) -> str:
-        """Id of the clip that a line of a list of ids means."""
+        """Id of the clip that a line of an id list names."""
         path, dot, suffix = text.strip().rpartition(".")
         return path if f"{dot}{suffix}".lower() in VIDEO_SUFFIXES else text.strip()
 
     def read(self, root: Path, skip: Path | None = None) -> dict[str, CorpusClip]:
-        """All clips by id, sorted; raises DataError when there is none or an id comes twice."""
+        """All clips by id, sorted; raises DataError when there is none or two have one id."""
         clips: dict[str, CorpusClip] = {}
         for name, clip in self.find(root, skip):
             if name in clips:
@@ -106,7 +108,7 @@ class Corpus(ABC):
 
 
 def numbered_folders(root: Path, prefix: str) -> list[Path]:
-    """Folders of `root` called `prefix` and a number, e.g. s1, s2, s10, by number."""
+    """Folders of ``root`` named ``prefix`` and a number, in numerical order: s1, s2, s10."""
     folders = [
         path for path in root.glob(f"{prefix}*") if path.name[len(prefix) :].isdecimal() and path.is_dir()
     ]
@@ -114,9 +116,9 @@ def numbered_folders(root: Path, prefix: str) -> list[Path]:
 
 
 def rotating_folds(prefix: str, parts: Sequence[Iterable[str]]) -> dict[str, Fold]:
-    """`prefix-1`, `prefix-2`, ...: part k of the speakers tests, the next one (cyclically) validates.
+    """Folds ``prefix-1``, ``prefix-2``, ...: part k of the speakers is for test, the next one for validation.
 
-    Lists in circulation often name no validation part; that the next one takes its place is our choice.
+    Published lists often name no validation part; taking the next part (cyclically) is our choice.
     """
     sets = [frozenset(part) for part in parts]
     return {
@@ -126,9 +128,17 @@ def rotating_folds(prefix: str, parts: Sequence[Iterable[str]]) -> dict[str, Fol
 
 
 def read_ids(path: Path, corpus: Corpus) -> dict[str, int]:
-    """Line number of every id; the corpus says how a line is written.
+    """Read a list of clip ids, one a line.
 
-    Raises DataError when the file is missing, empty or not UTF-8, or when an id comes twice.
+    Args:
+        path: the list.
+        corpus: decides how a line is written.
+
+    Returns:
+        Line number of every id.
+
+    Raises:
+        DataError: the file is missing, empty or not UTF-8, or an id is listed twice.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -152,7 +162,7 @@ def read_ids(path: Path, corpus: Corpus) -> dict[str, int]:
 
 
 def require_known(path: Path, ids: dict[str, int], clips: Container[str]) -> None:
-    """Raise DataError, naming the line, for the first id that is no clip of the corpus."""
+    """Raise DataError with the line of the first id that is no clip of the corpus."""
     for name, number in ids.items():
         if name not in clips:
             raise DataError(
@@ -160,19 +170,27 @@ def require_known(path: Path, ids: dict[str, int], clips: Container[str]) -> Non
             )
 
 
-SEVERAL = 3  # clips or speakers from which on a share above 0 gives at least one
-LARGEST_SHARE = 0.1  # of a small corpus that a default number of validation clips may take
+SEVERAL = 3  # clips or speakers: from here on a share above 0 gives at least one
+LARGEST_SHARE = 0.1  # limit on a default number of validation clips in a small corpus
 
 
 def assign_splits(
     clips: Mapping[str, CorpusClip], draw: Draw, seed: int, valid_ids: Collection[str] | None = None
 ) -> dict[str, list[str]]:
-    """Ids of each split, sorted.
+    """Divide clips into splits. Where the corpus decides, its split is kept.
 
-    Where the corpus decides, it is followed. Of the other clips (or their speakers) `draw.valid` and
-    `draw.test` are drawn at random by `seed`, each unless the corpus has a split of that name; what is left
-    is for training. With `valid_ids` just these are for validation. Raises DataError when nothing is left to
-    train on.
+    Args:
+        clips: by id.
+        draw: how many of the other clips (or their speakers) are drawn at random for a split that the corpus
+            does not have; the rest is for training.
+        seed: of the random choice.
+        valid_ids: exactly these are for validation.
+
+    Returns:
+        Ids of each split, sorted.
+
+    Raises:
+        DataError: no clip is left for training.
     """
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     undecided = []
@@ -203,7 +221,7 @@ def assign_splits(
 
 
 def capped(draw: Draw, clips: Mapping[str, CorpusClip]) -> Draw:
-    """`draw` with at most a tenth of the undecided clips for validation, as only a part may be at hand."""
+    """``draw`` with at most a tenth of the undecided clips for validation: a corpus may be incomplete."""
     if draw.valid < 1:
         return draw
     undecided = [name for name, clip in clips.items() if clip.split is None]
@@ -212,7 +230,7 @@ def capped(draw: Draw, clips: Mapping[str, CorpusClip]) -> Draw:
 
 
 def _units(names: Sequence[str], clips: Mapping[str, CorpusClip], by_speaker: bool) -> dict[str, list[str]]:
-    """What is drawn: single clips, or speakers with their clips."""
+    """Units of the random choice: single clips, or speakers with their clips."""
     units: dict[str, list[str]] = {}
     for name in names:
         units.setdefault(clips[name].speaker if by_speaker else name, []).append(name)

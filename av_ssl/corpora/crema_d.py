@@ -9,7 +9,7 @@ from pathlib import Path
 
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, rotating_folds
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 
 # Actor, sentence, emotion, level.
 NAME = re.compile(r"(1\d{3})_([A-Z]{3})_([A-Z]{3})_(LO|MD|HI|XX?)")
@@ -28,17 +28,17 @@ SENTENCES = {
     "TSI": "the surface is slick",
     "WSI": "we'll stop in a couple of minutes",
 }
-# Fold lists in circulation leave these out as broken.
+# Published fold lists leave these out as broken.
 BROKEN = frozenset(["1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"])
-# First actor of each of the five folds in circulation (HiCMAE's lists), and the end.
+# First actor of each of the five published folds (HiCMAE's lists), and the end.
 FIRST_ACTORS = (1001, 1019, 1037, 1055, 1073, 1092)
 ACTORS = [[str(actor) for actor in range(first, end)] for first, end in pairwise(FIRST_ACTORS)]
 
 
 class CremaD(Corpus):
-    """CREMA-D; the id of a clip is its file name, e.g. 1001_DFA_ANG_XX.
+    """CREMA-D; the id of a clip is its file name, such as 1001_DFA_ANG_XX.
 
-    Actors, not clips, are divided over the splits. AudioWAV is used for videos without an audio stream.
+    Splits are drawn by actor. AudioWAV is used for videos without an audio stream.
     """
 
     name = "crema_d"
@@ -48,11 +48,11 @@ class CremaD(Corpus):
     folds = rotating_folds("p5", ACTORS)
 
     def recognises(self, root: Path) -> bool:
-        """The folder VideoFlash."""
+        """By the folder VideoFlash."""
         return (root / "VideoFlash").is_dir()
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """All clips but the broken ones."""
+        """All clips except the broken ones."""
         sounds = root / "AudioWAV"
         apart = sounds.is_dir()
         for video in sorted((root / "VideoFlash").glob("*.flv")):

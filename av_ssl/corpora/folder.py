@@ -1,4 +1,4 @@
-"""Any folder of videos with text files beside them."""
+"""Any folder of videos, with optional text files beside them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
 from av_ssl.corpora.transcripts import read_transcript
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import ClipSource, find_videos
+from av_ssl.media.sources import ClipSource, find_videos
 
-# Folder names that decide; pretrain and trainval are LRS3's. Validation and test clips may be drawn from the
-# training folders, hence None.
+# Split by folder name; pretrain and trainval are LRS3's. Validation and test clips may be drawn from training
+# folders, hence None.
 FOLDER_SPLITS = {
     "train": None,
     "pretrain": None,
@@ -25,8 +25,8 @@ FOLDER_SPLITS = {
 class Folder(Corpus):
     """A folder of talking-face videos; the id of a clip is its path without suffix.
 
-    A folder called train, pretrain, trainval, valid, val or test decides for the clips below it, the
-    outermost first.  ID.spk and ID.emo beside a video name its speaker and emotion.
+    A folder named train, pretrain, trainval, valid, val or test decides the split of the clips below it; the
+    outermost counts. ID.spk and ID.emo beside a video name its speaker and emotion.
     """
 
     name = "folder"
@@ -35,11 +35,11 @@ class Folder(Corpus):
     draw = Draw(valid=0.05, test=0.05)
 
     def recognises(self, root: Path) -> bool:
-        """Every folder will do."""
+        """Any folder is accepted."""
         return True
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Videos below `root`."""
+        """Videos below ``root``."""
         for name, video in find_videos(root, skip).items():
             folders = name.lower().split("/")[:-1]
             split = next((FOLDER_SPLITS[part] for part in folders if part in FOLDER_SPLITS), None)
@@ -50,7 +50,7 @@ class Folder(Corpus):
 
 
 def _label(path: Path) -> str:
-    """The one word that a label file holds; "" where there is none."""
+    """The one word of a label file; empty without a file."""
     if not path.is_file():
         return ""
     words = path.read_text(encoding="utf-8", errors="replace").split()

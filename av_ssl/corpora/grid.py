@@ -1,4 +1,4 @@
-"""GRID (Cooke et al., 2006): sN/CODE.mpg, six-word sentences of a small grammar that the file names spell."""
+"""GRID (Cooke et al., 2006): sN/CODE.mpg, six-word sentences, encoded in the file names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, numbered_folders
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import VIDEO_SUFFIXES, ClipSource
+from av_ssl.media.sources import VIDEO_SUFFIXES, ClipSource
 
-# LipNet (Assael et al., 2016) tests on these speakers, two women and two men, whom its training never sees.
+# LipNet (Assael et al., 2016) tests on these speakers, two women and two men, and trains on the others.
 UNSEEN = ("s1", "s2", "s20", "s22")
 COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
 COLOURS = {"b": "blue", "g": "green", "r": "red", "w": "white"}
@@ -32,7 +32,7 @@ CODE = re.compile(r"[blps][bgrw][abiw][a-z][z1-9][anps]")
 
 
 class Grid(Corpus):
-    """GRID; the id of a clip is speaker and sentence, e.g. s1/bbaf2n, whatever folders lie between.
+    """GRID; the id of a clip is speaker and sentence, such as s1/bbaf2n, whatever folders lie in between.
 
     Validation speakers are drawn from those that LipNet trains on.
     """
@@ -43,7 +43,7 @@ class Grid(Corpus):
     draw = Draw(valid=0.1, test=0, by_speaker=True)
 
     def recognises(self, root: Path) -> bool:
-        """Folders called s and a number."""
+        """By folders named s and a number."""
         return bool(numbered_folders(root, "s"))
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
@@ -57,7 +57,7 @@ class Grid(Corpus):
 
 
 def sentence(video: Path) -> str:
-    """The words that the name of `video` stands for: bbaf2n is "bin blue at f two now"."""
+    """The words that the name of a video encodes: bbaf2n is "bin blue at f two now"."""
     code = video.stem.lower()
     if not CODE.fullmatch(code):
         raise DataError(

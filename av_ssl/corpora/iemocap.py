@@ -8,7 +8,7 @@ from pathlib import Path
 
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, numbered_folders, rotating_folds
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 
 # Times in seconds, utterance, emotion: "[6.2901 - 8.2357]  Ses01F_impro01_F000  neu  [2.5, 2.5, 2.5]".
 UTTERANCE = re.compile(r"\[(\d+\.\d+) - (\d+\.\d+)\]\t(\S+)\t([a-z]{3})\t.*")
@@ -20,10 +20,10 @@ SESSIONS = [[f"Ses{number:02d}{actor}" for actor in "FM"] for number in range(1,
 
 
 class Iemocap(Corpus):
-    """IEMOCAP, utterances of four emotions; an id is e.g. Ses01F_impro01_M000.
+    """IEMOCAP, utterances of four emotions; an id is for example Ses01F_impro01_M000.
 
-    The first letter of an id says who wore markers, the last one who speaks: F or M of the session.  Videos
-    show both actors, of whom the one whose mouth moves with the sound is cropped.
+    The first letter (F or M) of an id names the actor with markers, the last one the speaker. Videos show
+    both actors; the one whose mouth moves with the audio is cropped.
     """
 
     name = "iemocap"
@@ -33,11 +33,11 @@ class Iemocap(Corpus):
     folds = rotating_folds("session", SESSIONS)
 
     def recognises(self, root: Path) -> bool:
-        """Evaluations in the folders of sessions."""
+        """By evaluations in the folders of the sessions."""
         return any(_evaluations(folder).is_dir() for folder in numbered_folders(root, "Session"))
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Utterances of the dialogues that have been evaluated."""
+        """Utterances of the dialogues with an evaluation."""
         for session in numbered_folders(root, "Session"):
             for evaluation in sorted(_evaluations(session).glob("Ses*.txt")):
                 yield from _dialogue(session, evaluation)
@@ -52,7 +52,7 @@ def _dialogue(session: Path, evaluation: Path) -> Iterator[tuple[str, CorpusClip
     video = session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi"
     if not video.is_file():
         raise DataError(
-            f"{evaluation}: there is no video {video} of this dialogue; get it, or remove the file"
+            f"{evaluation}: there is no video {video} of this dialogue; add it, or remove the file"
         )
     sound = session / "dialog" / "wav" / f"{dialogue}.wav"
     words = _transcripts(session / "dialog" / "transcriptions" / f"{dialogue}.txt")
@@ -68,7 +68,7 @@ def _utterances(evaluation: Path) -> Iterator[tuple[float, float, str, str]]:
     for number, line in enumerate(lines, start=1):
         fields = UTTERANCE.fullmatch(line)
         if fields is None:
-            continue  # what single evaluators found
+            continue  # ratings of single evaluators
         start, end, name, emotion = float(fields[1]), float(fields[2]), fields[3], fields[4]
         if NAME.fullmatch(name) is None or end <= start:
             raise DataError(
@@ -80,7 +80,7 @@ def _utterances(evaluation: Path) -> Iterator[tuple[float, float, str, str]]:
 
 
 def _transcripts(path: Path) -> dict[str, str]:
-    """What is said, lower case, by utterance; empty without the file."""
+    """Transcripts, lower case, by utterance; empty without the file."""
     if not path.is_file():
         return {}
     found = map(TRANSCRIPT.fullmatch, path.read_text(encoding="utf-8", errors="replace").splitlines())

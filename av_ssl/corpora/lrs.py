@@ -1,4 +1,4 @@
-"""What LRS2 and LRS3 share: a text file beside every video, long clips with word times in `pretrain`.
+"""LRS2 and LRS3: a text file beside every video; long clips with word times in ``pretrain``.
 
 LRS2-BBC (Chung et al., 2017): {main,pretrain}/ID/NNNNN.{mp4,txt} and the lists of its splits.
 
@@ -14,13 +14,13 @@ from typing import ClassVar
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
 from av_ssl.corpora.transcripts import LONGEST, cut_at_pauses, read_word_times, require_transcript
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 
 PRETRAIN = "pretrain"
 
 
 def read_clip(video: Path, name: str, split: str | None) -> Iterator[tuple[str, CorpusClip]]:
-    """The clip PART/ID/NNNNN; of a long one in `pretrain` its pieces, PART/ID/NNNNN_00 and so on."""
+    """The clip PART/ID/NNNNN; of a long one in ``pretrain`` its pieces, PART/ID/NNNNN_00 and so on."""
     part, speaker, _ = name.split("/")
     text = video.with_suffix(".txt")
     transcript = require_transcript(text)
@@ -43,10 +43,10 @@ LISTS = {
 
 
 class Lrs2(Corpus):
-    """LRS2; the id of a clip is its path, e.g. main/6330311066473698535/00011.
+    """LRS2; the id of a clip is its path, such as main/6330311066473698535/00011.
 
-    The owners' lists decide the splits. A line names a clip of main (of pretrain in pretrain.txt); what
-    follows it, as "NF MV" in test.txt, is not needed.
+    The lists of the corpus decide the splits. A line names a clip of main (in pretrain.txt, of pretrain); the
+    rest of the line, such as "NF MV" in test.txt, is ignored.
     """
 
     name = "lrs2"
@@ -56,11 +56,11 @@ class Lrs2(Corpus):
     subsets: ClassVar[Mapping[str, str]] = {"main_data": "main"}
 
     def recognises(self, root: Path) -> bool:
-        """A folder main, perhaps in mvlrs_v1."""
+        """By a folder main, possibly in mvlrs_v1."""
         return (root / "main").is_dir() or (root / INNER / "main").is_dir()
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Clips that the lists name; those of pretrain only where its list or folder is there."""
+        """Clips that the lists name; those of pretrain only where its folder exists."""
         folder = root if (root / "main").is_dir() else root / INNER
         for list_name, (part, split) in LISTS.items():
             if part == PRETRAIN and not (folder / PRETRAIN).is_dir():
@@ -70,15 +70,15 @@ class Lrs2(Corpus):
             )
             if path is None:
                 raise DataError(
-                    f"{root / list_name}.txt: is missing; it is the owners' list of the {split} clips of "
-                    f"{part} and comes with the corpus"
+                    f"{root / list_name}.txt: is missing; it lists the {split} clips of {part} and "
+                    "comes with the corpus"
                 )
             for video in _listed(path, folder / part):
                 yield from read_clip(video, f"{part}/{video.parent.name}/{video.stem}", split)
 
 
 def _listed(path: Path, folder: Path) -> Iterator[Path]:
-    # What is not UTF-8 names no video, which is reported with its line.
+    # A line that is not UTF-8 names no video, which is reported with its number.
     text = path.read_text(encoding="utf-8", errors="replace")
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -98,10 +98,10 @@ SPLIT_OF_PART = {PRETRAIN: "train", "trainval": None, "test": "test"}
 
 
 class Lrs3(Corpus):
-    """LRS3; the id of a clip is its path, e.g. trainval/0af00UcTOSc/50001.
+    """LRS3; the id of a clip is its path, such as trainval/0af00UcTOSc/50001.
 
-    1200 clips of trainval are for validation, as in AV-HuBERT (Shi et al., 2022); they are drawn by seed, or
-    given as a list of ids.
+    1200 clips of trainval are for validation, as in AV-HuBERT (Shi et al., 2022), drawn by seed or given as a
+    list of ids.
     """
 
     name = "lrs3"
@@ -111,11 +111,11 @@ class Lrs3(Corpus):
     subsets: ClassVar[Mapping[str, str]] = {"30h_data": "trainval"}
 
     def recognises(self, root: Path) -> bool:
-        """A folder trainval tells it from LRS2, whose clips lie in main."""
+        """By a folder trainval; the clips of LRS2 are in main."""
         return (root / "trainval").is_dir()
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Clips of the parts that are there."""
+        """Clips of the parts that exist."""
         for part, split in SPLIT_OF_PART.items():
             for video in sorted((root / part).glob("*/*.mp4")):
                 name = f"{part}/{video.parent.name}/{video.stem}"

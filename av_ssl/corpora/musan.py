@@ -6,16 +6,17 @@ from pathlib import Path
 
 from av_ssl.corpora import CORPORA, FOLDER
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import find_audio
+from av_ssl.media.noise_files import MUSIC, NOISE, SPEECH
+from av_ssl.media.sources import find_audio
 
-MUSIC, NOISE, SPEECH = "music", "noise", "speech"
 KINDS = (MUSIC, NOISE, SPEECH)
 
 
 def find_recordings(root: Path) -> dict[str, dict[str, Path]]:
-    """Recordings of each kind by id, e.g. fma/music-fma-0000.
+    """Recordings of each kind by id, such as fma/music-fma-0000.
 
-    Raises DataError when `root` is not MUSAN or one of its three parts is missing or empty.
+    Raises:
+        DataError: ``root`` is not MUSAN, or one of its three parts is missing or empty.
     """
     if not any((root / kind).is_dir() for kind in KINDS):
         looks = [corpus for corpus in CORPORA.values() if corpus.name != FOLDER and corpus.recognises(root)]

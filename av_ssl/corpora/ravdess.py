@@ -8,11 +8,11 @@ from pathlib import Path
 
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, Fold, rotating_folds
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 
 # Modality, channel, emotion, intensity, statement, repetition, actor.
 NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
-AUDIO_VISUAL, SPEECH = "01", "01"  # 02 and 03 show or sound only, channel 02 is song
+AUDIO_VISUAL, SPEECH = "01", "01"  # 02 is video only, 03 audio only; channel 02 is song
 EMOTIONS = dict(
     zip(
         ("01", "02", "03", "04", "05", "06", "07", "08"),
@@ -20,7 +20,7 @@ EMOTIONS = dict(
         strict=True,
     )
 )
-# Six folds of consecutive actors (HiCMAE's lists), five of Luna-Jimenez et al. (2022), the one division of
+# Six folds of consecutive actors (HiCMAE's lists), five of Luna-Jimenez et al. (2022), the single division of
 # Chumachenko et al. (2022).
 CONSECUTIVE = [[f"{actor:02d}" for actor in range(first, first + 4)] for first in range(1, 25, 4)]
 LUNA_JIMENEZ = [
@@ -39,10 +39,9 @@ STATEMENTS = {"01": "kids are talking by the door", "02": "dogs are sitting by t
 
 
 class Ravdess(Corpus):
-    """RAVDESS, spoken sentences with sound and picture; an id is e.g. Actor_01/01-01-05-01-02-02-01.
+    """RAVDESS, spoken sentences with audio and video; an id is for example Actor_01/01-01-05-01-02-02-01.
 
-    Actors, not clips, are divided over the splits: with the actor's face and voice known, the emotion is much
-    easier to tell.
+    Splits are drawn by actor: emotions of a known face and voice are much easier to recognise.
     """
 
     name = "ravdess"
@@ -52,11 +51,11 @@ class Ravdess(Corpus):
     folds = FOLDS
 
     def recognises(self, root: Path) -> bool:
-        """Folders of actors, at the top or in those of the archives."""
+        """By folders of actors, at the top or in those of the archives."""
         return any(root.glob("Actor_*")) or any(root.glob("Video_*/Actor_*"))
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Spoken audio-visual clips; songs and single modalities are passed over."""
+        """Spoken audio-visual clips; songs and single modalities are skipped."""
         for video in sorted([*root.glob("Actor_*/*.mp4"), *root.glob("Video_*/Actor_*/*.mp4")]):
             fields = NAME.fullmatch(video.stem)
             if fields is None:

@@ -1,6 +1,6 @@
-"""Transcripts in text files: plain ones, and those of LRS2 and LRS3 with the times of their words.
+"""Transcripts in text files, and cutting long recordings at pauses, as AV-HuBERT (Shi et al., 2022) does.
 
-Cutting long recordings into clips where nobody speaks, as AV-HuBERT (Shi et al., 2022) does for LRS3.
+Text files are plain, or those of LRS2 and LRS3 with the times of the words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WORD_TABLE = ["WORD", "START", "END"]  # header of the lines with word times; a 
 
 @dataclass(frozen=True)
 class Word:
-    """A word and when it is spoken, seconds from the start of the video."""
+    """A word and its start and end, seconds from the start of the video."""
 
     text: str
     start: float
@@ -31,10 +31,12 @@ def normalised(text: str) -> str:
 
 
 def read_transcript(path: Path) -> str | None:
-    """Lower-case words of the text file, single spaces between; None when there is no file or no word in it.
+    """Read a text file: lower case, single spaces; None without a file or without words.
 
-    In the form of LRS3 the rest of the line "Text:" counts, else the whole text. Raises DataError for other
-    encodings than UTF-8.
+    In LRS3's form the rest of the line "Text:" is the transcript, else all of the file.
+
+    Raises:
+        DataError: the file is not UTF-8.
     """
     text = _read(path)
     if text is None:
@@ -44,13 +46,13 @@ def read_transcript(path: Path) -> str | None:
 
 
 def require_transcript(path: Path) -> str:
-    """The words after "Text:"; raises DataError when the file, the mark or the words are missing."""
+    """The words after "Text:"; raises DataError when the file, this mark or the words are missing."""
     text = _read(path)
     if text is None:
         raise DataError(f"{path}: the transcript is missing; restore it or remove the video beside it")
     first, _, _ = text.partition("\n")
     if not first.startswith(TEXT):
-        raise DataError(f"{path}, line 1: does not start with {TEXT!r}; restore the file as it was shipped")
+        raise DataError(f"{path}, line 1: does not start with {TEXT!r}; restore the original file")
     words = normalised(first[len(TEXT) :])
     if not words:
         raise DataError(f"{path}, line 1: the transcript is empty; restore it or remove the video beside it")
@@ -63,7 +65,7 @@ def read_word_times(path: Path) -> list[Word]:
     header = next((number for number, line in enumerate(lines) if line.split()[:3] == WORD_TABLE), None)
     if header is None:
         raise DataError(
-            f"{path}: has no lines below {' '.join(WORD_TABLE)!r}; they say where long clips may be cut"
+            f"{path}: has no lines below {' '.join(WORD_TABLE)!r}; they determine where long clips are cut"
         )
     words: list[Word] = []
     for number, line in enumerate(lines[header + 1 :], start=header + 2):
@@ -100,24 +102,25 @@ def _read(path: Path) -> str | None:
 
 
 LONGEST = 15.0  # seconds; longer recordings are cut
-PAUSE = 0.4  # seconds between two words that make a good place to cut
-ROUNDING = 1e-6  # the files have two decimals, which sums of binary numbers miss
+PAUSE = 0.4  # seconds between two words: where to cut
+ROUNDING = 1e-6  # the files have two decimals, which binary numbers do not represent exactly
 MARGIN = PAUSE / 2  # seconds kept before the first and after the last word of a piece
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of a recording: start and end in seconds, and what is said."""
+    """Part of a recording: start and end in seconds, and its transcript."""
 
     span: tuple[float, float]
     transcript: str
 
 
 def cut_at_pauses(words: Sequence[Word], longest: float = LONGEST) -> list[Piece]:
-    """Pieces of at most `longest` seconds, each as long as possible; together they hold every word once.
+    """Cut a recording into pieces of at most ``longest`` seconds, each as long as possible.
 
-    Cuts lie in pauses of more than 0.4 s. Where `longest` seconds hold none, the longest pause there is
-    taken; a single word that is longer stays whole. Silence farther than 0.2 s from any word is left out.
+    Cuts lie in pauses of more than 0.4 s. Where ``longest`` seconds hold none, the longest pause is taken; a
+    longer single word stays one piece. Silence more than 0.2 s away from any word is left out. Together the
+    pieces hold every word once.
     """
     pieces = []
     first = 0
@@ -130,7 +133,7 @@ def cut_at_pauses(words: Sequence[Word], longest: float = LONGEST) -> list[Piece
 
 
 def _last_word(words: Sequence[Word], first: int, longest: float) -> int:
-    """Index of the word after which the piece that begins with `first` ends."""
+    """Index of the word after which the piece that begins with ``first`` ends."""
     limit = _start(words, first) + longest
     fitting = [first]
     for index in range(first + 1, len(words)):
@@ -147,7 +150,7 @@ def _last_word(words: Sequence[Word], first: int, longest: float) -> int:
 
 
 def _pause(words: Sequence[Word], index: int) -> float:
-    """Seconds between word `index` and the next one."""
+    """Seconds between word ``index`` and the next one."""
     return max(0.0, words[index + 1].start - words[index].end)
 
 

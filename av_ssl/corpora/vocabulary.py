@@ -56,7 +56,7 @@ def train_tokenizer(path: Path, size: int, kind: str = "unigram") -> bytes:
 
     Args:
         path: text, a transcript a line.
-        size, kind: see :func:`write_vocabulary`.
+        size, kind: see :func:``write_vocabulary``.
 
     Raises:
         DataError: the text has no words, or more different characters than ``size`` leaves room for.

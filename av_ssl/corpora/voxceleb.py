@@ -1,4 +1,4 @@
-"""VoxCeleb1 (Nagrani, Chung, Zisserman, 2017): wav/idNNNNN/VIDEO/NNNNN.wav, sound only.
+"""VoxCeleb1 (Nagrani, Chung, Zisserman, 2017): wav/idNNNNN/VIDEO/NNNNN.wav, audio only.
 
 VoxCeleb2 (Chung, Nagrani, Zisserman, 2018): {dev,test}/mp4/idNNNNN/VIDEO/NNNNN.mp4, no transcripts.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 
 FOLDERS = ("wav", "dev/wav", "test/wav", "vox1_dev_wav/wav", "vox1_test_wav/wav")
 VOXCELEB1_SPEAKER = re.compile(r"id1\d{4}")
@@ -19,9 +19,9 @@ TEST_SPEAKERS = frozenset(f"id{number}" for number in range(10270, 10310))
 
 
 class VoxCeleb1(Corpus):
-    """VoxCeleb1; the id of a clip is that of the trial lists, e.g. id10270/5r0dWxy17C8/00001.
+    """VoxCeleb1; the id of a clip is that of the trial lists, such as id10270/5r0dWxy17C8/00001.
 
-    It is given out without its videos: nothing is cropped, and lists have an empty video column.
+    It is distributed without videos: nothing is cropped, and manifests have an empty video column.
     """
 
     name = "voxceleb1"
@@ -31,7 +31,7 @@ class VoxCeleb1(Corpus):
     audio_only = True
 
     def recognises(self, root: Path) -> bool:
-        """Folders of speakers below a folder wav."""
+        """By folders of speakers below a folder wav."""
         return any(
             VOXCELEB1_SPEAKER.fullmatch(path.name)
             for folder in FOLDERS
@@ -39,7 +39,7 @@ class VoxCeleb1(Corpus):
         )
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Recordings of all parts that are there."""
+        """Recordings of all parts that exist."""
         for folder in FOLDERS:
             for sound in sorted((root / folder).glob("id*/*/*.wav")):
                 clip = sound.relative_to(root / folder).with_suffix("")
@@ -48,7 +48,7 @@ class VoxCeleb1(Corpus):
                 yield clip.as_posix(), CorpusClip(ClipSource(sound, sound), split, speaker)
 
     def clip_id(self, text: str) -> str:
-        """Takes paths with folders before the speaker, with or without suffix."""
+        """Accepts paths with folders before the speaker, with or without suffix."""
         return "/".join(PurePosixPath(text.strip()).with_suffix("").parts[-3:])
 
 
@@ -59,10 +59,10 @@ MEDIA = ("mp4", "aac")
 
 
 class VoxCeleb2(Corpus):
-    """VoxCeleb2; the id of a clip is e.g. dev/id00012/21Uxsk56VDQ/00001.
+    """VoxCeleb2; the id of a clip is for example dev/id00012/21Uxsk56VDQ/00001.
 
-    The sound may come in an archive of its own, as {dev,test}/aac/idNNNNN/VIDEO/NNNNN.m4a; it is used for
-    videos without an audio stream.
+    Audio may come in a separate archive, as {dev,test}/aac/idNNNNN/VIDEO/NNNNN.m4a; it is used for videos
+    without an audio stream.
     """
 
     name = "voxceleb2"
@@ -71,11 +71,11 @@ class VoxCeleb2(Corpus):
     draw = Draw(valid=0.01, test=0, by_speaker=True)
 
     def recognises(self, root: Path) -> bool:
-        """Folders dev/mp4 or test/mp4."""
+        """By folders dev/mp4 or test/mp4."""
         return any((root / part / "mp4").is_dir() for part in SPLIT_OF_PART)
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Clips of the parts that are there."""
+        """Clips of the parts that exist."""
         for part, split in SPLIT_OF_PART.items():
             sounds = root / part / "aac"
             apart = sounds.is_dir()
@@ -86,7 +86,7 @@ class VoxCeleb2(Corpus):
                 yield f"{part}/{clip.as_posix()}", CorpusClip(source, split, clip.parts[0], part=part)
 
     def clip_id(self, text: str) -> str:
-        """Takes paths with "mp4" or "aac" in between, with or without suffix; without a part, of dev."""
+        """Accepts paths with "mp4" or "aac" in between, with or without suffix; without a part it is dev."""
         parts = PurePosixPath(text.strip()).with_suffix("").parts
         parts = tuple(part for part in parts if part not in MEDIA)[-4:]
         if len(parts) >= 3 and SPEAKER.fullmatch(parts[-3]) and parts[-4:-3] not in (("dev",), ("test",)):

@@ -94,8 +94,9 @@ class BadClips:
 class Teachers(Protocol):
     """Speech teachers, as the data pipeline uses them."""
 
-    online: Sequence[bool]
-    """Of each teacher, whether it runs in the training step, on clean waveforms."""
+    @property
+    def online(self) -> Sequence[bool]:
+        """For each teacher, whether it runs in the training step, on clean waveforms."""
 
     def inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
         """What each teacher adds to the clips of a split."""

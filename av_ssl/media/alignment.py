@@ -1,13 +1,8 @@
-"""Which of a face's points are what, in the two layouts that landmarks come in.
+"""From landmarks to crops of constant position, scale and rotation.
 
-Right and left are the person's.
-
-The face onto which others are aligned: where crops get their place, size and turn from.
-
-From landmarks to crops of constant place, size and turn.
-
-As in AV-HuBERT's preparation (Shi et al., 2022, appendix): points averaged over about half a second, a
-similarity transform of the points that speech does not move onto a mean face, and a crop around the mouth.
+As in AV-HuBERT's preparation (Shi et al., 2022, appendix): points are averaged over about half a second,
+those that speech does not move are mapped onto a mean face by a similarity transform, and the crop is centred
+on the mouth. Landmarks come in two layouts, ``MESH`` and ``IBUG``; right and left are the person's.
 """
 
 from __future__ import annotations
@@ -20,19 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError
-
-Floats = NDArray[np.float32]
+from av_ssl.media.face_mesh import Floats, Frame
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Indices of the points that cropping needs."""
+    """A layout of landmarks: number of points, and indices of those that cropping needs."""
 
     count: int
     # Outer and inner corner of the right eye, inner and outer corner of the left eye, base of the nose:
     # speech does not move them.
     stable: tuple[int, int, int, int, int]
-    lips: tuple[int, ...]  # their mean is the middle of the mouth
+    lips: tuple[int, ...]  # their mean is the centre of the mouth
     upper_lip: int  # inner edge, middle
     lower_lip: int
 
@@ -44,7 +38,7 @@ MESH = Layout(
     upper_lip=13,
     lower_lip=14,
 )
-"""Face Mesh (Kartynnik et al., 2019); the lips are their outer ring."""
+"""Face Mesh (Kartynnik et al., 2019); the lips are the outer ring."""
 
 IBUG = Layout(
     count=68,
@@ -59,7 +53,7 @@ LAYOUTS = {layout.count: layout for layout in (MESH, IBUG)}
 
 
 def layout_of(points: Floats) -> Layout:
-    """Layout of `points` `[..., P, D]`, told by P; raises ValueError for another P than 468 or 68."""
+    """Layout of ``points`` ``[..., P, D]``, by P; raises ValueError unless P is 468 or 68."""
     try:
         return LAYOUTS[points.shape[-2]]
     except KeyError:
@@ -74,11 +68,13 @@ PUBLISHED_WINDOW = 12  # frames
 
 @dataclass(frozen=True)
 class MeanFace:
-    """Places of a layout's five stable points, and what goes with them.
+    """The face onto which others are aligned.
 
-    points: `[5, 2]`, x right, y down, from the middle between the eyes, in distances between the eyes'
-    centres. mouth_scale: that distance over the side of a mouth crop. window: frames over which landmarks are
-    averaged.
+    Args:
+        points: ``[5, 2]``, the stable points; x right, y down, from the middle between the eyes, in distances
+            between the centres of the eyes.
+        mouth_scale: that distance divided by the side of a mouth crop.
+        window: number of frames over which landmarks are averaged.
     """
 
     points: NDArray[np.float64]
@@ -91,15 +87,17 @@ OWN = MeanFace(
     mouth_scale=54 / 96,
     window=13,
 )
-"""The average mesh of six people, made symmetric; scale and window near to AV-HuBERT's (Shi et al., 2022)."""
+"""The average mesh of six people, made symmetric; scale and window as in AV-HuBERT (Shi et al., 2022)."""
 
 
 def load_mean_face(path: Path) -> MeanFace:
-    """AV-HuBERT's own mean face, a `.npy` of 68 points `[68, 2]` in a square of 256 pixels.
+    """Read AV-HuBERT's own mean face, a ``.npy`` of 68 points ``[68, 2]`` in a square of 256 pixels.
 
-    With it crops get the place, size and smoothing that AV-HuBERT's published checkpoints expect (Shi et al.,
-    2022, data preparation): 96 of the 256 pixels around the mouth, landmarks averaged over 12 frames. Raises
-    DataError when the file is something else.
+    With it crops have the position, scale and smoothing that AV-HuBERT's published checkpoints expect (Shi et
+    al., 2022, data preparation): 96 of the 256 pixels around the mouth, landmarks averaged over 12 frames.
+
+    Raises:
+        DataError: the file holds no mean face.
     """
     try:
         points = np.load(path, allow_pickle=False)
@@ -120,17 +118,15 @@ def load_mean_face(path: Path) -> MeanFace:
 
 
 REGIONS = ("mouth", "face")
-FACE_SCALE = 0.34  # distance of the eyes over the side of a crop of the whole face
-FACE_CENTRE = (0.0, 0.5)  # its middle, a place of the mean face
-
-Picture = NDArray[np.uint8]
+FACE_SCALE = 0.34  # distance of the eyes divided by the side of a crop of the face
+FACE_CENTRE = (0.0, 0.5)  # middle of this crop on the mean face
 
 
 def smooth(points: Floats, window: int) -> NDArray[np.float64]:
-    """Mean of `points` `[T, P, D]` over a window centred on each frame; an even one reaches further back.
+    """Mean of ``points`` ``[T, P, D]`` over a window centred on each frame; an even one reaches further back.
 
-    At both ends, where the window is not full, the straight line through its frames is taken: a mean of the
-    frames on one side would lag behind a moving head.
+    At both ends, where the window is not full, a straight line is fitted to its frames: a mean of the frames
+    on one side would lag behind a moving head.
     """
     flat = points.reshape(len(points), -1).astype(np.float64)
     before, after = window // 2, (window - 1) // 2
@@ -143,16 +139,23 @@ def smooth(points: Floats, window: int) -> NDArray[np.float64]:
 
 
 def _line(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least-squares straight line through `values` `[T, D]` over time."""
+    """Least-squares straight line through ``values`` ``[T, D]`` over time."""
     time = np.arange(len(values)) - (len(values) - 1) / 2
     slope = time @ values / max(float(time @ time), 1e-9)
     return values.mean(0) + np.outer(time, slope)
 
 
 def crop_transforms(points: Floats, region: str, size: int, mean_face: MeanFace = OWN) -> NDArray[np.float64]:
-    """Matrices `[T, 2, 3]` from picture to crop pixels, for landmarks `[T, P, 2 or 3]` of every frame.
+    """Affine matrices from pixels of the frame to pixels of the crop.
 
-    `region` is one of REGIONS, `size` the crop's side in pixels; P is 468 or 68 (`layouts`).
+    Args:
+        points: landmarks ``[T, P, 2 or 3]`` of every frame; P is 468 or 68.
+        region: one of REGIONS.
+        size: side of the crop, pixels.
+        mean_face: the face onto which landmarks are aligned.
+
+    Returns:
+        ``[T, 2, 3]``.
     """
     layout = layout_of(points)
     steady = smooth(points[:, [*layout.stable, *layout.lips], :2], mean_face.window)
@@ -170,7 +173,7 @@ def crop_transforms(points: Floats, region: str, size: int, mean_face: MeanFace 
 
 
 def _similarity(points: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
-    """Turn with scale `[T, 2, 2]` and shift `[T, 2]` that bring `points` `[T, P, 2]` nearest to `target`."""
+    """Scaled rotation ``[T, 2, 2]`` and shift ``[T, 2]`` that map ``points`` ``[T, P, 2]`` to ``target``."""
     mean, target_mean = points.mean(1), target.mean(0)
     source, goal = points - mean[:, None], target - target_mean
     power = np.maximum((source**2).sum((1, 2)), 1e-9)
@@ -180,33 +183,33 @@ def _similarity(points: NDArray[np.float64], target: NDArray[np.float64]) -> tup
     return linear, target_mean - np.einsum("tij,tj->ti", linear, mean)
 
 
-def warp(picture: Picture, transform: NDArray[np.float64], size: int) -> Picture:
-    """Crop `[size, size]` (or `[size, size, 3]`) of `picture`; beyond its border the border is repeated.
+def warp(frame: Frame, transform: NDArray[np.float64], size: int) -> Frame:
+    """Crop ``[size, size]`` (or ``[size, size, 3]``) of a frame, whose border is repeated outwards.
 
-    A face much larger than the crop is shrunk by area first, or fine lines would turn into noise.
+    A face much larger than the crop is first reduced by area averaging, which avoids aliasing.
     """
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
     if scale < 0.5:
-        picture, transform = _shrink(picture, transform, size, scale)
+        frame, transform = _reduce(frame, transform, size, scale)
     flags, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
-    crop = cv2.warpAffine(picture, transform, (size, size), flags=flags, borderMode=border)
+    crop = cv2.warpAffine(frame, transform, (size, size), flags=flags, borderMode=border)
     return np.asarray(crop, np.uint8)
 
 
-def _shrink(
-    picture: Picture, transform: NDArray[np.float64], size: int, scale: float
-) -> tuple[Picture, NDArray[np.float64]]:
-    """The part of `picture` that the crop shows, scaled down by `scale`, and the transform still to do."""
+def _reduce(
+    frame: Frame, transform: NDArray[np.float64], size: int, scale: float
+) -> tuple[Frame, NDArray[np.float64]]:
+    """The part of the frame that the crop shows, reduced by ``scale``, and the remaining transform."""
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
-    seen = cv2.transform(corners[None], cv2.invertAffineTransform(transform))[0]
-    limit = np.array(picture.shape[1::-1])
-    low = np.clip(np.floor(seen.min(0)) - 2, 0, limit - 1).astype(int)
-    high = np.clip(np.ceil(seen.max(0)) + 2, low + 1, limit).astype(int)
-    part = picture[low[1] : high[1], low[0] : high[0]]
+    shown = cv2.transform(corners[None], cv2.invertAffineTransform(transform))[0]
+    limit = np.array(frame.shape[1::-1])
+    low = np.clip(np.floor(shown.min(0)) - 2, 0, limit - 1).astype(int)
+    high = np.clip(np.ceil(shown.max(0)) + 2, low + 1, limit).astype(int)
+    part = frame[low[1] : high[1], low[0] : high[0]]
     small = np.maximum(np.round((high - low) * scale), 1).astype(int)
     ratio = (high - low) / small
-    # A pixel x of the small picture is the pixel ratio * (x + 0.5) - 0.5 + low of the whole one.
+    # Pixel x of the reduced part is pixel ratio * (x + 0.5) - 0.5 + low of the frame.
     linear = transform[:, :2] * ratio
     offset = transform[:, 2] + transform[:, :2] @ (0.5 * ratio - 0.5 + low)
-    shrunk = cv2.resize(part, (int(small[0]), int(small[1])), interpolation=cv2.INTER_AREA)
-    return np.asarray(shrunk, np.uint8), np.column_stack([linear, offset])
+    reduced = cv2.resize(part, (int(small[0]), int(small[1])), interpolation=cv2.INTER_AREA)
+    return np.asarray(reduced, np.uint8), np.column_stack([linear, offset])

@@ -11,20 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.io import write_atomically
+from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
 from av_ssl.media.container import MissingStreamError, open_media, start_seconds
-
-SAMPLE_RATE = 16000  # Hz
-SAMPLES_PER_FRAME = 640  # one picture at 25 frames/s
 
 Samples = NDArray[np.int16]
 
 
 def read_audio(path: Path, rate: int = SAMPLE_RATE) -> Samples:
-    """Mono samples `[N]` int16 at `rate` Hz, from the start of the earliest stream.
+    """Decode the audio of a file, from the start of its earliest stream.
 
-    Until the audio starts there is silence. Channels are averaged and the rate is changed as the ffmpeg
-    command does with `-ac 1 -ar 16000`, bit for bit. Raises MissingStreamError without audio, MediaError when
-    the file cannot be decoded.
+    Silence is inserted where the audio starts later. Channels are averaged and the rate is changed as the
+    ffmpeg command does with ``-ac 1 -ar 16000``, bit for bit.
+
+    Returns:
+        Mono samples ``[N]``, int16, at ``rate`` Hz.
+
+    Raises:
+        MissingStreamError: the file has no audio.
+        MediaError: the file cannot be decoded.
     """
     with open_media(path) as container:
         if not container.streams.audio:
@@ -38,7 +42,7 @@ def read_audio(path: Path, rate: int = SAMPLE_RATE) -> Samples:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
         pieces = [np.zeros(round(lead * rate), np.int16)]
         for frame in container.decode(stream):
-            frame.pts = None  # the resampler rejects the broken time stamps of real files; order is enough
+            frame.pts = None  # the resampler rejects broken time stamps; the order suffices
             pieces += map(_samples, resampler.resample(frame))
         if len(pieces) > 1:
             pieces += map(_samples, resampler.resample(None))
@@ -50,9 +54,12 @@ def _samples(frame: av.AudioFrame) -> Samples:
 
 
 def read_plain_wav(path: Path, start: int = 0, length: int | None = None) -> Samples | None:
-    """Samples `[N]` of a 16 kHz mono 16-bit wav, much faster than FFmpeg; None for any other file.
+    """Samples ``[N]`` of a 16 kHz mono 16-bit wav, much faster than FFmpeg; None for any other file.
 
-    `length` samples from sample `start` on, or as many as there are.
+    Args:
+        path: the file.
+        start: first sample.
+        length: number of samples, or as many as there are.
     """
     try:
         with wave.open(str(path), "rb") as file:
@@ -66,7 +73,7 @@ def read_plain_wav(path: Path, start: int = 0, length: int | None = None) -> Sam
 
 
 def plain_wav_length(path: Path) -> int | None:
-    """Samples in a 16 kHz mono 16-bit wav, by its header; None for any other file."""
+    """Number of samples in a 16 kHz mono 16-bit wav, by its header; None for any other file."""
     try:
         with wave.open(str(path), "rb") as file:
             return file.getnframes() if _is_plain(file) else None
@@ -79,19 +86,19 @@ def _is_plain(file: wave.Wave_read) -> bool:
 
 
 def fit_to_frames(samples: Samples, frames: int) -> Samples:
-    """`samples` `[N]` cut or padded with silence to exactly 640 a video frame."""
+    """Cut ``samples`` ``[N]``, or pad them with silence, to exactly 640 a video frame."""
     wanted = frames * SAMPLES_PER_FRAME
     return np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
 
 
 def frame_energy(samples: Samples, frames: int) -> NDArray[np.float32]:
-    """Log energy `[T]` of the audio under each video frame, as a measure of who speaks when."""
+    """Log energy ``[T]`` of the audio of each video frame."""
     blocks = fit_to_frames(samples, frames).reshape(frames, SAMPLES_PER_FRAME).astype(np.float32)
     return np.log1p(np.sqrt(np.mean(blocks**2, axis=1)))
 
 
 def write_audio(path: Path, samples: Samples, rate: int = SAMPLE_RATE) -> None:
-    """Write mono `samples` `[N]` int16 as a wav file; raises MediaError when it cannot be written."""
+    """Write mono ``samples`` ``[N]`` int16 as a wav file; raises MediaError when it cannot be written."""
     if samples.dtype != np.int16 or samples.ndim != 1:
         raise ValueError(f"samples must be int16 [N], not {samples.dtype} {list(samples.shape)}")
     buffer = io.BytesIO()

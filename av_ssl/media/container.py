@@ -1,4 +1,4 @@
-"""Opening media files with FFmpeg's libraries (PyAV), with errors that name the file and the mend."""
+"""Opening media files with FFmpeg's libraries (PyAV); errors name the file and the fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOX_HEADER, LONG_BOX_HEADER = 8, 16
 
 
 class MissingStreamError(MediaError):
-    """A file lacks a stream that is needed; `kind` is "video" or "audio"."""
+    """A file lacks a stream that is needed; ``kind`` is "video" or "audio"."""
 
     def __init__(self, path: Path, kind: str) -> None:
         super().__init__(f"{path}: has no {kind} stream; replace or remove the file")
@@ -25,8 +25,8 @@ class MissingStreamError(MediaError):
 
 @contextlib.contextmanager
 def open_media(path: Path) -> Iterator[InputContainer]:
-    """The opened file; whatever FFmpeg complains about, now or while decoding, becomes a MediaError."""
-    check_whole(path)
+    """Open a file; every error of FFmpeg, now or while decoding, becomes a MediaError."""
+    check_complete(path)
     try:
         # Absolute, or FFmpeg would take a name such as "http:a.mp4" for an address.
         with av.open(str(path.absolute()), "r") as container:
@@ -36,14 +36,14 @@ def open_media(path: Path) -> Iterator[InputContainer]:
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(
-            f"{path}: cannot be decoded ({reason}); replace the file by a whole copy, or remove it"
+            f"{path}: cannot be decoded ({reason}); replace the file by a complete copy, or remove it"
         ) from error
 
 
-def check_whole(path: Path) -> None:
-    """Raise MediaError for an mp4 or mov file that is shorter than its parts say.
+def check_complete(path: Path) -> None:
+    """Raise MediaError for an mp4 or mov file that is shorter than its boxes state.
 
-    FFmpeg notices only where a picture is cut in two: a cut in the sound would pass for a shorter clip.
+    FFmpeg notices only a cut within a frame: a cut in the audio would pass for a shorter clip.
     """
     try:
         size = path.stat().st_size
@@ -57,15 +57,15 @@ def check_whole(path: Path) -> None:
                 length = int.from_bytes(header[:4], "big")
                 if length == 1:  # the length follows, in 8 bytes
                     length = int.from_bytes(header[BOX_HEADER:], "big")
-                if length < BOX_HEADER:  # 0: up to the end of the file; others are no boxes
+                if length < BOX_HEADER:  # 0: up to the end of the file; others are invalid
                     return
                 start += length
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if start > size:
         raise MediaError(
-            f"{path}: ends {start - size} bytes early, it is truncated; replace the file by a whole copy, or "
-            "remove it"
+            f"{path}: ends {start - size} bytes early, it is truncated; replace the file by a complete copy, "
+            "or remove it"
         )
 
 

@@ -1,59 +1,178 @@
-"""What became of every clip, kept so that a killed run can go on and several runs can share one folder.
+"""All videos of a folder to training clips, in local processes or on a cluster.
 
-Every run appends to a file of its own, one JSON line a clip, after the clip's files are in place. A line that
-a kill cut short is ignored, so its clip is done again. Reading takes all files together.
-
-All videos of a folder to training clips; can be killed, continued and run several times at once.
+A run can be killed and continued, and several runs can share one output folder. For that every run appends to
+a journal file of its own, one JSON line a clip, after the files of the clip are complete. A line that a kill
+cut short is ignored, so its clip is cropped again. Reading takes the files of all runs together.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO
 
 import cv2
 
-from av_ssl.errors import DataError, MediaError
-from av_ssl.io import remove_abandoned, write_atomically
-from av_ssl.jobs import Crash, run_isolated
-from av_ssl.media.corpus import ClipSource, find_videos, usable_name
-from av_ssl.media.crop_settings import CropSettings, make_backend
-from av_ssl.media.crops import NO_LANDMARKS, WRITE_FAILED, CropResult, check_usable, crop_clip
-from av_ssl.media.faces import Backend
+from av_ssl.errors import MediaError
+from av_ssl.io import keep_settings, remove_abandoned
+from av_ssl.jobs import ClusterOptions, Crash, run_isolated, run_shards
+from av_ssl.media.backends import Backend
+from av_ssl.media.crops import NO_LANDMARKS, WRITE_FAILED, CropResult, CropSettings, crop_clip
+from av_ssl.media.sources import ClipSource, find_videos, usable_name
 
-REFRESH_EVERY = 2.0  # seconds between looks at what other runs have done
+CRASHED = "crashed"  # the clip ended its process, or an unforeseen error
+BAD_NAME = "bad_name"  # the path cannot be written into a manifest
+AGAIN = frozenset({CRASHED, WRITE_FAILED, NO_LANDMARKS})  # reasons after which a later run tries again
+REFRESH_EVERY = 2.0  # seconds between looks at the results of other runs
+CLIPS_A_SHARD = 2000  # a few hours for a core; small enough that machines finish together
+
+Progress = Callable[[int, int], None]
+Sources = Mapping[str, ClipSource]
 
 
-@dataclasses.dataclass(frozen=True)
-class Stamp:
-    """Size (bytes) and time of change (ns) of a clip's source: a file that was mended is cropped again."""
+@dataclass
+class FolderResult:
+    """Results by clip id, sorted, and the video of each."""
 
-    size: int
-    changed: int
+    sources: dict[str, Path]
+    results: dict[str, CropResult] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, *paths: Path) -> Stamp:
-        """Stamp of the files as they are now: sizes added, last change; zeros when one cannot be seen."""
-        try:
-            statuses = [path.stat() for path in paths]
-        except OSError:
-            return cls(0, 0)
-        size = sum(status.st_size for status in statuses)
-        return cls(size, max(status.st_mtime_ns for status in statuses))
+
+def crop_folder(
+    source: Path | Sources,
+    out: Path,
+    settings: CropSettings | None = None,
+    workers: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> FolderResult:
+    """Crop videos in local processes; finished clips are not cropped again.
+
+    Args:
+        source: a folder, of which every video is cropped, or clips by id.
+        out: folder for ``video/ID.mp4`` and ``audio/ID.wav``.
+        settings: see ``CropSettings``.
+        workers: number of processes.
+        progress: called as ``progress(done, total)`` at the start and after every clip.
+
+    Raises:
+        DataError: ``source`` holds no video, or the clips in ``out`` were cropped with other settings.
+        MediaError: the disk is full.
+    """
+    clips = _clips(source, out)
+    settings = settings or CropSettings()
+    folder = FolderResult({name: clip.video for name, clip in clips.items()})
+    settings.make_backend()  # both raise DataError when the settings name something unusable
+    settings.load_mean_face()
+    fix = "use the same options, or choose another folder"
+    keep_settings(out / "settings.json", asdict(settings), fix, asdict(CropSettings()))
+    for part in ("video", "audio"):
+        remove_abandoned(out / part)
+    with contextlib.closing(Journal(out / "journal")) as journal:
+        todo = _unfinished(clips, folder, out, settings, journal)
+        progress(len(folder.results), len(folder.sources))
+        with contextlib.closing(_work(todo, journal, workers)) as work:
+            for job, result in work:
+                folder.results[job.name] = result
+                progress(len(folder.results), len(folder.sources))
+    folder.results = dict(sorted(folder.results.items()))
+    return folder
+
+
+def crop_on_cluster(
+    source: Path | Sources,
+    out: Path,
+    settings: CropSettings,
+    cluster: ClusterOptions,
+    progress: Progress = lambda done, total: None,
+) -> FolderResult:
+    """Crop videos as ``crop_folder`` does, by jobs of a cluster that share ``out``.
+
+    Args:
+        source, out, settings: see ``crop_folder``.
+        cluster: where the jobs run; each uses ``cluster.cpus`` processes.
+        progress: called with numbers of shards.
+
+    Raises:
+        ShardsFailedError: jobs have failed; the clips that they finished are kept.
+    """
+    clips = _clips(source, out)
+    shard = partial(crop_shard, out=out.absolute(), settings=settings, workers=cluster.cpus)
+    run_shards(shard, divide(clips, cluster.workers), cluster, out / "logs", progress)
+    return crop_folder(clips, out, settings)  # takes all results from the journal
+
+
+def divide(clips: Sources, workers: int) -> list[dict[str, ClipSource]]:
+    """Shards of at most 2000 clips, at least one for each worker as long as clips suffice."""
+    names = sorted(clips)
+    count = max(-(-len(names) // CLIPS_A_SHARD), min(workers, len(names)))
+    # Every count-th clip: neighbours in a corpus have one speaker or film and so similar lengths.
+    return [{name: clips[name].absolute() for name in names[start::count]} for start in range(count)]
+
+
+def crop_shard(clips: Sources, out: Path, settings: CropSettings, workers: int) -> int:
+    """Crop the clips of one cluster job; returns how many succeeded."""
+    return sum(result.ok for result in crop_folder(clips, out, settings, workers).results.values())
+
+
+def _clips(source: Path | Sources, out: Path) -> Sources:
+    if isinstance(source, Path):
+        return {name: ClipSource(path) for name, path in find_videos(source, skip=out).items()}
+    return source
+
+
+@dataclass(frozen=True)
+class CropJob:
+    """One clip to be cropped."""
+
+    name: str  # the clip's id
+    source: ClipSource
+    out: Path
+    settings: CropSettings
+    size: int  # of the source's files, bytes, together
+    changed: int  # their last change, ns; a source whose size or time differs is cropped again
+
+    @property
+    def video(self) -> Path:
+        """Crop, mp4."""
+        return self.out / "video" / f"{self.name}.mp4"
+
+    @property
+    def audio(self) -> Path:
+        """Audio, wav."""
+        return self.out / "audio" / f"{self.name}.wav"
+
+
+def size_and_change(paths: Sequence[Path]) -> tuple[int, int]:
+    """Sum of the sizes of files (bytes) and their last change (ns); zeros when one cannot be read."""
+    try:
+        statuses = [path.stat() for path in paths]
+    except OSError:
+        return 0, 0
+    return sum(status.st_size for status in statuses), max(status.st_mtime_ns for status in statuses)
+
+
+def crop_job(job: CropJob) -> CropResult:
+    """Crop one clip in a worker process."""
+    return crop_clip(job.source, job.video, job.audio, job.settings, _backend(job.settings), job.name)
+
+
+@lru_cache(maxsize=1)
+def _backend(settings: CropSettings) -> Backend:
+    """The back-end of this process: models take long to load."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    return settings.make_backend()
 
 
 class Journal:
-    """Results by clip id, of this run and all others that wrote into `folder`."""
+    """Results by clip id, of this run and all others that wrote into ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,19 +181,21 @@ class Journal:
         self._own = folder / name
         self._file: IO[bytes] | None = None
         self._read_to: dict[Path, int] = {}
-        self._entries: dict[str, tuple[Stamp, CropResult]] = {}
+        self._entries: dict[str, tuple[int, int, CropResult]] = {}
         self._refreshed = float("-inf")
         self.refresh()
 
-    def result(self, name: str, stamp: Stamp) -> CropResult | None:
-        """Result of clip `name`, or None if it is not done or its source has changed since."""
-        known, result = self._entries.get(name, (None, None))
-        return result if known == stamp else None
+    def finished(self, job: CropJob) -> CropResult | None:
+        """Result of a clip; None if it is to be cropped (again)."""
+        size, changed, result = self._entries.get(job.name, (0, 0, None))
+        if result is None or (size, changed) != (job.size, job.changed) or result.reason in AGAIN:
+            return None
+        return None if result.ok and not (job.video.is_file() and job.audio.is_file()) else result
 
-    def add(self, name: str, stamp: Stamp, result: CropResult) -> None:
-        """Note the result of a clip; raises MediaError naming the file when it cannot be written."""
-        self._entries[name] = stamp, result
-        entry = {"id": name, **dataclasses.asdict(stamp), **dataclasses.asdict(result)}
+    def add(self, job: CropJob, result: CropResult) -> None:
+        """Append the result of a clip; raises MediaError when the journal cannot be written."""
+        self._entries[job.name] = job.size, job.changed, result
+        entry = {"id": job.name, "size": job.size, "changed": job.changed, **asdict(result)}
         try:
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +207,7 @@ class Journal:
             ) from error
 
     def refresh(self) -> None:
-        """Take in what other runs have added; looks at the disk at most every two seconds."""
+        """Read what other runs have added, at most every two seconds."""
         if time.monotonic() - self._refreshed < REFRESH_EVERY:
             return
         self._refreshed = time.monotonic()
@@ -103,191 +224,60 @@ class Journal:
         with open(path, "rb") as file:
             file.seek(self._read_to.get(path, 0))
             text = file.read()
-        whole = text.rfind(b"\n") + 1
-        self._read_to[path] = self._read_to.get(path, 0) + whole
-        for line in text[:whole].splitlines():
+        complete = text.rfind(b"\n") + 1
+        self._read_to[path] = self._read_to.get(path, 0) + complete
+        for line in text[:complete].splitlines():
             try:
                 entry = json.loads(line)
-                name, stamp = entry.pop("id"), Stamp(entry.pop("size"), entry.pop("changed"))
-                self._entries[name] = stamp, CropResult(**entry)
-            except (ValueError, KeyError, TypeError):  # damaged, as by a crash of the machine: done again
+                name, size, changed = (entry.pop(key) for key in ("id", "size", "changed"))
+                self._entries[name] = size, changed, CropResult(**entry)
+            except (ValueError, KeyError, TypeError):  # damaged, as by a crash of the machine: cropped again
                 continue
 
 
-CRASHED = "crashed"  # the clip ended its worker process, or an error that nobody foresaw
-BAD_NAME = "bad_name"  # the path cannot stand in a manifest
-AGAIN = frozenset({CRASHED, WRITE_FAILED, NO_LANDMARKS})  # reasons for which a later run tries again
-
-
-@dataclass(frozen=True)
-class ClipFiles:
-    """Where the two files of a clip lie below the output folder."""
-
-    root: Path
-    name: str  # the clip's id
-
-    @property
-    def video(self) -> Path:
-        """Crop, mp4."""
-        return self.root / "video" / f"{self.name}.mp4"
-
-    @property
-    def audio(self) -> Path:
-        """Sound, wav."""
-        return self.root / "audio" / f"{self.name}.wav"
-
-    def exist(self) -> bool:
-        """Whether both are there."""
-        return self.video.is_file() and self.audio.is_file()
-
-
-@dataclass(frozen=True)
-class CropJob:
-    """One clip to be cropped."""
-
-    source: ClipSource
-    files: ClipFiles
-    settings: CropSettings
-    stamp: Stamp
-
-
-@dataclass
-class FolderResult:
-    """Results by clip id, sorted, and the video of each."""
-
-    sources: dict[str, Path]
-    results: dict[str, CropResult] = field(default_factory=dict)
-
-
-@lru_cache(maxsize=1)
-def _backend(settings: CropSettings) -> Backend:
-    """One a process: models take long to load."""
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    return make_backend(settings)
-
-
-def crop_job(job: CropJob) -> CropResult:
-    """Work of one process on one clip."""
-    source, files, backend = job.source, job.files, _backend(job.settings)
-    clip = source.recording or files.name
-    return crop_clip(
-        source.video, files.video, files.audio, job.settings, backend, source.span, source.sound, clip
-    )
-
-
-def crop_folder(
-    source: Path | Mapping[str, ClipSource],
-    out: Path,
-    settings: CropSettings,
-    workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> FolderResult:
-    """Crop every video below `source`, or clips by id, into `out`; finished clips are not done again.
-
-    `progress(done, total)` is called at the start and after every clip. Raises DataError when
-    `source` holds no video or `out` was made with other settings, MediaError when the disk is full.
-    """
-    if isinstance(source, Path):
-        source = {name: ClipSource(path) for name, path in find_videos(source, skip=out).items()}
-    folder = FolderResult({name: clip.video for name, clip in source.items()})
-    check_usable(settings)
-    _check_settings(out, settings)
-    for part in ("video", "audio"):
-        remove_abandoned(out / part)
-    journal = Journal(out / "journal")
-    try:
-        todo = _unfinished(source, folder, out, settings, journal)
-        progress(len(folder.results), len(folder.sources))
-        with contextlib.closing(_work(todo, journal, workers)) as work:
-            for job, result in work:
-                folder.results[job.files.name] = result
-                progress(len(folder.results), len(folder.sources))
-    finally:
-        journal.close()
-    folder.results = dict(sorted(folder.results.items()))
-    return folder
-
-
 def _unfinished(
-    clips: Mapping[str, ClipSource],
-    folder: FolderResult,
-    out: Path,
-    settings: CropSettings,
-    journal: Journal,
+    clips: Sources, folder: FolderResult, out: Path, settings: CropSettings, journal: Journal
 ) -> list[CropJob]:
-    """The clips still to be done; results of the others are put into `folder`."""
+    """The clips still to be cropped; the results of the others are put into ``folder``."""
     jobs = []
     for name, clip in clips.items():
         if not usable_name(name):
-            message = f"{clip.video!s:.200}".encode("utf-8", "replace").decode()
-            folder.results[name] = CropResult(
-                BAD_NAME, f"{message!r}: rename it; it holds a tab or line break, or is not UTF-8"
-            )
+            shown = f"{clip.video!s:.200}".encode("utf-8", "replace").decode()
+            message = f"{shown!r}: rename it; it holds a tab or line break, or is not UTF-8"
+            folder.results[name] = CropResult(BAD_NAME, message)
             continue
-        job = CropJob(clip, ClipFiles(out, name), settings, Stamp.of(*clip.files))
-        known = _known(job, journal)
-        if known is None:
+        job = CropJob(name, clip, out, settings, *size_and_change(clip.files))
+        result = journal.finished(job)
+        if result is None:
             jobs.append(job)
         else:
-            folder.results[name] = known
-    # Shuffled: two runs at once seldom meet on one clip, and the time left is estimated well.
+            folder.results[name] = result
+    # In random order two simultaneous runs seldom meet on one clip, and the time left is estimated well.
     random.Random().shuffle(jobs)
     return jobs
-
-
-def _known(job: CropJob, journal: Journal) -> CropResult | None:
-    result = journal.result(job.files.name, job.stamp)
-    if result is None or result.reason in AGAIN or (result.ok and not job.files.exist()):
-        return None
-    return result
 
 
 def _work(
     jobs: list[CropJob], journal: Journal, workers: int
 ) -> Generator[tuple[CropJob, CropResult], None, None]:
-    """Results as they come, noted in the journal; what another run finishes meanwhile is taken from there."""
+    """Results as they come, added to the journal; what another run finishes meanwhile is taken from there."""
     finished_elsewhere: list[tuple[CropJob, CropResult]] = []
 
     def still_open() -> Iterator[CropJob]:
         for job in jobs:
             journal.refresh()
-            known = _known(job, journal)
-            if known is None:
+            result = journal.finished(job)
+            if result is None:
                 yield job
             else:
-                finished_elsewhere.append((job, known))
+                finished_elsewhere.append((job, result))
 
     with contextlib.closing(run_isolated(crop_job, still_open(), min(workers, len(jobs)))) as outcomes:
         for job, outcome in outcomes:
-            result = _judged(job, outcome)
-            journal.add(job.files.name, job.stamp, result)
-            if result.reason == WRITE_FAILED:
-                raise MediaError(result.message)
-            yield job, result
+            if isinstance(outcome, Crash):
+                outcome = CropResult(CRASHED, f"{job.source.video}: {outcome.message}")
+            journal.add(job, outcome)
+            if outcome.reason == WRITE_FAILED:
+                raise MediaError(outcome.message)
+            yield job, outcome
     yield from finished_elsewhere
-
-
-def _judged(job: CropJob, outcome: CropResult | Crash) -> CropResult:
-    if isinstance(outcome, Crash):
-        return CropResult(CRASHED, f"{job.source.video}: {outcome.message}")
-    return outcome
-
-
-def _check_settings(out: Path, settings: CropSettings) -> None:
-    """Note the settings in `out`, or refuse to mix two kinds of crops there."""
-    path = out / "settings.json"
-    wanted = dataclasses.asdict(settings)
-    if not path.exists():
-        write_atomically(path, json.dumps(wanted, indent=1).encode() + b"\n")
-        return
-    try:
-        present = json.loads(path.read_text())
-    except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error}); remove the folder or choose another one") from error
-    # Options that came with later versions have their defaults where an earlier one wrote the file.
-    if {**dataclasses.asdict(CropSettings()), **present} != wanted:
-        given = ((name.replace("_", "-"), value) for name, value in present.items() if value is not None)
-        options = " ".join(f"--{name} {value}" for name, value in given)
-        raise DataError(
-            f"{path}: the clips here were cropped with {options}; use these or choose another folder"
-        )

@@ -1,6 +1,6 @@
-"""Faces and their 468 surface points in a picture, with OpenCV alone.
+"""Faces and their 468 surface points in a frame, with OpenCV alone.
 
-`cv2.dnn` runs the two graphs of `models/`: BlazeFace (Bazarevsky et al., 2019) finds faces, Face Mesh
+``cv2.dnn`` runs the two graphs of ``models/``: BlazeFace (Bazarevsky et al., 2019) finds faces, Face Mesh
 (Kartynnik et al., 2019) finds the points inside one square region. Both were trained on RGB. Works with
 OpenCV 4.11 to 5.x.
 """
@@ -27,19 +27,19 @@ OVERLAP = 0.3  # detections that overlap by more than this (intersection over un
 RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 33, 263  # mesh points; right and left are the person's
 
 Floats = NDArray[np.float32]
-Picture = NDArray[np.uint8]
+Frame = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Region:
-    """A square of the picture that holds one face; `angle` is its turn in radians, clockwise to the eye."""
+    """A square of the frame that holds one face; ``angle`` is its rotation in radians, clockwise."""
 
     centre: tuple[float, float]  # x, y in pixels
     side: float  # pixels
     angle: float = 0.0
 
     def to_mesh(self) -> Floats:
-        """Affine matrix `[2, 3]` from picture coordinates to the mesh's input square."""
+        """Affine matrix ``[2, 3]`` from frame coordinates to the mesh's input square."""
         scale = MESH_SIDE / self.side
         cos, sin = scale * np.cos(self.angle), scale * np.sin(self.angle)
         rotation = np.array([[cos, sin], [-sin, cos]])
@@ -48,7 +48,7 @@ class Region:
 
     @classmethod
     def around(cls, points: Floats) -> Region:
-        """Region for the next frame of a face whose mesh points `[468, 2 or 3]` are known."""
+        """Region for the next frame of a face whose mesh points ``[468, 2 or 3]`` are known."""
         angle = _eye_angle(points[RIGHT_EYE_OUTER], points[LEFT_EYE_OUTER])
         cos, sin = np.cos(angle), np.sin(angle)
         upright = np.array([[cos, sin], [-sin, cos]])
@@ -73,16 +73,17 @@ class Detection:
 
     @property
     def region(self) -> Region:
-        """Where the mesh should look for this face."""
+        """Region for the mesh."""
         x, y = self.box.mean(0)
         side = float(np.max(self.box[1] - self.box[0])) * REGION_MARGIN
         return Region((float(x), float(y)), side, _eye_angle(self.key_points[0], self.key_points[1]))
 
 
 class FaceMesh:
-    """Face detector and face mesh; holds no state between pictures.
+    """Face detector and face mesh; keeps no state between frames.
 
-    `min_score` is the least score, 0 to 1, of a face that `detect` and `find` report.
+    Args:
+        min_score: lowest score, 0 to 1, of a face that ``detect`` and ``find`` return.
     """
 
     def __init__(self, min_score: float = 0.5) -> None:
@@ -92,8 +93,8 @@ class FaceMesh:
         self._detector_outputs = self._detector.getUnconnectedOutLayersNames()
         self._mesh_outputs = self._mesh.getUnconnectedOutLayersNames()
 
-    def detect(self, rgb: Picture) -> list[Detection]:
-        """Faces in the picture `[H, W, 3]` (uint8, RGB), best score first."""
+    def detect(self, rgb: Frame) -> list[Detection]:
+        """Faces in a frame ``[H, W, 3]`` (uint8, RGB), best score first."""
         height, width = rgb.shape[:2]
         longest = max(height, width)
         scale = DETECTOR_SIDE / longest
@@ -115,11 +116,11 @@ class FaceMesh:
         points = np.concatenate([corners, key_points], axis=1)
         return _merge_overlapping(scores[keep], points * longest - margin)
 
-    def landmarks(self, rgb: Picture, region: Region) -> tuple[float, Floats]:
-        """Score (0 to 1) that a face is in `region`, and its points `[468, 3]` in pixels of the picture.
+    def landmarks(self, rgb: Frame, region: Region) -> tuple[float, Floats]:
+        """Score (0 to 1) that a face is in ``region``, and its points ``[468, 3]`` in pixels of the frame.
 
-        The third coordinate is depth in pixels, smaller nearer the camera. The points mean nothing at a low
-        score.
+        The third coordinate is depth in pixels, smaller nearer the camera. At a low score the points are
+        meaningless.
         """
         to_mesh = region.to_mesh()
         square = cv2.warpAffine(rgb, to_mesh, (MESH_SIDE, MESH_SIDE), flags=cv2.INTER_LINEAR)
@@ -132,8 +133,8 @@ class FaceMesh:
         depth = points[:, 2:] * (region.side / MESH_SIDE)
         return score, np.concatenate([flat, depth], axis=1).astype(np.float32)
 
-    def find(self, rgb: Picture) -> Floats | None:
-        """Points `[468, 3]` of the largest face of the picture `[H, W, 3]` (uint8, RGB); None without one."""
+    def find(self, rgb: Frame) -> Floats | None:
+        """Points ``[468, 3]`` of the largest face of a frame ``[H, W, 3]`` (uint8, RGB); None without one."""
         faces = self.detect(rgb)
         if not faces:
             return None
@@ -143,7 +144,7 @@ class FaceMesh:
 
 def _load(name: str) -> cv2.dnn.Net:
     # OpenCV 5's new engine returns only one of the two outputs of these graphs; OpenCV 4 has a single engine.
-    # A path and not a buffer, for which OpenCV 5.0 ignores the choice.
+    # The model is given as a path, since OpenCV 5.0 ignores the engine for a buffer.
     classic = getattr(cv2.dnn, "ENGINE_CLASSIC", None)
     options: dict[str, Any] = {} if classic is None else {"engine": classic}
     return cv2.dnn.readNetFromTFLite(str(MODELS / name), **options)
@@ -159,7 +160,7 @@ def _eye_angle(right: Floats, left: Floats) -> float:
 
 @lru_cache(maxsize=1)
 def _anchors() -> Floats:
-    """Centres `[896, 2]`, 0 to 1, of BlazeFace's anchors: 2 a cell of 16x16 cells, 6 a cell of 8x8."""
+    """Centres ``[896, 2]``, 0 to 1, of BlazeFace's anchors: 2 a cell of 16x16 cells, 6 a cell of 8x8."""
     layers = []
     for cells, repeats in ((16, 2), (8, 6)):
         axis = (np.arange(cells, dtype=np.float32) + 0.5) / cells
@@ -171,7 +172,9 @@ def _anchors() -> Floats:
 def _merge_overlapping(scores: Floats, points: Floats) -> list[Detection]:
     """BlazeFace's non-maximum suppression: overlapping candidates are averaged by score instead of dropped.
 
-    `scores` is `[N]`; `points` is `[N, 8, 2]`: two corners of the box, then the six key points.
+    Args:
+        scores: ``[N]``.
+        points: ``[N, 8, 2]``, two corners of the box, then the six key points.
     """
     faces = []
     rest = np.argsort(-scores)
@@ -186,7 +189,7 @@ def _merge_overlapping(scores: Floats, points: Floats) -> list[Detection]:
 
 
 def _overlap(box: Floats, boxes: Floats) -> Floats:
-    """Intersection over union of `box` `[2, 2]` with each of `boxes` `[N, 2, 2]`."""
+    """Intersection over union of ``box`` ``[2, 2]`` with each of ``boxes`` ``[N, 2, 2]``."""
     size = np.minimum(box[1], boxes[:, 1]) - np.maximum(box[0], boxes[:, 0])
     common = np.clip(size, 0, None).prod(-1)
     union = (box[1] - box[0]).prod() + (boxes[:, 1] - boxes[:, 0]).prod(-1) - common

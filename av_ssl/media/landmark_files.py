@@ -1,131 +1,39 @@
-"""Pickles that hold lists of numpy arrays, read without running code from them.
+"""Landmarks that were made elsewhere: pickles as auto_avsr and AV-HuBERT store them, or numpy arrays.
 
-`pickle.load` calls whatever a file names. Here the few names that arrays are made of stand for plain
-functions of this module, and any other name is an error.
-
-Landmarks that were made elsewhere: auto_avsr's and AV-HuBERT's files, or arrays of one's own.
+``pickle.load`` calls whatever a file names. Here the few names that arrays consist of stand for plain classes
+of this module, and any other name is an error. numpy's own are not used: their state sets the layout of
+memory.
 """
 
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from av_ssl.errors import DataError
-from av_ssl.media.alignment import LAYOUTS, Floats
-from av_ssl.media.faces import Faces, LandmarkError
-from av_ssl.media.tracking import Track
+from av_ssl.errors import DataError, MediaError
+from av_ssl.media.alignment import LAYOUTS
+from av_ssl.media.face_mesh import Floats
+from av_ssl.media.tracking import Faces, Track
 from av_ssl.media.video import VideoReader
 
-PICKLE_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, TypeError, UnicodeDecodeError)
-KINDS = frozenset("biuf")  # numbers
+TOLERATED_ROWS = 2  # rows by which a file may differ from its video, in addition to 1 %
+NUMBERS = frozenset("biuf")  # kinds of dtype
 
 
-def read_pickled(path: Path) -> Any:
-    """What the pickle holds: None, numbers, text, lists, tuples, dicts and numpy arrays of numbers.
-
-    Raises pickle.UnpicklingError (or another of PICKLE_ERRORS, ValueError) for anything else.
-    """
-    with open(path, "rb") as file:
-        return _plain(_ArrayUnpickler(file).load())
-
-
-class _DType:
-    """Stands for numpy.dtype while a pickle is read."""
-
-    def __init__(self, code: str, *_: Any) -> None:
-        self.code = code
-        self.order = "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = str(state[1])
-
-    def build(self) -> np.dtype[Any]:
-        order = "" if self.order == "|" else self.order
-        dtype = np.dtype(order + self.code)
-        if dtype.kind not in KINDS:
-            raise pickle.UnpicklingError(f"it holds an array of {self.code}")
-        return dtype
-
-
-class _Array:
-    """Stands for numpy.ndarray."""
-
-    value: Any = None
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, content = state
-        if isinstance(content, list):  # an array of objects
-            self.value = content
-        else:
-            self.value = _from_bytes(content, dtype, shape, "F" if fortran else "C")
-
-
-def _from_bytes(content: Any, dtype: _DType, shape: Any, order: str = "C") -> np.ndarray:
-    return np.frombuffer(bytes(content), dtype.build()).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _scalar(dtype: _DType, content: bytes) -> Any:
-    return _from_bytes(content, dtype, ())[()]
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it encodes text as {encoding}")
-    return text.encode("latin1")
-
-
-_STAND_INS = {
-    "ndarray": _Array,
-    "_reconstruct": _Array,
-    "dtype": _DType,
-    "scalar": _scalar,
-    "_frombuffer": _from_bytes,
-}
-_NUMPY = frozenset(
-    f"numpy{module}"
-    for module in ("", ".core.multiarray", "._core.multiarray", ".core.numeric", "._core.numeric")
-)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module in _NUMPY and name in _STAND_INS:
-            return _STAND_INS[name]
-        if (module, name) == ("_codecs", "encode"):  # how Python 2 and early protocols write bytes
-            return _encode
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array of numbers")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Array):
-        return _plain(value.value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
-
-
-SUFFIXES = (".pkl", ".npy", ".npz")
-TOLERATED_ROWS = 2  # rows by which a file may differ from its video, besides 1 %
+class LandmarkError(MediaError):
+    """The landmark file of a clip is missing or does not fit its video."""
 
 
 class LandmarkFiles:
-    """Reads `folder`/ID.pkl, .npy or .npz: for each picture of the source video the points of one face.
+    """Back-end that reads ``folder``/ID.pkl, .npy or .npz: a row of points of one face for each source frame.
 
-    A clip that is a part of a video takes its rows from the file of the whole one.
-
-    A pickle is a list with an array `[68, 2]`, or None where no face was found, for each picture; it is read
-    without running code from it. An array is `[T, 68, 2]` or `[T, 468, 2 or 3]`, NaN where no face was found.
+    A pickle is a list with an array ``[68, 2]``, or None without a face, for each frame. An array is ``[T,
+    68, 2]`` or ``[T, 468, 2 or 3]``, NaN without a face. A clip that is a part of a video takes its rows from
+    the file of the entire video.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -133,9 +41,15 @@ class LandmarkFiles:
             raise DataError(f"{folder}: is not a folder; --landmarks names the one with ID.pkl or ID.npy")
         self._folder = folder
 
-    def follow(self, reader: VideoReader, clip: str) -> Faces:
-        """See `Backend.follow`; raises LandmarkError when the file is missing or of another video."""
-        path = self._find(clip)
+    def track(self, reader: VideoReader, clip: str) -> Faces:
+        """See ``Backend.track``; raises LandmarkError when the file is missing or of another video."""
+        paths = [self._folder / f"{clip}{suffix}" for suffix in (".pkl", ".npy", ".npz")]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            raise LandmarkError(
+                f"{paths[0]}: does not exist, nor .npy or .npz; make landmarks of this clip, or "
+                " choose another --backend"
+            )
         rows = read_landmarks(path)
         frames = sum(1 for _ in reader.frames())
         start = 0.0 if reader.span is None else reader.span[0]
@@ -148,38 +62,27 @@ class LandmarkFiles:
                 track.add(frame, points)
         return Faces([track] if len(track) else [], frames, frames)
 
-    def _find(self, clip: str) -> Path:
-        for suffix in SUFFIXES:
-            path = self._folder / f"{clip}{suffix}"
-            if path.is_file():
-                return path
-        raise LandmarkError(
-            f"{self._folder / clip}.pkl: does not exist, nor .npy or .npz; make landmarks of this clip, or "
-            "choose another --backend"
-        )
-
 
 def _check_length(path: Path, rows: int, reader: VideoReader, end: float) -> None:
-    """Raise LandmarkError unless the video has so many pictures as rows; the clip needs the first `end`."""
-    pictures = end if reader.span is None else max(end, reader.source_frames)
-    tolerated = TOLERATED_ROWS + 0.01 * pictures
-    # How many pictures follow a part, not every container says.
+    """Raise LandmarkError unless the video has as many frames as rows; the clip needs the first ``end``."""
+    frames = end if reader.span is None else max(end, reader.source_frames)
+    tolerated = TOLERATED_ROWS + 0.01 * frames
+    # Not every container states how many frames follow a part.
     known = reader.span is None or reader.source_frames
-    if end - rows > tolerated or (known and rows - pictures > tolerated):
+    if end - rows > tolerated or (known and rows - frames > tolerated):
         raise LandmarkError(
-            f"{path}: holds landmarks of {rows} pictures, {reader.path} has about {pictures:.0f}; "
-            "make them from the whole video, at its own frame rate"
+            f"{path}: holds landmarks of {rows} frames, {reader.path} has about {frames:.0f}; "
+            "make them from the entire video, at its own frame rate"
         )
 
 
 def read_landmarks(path: Path) -> list[Floats | None]:
-    """Points `[P, 2 or 3]` of each picture, None without a face; raises LandmarkError for other files."""
+    """Points ``[P, 2 or 3]`` of each frame, None without a face; raises LandmarkError for other files."""
     try:
-        rows = _rows(path)
-        landmarks = [_points(row) for row in rows]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, *PICKLE_ERRORS) as error:
+        landmarks = [_points(row) for row in _rows(path)]
+    except Exception as error:  # a foreign file can break its reader in any way
         raise LandmarkError(
-            f"{path}: holds no landmarks ({error}); needed is an array [68, 2] or None for each picture"
+            f"{path}: holds no landmarks ({error}); needed is an array [68, 2] or None for each frame"
         ) from error
     if not landmarks:
         raise LandmarkError(f"{path}: is empty; make the landmarks again")
@@ -190,18 +93,20 @@ def read_landmarks(path: Path) -> list[Floats | None]:
 
 
 def _rows(path: Path) -> Iterable[Any]:
-    if path.suffix == ".pkl":
-        value = read_pickled(path)
-        if not isinstance(value, list | tuple | np.ndarray):
-            raise ValueError(f"a {type(value).__name__} instead of a list")
-        return value
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        if len(loaded.files) != 1 and "data" not in loaded.files:
-            raise ValueError(f"arrays {', '.join(loaded.files)} instead of one")
-        return np.asarray(loaded["data" if "data" in loaded.files else loaded.files[0]])
+    if path.suffix != ".pkl":
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            if len(loaded.files) != 1 and "data" not in loaded.files:
+                raise ValueError(f"arrays {', '.join(loaded.files)} instead of one")
+            return np.asarray(loaded["data" if "data" in loaded.files else loaded.files[0]])
+    with path.open("rb") as file:
+        value = _ArrayUnpickler(file).load()
+    rows = value.value if isinstance(value, _Array) else value
+    if not isinstance(rows, list | tuple | np.ndarray):
+        raise ValueError(f"a {type(rows).__name__} instead of a list")
+    return rows
 
 
 def _points(row: Any) -> Floats | None:
@@ -215,3 +120,60 @@ def _points(row: Any) -> Floats | None:
     if points.ndim != 2 or len(points) not in LAYOUTS or points.shape[1] not in (2, 3):
         raise ValueError(f"an array {list(points.shape)}")
     return points
+
+
+class _DType:
+    """Stands for ``numpy.dtype``."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self._code, self._order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._order = str(state[1]).replace("|", "")
+
+    def array(self, content: Any, shape: Any, order: str) -> np.ndarray:
+        dtype = np.dtype(self._order + self._code)
+        if dtype.kind not in NUMBERS:
+            raise pickle.UnpicklingError(f"it holds an array of {self._code}")
+        return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+class _Array:
+    """Stands for ``numpy.ndarray``; ``value`` is a list for an array of objects."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value: Any = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, content = state
+        is_list = isinstance(content, list)
+        self.value = content if is_list else dtype.array(content, shape, "F" if fortran else "C")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self.value, dtype)
+
+
+def _from_buffer(content: Any, dtype: _DType, shape: Any, order: str) -> np.ndarray:
+    return dtype.array(content, shape, order)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes text as {encoding}")
+    return text.encode("latin1")
+
+
+STAND_INS = {"ndarray": _Array, "_reconstruct": _Array, "dtype": _DType, "_frombuffer": _from_buffer}
+MODULES = frozenset(
+    f"numpy{core}"
+    for core in ("", ".core.multiarray", "._core.multiarray", ".core.numeric", "._core.numeric")
+)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module in MODULES and name in STAND_INS:
+            return STAND_INS[name]
+        if (module, name) == ("_codecs", "encode"):  # how Python 2 and early protocols write bytes
+            return _encode
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array of numbers")

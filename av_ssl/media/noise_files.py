@@ -1,108 +1,289 @@
-"""Babble: several voices talking at once, mixed from the recordings of many speakers.
+"""Noise recordings and the lists that name them: babble, one's own recordings, and MUSAN.
 
-Noise recordings made from others: babble of many voices, and long recordings cut into pieces.
-
-Speech of other people as noise: clips of the training list, long ones cut short.
+A list, ``SPLIT.tsv``, has one absolute path of a 16 kHz mono wav a line, AV-HuBERT's format. No recording and
+no speaker is in the lists of two splits.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError
+from av_ssl.io import write_atomically
 from av_ssl.jobs import Crash, run_isolated
-from av_ssl.media.audio import SAMPLE_RATE, Samples, plain_wav_length, read_audio, read_plain_wav, write_audio
+from av_ssl.layout import SAMPLE_RATE, SPEAKER, SPLITS, check_streams, read_manifest
+from av_ssl.media.audio import Samples, plain_wav_length, read_audio, read_plain_wav, write_audio
+from av_ssl.media.sources import find_audio
+
+logger = logging.getLogger(__name__)
 
 LOUDNESS = 1000.0  # root mean square of each voice, int16 units: equal voices, headroom for the sum
 PEAK = 32767
+PIECE, SHORTEST = 10.0, 3.0  # seconds of a piece of MUSAN's music or noise
+LONGEST = 20.0  # seconds of a clip that are used as speech noise
+TENTH = 10  # validation and test lists are a tenth of the total each
+MUSIC, NOISE, SPEECH = "music", "noise", "speech"
+BABBLE, ALL = "babble", "all"
+
+Speakers = Mapping[str, Sequence[Path]]
+"""Audio files of each speaker."""
+Lists = dict[str, list[Path]]
+"""Recordings of each split."""
+Job = Callable[[], list[Path]]
+"""Writes recordings, 16 kHz mono wav, and returns their paths. Can be pickled."""
+Key = TypeVar("Key", bound=Hashable)
+Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Speakers:
-    """Audio files of each speaker."""
+def make_babble_lists(
+    data: Path,
+    voices: int = 6,
+    number: int = 100,
+    seconds: float = 10.0,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Lists:
+    """Mix babble from the training clips of a data folder and write ``DATA/noise/SPLIT.tsv``.
 
-    files: dict[str, list[Path]]
-
-    @classmethod
-    def of_manifest(cls, manifest: Path) -> Speakers:
-        """Speakers of a clip list, by its `.spk` file, one speaker a line.
-
-        Without that file the folder that holds a clip counts as its speaker; where all clips lie in one
-        folder, each clip is a speaker of its own. Raises DataError when the two files do not fit.
-        """
-        if not manifest.is_file():
-            raise DataError(f"{manifest}: does not exist; run av-ssl manifest first")
-        root, *lines = manifest.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        speakers = _read_speakers(manifest.with_suffix(".spk"), len(lines))
-        by_speaker: dict[str, list[Path]] = {}
-        for number, line in enumerate(lines, start=2):
-            columns = line.split("\t")
-            if len(columns) != 5:
-                raise DataError(
-                    f"{manifest}, line {number}: has {len(columns)} columns, not 5; make the list again"
-                )
-            folder = columns[0].rpartition("/")[0].rpartition("/")[2]
-            speaker = speakers[number - 2] if speakers else folder
-            by_speaker.setdefault(speaker, []).append(Path(root, columns[2]))
-        if len(by_speaker) == 1 and not speakers:
-            files = next(iter(by_speaker.values()))
-            by_speaker = {str(path): [path] for path in files}
-        return cls(dict(sorted(by_speaker.items())))
+    Args:
+        data: folder with ``train.tsv``.
+        voices: number of speakers in a recording.
+        number: of recordings, 80/10/10 % over the lists.
+        seconds: length of a recording, at least 1.
+        seed: of the random choices.
+        progress: called as ``progress(done, total)``.
+    """
+    if seconds < 1:
+        raise DataError(
+            f"{number} recordings of {seconds:.3g} s: each must last at least 1 s; raise --minutes"
+        )
+    folder = (data / "noise").absolute()
+    parts = split_speakers(speakers_of(data / "train.tsv"), seed)
+    jobs = _babble(parts, folder / BABBLE, voices, number, round(seconds * SAMPLE_RATE), seed)
+    return write_lists(folder, make_all(jobs, 1, progress))
 
 
-def part_of_each_split(names: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """`names` divided at random into 80 % train, 10 % valid, 10 % test, each with at least one.
+def make_own_lists(
+    recordings: Path, data: Path, seed: int = 0, progress: Progress = lambda done, total: None
+) -> Lists:
+    """Write ``DATA/noise/SPLIT.tsv`` for one's own recordings, 80/10/10 %.
 
-    Raises DataError for fewer than three names.
+    Files that are not 16 kHz mono wav are converted into ``DATA/noise/own``.
+
+    Args:
+        recordings: folder, searched with its subfolders.
+        data: the data folder.
+        seed: of the random choices.
+        progress: called as ``progress(done, total)``.
+    """
+    files = find_audio(recordings)
+    folder = (data / "noise").absolute()
+    jobs = {
+        split: [partial(convert, files[name].absolute(), folder / "own" / f"{name}.wav") for name in names]
+        for split, names in divide(list(files), seed).items()
+    }
+    return write_lists(folder, make_all(jobs, 1, progress))
+
+
+def make_musan_lists(
+    recordings: Mapping[str, Mapping[str, Path]],
+    data: Path,
+    voices: int = 30,
+    number: int = 10000,
+    speech_hours: float = 62.0,
+    lines: int = 20000,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Lists]:
+    """Write ``DATA/musan/KIND/SPLIT.tsv`` as in robust AV-HuBERT (Shi et al., 2022).
+
+    KIND is ``noise``, ``music``, ``babble``, ``speech`` (of ``DATA/train.tsv``), or ``all``, whose lists hold
+    each of the others equally often.
+
+    Args:
+        recordings: MUSAN's by kind and id, as ``av_ssl.corpora.musan.find_recordings`` returns them.
+        data: the data folder.
+        voices: number of recordings of speech in a babble recording.
+        number: of babble recordings, 80/10/10 %.
+        speech_hours: hours of training clips as speech noise, 80/10/10 %; 0: none.
+        lines: of each kind in ``all/train.tsv``, a tenth of it in the others.
+        seed: of the random choices.
+        workers: number of processes.
+        progress: called as ``progress(done, total)``.
+    """
+    folder = (data / "musan").absolute()
+    jobs: dict[tuple[str, str], Sequence[Job]] = {}
+    for kind in (NOISE, MUSIC):
+        for split, names in divide(list(recordings[kind]), seed).items():
+            stems = {name: folder / kind / "wav" / name for name in names}
+            jobs[kind, split] = [
+                partial(cut, recordings[kind][name], stem, PIECE, SHORTEST) for name, stem in stems.items()
+            ]
+    # MUSAN names no readers, so every recording counts as a speaker.
+    readers = split_speakers({name: [path] for name, path in recordings[SPEECH].items()}, seed)
+    babble = _babble(readers, folder / BABBLE / "wav", voices, number, round(PIECE * SAMPLE_RATE), seed)
+    jobs |= {(BABBLE, split): mixing for split, mixing in babble.items()}
+    manifest = data / "train.tsv"
+    if speech_hours and manifest.is_file():
+        for split, speakers in split_speakers(speakers_of(manifest), seed).items():
+            hours = speech_hours * (1 - 2 / TENTH if split == "train" else 1 / TENTH)
+            jobs[SPEECH, split] = speech_jobs(speakers, hours, folder / SPEECH / "wav" / split, seed)
+    elif speech_hours:
+        logger.warning(
+            "%s: does not exist, so no speech noise is made; run av-ssl data manifest first", manifest
+        )
+    made = make_all(jobs, workers, progress)
+    kinds = {
+        kind: {split: made[kind, split] for split in SPLITS} for kind in dict.fromkeys(k for k, _ in jobs)
+    }
+    draw = random.Random(seed)
+    counts = {split: lines if split == "train" else max(1, lines // TENTH) for split in SPLITS}
+    mixed = {
+        split: [path for lists in kinds.values() for path in _exactly(lists[split], counts[split], draw)]
+        for split in SPLITS
+    }
+    return {kind: write_lists(folder / kind, lists) for kind, lists in {**kinds, ALL: mixed}.items()}
+
+
+def write_lists(folder: Path, lists: Lists) -> Lists:
+    """Write ``folder``/SPLIT.tsv; raises DataError when a list is empty."""
+    for split in SPLITS:
+        if not lists[split]:
+            raise DataError(
+                f"{folder / split}.tsv: would be empty; more recordings of {SHORTEST:g} s are needed"
+            )
+        write_atomically(folder / f"{split}.tsv", "".join(f"{path}\n" for path in lists[split]).encode())
+    return lists
+
+
+def _exactly(paths: Sequence[Path], lines: int, draw: random.Random) -> list[Path]:
+    """The paths in random order, repeated until there are ``lines`` of them."""
+    shuffled = list(paths)
+    draw.shuffle(shuffled)
+    return list(itertools.islice(itertools.cycle(shuffled), lines))
+
+
+# -- speakers ------------------------------------------------------------------------------------------------
+
+
+def speakers_of(manifest: Path) -> dict[str, list[Path]]:
+    """Audio files of each speaker of a manifest, by its ``.spk`` file, one speaker a line.
+
+    Without that file the folder of a clip's id counts as its speaker; where all clips have one folder, each
+    clip is a speaker of its own.
+
+    Raises:
+        DataError: the two files do not match, or a clip has no audio.
+    """
+    clips = read_manifest(manifest)
+    path = manifest.with_suffix(f".{SPEAKER}")
+    names = [clip.id.rpartition("/")[0].rpartition("/")[2] for clip in clips]
+    if path.is_file():
+        names = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        if len(names) != len(clips):
+            raise DataError(
+                f"{path}: has {len(names)} lines, but {manifest.name} has {len(clips)} clips; "
+                "run av-ssl data manifest again"
+            )
+    check_streams(manifest, clips, ["audio"], "fill in the column")
+    by_speaker: dict[str, list[Path]] = {}
+    for audio, name in zip((clip.audio for clip in clips if clip.audio), names, strict=True):
+        by_speaker.setdefault(name, []).append(audio)
+    if len(by_speaker) == 1 and not path.is_file():
+        by_speaker = {str(file): [file] for files in by_speaker.values() for file in files}
+    return dict(sorted(by_speaker.items()))
+
+
+def divide(names: Sequence[str], seed: int) -> dict[str, list[str]]:
+    """Divide names at random into 80 % train, 10 % valid, 10 % test, each with at least one.
+
+    Raises:
+        DataError: there are fewer than three.
     """
     if len(names) < 3:
         raise DataError(f"{len(names)} recordings cannot be divided into three lists; at least 3 are needed")
     shuffled = list(names)
     random.Random(seed).shuffle(shuffled)
-    tenth = max(1, len(names) // 10)
+    tenth = max(1, len(names) // TENTH)
     valid, test, train = shuffled[:tenth], shuffled[tenth : 2 * tenth], shuffled[2 * tenth :]
     return {"train": sorted(train), "valid": sorted(valid), "test": sorted(test)}
 
 
-def split_speakers(speakers: Speakers, seed: int) -> tuple[dict[str, Speakers], bool]:
-    """Speakers of each split, none in two; with fewer than three, all of them in every split, and True."""
-    if len(speakers.files) < 3:
-        return dict.fromkeys(("train", "valid", "test"), speakers), True
-    parts = part_of_each_split(list(speakers.files), seed)
+def split_speakers(speakers: Speakers, seed: int) -> dict[str, Speakers]:
+    """Speakers of each split, none in two; fewer than three are in every split, with a warning."""
+    if len(speakers) < 3:
+        logger.warning("fewer than 3 speakers: the noise lists of all splits share their voices")
+        return dict.fromkeys(SPLITS, speakers)
+    parts = divide(list(speakers), seed)
+    return {split: {name: speakers[name] for name in names} for split, names in parts.items()}
+
+
+# -- babble --------------------------------------------------------------------------------------------------
+
+
+def _babble(
+    parts: Mapping[str, Speakers], folder: Path, voices: int, number: int, length: int, seed: int
+) -> dict[str, list[Job]]:
+    """Jobs for ``number`` recordings ``folder``/SPLIT/NNNNN.wav, 80/10/10 %, from the speakers of a split."""
+    tenth = max(1, number // TENTH)
+    counts = {"train": max(1, number - 2 * tenth), "valid": tenth, "test": tenth}
     return {
-        split: Speakers({name: speakers.files[name] for name in names}) for split, names in parts.items()
-    }, False
+        split: [
+            partial(
+                mix, folder / split / f"{place:05d}.wav", parts[split], voices, length, (seed, index, place)
+            )
+            for place in range(counts[split])
+        ]
+        for index, split in enumerate(SPLITS)
+    }
+
+
+def mix(path: Path, speakers: Speakers, voices: int, length: int, seed: Sequence[int]) -> list[Path]:
+    """Write a recording of babble, see ``mix_babble``."""
+    write_audio(path, mix_babble(speakers, voices, length, seed))
+    return [path]
 
 
 def mix_babble(speakers: Speakers, voices: int, length: int, seed: Sequence[int]) -> Samples:
-    """`length` samples (int16, 16 kHz) of `voices` people at once; all differ while there are enough."""
+    """Mix ``voices`` speakers, all different as long as there are enough.
+
+    Returns:
+        ``length`` samples, int16, 16 kHz.
+    """
     draw = random.Random(repr(tuple(seed)))
-    names = draw.sample(list(speakers.files), min(voices, len(speakers.files)))
-    names += draw.choices(list(speakers.files), k=voices - len(names))
-    total = np.mean([_voice(speakers.files[name], length, draw) for name in names], axis=0)
+    names = draw.sample(list(speakers), min(voices, len(speakers)))
+    names += draw.choices(list(speakers), k=voices - len(names))
+    total = np.mean([_voice(speakers[name], length, draw) for name in names], axis=0)
     peak = float(np.abs(total).max())
     return (total * min(1.0, PEAK / max(peak, 1.0))).astype(np.int16)
 
 
-def _read_speakers(path: Path, clips: int) -> list[str]:
-    """Speaker of each clip; empty without the file."""
-    if not path.is_file():
-        return []
-    speakers = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    if len(speakers) != clips:
-        raise DataError(
-            f"{path}: has {len(speakers)} lines, but the list beside it {clips} clips; "
-            "run av-ssl manifest again"
-        )
-    return speakers
+def _voice(files: Sequence[Path], wanted: int, draw: random.Random) -> NDArray[np.float64]:
+    """Utterances of one speaker in random order, from a random position, ``wanted`` samples in all."""
+    pieces: list[Samples] = []
+    missing = wanted
+    while missing > 0:
+        path = draw.choice(files)
+        length = _length(path)
+        if not length:  # an empty recording stands for a sample of silence, so that the loop ends
+            pieces.append(np.zeros(1, np.int16))
+        else:
+            start = 0 if pieces else draw.randrange(length)
+            pieces.append(_part(path, start, missing))
+        missing -= len(pieces[-1])
+    voice = np.concatenate(pieces).astype(np.float64)
+    # Silence stays silent.
+    return voice * (LOUDNESS / max(float(np.sqrt(np.mean(voice**2))), 1.0))
 
 
 @lru_cache(maxsize=16)  # recordings of other formats are decoded as a whole
@@ -121,138 +302,48 @@ def _part(path: Path, start: int, length: int) -> Samples:
     return _decoded(path)[start:][:length] if samples is None else samples
 
 
-def _voice(files: Sequence[Path], wanted: int, draw: random.Random) -> NDArray[np.float64]:
-    """Utterances of one speaker in random order, from a random place, until `wanted` samples are full."""
-    pieces: list[Samples] = []
-    missing = wanted
-    while missing > 0:
-        path = draw.choice(files)
-        length = _length(path)
-        if not length:  # an empty recording stands for a sample of silence, so that the loop ends
-            pieces.append(np.zeros(1, np.int16))
-        else:
-            start = 0 if pieces else draw.randrange(length)
-            pieces.append(_part(path, start, missing))
-        missing -= len(pieces[-1])
-    voice = np.concatenate(pieces).astype(np.float64)
-    # Silence stays silent.
-    return voice * (LOUDNESS / max(float(np.sqrt(np.mean(voice**2))), 1.0))
+# -- existing recordings -------------------------------------------------------------------------------------
 
 
-class NoiseJob(Protocol):
-    """Something that gives noise recordings."""
-
-    def make(self) -> list[Path]:
-        """Write what is to be written; 16 kHz mono wav files."""
-
-
-@dataclass(frozen=True)
-class Existing:
-    """A recording that serves as it is."""
-
-    path: Path
-
-    def make(self) -> list[Path]:
-        """Its path."""
-        return [self.path]
+def convert(source: Path, path: Path) -> list[Path]:
+    """Use a recording as it is, or write it to ``path`` when it is not 16 kHz mono wav."""
+    if read_plain_wav(source) is not None:
+        return [source]
+    write_audio(path, read_audio(source))
+    return [path]
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """Babble: `length` samples at 16 kHz of `voices` people."""
+def cut(
+    source: Path, stem: Path, seconds: float, shortest: float = 0.0, number: int | None = None
+) -> list[Path]:
+    """Cut a recording into pieces STEM_00.wav, STEM_01.wav, ...
 
-    path: Path
-    speakers: Speakers
-    voices: int
-    length: int
-    seed: tuple[int, ...]
-
-    def make(self) -> list[Path]:
-        """Mix and write it."""
-        write_audio(self.path, mix_babble(self.speakers, self.voices, self.length, self.seed))
-        return [self.path]
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """One recording to be cut into pieces STEM_00.wav, STEM_01.wav, ... of `seconds`.
-
-    A piece shorter than `least` seconds is left out. At most `number` pieces are made; None is no limit.
+    Args:
+        source: the recording, in any format.
+        stem: path of the pieces without number and suffix.
+        seconds: length of a piece.
+        shortest: a shorter piece is left out, seconds.
+        number: of pieces at most; None is no limit.
     """
-
-    source: Path
-    stem: Path
-    seconds: float
-    least: float = 0.0
-    number: int | None = None
-
-    def make(self) -> list[Path]:
-        """Write the pieces, whatever the format of the source."""
-        samples = read_plain_wav(self.source)
-        if samples is None:
-            samples = read_audio(self.source)
-        size = round(self.seconds * SAMPLE_RATE)
-        paths: list[Path] = []
-        for start in range(0, len(samples), size):
-            piece = samples[start : start + size]
-            if len(paths) == self.number or len(piece) < self.least * SAMPLE_RATE:
-                break
-            paths.append(self.stem.with_name(f"{self.stem.name}_{len(paths):02d}.wav"))
-            write_audio(paths[-1], piece)
-        return paths
+    samples = read_plain_wav(source)
+    if samples is None:
+        samples = read_audio(source)
+    size = round(seconds * SAMPLE_RATE)
+    paths: list[Path] = []
+    for start in range(0, len(samples), size):
+        piece = samples[start : start + size]
+        if len(paths) == number or len(piece) < shortest * SAMPLE_RATE:
+            break
+        paths.append(stem.with_name(f"{stem.name}_{len(paths):02d}.wav"))
+        write_audio(paths[-1], piece)
+    return paths
 
 
-def babble_jobs(
-    parts: Mapping[str, Speakers],
-    folder: Path,
-    counts: Mapping[str, int],
-    voices: int,
-    length: int,
-    seed: int,
-) -> dict[str, list[Mixing]]:
-    """`counts[split]` recordings FOLDER/SPLIT/NNNNN.wav of the speakers of each split."""
-    return {
-        split: [
-            Mixing(folder / split / f"{number:05d}.wav", speakers, voices, length, (seed, index, number))
-            for number in range(counts[split])
-        ]
-        for index, (split, speakers) in enumerate(parts.items())
-    }
-
-
-def make_all(
-    jobs: Sequence[NoiseJob], workers: int, progress: Callable[[int, int], None]
-) -> list[list[Path]]:
-    """Recordings of every job, in the order of the jobs; `progress(done, total)` is called after each.
-
-    Raises MediaError when a recording cannot be read or written.
-    """
-    results: dict[int, list[Path]] = {}
-    outcomes: Iterable[tuple[tuple[int, NoiseJob], list[Path] | Crash]]
-    if workers == 1:
-        outcomes = ((numbered, _make(numbered)) for numbered in enumerate(jobs))
-    else:
-        outcomes = run_isolated(_make, list(enumerate(jobs)), min(workers, len(jobs)))
-    for (number, _), outcome in outcomes:
-        if isinstance(outcome, Crash):
-            raise MediaError(outcome.message)
-        results[number] = outcome
-        progress(len(results), len(jobs))
-    return [results[number] for number in range(len(jobs))]
-
-
-def _make(numbered: tuple[int, NoiseJob]) -> list[Path]:
-    return numbered[1].make()
-
-
-LONGEST = 20.0  # seconds of a clip that are used
-
-
-def speech_jobs(speakers: Speakers, hours: float, folder: Path, seed: int) -> list[Existing | Cutting]:
-    """Random clips that last `hours` together; what is not plain wav of at most 20 s is cut into `folder`."""
-    paths = sorted(path for files in speakers.files.values() for path in files)
+def speech_jobs(speakers: Speakers, hours: float, folder: Path, seed: int) -> list[Job]:
+    """Jobs for random clips of ``hours`` in all; all but plain wav of at most 20 s is cut into ``folder``."""
+    paths = sorted(path for files in speakers.values() for path in files)
     random.Random(seed).shuffle(paths)
-    jobs: list[Existing | Cutting] = []
+    jobs: list[Job] = []
     missing = hours * 3600
     for path in paths:
         if missing <= 0:
@@ -260,8 +351,37 @@ def speech_jobs(speakers: Speakers, hours: float, folder: Path, seed: int) -> li
         length = plain_wav_length(path)
         seconds = (len(read_audio(path)) if length is None else length) / SAMPLE_RATE
         if length is None or seconds > LONGEST:
-            jobs.append(Cutting(path, folder / f"{len(jobs):05d}", LONGEST, number=1))
+            jobs.append(partial(cut, path, folder / f"{len(jobs):05d}", LONGEST, number=1))
         else:
-            jobs.append(Existing(path))
+            jobs.append(partial(convert, path, path))  # used as it is
         missing -= min(seconds, LONGEST)
     return jobs
+
+
+# -- running jobs --------------------------------------------------------------------------------------------
+
+
+def make_all(jobs: Mapping[Key, Sequence[Job]], workers: int, progress: Progress) -> dict[Key, list[Path]]:
+    """Recordings of all jobs under the keys of the jobs, in the order of the jobs.
+
+    Raises:
+        MediaError: a recording cannot be read or written.
+    """
+    numbered = list(enumerate(job for group in jobs.values() for job in group))
+    outcomes: Iterable[tuple[tuple[int, Job], list[Path] | Crash]]
+    if workers == 1:
+        outcomes = ((job, _make(job)) for job in numbered)
+    else:
+        outcomes = run_isolated(_make, numbered, min(workers, len(numbered)))
+    results: dict[int, list[Path]] = {}
+    for (number, _), outcome in outcomes:
+        if isinstance(outcome, Crash):
+            raise MediaError(outcome.message)
+        results[number] = outcome
+        progress(len(results), len(numbered))
+    numbers = iter(range(len(numbered)))
+    return {key: [path for _ in group for path in results[next(numbers)]] for key, group in jobs.items()}
+
+
+def _make(numbered: tuple[int, Job]) -> list[Path]:
+    return numbered[1]()

@@ -1,11 +1,8 @@
-"""How a mouth's opening goes with the loudness of the sound: who speaks, and how far both are apart.
+"""Which of several faces speaks, and the delay between lips and audio, from mouth opening and loudness.
 
-Ours, and only estimates: lips also move without sound, and open before a vowel is heard.
-
-Which of several faces is the one that speaks.
-
-The rule: the face tracked longest wins; among faces tracked at least 80 % as long, the one whose mouth goes
-best with the sound (`synchrony.mouth_follows_sound`).
+The speaker is the face tracked longest; among faces tracked at least 80 % as long, the one whose mouth
+opening correlates best with the loudness of the audio. Both are our own estimates: lips also move without
+speech, and open before a vowel is audible.
 """
 
 from __future__ import annotations
@@ -15,32 +12,32 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.media.alignment import Floats, layout_of
+from av_ssl.media.alignment import layout_of
+from av_ssl.media.face_mesh import Floats
 from av_ssl.media.tracking import Track
 
-SMOOTHING = 5  # frames: syllables, not single pictures
-MAX_LEAD = 3  # frames by which lips may move before or after the sound of a speaker
-RESTING = (
-    0.01  # standard deviation of the opening, eye distances: lips at rest 0.002, GRID speakers from 0.014
-)
-MAX_OFFSET = 12  # frames by which the streams of a file are looked for apart, about half a second
-MIN_CORRELATION = 0.35  # below, the offset is chance
+SMOOTHING = 5  # frames: syllables, not single frames
+MAX_LEAD = 3  # frames by which a speaker's lips may move before or after the audio
+# Standard deviation of the opening in eye distances; lips at rest have 0.002, GRID speakers 0.014 and more.
+RESTING = 0.01
+MAX_OFFSET = 12  # frames: largest delay that is searched for, about half a second
+MIN_CORRELATION = 0.35  # below, the delay is chance
 LEAST_ENERGY = 1e-3  # standard deviation of the log energy: below, there is silence
 
 
 def mouth_opening(points: Floats) -> Floats:
-    """Gap between the inner lips `[T]` in distances of the outer eye corners, from landmarks `[T, P, D]`."""
+    """Gap ``[T]`` of the inner lips in distances of the outer eye corners, from landmarks ``[T, P, D]``."""
     layout = layout_of(points)
     gap = np.linalg.norm(points[:, layout.upper_lip] - points[:, layout.lower_lip], axis=-1)
     eyes = np.linalg.norm(points[:, layout.stable[0]] - points[:, layout.stable[3]], axis=-1)
     return gap / np.maximum(eyes, 1e-6)
 
 
-def mouth_follows_sound(track: Track, energy: NDArray[np.float32]) -> float:
-    """Largest correlation, over small time shifts, of mouth opening with the log energy `[T]`.
+def mouth_sound_correlation(track: Track, energy: NDArray[np.float32]) -> float:
+    """Largest correlation, over small time shifts, of mouth opening with the log energy ``[T]``.
 
-    It is weighed by how much the mouth moves at all, up to 1: lips that rest correlate by chance, and a mouth
-    that moves widely without the sound, as in chewing, must not win by its size.
+    It is weighted by the amount of movement, up to 1: resting lips correlate by chance, and a mouth that
+    moves widely without speech, as in chewing, must not win by its amplitude.
     """
     if len(energy) <= 2 * MAX_LEAD or energy.std() < LEAST_ENERGY:
         return 0.0
@@ -53,11 +50,12 @@ def mouth_follows_sound(track: Track, energy: NDArray[np.float32]) -> float:
 
 
 def audio_delay(points: Floats, energy: NDArray[np.float32]) -> float | None:
-    """Frames (25 Hz) by which the sound comes after the lips; negative where it comes before them.
+    """Estimate the delay of the audio against the lips.
 
-    The shift, to a tenth of a frame, at which mouth opening and log energy `[T]` correlate best. None where
-    that says nothing: silence, a clip below 1.5 s, a correlation below 0.35, or one that still grows half a
-    second away.
+    Returns:
+        The shift in frames (25 Hz), to a tenth, at which mouth opening and log energy ``[T]`` correlate best;
+        positive where the audio is late. None for silence, a clip below 1.5 s, a correlation below 0.35, or a
+        maximum at the limit of half a second.
     """
     if len(energy) < 3 * MAX_OFFSET or energy.std() < LEAST_ENERGY:
         return None
@@ -75,7 +73,7 @@ def audio_delay(points: Floats, energy: NDArray[np.float32]) -> float | None:
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Of two signals `[T]`; 0 where one is constant."""
+    """Correlation of two signals ``[T]``; 0 where one is constant."""
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b) / max(float(np.sqrt((a @ a) * (b @ b))), 1e-9)
 
@@ -89,9 +87,11 @@ SIMILAR_LENGTH = 0.8  # of the longest track
 
 
 def choose_speaker(tracks: Sequence[Track], energy: NDArray[np.float32]) -> Track | None:
-    """The speaking face by the rule above, or None without tracks.
+    """The face that speaks, see the head of this module; None without tracks.
 
-    `energy` is the log energy `[T]` of the audio under each frame.
+    Args:
+        tracks: the faces of the clip.
+        energy: log energy ``[T]`` of the audio of each frame.
     """
     if not tracks:
         return None
@@ -100,4 +100,4 @@ def choose_speaker(tracks: Sequence[Track], energy: NDArray[np.float32]) -> Trac
     if len(rivals) == 1:
         return rivals[0]
     # Ties (silence) go to the larger face.
-    return max(rivals, key=lambda track: (mouth_follows_sound(track, energy), track.width))
+    return max(rivals, key=lambda track: (mouth_sound_correlation(track, energy), track.width))

@@ -1,40 +1,44 @@
-"""Follows every face of a clip from picture to picture with the face mesh.
+"""Faces over time: two trackers that join the faces of successive frames into tracks.
 
-A face is looked for with the detector once a second and whenever a known face is lost (mesh score below 0.5);
-between, the mesh alone follows each face in the region where it last was, which is faster and steadier than
-detecting it anew. While there is no face, every picture is searched, and once a second in small tiles too.
+``FaceTracker`` uses the face mesh. The detector runs once a second and whenever a known face is lost (mesh
+score below 0.5). In between, the mesh alone follows each face in the region of its last position, which is
+faster and steadier than detection. While there is no face, every frame is searched, once a second in small
+tiles too.
+
+``FaceMatcher`` takes the faces that any detector finds in each frame and joins the nearest ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from av_ssl.media.face_mesh import Detection, FaceMesh, Floats, Region
+from av_ssl.media.face_mesh import Detection, FaceMesh, Floats, Frame, Region
+from av_ssl.media.video import VideoReader
 
 MIN_SCORE = 0.5  # of the mesh: below, the face is lost
 DETECT_EVERY = 25  # frames
-FORGET_AFTER = 50  # frames: a face that comes back later is another track
+FORGET_AFTER = 50  # frames: a face that returns later is another track
 SAME_FACE = 0.5  # centres nearer than this many face widths belong to one face
-# The detector misses faces below an eighth of the longer side of the picture. Tiles of this share of it, that
-# overlap by as much as such a face is wide, find those down to a twentieth.
+# The detector misses faces below an eighth of the longer side of the frame. Tiles of this share of it, which
+# overlap by the width of such a face, find those down to a twentieth.
 TILE = 0.35
 TILE_OVERLAP = 0.13
-
-Picture = NDArray[np.uint8]
 
 
 @dataclass
 class Track:
-    """One face: the frames in which it was seen and its points there."""
+    """One face: the frames in which it was found and its points there."""
 
     frames: list[int] = field(default_factory=list)
-    points: list[Floats] = field(default_factory=list)  # each [468, 3], pixels
+    points: list[Floats] = field(default_factory=list)
+    """Each ``[P, 2 or 3]``, pixels."""
 
     def add(self, frame: int, points: Floats) -> None:
-        """Note the face's points in one more frame."""
+        """Add the face's points in one more frame."""
         self.frames.append(frame)
         self.points.append(points)
 
@@ -43,31 +47,78 @@ class Track:
 
     @property
     def centre(self) -> Floats:
-        """Middle of the face `[2]` where it was last seen, pixels."""
-        return (self.points[-1][:, :2].min(0) + self.points[-1][:, :2].max(0)) / 2
+        """Middle of the face ``[2]`` at its last position, pixels."""
+        return _centre(self.points[-1])
 
     @property
     def width(self) -> float:
-        """Width of the face where it was last seen, pixels."""
+        """Width of the face at its last position, pixels."""
         return float(np.ptp(self.points[-1][:, 0]))
 
     def interpolated(self, length: int) -> Floats:
-        """Points `[length, 468, 3]` for every frame: linear between those seen, both ends copied outwards."""
+        """Points ``[length, P, 2 or 3]`` for every frame: linear in between, constant beyond both ends."""
         points = np.stack(self.points)
         wanted = np.arange(length)
-        seen = np.array(self.frames)
-        right = np.clip(np.searchsorted(seen, wanted), 0, len(seen) - 1)
+        known = np.array(self.frames)
+        right = np.clip(np.searchsorted(known, wanted), 0, len(known) - 1)
         left = np.maximum(right - 1, 0)
-        span = np.maximum(seen[right] - seen[left], 1)
-        weight = np.clip((wanted - seen[left]) / span, 0, 1).astype(np.float32)[:, None, None]
+        span = np.maximum(known[right] - known[left], 1)
+        weight = np.clip((wanted - known[left]) / span, 0, 1).astype(np.float32)[:, None, None]
         return points[left] * (1 - weight) + points[right] * weight
 
 
-class FaceTracker:
-    """Tracks of all faces; feed it the pictures in order, then read `tracks`.
+@dataclass(frozen=True)
+class Faces:
+    """The faces of a clip.
 
-    Pictures may be skipped, which `Track.interpolated` fills in.
+    Args:
+        tracks: the faces.
+        frames: number of frames of the clip.
+        searched: number of frames in which faces were searched for.
     """
+
+    tracks: list[Track]
+    frames: int
+    searched: int
+
+
+class Tracker(Protocol):
+    """Receives the frames of a clip in order and collects ``tracks``."""
+
+    tracks: list[Track]
+
+    def update(self, rgb: Frame | None) -> None:
+        """Take the next frame ``[H, W, 3]`` (uint8, RGB); None skips it."""
+        ...
+
+
+def track_faces(tracker: Tracker, reader: VideoReader, stride: int) -> Faces:
+    """Give a tracker every ``stride``-th frame of a clip and the last one, beyond which nothing is known."""
+    frames = searched = 0
+    for frame in thinned(reader.frames(), stride):
+        tracker.update(frame)
+        frames += 1
+        searched += frame is not None
+    return Faces(tracker.tracks, frames, searched)
+
+
+def thinned(frames: Iterable[Frame], stride: int) -> Iterator[Frame | None]:
+    """Every ``stride``-th frame and the last one; None in place of the others.
+
+    >>> [number for number in thinned(range(1, 9), 3)]
+    [1, None, None, 4, None, None, 7, 8]
+    """
+    newest: Frame | None = None
+    for number, frame in enumerate(frames):
+        if newest is not None:
+            yield newest if (number - 1) % stride == 0 else None
+        newest = frame
+    if newest is not None:
+        yield newest
+
+
+class FaceTracker:
+    """Tracks all faces with detector and face mesh; a ``Tracker``."""
 
     def __init__(self, mesh: FaceMesh) -> None:
         self.tracks: list[Track] = []
@@ -76,13 +127,8 @@ class FaceTracker:
         self._live: list[Track] = []
         self._detect_at = 0
 
-    @property
-    def frames(self) -> int:
-        """How many pictures have been seen."""
-        return self._frame
-
-    def update(self, rgb: Picture | None) -> None:
-        """Look at the next picture `[H, W, 3]` (uint8, RGB); None skips it."""
+    def update(self, rgb: Frame | None) -> None:
+        """See ``Tracker.update``."""
         if rgb is not None:
             lost = self._follow(rgb)
             due = self._frame >= self._detect_at
@@ -92,8 +138,8 @@ class FaceTracker:
                 self._search(rgb, tiles=due and not self._live)
         self._frame += 1
 
-    def _follow(self, rgb: Picture) -> bool:
-        """Move every live track to this picture; returns whether one was lost."""
+    def _follow(self, rgb: Frame) -> bool:
+        """Move every live track to this frame; returns whether one was lost."""
         kept: list[Track] = []
         for track in sorted(self._live, key=len, reverse=True):
             score, points = self._mesh.landmarks(rgb, Region.around(track.points[-1]))
@@ -105,8 +151,8 @@ class FaceTracker:
         self._live = kept
         return lost
 
-    def _search(self, rgb: Picture, tiles: bool) -> None:
-        """Detect faces that no live track holds; go on with a track lost near there, or begin a new one."""
+    def _search(self, rgb: Frame, tiles: bool) -> None:
+        """Detect faces that no live track holds; continue a track that was lost there, or begin a new one."""
         for face in _detect(self._mesh, rgb, tiles):
             if any(_near(face.box.mean(0), track) for track in self._live):
                 continue
@@ -128,16 +174,57 @@ class FaceTracker:
         return None
 
 
+class FaceMatcher:
+    """Joins the faces of successive frames, nearest first; a ``Tracker``.
+
+    Args:
+        find_faces: returns the landmarks ``[P, 2 or 3]`` of every face of a frame.
+    """
+
+    def __init__(self, find_faces: Callable[[Frame], list[Floats]]) -> None:
+        self.tracks: list[Track] = []
+        self._frame = 0
+        self._find_faces = find_faces
+
+    def update(self, rgb: Frame | None) -> None:
+        """See ``Tracker.update``."""
+        if rgb is not None:
+            self._match(self._find_faces(rgb))
+        self._frame += 1
+
+    def _match(self, faces: list[Floats]) -> None:
+        live = [track for track in self.tracks if self._frame - track.frames[-1] <= FORGET_AFTER]
+        pairs = sorted(
+            (float(np.linalg.norm(_centre(face) - track.centre)), number, place)
+            for number, face in enumerate(faces)
+            for place, track in enumerate(live)
+            if _same_face(face, track)
+        )
+        matched: dict[int, int] = {}
+        for _, number, place in pairs:
+            if number not in matched and place not in matched.values():
+                matched[number] = place
+        for number, face in enumerate(faces):
+            if number in matched:
+                live[matched[number]].add(self._frame, face)
+            else:
+                self.tracks.append(Track([self._frame], [face]))
+
+
+def _centre(points: Floats) -> Floats:
+    return (points[:, :2].min(0) + points[:, :2].max(0)) / 2
+
+
 def _near(point: Floats, track: Track) -> bool:
     return float(np.linalg.norm(point - track.centre)) < SAME_FACE * track.width
 
 
 def _same_face(points: Floats, track: Track) -> bool:
-    return _near((points[:, :2].min(0) + points[:, :2].max(0)) / 2, track)
+    return _near(_centre(points), track)
 
 
-def _detect(mesh: FaceMesh, rgb: Picture, tiles: bool) -> list[Detection]:
-    """Faces of the picture; when there is none and `tiles`, those found in overlapping tiles of it."""
+def _detect(mesh: FaceMesh, rgb: Frame, tiles: bool) -> list[Detection]:
+    """Faces of the frame; when there is none and ``tiles``, those found in overlapping tiles of it."""
     faces = mesh.detect(rgb)
     if faces or not tiles:
         return faces
@@ -153,6 +240,6 @@ def _detect(mesh: FaceMesh, rgb: Picture, tiles: bool) -> list[Detection]:
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:
-    """Offsets, at most `step` apart, at which tiles of `side` cover `length`."""
+    """Offsets, at most ``step`` apart, at which tiles of ``side`` cover ``length``."""
     span = max(0, length - side)
     return [int(start) for start in np.linspace(0, span, -(-span // max(1, step)) + 1)]

@@ -1,7 +1,7 @@
 """Video files to arrays at a constant frame rate, and back.
 
-Frames are chosen by their time stamps, never by counting them, so that sound and picture stay together
-whatever the frame rate of the source: 24, 29.97, 30, 50 or variable.
+Frames are chosen by their time stamps, never by counting, so that audio and video stay synchronous at any
+frame rate of the source: 24, 29.97, 30, 50 or variable.
 """
 
 from __future__ import annotations
@@ -17,46 +17,55 @@ from numpy.typing import NDArray
 
 from av_ssl.errors import MediaError
 from av_ssl.io import write_atomically
+from av_ssl.layout import FRAME_RATE
 from av_ssl.media.container import MissingStreamError, open_media, start_seconds
 
-FPS = 25
-KEEP_BYTES = 128 * 2**20  # decoded pictures kept for a second pass; a longer clip is decoded again
-LONGEST_GAP = 60.0  # seconds without a picture: more is a broken time stamp
+KEEP_BYTES = 128 * 2**20  # decoded frames kept for a second pass; a longer clip is decoded again
+LONGEST_GAP = 60.0  # seconds without a frame: more is a broken time stamp
 CRF = 14  # 45.7 dB on studio recordings, about 455 bytes a 96x96 frame
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
-Picture = NDArray[np.uint8]
+Frames = NDArray[np.uint8]
 Span = tuple[float, float]  # start and end within a file, seconds
 
 
 class VideoReader:
-    """The pictures of a video at `fps` frames/s, as often as wanted.
+    """Reads the frames of a video at a constant rate, repeatedly if needed.
 
-    Frame `k` shows the source picture nearest to `k / fps` seconds after the start of the earliest stream;
-    before the first picture the first one is shown. `span`, start and end in seconds, reads only that part of
-    the video. Raises MediaError when the file cannot be decoded, MissingStreamError without video.
+    Frame ``k`` is the source frame nearest to ``k / fps`` seconds after the start of the earliest stream; the
+    first source frame also stands for the time before it.
+
+    Args:
+        path: the file.
+        fps: frames a second.
+        keep_bytes: decoded frames up to this size are kept for a second pass.
+        span: start and end in seconds of the part to read; None reads all.
+
+    Raises:
+        MissingStreamError: the file has no video.
+        MediaError: the file cannot be decoded.
     """
 
     def __init__(
-        self, path: Path, fps: float = FPS, keep_bytes: int = KEEP_BYTES, span: Span | None = None
+        self, path: Path, fps: float = FRAME_RATE, keep_bytes: int = KEEP_BYTES, span: Span | None = None
     ) -> None:
         self.path = path
         self.fps = fps
         self.keep_bytes = keep_bytes
         self.span = span
         # As the container states them, known after the first pass; 0 where it does not.
-        self.source_fps = 0.0  # frames/s
-        self.source_frames = 0  # pictures in the whole file
+        self.source_fps = 0.0
+        self.source_frames = 0  # in the entire file
         self._kept: list[av.VideoFrame] | None = None
 
-    def frames(self, gray: bool = False) -> Iterator[Picture]:
-        """Pictures as uint8: `[H, W]` when `gray`, else RGB `[H, W, 3]`."""
-        # One converter for all: it holds megabytes, which `frame.to_ndarray` would tie to every frame.
+    def frames(self, gray: bool = False) -> Iterator[Frames]:
+        """Frames as uint8: ``[H, W]`` when ``gray``, else RGB ``[H, W, 3]``."""
+        # One converter for all: it holds megabytes, which ``frame.to_ndarray`` would tie to every frame.
         converter = VideoReformatter()
         for frame in self._frames():
             converted = converter.reformat(frame, format="gray" if gray else "rgb24")
             array = np.asarray(converted.to_ndarray(), np.uint8)
-            # Telephones store a turned picture and say so; counter-clockwise degrees.
+            # Phones store rotated frames with a tag, counter-clockwise degrees.
             yield np.ascontiguousarray(np.rot90(array, frame.rotation // 90))
 
     def _frames(self) -> Iterator[av.VideoFrame]:
@@ -94,15 +103,15 @@ class VideoReader:
             count += 1
 
     def _decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Every source picture with its time in seconds from the start of the clip.
+        """Every source frame with its time in seconds from the start of the clip.
 
-        Of a span, pictures from the key frame before it (at negative times) to its end.
+        Of a span, frames from the key frame before it (at negative times) to its end.
         """
         with open_media(self.path) as container:
             if not container.streams.video:
                 raise MissingStreamError(self.path, "video")
             stream = container.streams.video[0]
-            # Clips are short, so threads cost more than they bring; files are worked on in parallel instead.
+            # Clips are short, so threads cost more than they save; files are processed in parallel instead.
             stream.codec_context.thread_count = 1
             start = start_seconds(container)
             self.source_fps = float(stream.average_rate or self.fps)
@@ -129,24 +138,28 @@ class VideoReader:
                 last = time
                 yield time, frame
             if last is None:
-                raise MediaError(
-                    f"{self.path}: its video stream holds no picture; replace or remove the file"
-                )
+                raise MediaError(f"{self.path}: its video stream holds no frame; replace or remove the file")
 
 
-def read_video(path: Path, fps: float = FPS, gray: bool = True) -> Picture:
-    """All pictures of `VideoReader` at once, uint8: `[T, H, W]` when `gray`, else RGB `[T, H, W, 3]`."""
+def read_video(path: Path, fps: float = FRAME_RATE, gray: bool = True) -> Frames:
+    """All frames of a ``VideoReader``, uint8: ``[T, H, W]`` when ``gray``, else RGB ``[T, H, W, 3]``."""
     return np.stack(list(VideoReader(path, fps, keep_bytes=0).frames(gray)))
 
 
-def write_video(path: Path, frames: Picture, fps: int = FPS) -> None:
-    """Write gray `frames` `[T, H, W]` (uint8, even sides) as h264 in mp4.
+def write_video(path: Path, frames: Frames, fps: int = FRAME_RATE) -> None:
+    """Write grayscale frames as h264 in mp4.
 
-    The same input gives the same bytes on an idle machine. Beside programs that keep all cores busy, x264 was
-    seen to write one of two files, which differ by about a grey level a pixel.
+    The format is full range yuv420p with its tag: every reader then returns the same gray levels, which
+    neither ``gray`` without a tag nor limited range achieves. The same input gives the same bytes on an idle
+    machine. On a busy one x264 sometimes wrote a file that differed by about one gray level a pixel.
 
-    Full range yuv420p, tagged so: every reader then returns the same gray levels, which neither `gray`
-    without a tag nor limited range achieves. Raises MediaError naming the file when it cannot be written.
+    Args:
+        path: the file.
+        frames: ``[T, H, W]`` uint8, H and W even.
+        fps: frames a second.
+
+    Raises:
+        MediaError: the file cannot be written.
     """
     if frames.ndim != 3 or not len(frames) or frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ValueError(f"frames must be [T, H, W] with T > 0 and even H, W, not {list(frames.shape)}")

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.lupi import FrozenTeacher, LupiCriterion, LupiStudent, check_training
 from av_ssl.classification.verification import equal_error_rate, unit_length
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip, keep_by_length, read_manifest, with_lengths
-from av_ssl.recognition.encoder import attach_encoder_config
+from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.tasks.audio_visual import (
     FEATURE_KEYS,
     AudioVisualTask,
@@ -182,6 +183,7 @@ class ClassificationTask(AudioVisualTask):
         self.classes: ClassList | None = None  # evaluation may take those of a checkpoint
         if cfg.label and self.classes_file.exists():
             self.classes = ClassList.load(self.classes_file)
+        self.pretrained: StoredModel | None = None
         self.teacher: FrozenTeacher | None = None
         self.student: LupiStudent | None = None
         self.validation_eer = ValidationEER() if cfg.eer else None
@@ -207,6 +209,7 @@ class ClassificationTask(AudioVisualTask):
             if "teacher_path" in cfg and cfg.teacher_path:
                 self.teacher = self.load_teacher(cfg)
         model = super().build_model(cfg, from_checkpoint)
+        self.pretrained = None  # the model has its tensors
         self.student = model if isinstance(model, LupiStudent) and not from_checkpoint else None
         return model
 
@@ -215,7 +218,7 @@ class ClassificationTask(AudioVisualTask):
         if self.cfg.label:
             cfg.num_classes = len(self.require_classes())
         if cfg.get("w2v_path"):
-            attach_encoder_config(cfg, str(self.cfg.audio_input), str(cfg.streams))
+            self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(cfg.streams))
 
     def load_teacher(self, cfg: Any) -> FrozenTeacher:
         """Read the teacher of a student; DataError if its input or embeddings do not fit."""

@@ -8,12 +8,13 @@ from typing import Any, Optional
 from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.data.clip_reader import ClipReader, TimeMask
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.text import TextEncoder, load_dictionary, text_state
 from av_ssl.methods.teacher_heads import attach_teacher_shapes
 from av_ssl.recognition.distillation import DistillationFineTuning
-from av_ssl.recognition.encoder import attach_encoder_config
+from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.generation import check_stored_dictionary, choose_search, save_options
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split, root_config
 
@@ -80,6 +81,7 @@ class RecognitionTask(AudioVisualTask):
     def __init__(self, cfg: RecognitionConfig, text_encoder: Optional[TextEncoder] = None) -> None:
         super().__init__(cfg)
         self.dictionary_file = Path(cfg.label_dir or cfg.data) / f"dict.{cfg.labels}.txt"
+        self.pretrained: StoredModel | None = None
         # If the data has none, this one is filled from the checkpoint; fairseq's commands hold it by then.
         self.text_encoder = text_encoder or TextEncoder(Dictionary(), origin=str(self.dictionary_file))
         if text_encoder is None and self.dictionary_file.exists():
@@ -104,9 +106,11 @@ class RecognitionTask(AudioVisualTask):
         """Build a recogniser; for training, its encoder (configuration, weights) is ``model.w2v_path``'s."""
         self.require_dictionary()
         if not from_checkpoint:
-            attach_encoder_config(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
+            self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
             attach_teacher_shapes(cfg)
-        return super().build_model(cfg, from_checkpoint)
+        model = super().build_model(cfg, from_checkpoint)
+        self.pretrained = None  # the model has its tensors
+        return model
 
     def build_criterion(self, cfg: Any) -> Any:
         """Build the criterion; ValueError if the model has speech teachers that it would not use."""

@@ -6,7 +6,7 @@ import torch
 from av_ssl.classification.layers import POOLINGS
 from av_ssl.errors import DataError
 from tests.classification.tiny import batch, classifier
-from tests.models.helpers import TINY
+from tests.methods.helpers import TINY
 
 
 @pytest.mark.parametrize("streams", ["audio", "video", "av"])

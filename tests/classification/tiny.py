@@ -17,7 +17,7 @@ from av_ssl.classification.lupi import (
     LupiStudentConfig,
 )
 from av_ssl.data.classes import Segmentation
-from tests.models.helpers import source
+from tests.methods.helpers import source
 
 TINY = {
     "streams": "av", "audio_input": "filterbank", "segment_frames": 0, "frontend_dim": 16, "audio_width": 2,
@@ -37,14 +37,14 @@ def configured(structure: Any, **options: Any) -> Any:
 
 def classifier(seed: int = 0, **options: Any) -> AVClassifier:
     torch.manual_seed(seed)
-    return AVClassifier(configured(ClassifierConfig, **{**TINY, **options}), load_weights=False)
+    return AVClassifier(configured(ClassifierConfig, **{**TINY, **options}), None)
 
 
 def student(teacher: AVClassifier | None = None, seed: int = 1, **options: Any) -> LupiStudent:
     torch.manual_seed(seed)
     cfg = configured(LupiStudentConfig, **{**TINY, "streams": "audio", **options})
     frozen = None if teacher is None else FrozenTeacher(teacher, cfg.embedding_norm)
-    return LupiStudent(cfg, load_weights=False, teacher=frozen)
+    return LupiStudent(cfg, None, teacher=frozen)
 
 
 def criterion(**options: Any) -> LupiCriterion:
@@ -70,4 +70,4 @@ def sample(segment: int = 4, seed: int = 0) -> dict[str, Any]:
 
 def task(**parts: Any) -> Any:
     """What models ask of a task."""
-    return SimpleNamespace(**{"starts_from_pretrained": False, "teacher": None, **parts})
+    return SimpleNamespace(**{"starts_from_pretrained": False, "pretrained": None, "teacher": None, **parts})

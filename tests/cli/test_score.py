@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from omegaconf import OmegaConf
 
-from av_ssl.checkpoints.fairseq_file import write_fairseq
+from av_ssl.checkpoints.files import write_stored
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.cli.main import main
 from av_ssl.inference import Classifier
@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cfg = {**OmegaConf.to_container(model.cfg, enum_to_str=True), "_name": "av_classifier"}
     path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
     stored = StoredModel(path, {"model": cfg, "task": TASK}, dict(model.state_dict()), None, [], CLASSES)
-    write_fairseq(stored, path)
+    write_stored(stored, path)
     return path
 
 

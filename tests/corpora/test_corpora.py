@@ -44,17 +44,17 @@ def test_lrs2(tmp_path, inner):
 def test_lrs2_lists_that_are_missing_or_name_no_video(tmp_path):
     trees.lrs2(tmp_path)
     (tmp_path / "val.txt").write_text("6330/00002\n6330/99999\n")
-    with pytest.raises(DataError, match=r"val\.txt, line 2: there is no video .*main/6330/99999\.mp4"):
+    with pytest.raises(DataError, match=r"val\.txt, line 2: .*main/6330/99999\.mp4"):
         read_corpus("lrs2", tmp_path)
     (tmp_path / "val.txt").write_bytes(b"6330/00002\n\xff/00001\n")
-    with pytest.raises(DataError, match=r"val\.txt, line 2: there is no video"):
+    with pytest.raises(DataError, match=r"val\.txt, line 2: "):
         read_corpus("lrs2", tmp_path)
     (tmp_path / "val.txt").unlink()
-    with pytest.raises(DataError, match=r"val\.txt: is missing; it is the owners' list of the valid clips"):
+    with pytest.raises(DataError, match=r"val\.txt: .* valid clips of main"):
         read_corpus("lrs2", tmp_path)
     trees.lrs2(tmp_path)
     (tmp_path / "test.txt").write_text("6330/00003 NF MV\n6330/00000 NF MV\n")
-    with pytest.raises(DataError, match=r"same id \(main/6330/00000\)"):
+    with pytest.raises(DataError, match=r"00000\.mp4: .*main/6330/00000"):
         read_corpus("lrs2", tmp_path)
 
 
@@ -93,11 +93,11 @@ def test_grid(tmp_path):
 
 
 def test_grid_names_that_are_no_sentence_and_two_copies(tmp_path):
-    with pytest.raises(DataError, match="not the code of a GRID sentence"):
+    with pytest.raises(DataError, match=r"holiday\.mpg: "):
         sentence(tmp_path / "s1" / "holiday.mpg")
     trees.grid(tmp_path)
     touch(tmp_path, "s3/video/mpg_vcd/sgib8p.mpg")
-    with pytest.raises(DataError, match=r"same id \(s3/sgib8p\)"):
+    with pytest.raises(DataError, match=r"sgib8p\.mpg: .*s3/sgib8p"):
         read_corpus("grid", tmp_path)
 
 
@@ -110,11 +110,11 @@ def test_ravdess(tmp_path, archive):
     assert (clip.speaker, clip.transcript) == ("03", "kids are talking by the door")
     assert clip.labels == {"emo": "angry"}
     touch(tmp_path, "Actor_01/01-01-09-01-01-01-01.mp4")
-    with pytest.raises(DataError, match="emotion 09"):
+    with pytest.raises(DataError, match=r"01-01-09-01-01-01-01\.mp4: .* 09 "):
         read_corpus("ravdess", tmp_path)
     touch(tmp_path, "Actor_01/a.mp4")
     (tmp_path / "Actor_01/01-01-09-01-01-01-01.mp4").unlink()
-    with pytest.raises(DataError, match=r"a\.mp4: is not named as RAVDESS does"):
+    with pytest.raises(DataError, match=r"a\.mp4: "):
         read_corpus("ravdess", tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_crema_d(tmp_path):
     touch(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav")
     assert read_corpus("crema_d", tmp_path)["1001_DFA_ANG_XX"].source.sound is not None
     touch(tmp_path, "VideoFlash/1001_XYZ_ANG_XX.flv")
-    with pytest.raises(DataError, match="is not named as CREMA-D does"):
+    with pytest.raises(DataError, match=r"1001_XYZ_ANG_XX\.flv: "):
         read_corpus("crema_d", tmp_path)
 
 
@@ -155,12 +155,10 @@ def test_iemocap(tmp_path):
     assert clip.source.recording == "Ses03F_impro01"
     evaluation = tmp_path / "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt"
     evaluation.write_text("head\n[1.0 - 2.0]\tSes02F\tneu\t[2, 2, 2]\n")
-    with pytest.raises(
-        DataError, match=r"Ses02F_impro01\.txt, line 2: Ses02F from 1\.0 to 2\.0 s is no utterance"
-    ):
+    with pytest.raises(DataError, match=r"Ses02F_impro01\.txt, line 2: Ses02F "):
         read_corpus("iemocap", tmp_path)
     (tmp_path / "Session2/dialog/avi/DivX/Ses02F_impro01.avi").unlink()
-    with pytest.raises(DataError, match="there is no video"):
+    with pytest.raises(DataError, match=r"Ses02F_impro01\.txt: .*Ses02F_impro01\.avi"):
         read_corpus("iemocap", tmp_path)
 
 
@@ -206,7 +204,7 @@ def test_a_folder(tmp_path):
     clip = read_corpus("folder", tmp_path)["val/c"]
     assert (clip.speaker, clip.labels) == ("ann", {"emo": "sad"})
     (tmp_path / "val/c.emo").write_text("sad angry\n")
-    with pytest.raises(DataError, match=r"c\.emo: holds 2 words"):
+    with pytest.raises(DataError, match=r"c\.emo: .* 2 words"):
         read_corpus("folder", tmp_path)
 
 
@@ -217,23 +215,22 @@ def test_the_folder_of_another_corpus_is_named(tmp_path, present, wanted):
     if present == wanted:
         assert read_corpus(wanted, tmp_path)
         return
-    with pytest.raises(DataError, match=rf"is not .*; expected .*use preprocess/{present}\.sh"):
+    with pytest.raises(DataError, match=rf"preprocess/{present}\.sh"):
         read_corpus(wanted, tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_of_none_of_them_and_no_folder(tmp_path, name):
-    with pytest.raises(DataError, match=r"is not .*; expected [^.]*") as error:
+    with pytest.raises(DataError, match=r"preprocess/folder\.sh") as error:
         read_corpus(name, tmp_path)
-    assert "looks like" not in str(error.value)
-    assert "any other layout: preprocess/folder.sh" in str(error.value)
-    with pytest.raises(DataError, match="is not a folder"):
+    assert str(error.value).count("preprocess/") == 1
+    with pytest.raises(DataError, match="absent: "):
         read_corpus(name, tmp_path / "absent")
 
 
 def test_an_empty_corpus(tmp_path):
     (tmp_path / "trainval").mkdir()
-    with pytest.raises(DataError, match="holds no clip of LRS3; expected pretrain/ID/NNNNN"):
+    with pytest.raises(DataError, match=r"LRS3.* pretrain/ID/NNNNN"):
         read_corpus("lrs3", tmp_path)
 
 
@@ -242,8 +239,8 @@ def test_missing_and_empty_transcripts_are_named(tmp_path, corpus):
     getattr(trees, corpus)(tmp_path)
     path = sorted(tmp_path.glob("[mt]*/*/*.txt"))[0]
     path.write_text("Text:\nConf: 3\n")
-    with pytest.raises(DataError, match=f"{path.name}, line 1: the transcript is empty"):
+    with pytest.raises(DataError, match=f"{path.name}, line 1: "):
         read_corpus(corpus, tmp_path)
     path.unlink()
-    with pytest.raises(DataError, match=f"{path.name}: the transcript is missing"):
+    with pytest.raises(DataError, match=f"{path.name}: "):
         read_corpus(corpus, tmp_path)

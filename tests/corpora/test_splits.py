@@ -6,7 +6,7 @@ import pytest
 
 from av_ssl.corpora.corpus import CorpusClip, Draw, assign_splits, capped
 from av_ssl.errors import DataError
-from av_ssl.media.corpus import ClipSource
+from av_ssl.media.sources import ClipSource
 
 TENTHS = Draw(0.1, 0.1)
 
@@ -33,7 +33,7 @@ def test_what_the_corpus_leaves_open_is_drawn():
 def test_few_clips_still_give_every_split_one_and_zero_gives_none():
     assert sizes(assign_splits(clips(*"abcd"), TENTHS, 0)) == [2, 1, 1]
     assert sizes(assign_splits(clips(*"abc"), Draw(0, 0), 0)) == [3, 0, 0]
-    with pytest.raises(DataError, match="no clip is left for training"):
+    with pytest.raises(DataError, match="0 are for validation, 1 for test"):
         assign_splits(clips("a", split="test"), TENTHS, 0)
 
 

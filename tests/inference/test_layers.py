@@ -6,9 +6,9 @@ import torch
 from av_ssl.errors import DataError
 from av_ssl.inference import EncoderFeatures, find_encoder, stored_streams
 from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
-from tests.models import raven_layout
 from tests.classification.tiny import classifier, student
-from tests.models.helpers import source, tiny_av2vec
+from tests.methods import raven_layout
+from tests.methods.helpers import source, tiny_av2vec
 
 TASK = {"normalize": True, "image_crop_size": 16}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import av_ssl
 from av_ssl import inference
 from av_ssl.checkpoints.loading import load
 from av_ssl.data.collate import add_lengths
@@ -124,3 +125,17 @@ def test_the_device_is_a_gpu_only_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert device_of("auto", 6) == "cuda:2"
     assert device_of("cpu", 6) == "cpu"
+
+
+def test_one_clip_by_its_files(ctc, data):
+    clip = read_manifest(data / "train.tsv")[4]
+    found = av_ssl.transcribe(ctc, clip.video, clip.audio, beam=2)
+    expected = transcribe(RecogniserSpec(ctc, search=SearchOptions(beam=2)), data, max_frames=1)["train_4"]
+    assert found.text == expected.text
+    assert found.confidence == pytest.approx(expected.confidence, rel=1e-4)
+    assert av_ssl.transcribe(ctc, audio=clip.audio).confidence != found.confidence
+    with pytest.raises(DataError, match=r"ctc\.pt takes .*name a file of video"):
+        av_ssl.transcribe(ctc, audio=clip.audio, modalities="av")
+    clip.video.write_bytes(b"noise")
+    with pytest.raises(DataError, match=r"train_4\.npy: cannot be read"):
+        av_ssl.transcribe(ctc, clip.video, clip.audio)

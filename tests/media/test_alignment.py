@@ -30,8 +30,8 @@ def test_eyes_are_54_of_96_pixels_apart_and_the_mouth_is_in_the_middle(angle, si
 
 
 def test_the_face_region_shows_forehead_and_chin():
-    picture = face()
-    points = FaceMesh().find(picture)[None]
+    image = face()
+    points = FaceMesh().find(image)[None]
     transform = crop_transforms(points, "face", 96)[0]
     placed = points[0, :, :2] @ transform[:, :2].T + transform[:, 2]
     assert placed.min() > 0
@@ -79,9 +79,9 @@ def test_a_large_face_is_shrunk_without_aliasing_or_shift():
 
 
 def test_shrinking_agrees_with_blurring_first():
-    picture = np.random.default_rng(0).integers(0, 255, (400, 400), np.uint8)
-    picture = cv2.GaussianBlur(picture, (0, 0), 8)
+    image = np.random.default_rng(0).integers(0, 255, (400, 400), np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 8)
     turn = cv2.getRotationMatrix2D((200, 200), 20, 0.24)
     turn[:, 2] += 47.5 - 200
-    direct = cv2.warpAffine(picture, turn, (96, 96), borderMode=cv2.BORDER_REPLICATE).astype(float)
-    assert np.abs(warp(picture, turn, 96) - direct)[8:-8, 8:-8].max() <= 4
+    direct = cv2.warpAffine(image, turn, (96, 96), borderMode=cv2.BORDER_REPLICATE).astype(float)
+    assert np.abs(warp(image, turn, 96) - direct)[8:-8, 8:-8].max() <= 4

@@ -15,13 +15,12 @@ import pytest
 
 from av_ssl.errors import DataError
 from av_ssl.media.alignment import IBUG, MESH, layout_of
-from av_ssl.media.crop_settings import CropSettings, make_backend
-from av_ssl.media.crops import crop_clip
-from av_ssl.media.faces import OpenCVBackend
-from av_ssl.media.landmark_files import read_pickled
-from av_ssl.media.other_backends import FaceMatcher
+from av_ssl.media.backends import OpenCVBackend
+from av_ssl.media.crops import CropSettings, crop_clip
+from av_ssl.media.landmark_files import LandmarkError, read_landmarks
+from av_ssl.media.tracking import FaceMatcher
 from av_ssl.media.video import VideoReader, read_video
-from tests.media.synthetic import moving_face, noise_pictures, talking_head, tone, write_clip
+from tests.media.synthetic import moving_face, noise_frames, talking_head, tone, write_clip
 
 
 def as_ibug(mesh: np.ndarray) -> np.ndarray:
@@ -38,7 +37,7 @@ def talk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("talk")
     clip = talking_head(folder / "s 1.mkv")
     backend = OpenCVBackend()
-    track = backend.follow(VideoReader(clip), "").tracks[0]
+    track = backend.track(VideoReader(clip), "").tracks[0]
     assert crop_clip(clip, folder / "v.mp4", folder / "a.wav", backend=backend).ok
     return clip, track.interpolated(12), read_video(folder / "v.mp4").astype(float)
 
@@ -72,10 +71,10 @@ def test_ready_made_landmarks_give_the_same_crops(talk, tmp_path, kind):
 
 
 def test_landmarks_are_at_the_rate_of_the_source(tmp_path):
-    pictures = np.concatenate([moving_face(12, 2.0), moving_face(12, 2.0)[::-1]])
-    clip = write_clip(tmp_path / "fast.mkv", pictures, tone(0.48), fps=50)
+    frames = np.concatenate([moving_face(12, 2.0), moving_face(12, 2.0)[::-1]])
+    clip = write_clip(tmp_path / "fast.mkv", frames, tone(0.48), fps=50)
     backend = OpenCVBackend()
-    mesh = backend.follow(VideoReader(clip, fps=50), "").tracks[0].interpolated(24)
+    mesh = backend.track(VideoReader(clip, fps=50), "").tracks[0].interpolated(24)
     landmarks = write_landmarks(tmp_path / "landmarks", "npy68", mesh, "fast")
     result, crops = crop(clip, tmp_path, backend="files", landmarks=landmarks)
     assert result.frames == 12
@@ -84,7 +83,7 @@ def test_landmarks_are_at_the_rate_of_the_source(tmp_path):
     assert np.abs(crops - expected).mean() < 3
 
 
-def test_missed_pictures_are_interpolated_and_none_at_all_is_no_face(talk, tmp_path):
+def test_missed_frames_are_interpolated_and_none_at_all_is_no_face(talk, tmp_path):
     clip, mesh, expected = talk
     rows: list = [as_ibug(points) for points in mesh]
     rows[5] = rows[6] = None
@@ -100,14 +99,14 @@ def test_missed_pictures_are_interpolated_and_none_at_all_is_no_face(talk, tmp_p
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (None, "does not exist"),
-        (b"no pickle", "holds no landmarks"),
-        (pickle.dumps("text"), "a str instead of a list"),
-        (pickle.dumps([]), "is empty"),
-        (pickle.dumps([np.zeros((5, 2))] * 12), r"an array \[5, 2\]"),
-        (pickle.dumps([np.zeros((68, 2))] * 30), "landmarks of 30 pictures, .* has about 12"),
-        (pickle.dumps([np.zeros((68, 2))] * 4), "landmarks of 4 pictures"),
-        (pickle.dumps([np.zeros((68, 2)), np.zeros((468, 2))] * 6), "mixes faces"),
+        (None, r"s 1\.pkl: "),
+        (b"no pickle", r"s 1\.pkl: "),
+        (pickle.dumps("text"), r"s 1\.pkl: .* str "),
+        (pickle.dumps([]), r"s 1\.pkl: .* empty"),
+        (pickle.dumps([np.zeros((5, 2))] * 12), r"s 1\.pkl: .*\[5, 2\]"),
+        (pickle.dumps([np.zeros((68, 2))] * 30), r"s 1\.pkl: .* 30 frames, .*s 1\.mkv .* 12"),
+        (pickle.dumps([np.zeros((68, 2))] * 4), r"s 1\.pkl: .* 4 frames, "),
+        (pickle.dumps([np.zeros((68, 2)), np.zeros((468, 2))] * 6), r"s 1\.pkl: .*\[68, 468\]"),
     ],
 )
 def test_landmarks_that_do_not_fit_are_a_reason(talk, tmp_path, content, text):
@@ -136,29 +135,36 @@ def test_a_pickle_runs_no_code(tmp_path, protocol):
     for number, value in enumerate((Evil(mark), [Evil(mark)], np.array([Evil(mark)], object))):
         path = tmp_path / f"{number}.pkl"
         path.write_bytes(pickle.dumps(value, protocol=protocol))
-        with pytest.raises(pickle.UnpicklingError, match="mkdir"):
-            read_pickled(path)
+        with pytest.raises(LandmarkError, match="mkdir"):
+            read_landmarks(path)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("value", [np.array(["text"]), np.zeros(1, "V8"), np.zeros(1, "f8,O")])
+def test_a_pickle_holds_arrays_of_numbers_alone(tmp_path, value):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps([value]))
+    with pytest.raises(LandmarkError, match=r"a\.pkl: "):
+        read_landmarks(tmp_path / "a.pkl")
 
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_pickled_arrays_keep_values_order_and_byte_order(tmp_path, protocol):
-    array = np.arange(12.0).reshape(3, 4)
-    value = {"a": [array, np.asfortranarray(array), array.astype(">f4"), None, np.float64(2.5), 3, "x"]}
-    path = tmp_path / "a.pkl"
-    path.write_bytes(pickle.dumps(value, protocol=protocol))
-    plain, fortran, swapped, *rest = read_pickled(path)["a"]
-    for read in (plain, fortran, swapped):
-        np.testing.assert_array_equal(read, array)
-    assert rest == [None, 2.5, 3, "x"]
+    array = np.arange(136, dtype=np.float32).reshape(68, 2)
+    rows = [array, np.asfortranarray(array), array.astype(">f4"), [array, array + 1], array.tolist(), None]
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(rows, protocol=protocol))
+    *read, missing = read_landmarks(tmp_path / "a.pkl")
+    np.testing.assert_array_equal(read, [array] * 5)
+    assert missing is None
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(np.array([array, None], object), protocol=protocol))
+    np.testing.assert_array_equal(read_landmarks(tmp_path / "a.pkl")[0], array)
 
 
 def test_faces_are_matched_to_tracks_by_nearness():
     still, moving = np.random.default_rng(0).uniform(0, 100, (2, 68, 2)).astype(np.float32)
     places = iter([[still, moving + 300], [moving + 305, still], [still], [], [still + 1, moving + 312]])
-    matcher = FaceMatcher(lambda picture: next(places))
+    matcher = FaceMatcher(lambda frame: next(places))
     for _ in range(5):
-        matcher.update(noise_pictures(1)[0])
+        matcher.update(noise_frames(1)[0])
     assert [track.frames for track in matcher.tracks] == [[0, 1, 2, 4], [0, 1, 4]]
 
 
@@ -171,40 +177,39 @@ def fake_dlib(monkeypatch):
         if not points:
             raise RuntimeError("Error deserializing object")
         parts = [types.SimpleNamespace(x=10 + k % 9, y=20 + k // 9) for k in range(points)]
-        return lambda picture, box: types.SimpleNamespace(parts=lambda: parts)
+        return lambda frame, box: types.SimpleNamespace(parts=lambda: parts)
 
     fake = types.ModuleType("dlib")
     fake.__spec__ = importlib.util.spec_from_loader("dlib", None)
     fake.rectangle = lambda *corners: corners
-    fake.get_frontal_face_detector = lambda: lambda picture, upsample: [(0, 0, 50, 50)]
+    fake.get_frontal_face_detector = lambda: lambda frame, upsample: [(0, 0, 50, 50)]
     fake.shape_predictor = shape_predictor
     monkeypatch.setitem(sys.modules, "dlib", fake)
-    monkeypatch.delitem(sys.modules, "av_ssl.media.other_backends", raising=False)
-    yield
-    sys.modules.pop("av_ssl.media.other_backends", None)
 
 
 def test_dlib_wants_a_model_of_68_points(fake_dlib, talk, tmp_path):
     model = tmp_path / "model.dat"
-    for content, text in ((None, "no such file"), ("", "no shape predictor"), ("5", "finds 5 points")):
+    for content, text in ((None, r"model\.dat: "), ("", r"model\.dat: "), ("5", r"model\.dat: .* 5 ")):
         if content is not None:
             model.write_text(content)
         with pytest.raises(DataError, match=text):
-            make_backend(CropSettings(backend="dlib", dlib_model=str(model)))
-    with pytest.raises(DataError, match="--dlib-model FILE"):
-        make_backend(CropSettings(backend="dlib"))
+            CropSettings(backend="dlib", dlib_model=str(model)).make_backend()
+    with pytest.raises(DataError, match="--dlib-model"):
+        CropSettings(backend="dlib").make_backend()
     model.write_text("68")
-    faces = make_backend(CropSettings(backend="dlib", dlib_model=str(model), stride=3)).follow(
-        VideoReader(talk[0]), ""
+    faces = (
+        CropSettings(backend="dlib", dlib_model=str(model), stride=3)
+        .make_backend()
+        .track(VideoReader(talk[0]), "")
     )
-    assert (faces.frames, faces.looked_at, len(faces.tracks)) == (12, 5, 1)
+    assert (faces.frames, faces.searched, len(faces.tracks)) == (12, 5, 1)
     assert faces.tracks[0].frames == [0, 3, 6, 9, 11]
 
 
 def test_mediapipe_agrees_with_opencv(talk):
     pytest.importorskip("mediapipe")
     clip, mesh, _ = talk
-    points = make_backend(CropSettings(backend="mediapipe")).follow(VideoReader(clip), "").tracks[0]
+    points = CropSettings(backend="mediapipe").make_backend().track(VideoReader(clip), "").tracks[0]
     assert len(points) == 12
     lips = [points.interpolated(12)[:, list(MESH.lips), :2].mean(1), mesh[:, list(MESH.lips), :2].mean(1)]
     assert np.abs(lips[0] - lips[1]).max() < 2
@@ -213,18 +218,18 @@ def test_mediapipe_agrees_with_opencv(talk):
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
     for name in ("mediapipe", "dlib"):
-        with pytest.raises(DataError, match=f"--backend {name}: {name} is not installed; pip install"):
-            make_backend(CropSettings(backend=name))
-    with pytest.raises(DataError, match="--landmarks DIR"):
-        make_backend(CropSettings(backend="files"))
-    with pytest.raises(DataError, match="is not a folder"):
-        make_backend(CropSettings(backend="files", landmarks="/none"))
-    with pytest.raises(ValueError, match="backend must be one of"):
+        with pytest.raises(DataError, match=f"--backend {name}: {name} .*pip install"):
+            CropSettings(backend=name).make_backend()
+    with pytest.raises(DataError, match="--landmarks"):
+        CropSettings(backend="files").make_backend()
+    with pytest.raises(DataError, match="/none: "):
+        CropSettings(backend="files", landmarks="/none").make_backend()
+    with pytest.raises(ValueError, match="backend"):
         CropSettings(backend="eyes")
 
 
 def test_layouts_are_told_by_the_number_of_points():
     assert layout_of(np.zeros((2, 68, 2), np.float32)) is IBUG
     assert layout_of(np.zeros((468, 3), np.float32)) is MESH
-    with pytest.raises(ValueError, match="5 points a face"):
+    with pytest.raises(ValueError, match="5 points"):
         layout_of(np.zeros((5, 2), np.float32))

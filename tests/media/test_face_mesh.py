@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from av_ssl.media.face_mesh import LEFT_EYE_OUTER, MODELS, RIGHT_EYE_OUTER, FaceMesh, Region
-from tests.media.synthetic import face, noise_pictures
+from tests.media.synthetic import face, noise_frames
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def test_points_of_a_photograph(mesh):
     points = mesh.find(face())
     assert points.shape == (468, 3)
     assert points.dtype == np.float32
-    # Read off the picture by eye: outer eye corners and the middle of the lips.
+    # Read off the image by eye: outer eye corners and the middle of the lips.
     np.testing.assert_allclose(points[RIGHT_EYE_OUTER, :2], [75, 81], atol=3)
     np.testing.assert_allclose(points[LEFT_EYE_OUTER, :2], [137, 84], atol=3)
     np.testing.assert_allclose(points[[13, 14], :2].mean(0), [103, 126], atol=4)
@@ -30,21 +30,21 @@ def test_turned_face_has_turned_points(mesh):
 
 
 def test_two_faces_side_by_side(mesh):
-    picture = np.concatenate([face(), face()], axis=1)
-    faces = sorted(mesh.detect(picture), key=lambda found: found.box[0, 0])
+    image = np.concatenate([face(), face()], axis=1)
+    faces = sorted(mesh.detect(image), key=lambda found: found.box[0, 0])
     assert len(faces) == 2
     np.testing.assert_allclose(faces[1].box[:, 0] - faces[0].box[:, 0], 208, atol=4)
     assert all(found.score > 0.5 and found.area > 3000 for found in faces)
 
 
-@pytest.mark.parametrize("picture", [np.zeros((50, 300, 3), np.uint8), noise_pictures(1)[0]])
-def test_no_face_no_points(mesh, picture):
-    assert mesh.detect(picture) == []
-    assert mesh.find(picture) is None
+@pytest.mark.parametrize("image", [np.zeros((50, 300, 3), np.uint8), noise_frames(1)[0]])
+def test_no_face_no_points(mesh, image):
+    assert mesh.detect(image) == []
+    assert mesh.find(image) is None
 
 
 def test_region_outside_a_face_has_a_low_score(mesh):
-    score, _ = mesh.landmarks(noise_pictures(1)[0], Region((48, 48), 96))
+    score, _ = mesh.landmarks(noise_frames(1)[0], Region((48, 48), 96))
     assert score < 0.5
 
 

@@ -22,7 +22,7 @@ def small_disk():
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, small_disk):
-    with pytest.raises(MediaError, match=r"new/a\.bin: cannot be written .*free space"):
+    with pytest.raises(MediaError, match=r"new/a\.bin: "):
         write_atomically(tmp_path / "new" / "a.bin", bytes(5000))
     assert list((tmp_path / "new").iterdir()) == []
 
@@ -38,7 +38,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, small_disk):
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "folder").write_text("")
-    with pytest.raises(MediaError, match="cannot be written"):
+    with pytest.raises(MediaError, match=r"folder/a\.bin: "):
         write_atomically(tmp_path / "folder" / "a.bin", b"")
 
 

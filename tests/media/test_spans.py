@@ -3,26 +3,34 @@
 import numpy as np
 import pytest
 
-from av_ssl.media.audio import SAMPLES_PER_FRAME, read_plain_wav, write_audio
-from av_ssl.media.corpus import ClipSource
+from av_ssl.layout import SAMPLES_PER_FRAME
+from av_ssl.media import crop_folder as crop_module
+from av_ssl.media.audio import read_plain_wav, write_audio
+from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.crop_folder import crop_folder
-from av_ssl.media.crop_settings import CropSettings
-from av_ssl.media.faces import OpenCVBackend
+from av_ssl.media.crops import CropSettings
+from av_ssl.media.sources import ClipSource
 from av_ssl.media.video import VideoReader, read_video
-from tests.media.synthetic import moving_face, talking_head, tone, write_clip
+from tests.media.synthetic import moving_face, run_in_process, talking_head, tone, write_clip
 
 SETTINGS = CropSettings(stride=4)  # fast
 
 
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    """Crops in this process."""
+    monkeypatch.setattr(crop_module, "run_isolated", run_in_process)
+
+
 @pytest.fixture
 def counting(tmp_path):
-    """100 pictures whose gray level is twice their number."""
+    """100 frames whose gray level is twice their number."""
     levels = (2 * np.arange(100, dtype=np.uint8)).reshape(-1, 1, 1, 1)
     return write_clip(tmp_path / "count.mp4", np.broadcast_to(levels, (100, 32, 32, 3)).copy(), tone(4))
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 0.4), (0.4, 0.8), (1.0, 3.0), (3.6, 9.0), (0.41, 0.81)])
-def test_pictures_of_a_span(counting, start, end):
+def test_frames_of_a_span(counting, start, end):
     reader = VideoReader(counting, span=(start, end))
     levels = np.stack(list(reader.frames(gray=True))).mean((1, 2))
     first, after = round(start * 25), min(100, round(end * 25))
@@ -65,7 +73,7 @@ def test_a_span_is_cropped_again_when_its_times_change(tmp_path):
 
 def test_ready_made_landmarks_of_the_whole_video_serve_its_parts(tmp_path):
     video = talking_head(tmp_path / "long.mp4", frames=30, shift=1)
-    mesh = OpenCVBackend().follow(VideoReader(video), "").tracks[0].interpolated(30)
+    mesh = OpenCVBackend().track(VideoReader(video), "").tracks[0].interpolated(30)
     folder = tmp_path / "landmarks"
     folder.mkdir()
     np.save(folder / "long.npy", mesh)
@@ -82,14 +90,14 @@ def test_ready_made_landmarks_of_the_whole_video_serve_its_parts(tmp_path):
 @pytest.mark.parametrize(("rows", "reason"), [(30, "ok"), (10, "no_landmarks"), (60, "no_landmarks")])
 def test_landmarks_of_a_part_or_of_another_video_are_refused(tmp_path, rows, reason):
     video = talking_head(tmp_path / "long.mp4", frames=30, shift=0)
-    mesh = OpenCVBackend().follow(VideoReader(video), "").tracks[0].interpolated(1)
+    mesh = OpenCVBackend().track(VideoReader(video), "").tracks[0].interpolated(1)
     np.save(tmp_path / "long.npy", np.repeat(mesh, rows, 0))
     source = {"long_01": ClipSource(video, span=(0.6, 1.0), recording="long")}
     settings = CropSettings(backend="files", landmarks=str(tmp_path))
     result = crop_folder(source, tmp_path / "out", settings).results["long_01"]
     assert result.reason == reason
-    assert reason == "ok" or f"long.npy: holds landmarks of {rows} pictures" in result.message
-    assert reason == "ok" or "long.mp4 has about 30;" in result.message
+    assert reason == "ok" or f"{rows} frames, {video} has about 30;" in result.message
+    assert reason == "ok" or f"{tmp_path / 'long.npy'}: " in result.message
 
 
 def test_sound_from_a_file_of_its_own(tmp_path):

@@ -11,22 +11,22 @@ from av_ssl.errors import MediaError
 from av_ssl.media.audio import read_audio
 from av_ssl.media.container import MissingStreamError
 from av_ssl.media.video import VideoReader, read_video, write_video
-from tests.media.synthetic import noise_pictures, tone, write_clip
+from tests.media.synthetic import noise_frames, tone, write_clip
 
 EVENTS = (0.4, 1.2, 2.0)  # seconds
 
 
 def flashes_and_beeps(path, fps, rate):
-    """A white picture and a tone for 120 ms at each of EVENTS; 2.6 s."""
+    """A white frame and a tone for 120 ms at each of EVENTS; 2.6 s."""
     seconds = 2.6
     times = np.arange(round(seconds * fps)) / fps
-    pictures = np.zeros((len(times), 64, 64, 3), np.uint8)
+    frames = np.zeros((len(times), 64, 64, 3), np.uint8)
     sound = np.zeros((1, round(seconds * rate)), np.float32)
     beep = tone(0.12, rate, 1000.0)[0]
     for event in EVENTS:
-        pictures[(times > event - 1e-6) & (times < event + 0.12)] = 255
+        frames[(times > event - 1e-6) & (times < event + 0.12)] = 255
         sound[0, round(event * rate) : round(event * rate) + len(beep)] = beep
-    return write_clip(path, pictures, sound, fps, rate)
+    return write_clip(path, frames, sound, fps, rate)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -46,15 +46,15 @@ def test_flash_and_beep_stay_together(tmp_path, fps, suffix):
 
 def test_variable_frame_rate_follows_the_time_stamps(tmp_path):
     levels = np.array([0, 60, 120, 180, 240], np.uint8)
-    pictures = np.broadcast_to(levels[:, None, None, None], (5, 64, 64, 3)).copy()
+    frames = np.broadcast_to(levels[:, None, None, None], (5, 64, 64, 3)).copy()
     times = np.array([0.0, 0.04, 0.2, 0.28, 0.4])
-    clip = write_clip(tmp_path / "clip.mkv", pictures, None, times=times)
+    clip = write_clip(tmp_path / "clip.mkv", frames, None, times=times)
     shown = np.round(read_video(clip).mean((1, 2)) / 60)
     np.testing.assert_array_equal(shown[:11], [0, 1, 1, 1, 1, 2, 2, 3, 3, 3, 4])
 
 
-def test_a_second_pass_gives_the_same_pictures_kept_or_not(tmp_path):
-    clip = write_clip(tmp_path / "clip.mp4", noise_pictures(), None, fps=30)
+def test_a_second_pass_gives_the_same_frames_kept_or_not(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", noise_frames(), None, fps=30)
     kept, decoded_again = VideoReader(clip), VideoReader(clip, keep_bytes=0)
     first = list(kept.frames())
     for reader in (kept, decoded_again):
@@ -77,19 +77,19 @@ def test_written_gray_levels_are_unbiased_in_every_reader(tmp_path):
     assert np.abs(ours - ramp).max() < 8
 
 
-def test_same_pictures_same_bytes_and_no_other_file(tmp_path):
-    pictures = noise_pictures()[..., 0]
+def test_same_frames_same_bytes_and_no_other_file(tmp_path):
+    frames = noise_frames()[..., 0]
     digests = set()
     for name in ("a.mp4", "b.mp4"):
-        write_video(tmp_path / "new" / name, pictures)
+        write_video(tmp_path / "new" / name, frames)
         digests.add(hashlib.sha256((tmp_path / "new" / name).read_bytes()).hexdigest())
     assert len(digests) == 1
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.mp4", "b.mp4"]
 
 
 @pytest.mark.parametrize("shape", [(0, 96, 96), (3, 95, 96), (3, 96, 96, 3)])
-def test_pictures_that_cannot_be_written_are_refused(tmp_path, shape):
-    with pytest.raises(ValueError, match="frames must be"):
+def test_frames_that_cannot_be_written_are_refused(tmp_path, shape):
+    with pytest.raises(ValueError, match="frames"):
         write_video(tmp_path / "crop.mp4", np.zeros(shape, np.uint8))
 
 
@@ -97,14 +97,14 @@ def test_pictures_that_cannot_be_written_are_refused(tmp_path, shape):
 def test_broken_files_are_named(tmp_path, content):
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
-    with pytest.raises(MediaError, match=r"broken\.mp4: cannot be decoded"):
+    with pytest.raises(MediaError, match=r"broken\.mp4: "):
         read_video(path)
 
 
 def test_missing_and_truncated_files_are_named(tmp_path):
     with pytest.raises(MediaError, match=r"absent\.mp4"):
         read_video(tmp_path / "absent.mp4")
-    whole = write_clip(tmp_path / "whole.mp4", noise_pictures(), None)
+    whole = write_clip(tmp_path / "whole.mp4", noise_frames(), None)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[:5000])
     with pytest.raises(MediaError, match=r"cut\.mp4"):
@@ -113,14 +113,14 @@ def test_missing_and_truncated_files_are_named(tmp_path):
 
 def test_audio_only_file_has_no_video(tmp_path):
     path = write_clip(tmp_path / "voice.mkv", None, tone(0.5))
-    with pytest.raises(MissingStreamError, match="no video stream"):
+    with pytest.raises(MissingStreamError, match=r"voice\.mkv: .*video"):
         read_video(path)
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (-90, -1), (180, 2), (0, 0)])
-def test_pictures_are_turned_as_the_file_says(tmp_path, degrees, turns):
-    pictures = np.zeros((3, 64, 96, 3), np.uint8)
-    pictures[:, :20, :30] = 255
+def test_frames_are_turned_as_the_file_says(tmp_path, degrees, turns):
+    frames = np.zeros((3, 64, 96, 3), np.uint8)
+    frames[:, :20, :30] = 255
     clip = tmp_path / "clip.mp4"
     with av.open(str(clip), "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -128,16 +128,16 @@ def test_pictures_are_turned_as_the_file_says(tmp_path, degrees, turns):
             pytest.skip("this PyAV cannot write a turn")
         stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
         stream.set_display_rotation(degrees)
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    expected = np.rot90(pictures[0, ..., 0], turns)
+    expected = np.rot90(frames[0, ..., 0], turns)
     shown = read_video(clip)[0]
     assert shown.shape == expected.shape
     assert np.abs(shown.astype(float) - expected).mean() < 4
 
 
 def test_a_jump_of_the_time_stamps_is_refused(tmp_path):
-    clip = write_clip(tmp_path / "jump.mkv", noise_pictures(3), None, times=np.array([0, 0.04, 900.0]))
-    with pytest.raises(MediaError, match="time stamps jump"):
+    clip = write_clip(tmp_path / "jump.mkv", noise_frames(3), None, times=np.array([0, 0.04, 900.0]))
+    with pytest.raises(MediaError, match=r"jump\.mkv: .* 900 s"):
         read_video(clip)

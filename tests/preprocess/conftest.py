@@ -1,30 +1,82 @@
-"""The scripts find this checkout as `av-ssl`."""
+"""Environments in which the scripts find this checkout as ``av-ssl``."""
 
 import os
 import sys
+import threading
+import traceback
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from av_ssl.cli.main import main
+from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME
+from av_ssl.media import crop_folder
+from av_ssl.media.audio import write_audio
+from av_ssl.media.crops import OK, CropResult
+from av_ssl.media.video import write_video
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def path_with(folder, module):
-    """Environment in which `av-ssl` runs `module`."""
+def path_with(folder, script):
+    """Environment whose ``av-ssl`` is a shell script."""
     command = folder / "bin" / "av-ssl"
     command.parent.mkdir(exist_ok=True)
-    command.write_text(f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m {module} "$@"\n')
+    command.write_text(f"#!/bin/sh\n{script}\n")
     command.chmod(0o755)
     return {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
 def environment(tmp_path):
-    """A PATH on which `av-ssl` is this checkout."""
-    return path_with(tmp_path, "av_ssl.cli")
+    """An ``av-ssl`` that starts an interpreter, as users have it."""
+    return path_with(tmp_path, f'PYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m av_ssl.cli "$@"')
+
+
+def serve(requests, replies):
+    """Run commands of `av-ssl`: words between NULs in one pipe, exit status in the other."""
+    while words := requests.read_text().split("\0")[:-1]:
+        try:
+            status = main(words)
+        except SystemExit as error:
+            status = error.code
+        except BaseException:
+            traceback.print_exc()
+            status = 70
+        replies.write_text(f"{status}\n")
 
 
 @pytest.fixture
-def environment_without_faces(tmp_path):
-    """The same, but every clip crops to a gray second with noise, whatever its video holds."""
-    return path_with(tmp_path, "tests.preprocess.av_ssl_without_faces")
+def environment_in_process(tmp_path):
+    """An ``av-ssl`` that hands its words to this process, which saves starting interpreters.
+
+    Folders must be given as absolute paths.
+    """
+    requests, replies = tmp_path / "requests", tmp_path / "replies"
+    os.mkfifo(requests)
+    os.mkfifo(replies)
+    server = threading.Thread(target=serve, args=(requests, replies), daemon=True)
+    server.start()
+    script = f"printf '%s\\0' \"$@\" > '{requests}'; read -r status < '{replies}'; exit \"$status\""
+    yield path_with(tmp_path, script)
+    requests.write_text("")
+    server.join()
+
+
+@pytest.fixture
+def environment_without_faces(environment_in_process, monkeypatch):
+    """The same; every clip crops to a gray second with noise, whatever its video holds."""
+    monkeypatch.setattr(
+        crop_folder, "run_isolated", lambda function, jobs, workers: ((j, crop(j)) for j in jobs)
+    )
+    return environment_in_process
+
+
+def crop(job):
+    rng = np.random.default_rng(zlib.crc32(job.name.encode()))
+    samples = FRAME_RATE * SAMPLES_PER_FRAME
+    write_audio(job.audio, rng.integers(-3000, 3000, samples).astype(np.int16))
+    write_video(job.video, np.full((FRAME_RATE, job.settings.size, job.settings.size), 128, np.uint8))
+    return CropResult(OK, frames=FRAME_RATE, samples=samples, faces=1, source_fps=25.0)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from av_ssl.media import crop_folder
-from av_ssl.media import crops as cropping
+from av_ssl.media import crop_folder, crops
 
 README = Path(__file__).resolve().parents[2] / "preprocess" / "README.md"
 REASONS = [
@@ -23,5 +22,5 @@ REASONS = [
 
 @pytest.mark.parametrize("name", REASONS)
 def test_every_reason_is_explained(name):
-    reason = getattr(cropping, name, None) or getattr(crop_folder, name)
+    reason = getattr(crops, name, None) or getattr(crop_folder, name)
     assert f"`{reason}`" in README.read_text(encoding="utf-8")

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import soundfile
 import torch
 
-from tests.models.helpers import TINY, tiny_av2vec
+from tests.data_folder import write_data
+from tests.methods.helpers import TINY, tiny_av2vec
 
-CLIPS = {"train": 9, "valid": 3}
-
-
-def write_data(folder: Path) -> Path:
-    """Lists of 9 and 3 clips of 10 to 18 frames of noise."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for split, clips in CLIPS.items():
-        lines = [str(folder)]
-        for number in range(clips):
-            name, frames = f"{split}_{number}", 10 + number
-            np.save(folder / f"{name}.npy", rng.integers(0, 256, (frames, 24, 24), dtype=np.uint8))
-            wave = rng.normal(0, 300 * (1 + number), frames * 640).astype(np.int16)
-            soundfile.write(folder / f"{name}.wav", wave, 16000)
-            lines.append(f"{name}\t{name}.npy\t{name}.wav\t{frames}\t{len(wave)}")
-        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
-    return folder
+__all__ = ["write_checkpoint", "write_data"]
 
 
 def write_checkpoint(path: Path) -> Path:

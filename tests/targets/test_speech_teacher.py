@@ -81,8 +81,8 @@ def test_two_targets_a_frame_less_the_window_that_does_not_fill(family: str, fra
 
 
 @pytest.mark.parametrize("family", EVERY)
-def test_company_in_the_batch_does_not_matter(family: str):
-    """Nor do what stands in the padding, or the length of the batch."""
+def test_targets_do_not_depend_on_the_batch(family: str):
+    """Neither on other clips, nor on padding, nor on the length of the batch."""
     lengths = [30, 12, 30, 21]
     wave = waveform(lengths, 40)
     made = teacher(family, "top:2")
@@ -140,7 +140,7 @@ def test_bfloat16_is_close(family: str):
     assert error < 0.05
 
 
-def test_whisper_hears_a_long_clip_in_several_windows():
+def test_whisper_gets_a_long_clip_in_several_windows():
     frames = 25 * WHISPER_SECONDS
     made = teacher("whisper", norm="none")
     wave = waveform([frames + 10, 20])
@@ -189,7 +189,7 @@ def test_layers_that_the_model_lacks():
 
 
 def test_unknown_settings():
-    with pytest.raises(DataError, match="norm is 'batch'; take one of instance, none"):
+    with pytest.raises(DataError, match="norm is 'batch'; choose one of instance, none"):
         TeacherSpec("m", norm="batch")
     with pytest.raises(DataError, match="combine is 'sum'"):
         TeacherSpec("m", combine="sum")
@@ -262,7 +262,7 @@ def test_weight_norm_has_two_names():
         load_module._check_complete(spec, model, other)
 
 
-def test_a_cached_model_that_cannot_be_loaded_is_not_called_missing(monkeypatch):
+def test_a_cached_model_that_cannot_be_loaded_is_not_reported_as_missing(monkeypatch):
     import transformers
 
     def refuse(*args: object, **options: object) -> None:
@@ -284,9 +284,9 @@ def test_checkpoints_that_cannot_teach(tmp_path):
         load_teacher(TeacherSpec(str(tmp_path)))
     config = transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
     config.save_pretrained(tmp_path / "text")
-    with pytest.raises(DataError, match="is a bert model; those that can teach are wavlm, hubert"):
+    with pytest.raises(DataError, match="is a bert model; supported are wavlm, hubert"):
         load_teacher(TeacherSpec(str(tmp_path / "text")))
     model, extractor = tiny_teacher("hubert")
     extractor.sampling_rate = 8000
-    with pytest.raises(DataError, match="hears 8000 Hz"):
+    with pytest.raises(DataError, match="audio of 8000 Hz"):
         make_teacher(model, extractor, TeacherSpec("m", "1"))

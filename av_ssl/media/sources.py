@@ -1,0 +1,107 @@
+"""The video and audio files below a folder, their ids, and the source of a clip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from av_ssl.errors import DataError
+
+VIDEO_SUFFIXES = frozenset([
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".vob",
+    ".webm", ".wmv",
+])  # fmt: skip
+AUDIO_SUFFIXES = frozenset([".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"])
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Files that a clip is made from.
+
+    Args:
+        video: the video file.
+        sound: audio file that is used where the video has no audio stream.
+        span: start and end in seconds, when the clip is a part of the video.
+        times: file that the span was read from.
+        recording: id of the entire video when the clip is a part; landmark files carry this name.
+    """
+
+    video: Path
+    sound: Path | None = None
+    span: tuple[float, float] | None = None
+    times: Path | None = None
+    recording: str | None = None
+
+    def absolute(self) -> ClipSource:
+        """The same clip with absolute paths, for processes with another working directory."""
+        sound, times = (None if path is None else path.absolute() for path in (self.sound, self.times))
+        return replace(self, video=self.video.absolute(), sound=sound, times=times)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files whose change causes the clip to be cropped again; ``sound`` is not among them."""
+        return (self.video,) if self.times is None else (self.video, self.times)
+
+
+def find_videos(root: Path, skip: Path | None = None) -> dict[str, Path]:
+    """Find the videos below a folder; links are followed, hidden names are left out.
+
+    Args:
+        root: the folder.
+        skip: subfolder to leave out.
+
+    Returns:
+        Videos by id, sorted. The id is the path relative to ``root`` without suffix, with "/" between
+        folders.
+
+    Raises:
+        DataError: ``root`` is no folder or holds no video, or two videos have one id.
+    """
+    return _find(root, skip, VIDEO_SUFFIXES, "video")
+
+
+def find_audio(root: Path) -> dict[str, Path]:
+    """Find the audio files below a folder, as ``find_videos`` does for videos."""
+    return _find(root, None, AUDIO_SUFFIXES, "recording")
+
+
+def usable_name(name: str) -> bool:
+    """Whether an id can be written into a manifest: UTF-8, no tab, no line break."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(name.splitlines()) == 1 and "\t" not in name
+
+
+def _find(root: Path, skip: Path | None, suffixes: frozenset[str], kind: str) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DataError(f"{root}: is not a folder; name the folder that holds the {kind}s")
+    found: dict[str, Path] = {}
+    for path in _files(root, skip):
+        if path.suffix.lower() not in suffixes:
+            continue
+        name = path.relative_to(root).with_suffix("").as_posix()
+        if name in found:
+            raise DataError(f"{path}: has the same id as {found[name].name}; rename or remove one of them")
+        found[name] = path
+    if not found:
+        raise DataError(f"{root}: holds no {kind} ({', '.join(sorted(suffixes))})")
+    return dict(sorted(found.items()))
+
+
+def _files(root: Path, skip: Path | None) -> Iterator[Path]:
+    skipped = os.path.realpath(skip) if skip else None
+    visited: set[str] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited or real == skipped:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(folder, name)

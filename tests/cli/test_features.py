@@ -1,0 +1,294 @@
+"""``av-ssl features``: arrays of layers, continuing after a kill, other settings, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import av_ssl
+from av_ssl.analysis import features as feature_folder
+from av_ssl.analysis.features import FeatureFolder
+from av_ssl.cli.main import main
+from av_ssl.errors import DataError
+from av_ssl.inference import FeatureSpec
+from av_ssl.layout import read_manifest
+from av_ssl.targets.feature_shards import dump_shard
+from tests.methods import raven_layout
+from tests.targets.small_corpus import write_checkpoint, write_data
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "model.pt")
+
+
+@pytest.fixture
+def features(data, tmp_path):
+    """Runs the command in this process on the list of 3 validation clips of 10, 11 and 12 frames."""
+
+    def run(model: Path, *words: str | Path, out: str = "features") -> int:
+        options = ["--out", str(tmp_path / out), "--subset", "valid", "--workers", "1", *map(str, words)]
+        return main(["features", str(model), str(data), *options])
+
+    return run
+
+
+def raven_file(path: Path, modality: str) -> Path:
+    torch.save(raven_layout.published(modality), path)
+    return path
+
+
+# -- what comes out ------------------------------------------------------------------------------------------
+
+
+def test_one_array_of_all_layers(features, checkpoint, data, tmp_path, capsys):
+    assert features(checkpoint) == 0
+    folder = tmp_path / "features"
+    frames = np.load(folder / "valid.npy", mmap_mode="r", allow_pickle=False)
+    assert (frames.shape, frames.dtype) == ((33, 4, 16), np.float32)
+    assert (folder / "valid.index.tsv").read_text() == "valid_0\t0\t10\nvalid_1\t10\t11\nvalid_2\t21\t12\n"
+    np.testing.assert_allclose(np.load(folder / "valid.times.npy")[[0, 9, 10, 32]], [0.02, 0.38, 0.02, 0.46])
+    for layer in (1, 3):
+        expected = FeatureSpec(checkpoint, layer).open().of(read_manifest(data / "valid.tsv")[1])
+        np.testing.assert_allclose(frames[10:21, layer], expected, atol=1e-6)
+    assert (
+        "33 frames at 25 Hz; 16 channels of layers 0 1 2 3; from audio and video" in capsys.readouterr().out
+    )
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["settings.json", "valid.index.tsv", "valid.npy", "valid.times.npy", "valid.tsv"]
+    )
+
+
+def test_one_file_a_clip(features, checkpoint, tmp_path):
+    assert features(checkpoint, "--layers", "3", "1") == 0
+    assert features(checkpoint, "--layers", "1", "3", "--format", "npz", "--half", out="npz") == 0
+    whole, single = FeatureFolder(tmp_path / "features"), FeatureFolder(tmp_path / "npz")
+    assert whole.layers == single.layers == [1, 3]
+    with np.load(tmp_path / "npz" / "valid" / "valid_2.npz", allow_pickle=False) as file:
+        assert file["features"].dtype == np.float16
+        assert file["layers"].tolist() == [1, 3]
+        np.testing.assert_allclose(file["times"], whole.times("valid_2"))
+    np.testing.assert_allclose(single.features("valid_2"), whole.features("valid_2"), atol=2e-3)
+
+
+def test_one_stream_alone_and_random_weights_are_others(features, checkpoint, tmp_path):
+    for out, words in {
+        "av": (),
+        "video": ("--modalities", "video"),
+        "random": ("--untrained", "1"),
+        "again": ("--untrained", "1"),
+        "other": ("--untrained", "2"),
+    }.items():
+        assert features(checkpoint, *words, out=out) == 0
+    found = {
+        out: np.load(tmp_path / out / "valid.npy") for out in ("av", "video", "random", "again", "other")
+    }
+    assert not np.allclose(found["av"], found["video"])
+    assert not np.allclose(found["av"], found["random"])
+    assert not np.allclose(found["random"], found["other"])
+    np.testing.assert_array_equal(found["random"], found["again"])
+
+
+def test_so_many_clips_spread_over_the_list(data, checkpoint, tmp_path):
+    words = ["--subset", "train", "valid", "--clips", "3", "--layers", "0", "--shards", "2", "--workers", "1"]
+    assert main(["features", str(checkpoint), str(data), "--out", str(tmp_path / "f"), *words]) == 0
+    folder = FeatureFolder(tmp_path / "f")
+    assert list(folder.clips) == ["train_0", "train_3", "train_6", "valid_0", "valid_1", "valid_2"]
+    assert list(FeatureFolder(tmp_path / "f", ["valid"]).clips) == ["valid_0", "valid_1", "valid_2"]
+    with pytest.raises(DataError, match="no features of test, but of train, valid"):
+        FeatureFolder(tmp_path / "f", ["test"])
+
+
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_ravens_encoders(modality, features, tmp_path, capsys):
+    if modality == "video":
+        model = raven_file(tmp_path / "raven.pt", "video")
+        assert features(model) == 1  # 88 pixels, of pictures that have 24
+        assert "frames of 24x24 pixels are smaller than the crop of 88" in capsys.readouterr().err
+        return
+    assert features(raven_file(tmp_path / "raven.pt", "audio")) == 0
+    frames = FeatureFolder(tmp_path / "features").features("valid_1")
+    assert frames.shape == (11, 3, 16)
+    assert np.isfinite(frames).all()
+
+
+def test_one_of_two_students_that_ravens_pretraining_left(features, tmp_path, capsys):
+    cfg = {
+        "model": {"_name": "raven", **raven_layout.TINY, **raven_layout.PREDICTORS},
+        "task": {
+            "_name": "av_pretraining",
+            "audio_input": "waveform",
+            "image_crop_size": 22,
+            "modalities": "av",
+        },
+        "criterion": {"_name": "raven"},
+    }
+    torch.save(
+        {"args": None, "cfg": cfg, "model": raven_layout.pretrained().state_dict()}, tmp_path / "raven.pt"
+    )
+    assert features(tmp_path / "raven.pt") == 1
+    assert "name --modalities: RavenModel of" in capsys.readouterr().err
+    for stream in ("audio", "video"):
+        assert features(tmp_path / "raven.pt", "--modalities", stream, out=stream) == 0
+        assert FeatureFolder(tmp_path / stream).features("valid_1").shape == (11, 3, 16)
+
+
+def test_a_speech_model_at_50_hz(features, data, tmp_path):
+    pytest.importorskip("transformers")
+    from tests.targets.tiny_teachers import save_teacher
+
+    model = save_teacher(tmp_path / "hubert", "hubert")
+    assert features(model) == 0
+    folder = FeatureFolder(tmp_path / "features")
+    assert (folder.layers, folder.rate) == ([1, 2, 3], 50)
+    assert folder.features("valid_0").shape == (19, 3, 16)
+    assert features(model, "--layers", "3", out="last") == 0
+    last = FeatureFolder(tmp_path / "last").features("valid_0")
+    np.testing.assert_allclose(last[:, 0], folder.features("valid_0")[:, 2], atol=1e-5)
+    found = av_ssl.features(model, audio=data / "valid_0.wav", layers=[3])
+    np.testing.assert_allclose(found, last, atol=1e-5)
+
+
+def test_from_python(checkpoint, data, features, tmp_path):
+    assert features(checkpoint) == 0
+    stored = FeatureFolder(tmp_path / "features").features("valid_1")
+    video, audio = data / "valid_1.npy", data / "valid_1.wav"
+    np.testing.assert_allclose(av_ssl.features(checkpoint, video, audio), stored, atol=1e-6)
+    np.testing.assert_allclose(
+        av_ssl.features(str(checkpoint), str(video), str(audio), [2]), stored[:, [2]], atol=1e-6
+    )
+    assert not np.allclose(av_ssl.features(checkpoint, video), stored)
+    with pytest.raises(DataError, match="is given audio and video; name a file of audio"):
+        av_ssl.features(checkpoint, video, modalities="av")
+
+
+# -- killed and started again --------------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on(features, checkpoint, tmp_path, monkeypatch):
+    assert features(checkpoint, out="whole") == 0
+    done = []
+
+    def killed(job):
+        if done:
+            raise KeyboardInterrupt
+        done.append(dump_shard(job))
+
+    monkeypatch.setattr(feature_folder, "dump_shard", killed)
+    assert features(checkpoint) == 130
+    assert not (tmp_path / "features" / "valid.index.tsv").exists()
+    again = []
+    monkeypatch.setattr(feature_folder, "dump_shard", lambda job: again.append(job) or dump_shard(job))
+    assert features(checkpoint) == 0
+    assert len(again) == 2
+    for name in ("valid.npy", "valid.index.tsv", "valid.times.npy"):
+        assert (tmp_path / "features" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert features(checkpoint) == 0
+    assert len(again) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--half"], "dtype float32 (now float16)"),
+        (["--layers", "1"], "layers [0, 1, 2, 3] (now [1])"),
+        (["--modalities", "audio"], "streams ['audio', 'video'] (now ['audio'])"),
+        (["--format", "npz"], "format npy (now npz)"),
+        (["--untrained", "0"], "untrained none (now 0)"),
+        (["--clips", "2"], "valid.tsv: lists other clips"),
+    ],
+)
+def test_other_settings_are_refused(words, text, features, checkpoint, tmp_path, capsys):
+    assert features(checkpoint) == 0
+    before = (tmp_path / "features" / "valid.npy").read_bytes()
+    assert features(checkpoint, *words) == 1
+    error = capsys.readouterr().err
+    assert text in error
+    assert "choose another --out" in error
+    assert (tmp_path / "features" / "valid.npy").read_bytes() == before
+
+
+# -- bad input -----------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_named_and_do_not_bind_the_folder(features, checkpoint, data, tmp_path, capsys):
+    text = (data / "valid.tsv").read_text()
+    for words, message in (
+        (["--layers", "4"], "--layers 4: this model has layers 0 to 3"),
+        (["--subset", "none"], "none.tsv: cannot be read"),
+    ):
+        assert features(checkpoint, *words) == 1
+        assert message in capsys.readouterr().err
+    assert features(tmp_path / "none.pt") == 1
+    assert "none.pt: there is no such file" in capsys.readouterr().err
+    (data / "valid.tsv").write_text("/\n")
+    assert features(checkpoint) == 1
+    assert "valid.tsv: lists no clips" in capsys.readouterr().err
+    (data / "valid.tsv").write_text(text.replace("valid_1.wav", ""))
+    assert features(checkpoint) == 1
+    assert "valid.tsv, line 3: clip valid_1 has no audio;" in capsys.readouterr().err
+    assert features(checkpoint, "--modalities", "video", out="video") == 0
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_speech_model_neither_sees_nor_is_untrained(features, tmp_path, capsys):
+    assert features(tmp_path, "--modalities", "av") == 1
+    assert "is a speech model, it hears" in capsys.readouterr().err
+    assert features(tmp_path, "--untrained", "0") == 1
+    assert "is a speech model; leave the option out" in capsys.readouterr().err
+
+
+def test_a_clip_that_cannot_be_read_has_no_frames(features, checkpoint, data, tmp_path, capsys):
+    (data / "valid_1.wav").write_bytes(b"noise")
+    assert features(checkpoint, "--format", "npz") == 0
+    folder = FeatureFolder(tmp_path / "features")
+    assert list(folder.clips) == ["valid_0", "valid_2"]
+    assert "1 clips cannot be read and have no frames: valid_1" in capsys.readouterr().out
+    assert (tmp_path / "features" / "bad_clips.valid.tsv").read_text().startswith("valid_1\t")
+    assert not (tmp_path / "features" / "valid" / "valid_1.npz").exists()
+
+
+def test_ids_that_lead_out_of_the_folder(features, checkpoint, data, tmp_path, capsys):
+    text = (data / "valid.tsv").read_text()
+    (data / "valid.tsv").write_text(text.replace("valid_1\t", "../valid_1\t"))
+    assert features(checkpoint, "--format", "npz") == 1
+    assert "clip ../valid_1: its id cannot be a file name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("settings.json", None, "settings.json: cannot be read"),
+        ("settings.json", "{", "settings.json: is damaged"),
+        ("settings.json", "{}", "lacks layers, rate, channels, format"),
+        ("valid.index.tsv", "valid_0\t0\n", "line 1: needed are id, first row and number of rows"),
+        ("valid.index.tsv", None, "holds no features of any clip"),
+        ("valid.npy", "", "valid.npy: cannot be read"),
+        ("valid.index.tsv", "valid_0\t0\t5\n", r"valid.npy: has shape \(33, 4, 16\), not \(5, 4, 16\)"),
+    ],
+)
+def test_damaged_folders(name, content, message, features, checkpoint, tmp_path):
+    assert features(checkpoint) == 0
+    path = tmp_path / "features" / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        FeatureFolder(tmp_path / "features").features("valid_0")
+
+
+def test_settings_say_how_the_features_were_made(features, checkpoint, tmp_path):
+    assert features(checkpoint) == 0
+    settings = json.loads((tmp_path / "features" / "settings.json").read_text())
+    assert len(settings.pop("weights")) == 64
+    assert settings == {
+        "untrained": None, "layers": [0, 1, 2, 3], "channels": 16, "rate": 25, "streams": ["audio", "video"],
+        "dtype": "float32", "format": "npy",
+    }  # fmt: skip
