@@ -28,8 +28,8 @@ from tests.stock import REPOSITORY, stock
 
 TINY = [
     "model.frontend_dim=16", "model.audio_width=2", "model.embed_dim=8", "task.image_crop_size=22",
-    "dataset.max_tokens=200", "dataset.num_workers=0", "common.log_interval=1", "task.max_trim_sample_size=20",
-    "dataset.validate_interval=1", "lr_scheduler.warmup_updates=30",
+    "dataset.max_tokens=200", "dataset.num_workers=0", "dataset.validate_interval=1", "common.log_interval=1",
+    "task.max_trim_sample_size=20", "lr_scheduler.warmup_updates=30",
 ]  # fmt: skip
 
 
