@@ -1,8 +1,8 @@
 """Self-supervised audio-visual speech models as a plug-in for stock fairseq: what `--user-dir` names.
 
-Importing it costs next to nothing: neither torch nor fairseq is imported, so that `av_ssl.media` and the
-`av-ssl` command run where these are not installed.  fairseq itself imports `av_ssl.tasks` and
-`av_ssl.models`.
+The functions here work on single files; the command `av-ssl` works on folders. Importing the package imports
+neither torch nor fairseq, so that `av_ssl.media` and `av-ssl crop` run without them; fairseq imports
+`av_ssl.tasks`, which registers everything.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ __version__ = "0.1.0"
 # A process that was started without the .pth file can import fairseq from here on.
 _install_fairseq_hook()
 
+# The imports inside the functions keep torch out of this module.
+
 
 def load(path: str | Path) -> Any:
-    """Load a model from a checkpoint, this package's or AV-HuBERT's, in eval mode, running no code from it.
+    """Load a model from a checkpoint, this package's or AV-HuBERT's, in eval mode, without running its code.
 
     Returns:
-        The model; ``cfg`` is its configuration, ``task_cfg`` the data's that it was trained on.
+        The model; ``cfg`` is its configuration, ``task_cfg`` that of the data in its training.
 
     Raises:
-        DataError: the file is missing, cut off, no checkpoint, of a model that is unknown here, or lacks
-            tensors of it.
+        DataError: the file is missing, truncated, no checkpoint, of an unknown model, or lacks tensors.
     """
     from av_ssl.checkpoints.loading import load as load_model
 
@@ -41,7 +42,7 @@ def features(
     layers: Sequence[int] | None = None,
     modalities: str | None = None,
 ) -> Any:
-    """What the layers of a model make of one clip; `av-ssl features` does whole data sets.
+    """Outputs of a model's layers for one clip; `av-ssl features` processes data sets.
 
     Args:
         checkpoint: any model of this package, AV-HuBERT's or RAVEn's, or the folder of a Hugging Face speech
@@ -49,8 +50,8 @@ def features(
         video: mouth crops at 25 Hz, as `av-ssl crop` makes them.
         audio: waveform, 16 kHz mono.
         layers: L of them, from 1; 0 is the input of the Transformer; None: all.
-        modalities: `audio`, `video`, `av`; None: the file that is named, or of both what the model was
-            trained with.
+        modalities: `audio`, `video`, `av`; None: those of the files; if both are given, those that the model
+            was trained with.
 
     Returns:
         float32 array `[n, L, C]`, at 25 Hz (speech models: 50 Hz).
@@ -66,4 +67,35 @@ def features(
         None if audio is None else Path(audio),
         None if layers is None else tuple(layers),
         modalities,
+    )
+
+
+def transcribe(
+    checkpoint: str | Path,
+    video: str | Path | None = None,
+    audio: str | Path | None = None,
+    modalities: str | None = None,
+    beam: int = 20,
+) -> Any:
+    """Transcribe one clip with a fine-tuned recogniser; `av-ssl transcribe` processes data sets.
+
+    Args:
+        checkpoint: a recogniser of this package or AV-HuBERT's.
+        video, audio, modalities: see `features`.
+        beam: hypotheses kept by the search; 1 is greedy.
+
+    Returns:
+        The hypothesis, with ``text`` and ``confidence`` (0 to 1).
+
+    Raises:
+        DataError: the model cannot be loaded or is no recogniser; a file is missing or cannot be read.
+    """
+    from av_ssl.inference import transcribe_clip
+
+    return transcribe_clip(
+        Path(checkpoint),
+        None if video is None else Path(video),
+        None if audio is None else Path(audio),
+        modalities,
+        beam,
     )

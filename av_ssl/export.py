@@ -1,4 +1,4 @@
-"""From a fused encoder of any method to a plain AV-HuBERT checkpoint, which others' code reads."""
+"""Export a fused encoder of any method as a plain AV-HuBERT checkpoint, for other projects' code."""
 
 import dataclasses
 import logging
@@ -13,29 +13,29 @@ from av_ssl.checkpoints.loading import build_config
 from av_ssl.checkpoints.stored import StoredModel, pretraining_only
 from av_ssl.errors import DataError
 from av_ssl.methods.av_hubert import AVHubertConfig
+from av_ssl.methods.masked_units import CLUSTER_HEAD_TENSORS
 
 logger = logging.getLogger(__name__)
 
 OURS = ("checkpoint_activations", "compile", "image_mean", "image_std", "resnet_width")
 """Keys that AV-HuBERT's model lacks."""
 RESNET_WIDTH = 64
-GREY_VALUES = ("image_mean", "image_std")
-"""Keys that AV-HuBERT has in its task alone."""
+PIXEL_KEYS = ("image_mean", "image_std")
+"""Keys that AV-HuBERT has only in its task."""
 SHARED_TASK_KEYS = (
     "data", "label_dir", "labels", "label_rate", "normalize", "max_sample_size", "min_sample_size",
     "max_trim_sample_size", "random_crop", "pad_audio", "image_aug", "image_crop_size", "image_mean",
     "image_std", "noise_wav", "noise_prob", "noise_num",
 )  # fmt: skip
 CLUSTERS = "label_embs_concat"
-CLUSTER_HEAD = (CLUSTERS, "final_proj.", "target_glu.")
 
 
 def as_av_hubert(stored: StoredModel) -> StoredModel:
-    """The encoder under AV-HuBERT's name, keys and tensors (no tensor changes its name).
+    """The encoder with AV-HuBERT's name and keys; no tensor changes its name.
 
-    Teacher, predictors and the like are left out.  AV-HuBERT's code wants a cluster head and a mask embedding
-    of the audio input even where they are not used; a model that has none gets zeros, and a head of one
-    cluster, so that the file loads strictly.  Fine-tuning and feature extraction use neither.
+    Teacher, predictors and the like are left out.  AV-HuBERT's code requires a cluster head and a mask
+    embedding of the audio input even where they are not used: a model that has none gets zeros, and a head of
+    one cluster, so that the file loads strictly.  Fine-tuning and feature extraction use neither.
 
     Raises:
         DataError: the model has no fused encoder, or is fine-tuned.
@@ -52,13 +52,13 @@ def as_av_hubert(stored: StoredModel) -> StoredModel:
     tensors = {name: value for name, value in stored.tensors.items() if not name.startswith(dropped)}
     tensors |= heads(model, stored)
     classes = len(tensors[CLUSTERS])
-    # A model that predicts no clusters may have been trained beside labels all the same.
+    # A model that predicts no clusters may still have been trained with labels in its task.
     labelled = sum(map(len, stored.label_sets)) == classes
     return dataclasses.replace(
         stored,
         cfg={
             "model": model,
-            "task": av_hubert_task({**stored.task_cfg, **{key: values[key] for key in GREY_VALUES}}),
+            "task": av_hubert_task({**stored.task_cfg, **{key: values[key] for key in PIXEL_KEYS}}),
             "criterion": {"_name": "av_hubert", "pred_masked_weight": 1.0, "pred_nomask_weight": 0.0},
         },
         tensors=tensors,
@@ -68,15 +68,15 @@ def as_av_hubert(stored: StoredModel) -> StoredModel:
 
 
 def av_hubert_keys(values: dict[str, Any], stored: StoredModel) -> dict[str, Any]:
-    """The model's keys that AV-HuBERT knows; what it would read differently is named in the log."""
+    """The model's keys that AV-HuBERT has; the log warns about sizes that its code does not read."""
     known = {field.name for field in dataclasses.fields(AVHubertConfig)} - set(OURS)
     model = {key: value for key, value in values.items() if key in known}
     width = values["resnet_width"]
     if width != RESNET_WIDTH:
         model["resnet_width"] = width
         logger.warning(
-            "%s: its visual front-end begins with %d channels, AV-HuBERT's with %d: only this package reads "
-            "the result", stored.path, width, RESNET_WIDTH,
+            "%s: its visual front-end begins with %d channels, AV-HuBERT's with %d: only this package can "
+            "read the result", stored.path, width, RESNET_WIDTH,
         )  # fmt: skip
     if model["masking_type"] not in ("input", "feature"):
         model["masking_type"] = "input"
@@ -90,7 +90,7 @@ def heads(model: dict[str, Any], stored: StoredModel) -> dict[str, Tensor]:
     mask_emb = stored.tensors.get("mask_emb")
     if mask_emb is None or len(mask_emb) != masked:
         mask_emb = torch.zeros(masked)
-    head = {name: value for name, value in stored.tensors.items() if name.startswith(CLUSTER_HEAD)}
+    head = {name: value for name, value in stored.tensors.items() if name.startswith(CLUSTER_HEAD_TENSORS)}
     if not {CLUSTERS, "final_proj.weight", "final_proj.bias"} <= head.keys():
         dim = model.get("final_dim") or channels
         model["target_glu"] = False
@@ -112,7 +112,7 @@ def av_hubert_task(task: dict[str, Any]) -> dict[str, Any]:
     """The stored task under AV-HuBERT's keys."""
     streams = {"audio": ["audio"], "video": ["video"]}.get(str(task.get("modalities")), ["audio", "video"])
     shared = {key: task[key] for key in SHARED_TASK_KEYS if key in task}
-    # By default it refers to the other, which a reader of the task alone cannot find.
+    # Its default refers to max_sample_size, which cannot be resolved in the stored task.
     shared.setdefault("max_trim_sample_size", shared.setdefault("max_sample_size", None))
     labels = shared.get("labels") or ["km"]
     return {

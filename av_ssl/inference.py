@@ -1,231 +1,306 @@
-"""The encoder inside any model of this package, whose layers can be looked at.
+"""A trained model over clips: layers as features, transcripts, or class scores.
 
-Layers of a trained encoder, for single clips.
+Three ways to use a checkpoint, all on the same ground: `open_model` reads it once a process, `stored_reader`
+reads clips as the model was trained on them, `read_batches` puts them into batches on the model's device.
 
-Layers of a model as a source of features for shards on disk: a checkpoint, or a speech model's folder.
+    LayerSource(path, (6, 9)).open().of(clip)                   # [T, L * C], one clip at a time
+    RecogniserSpec(path).open().transcribe(clips)               # a Hypothesis a clip, in batches
+    Classifier.open(path).embeddings(clips)                     # {id: [D]}, in batches
+
+Features are computed clip by clip, without padding: another batch would change their last digits, and labels
+made of them must not depend on how the work is divided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from fairseq.dataclass.configs import GenerationConfig
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.loading import load, load_untrained
-from av_ssl.classification.classifier import FrontEnds
+from av_ssl.classification.classifier import AVClassifier
+from av_ssl.data.classes import ClassificationDataset, Segmentation
 from av_ssl.data.clip_reader import STREAMS, ClipReader, CropAndFlip
-from av_ssl.data.collate import Sample
+from av_ssl.data.collate import Sample, add_lengths
+from av_ssl.data.dataset import AudioVisualDataset, BadClips
+from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import read_wave
 from av_ssl.errors import DataError
 from av_ssl.io import digest
-from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, Clip
-from av_ssl.methods.fused_encoder import AudioVisualEncoder, Source
-from av_ssl.methods.raven.encoder import RavenEncoder
+from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, Clip, with_lengths
+from av_ssl.methods.fused_encoder import Source
 from av_ssl.targets.feature_shards import FrameFeatures, device_of
-from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec
+from av_ssl.targets.speech_teacher import TeacherSpec
+from av_ssl.tasks.audio_visual import FEATURE_KEYS
+from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 
-Layered = AudioVisualEncoder | RavenEncoder | FrontEnds
+Streams = tuple[str, ...]
+Progress = Callable[[int, int], None]
+
+CENTRE = np.random.default_rng(0)
+"""For readers that draw nothing: a centred crop without noise."""
+BATCHES_AHEAD = 2
+"""Batches that are read while the model computes."""
 
 
-@dataclass(frozen=True)
-class LayeredEncoder:
-    """An encoder, and the streams that it is to be given.
+# -- models, readers and batches -----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def open_model(checkpoint: Path, device: str = "cpu", untrained: int | None = None) -> Any:
+    """The model of a checkpoint on a device, in eval mode, read once a process.
 
     Args:
-        encoder: in eval mode, on its device.
-        streams: of `audio` and `video`.
-    """
+        checkpoint: of any model of this package, AV-HuBERT's or RAVEn's.
+        device: of torch, see `device_of`.
+        untrained: seed of random weights, in place of the checkpoint's.
 
-    encoder: Layered
-    streams: tuple[str, ...]
+    Returns:
+        The model with ``task_cfg``, ``text_encoder`` and ``class_names``, see
+        :func:`av_ssl.checkpoints.loading.load`.
+
+    Raises:
+        DataError: the file is missing, no checkpoint or of an unknown model.
+    """
+    model = load(checkpoint) if untrained is None else load_untrained(checkpoint, untrained)
+    return model.to(device)
+
+
+def stored_streams(task_cfg: Mapping[str, Any]) -> Streams | None:
+    """The streams of a stored task, this package's (a name) or AV-HuBERT's (a list); None if it has none."""
+    stored = task_cfg.get("modalities")
+    if isinstance(stored, list):
+        return next((streams for streams in STREAMS.values() if sorted(stored) == sorted(streams)), None)
+    return STREAMS.get(str(stored))
+
+
+def stored_reader(
+    task_cfg: Mapping[str, Any], streams: Streams, origin: str, noise: NoiseMixer | None = None
+) -> ClipReader:
+    """A reader of clips as a stored task read them in validation: frames cropped at the centre.
+
+    Args:
+        task_cfg: has ``normalize``, ``audio_input`` and ``image_crop_size``.
+        streams: to read.
+        origin: the checkpoint, for messages.
+        noise: added to the audio.
+
+    Raises:
+        DataError: a key is missing.
+    """
+    audio_input = str(task_cfg.get("audio_input") or "filterbank")  # the key is newer than some checkpoints
+    needed = {
+        "normalize": "audio" in streams and audio_input == "filterbank",
+        "image_crop_size": "video" in streams,
+    }
+    missing = [key for key, wanted in needed.items() if wanted and task_cfg.get(key) is None]
+    if missing:
+        raise DataError(f"{origin}: its task section has no {' and no '.join(missing)}")
+    return ClipReader(
+        CropAndFlip(int(task_cfg.get("image_crop_size") or 0)),
+        modalities=streams,
+        audio_input=audio_input,
+        normalize=bool(task_cfg.get("normalize")),
+        noise=noise,
+    )
+
+
+def frame_batches(dataset: AudioVisualDataset, max_frames: int) -> list[list[int]]:
+    """Indices of clips, longest first, in batches of at most ``max_frames`` frames, padding included.
+
+    A clip that is longer than that is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index in map(int, dataset.ordered_indices()):
+        if not batches or longest * (len(batches[-1]) + 1) > max_frames:
+            batches.append([])
+            longest = dataset.size(index)
+        batches[-1].append(index)
+    return batches
+
+
+def read_batches(
+    dataset: AudioVisualDataset, max_frames: int, device: torch.device, threads: int = 2
+) -> Iterator[dict[str, Any]]:
+    """Batches on the device, read ahead by threads; one of which no clip can be read is left out.
+
+    Threads, because a worker process may not have child processes. Decoders release Python's lock.
+    """
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        waiting: deque[list[Any]] = deque()
+        for batch in [*frame_batches(dataset, max_frames), *[None] * BATCHES_AHEAD]:
+            waiting.append([pool.submit(dataset.__getitem__, index) for index in batch or ()])
+            if len(waiting) > BATCHES_AHEAD:
+                collated = dataset.collater([sample.result() for sample in waiting.popleft()])
+                if collated:
+                    yield {**collated, "net_input": moved(collated["net_input"], device)}
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Nested dicts and lists with their tensors on the device."""
+    if isinstance(value, dict):
+        return {key: moved(item, device) for key, item in value.items()}
+    if isinstance(value, list):
+        return [moved(item, device) for item in value]
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+# -- layers --------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class LayeredEncoder(Protocol):
+    """An encoder whose layers can be read; any module with these members is found by `find_encoder`."""
 
     @property
     def depth(self) -> int:
-        """Layers of its Transformer; 0 where there is none."""
-        if isinstance(self.encoder, FrontEnds):
-            return 0
-        return len(self.encoder.layer_stack()[0])
+        """Layers of its Transformer; 0 if there is none."""
 
     @property
-    def channels(self) -> int:
-        """C."""
-        if isinstance(self.encoder, AudioVisualEncoder | RavenEncoder):
-            return int(self.encoder.cfg.encoder_embed_dim)
-        return cast(FrontEnds, self.encoder).output_dim
+    def output_dim(self) -> int:
+        """Channels C of each layer."""
 
     @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self.encoder.parameters()).device
+    def stream_choices(self) -> Sequence[Streams]:
+        """Sets of streams that it accepts."""
 
-    @torch.inference_mode()
-    def layers(self, source: Source, wanted: tuple[int, ...]) -> Tensor:
-        """Layers of one clip, float32 `[T, L, C]`; 0 is the input of the Transformer.
-
-        Args:
-            source: a batch of one, unpadded.
-            wanted: layers, in the order in which they are to come.
-        """
-        states = self.encoder.hidden_states(source, None, last=max(wanted))
-        return torch.stack([states[number][0].float() for number in wanted], dim=1)
+    def hidden_states(
+        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
+    ) -> list[Tensor]:
+        """Layers ``[B, T, C]`` up to ``last`` (None: all); item 0 is the input of the Transformer."""
 
 
-def find_encoder(model: nn.Module, modalities: str | None, origin: str) -> LayeredEncoder:
-    """The encoder of a loaded model (see :func:`~av_ssl.checkpoints.loading.load`).
+def find_encoder(model: nn.Module, modalities: str | None, origin: str) -> tuple[LayeredEncoder, Streams]:
+    """The encoder of a loaded model, and the streams that it is to be given.
 
     Args:
         model: pre-trained, fine-tuned, or a classifier.
-        modalities: `audio`, `video`, `av`; None: what the model was trained with, all where that is unknown.
+        modalities: ``audio``, ``video``, ``av``; None: those that the model was trained with, or all of them
+            if that is unknown.
         origin: the checkpoint, for messages.
 
     Raises:
-        DataError: the model has no encoder, several of which none is chosen, or none for these streams.
+        DataError: the model has no encoder, has several encoders and none was selected, or has none for these
+            streams.
     """
-    found = [part for part in model.modules() if isinstance(part, Layered)]
-    choices = {streams: encoder for encoder in reversed(found) for streams in possible_streams(encoder)}
+    found = [part for part in model.modules() if isinstance(part, LayeredEncoder)]
+    choices = {streams: encoder for encoder in reversed(found) for streams in encoder.stream_choices}
     if not choices:
         raise DataError(f"{origin}: {type(model).__name__} has no encoder whose layers can be read")
-    stored = stored_modalities(getattr(model, "task_cfg", {}))
-    # What the task had may be more than the model takes, as LUPI's students take sound alone.
+    # The stored task may have had more streams than the model takes: LUPI's students take audio alone.
     only = next(iter(choices)) if len(choices) == 1 else STREAMS["av"]
-    wanted = STREAMS.get(modalities or stored or "", only)
-    if modalities is None and wanted not in choices:
-        wanted = only
+    if modalities is not None:
+        wanted = STREAMS[modalities]
+    else:
+        wanted = stored_streams(getattr(model, "task_cfg", {})) or only
+        wanted = wanted if wanted in choices else only
     if wanted not in choices:
         names = [name for name, streams in STREAMS.items() if streams in choices]
         asked = f"--modalities {modalities}: " if modalities else "name --modalities: "
         raise DataError(
             f"{asked}{type(model).__name__} of {origin} has an encoder of {' and one of '.join(names)}"
         )
-    return LayeredEncoder(choices[wanted], wanted)
-
-
-def possible_streams(encoder: Layered) -> list[tuple[str, ...]]:
-    """What an encoder can be given: fused ones any stream that they have a front-end for."""
-    if isinstance(encoder, RavenEncoder):
-        return [(encoder.modality,)]
-    if isinstance(encoder, FrontEnds):
-        return [tuple(stream for stream in STREAMS["av"] if getattr(encoder, stream) is not None)]
-    has = {s for s in STREAMS["av"] if getattr(encoder, f"feature_extractor_{s}") is not None}
-    return [streams for streams in STREAMS.values() if has.issuperset(streams)]
-
-
-def stored_modalities(task_cfg: Mapping[str, Any]) -> str | None:
-    """`audio`, `video` or `av` by a stored task, ours or AV-HuBERT's; None where it does not say."""
-    stored = task_cfg.get("modalities")
-    for name, streams in STREAMS.items():
-        if stored == name or (isinstance(stored, list) and sorted(stored) == sorted(streams)):
-            return name
-    return None
-
-
-CENTRE = np.random.default_rng(0)
-"""A centred crop draws nothing from it."""
+    return choices[wanted], wanted
 
 
 class EncoderFeatures:
-    """Residual streams behind layers of an encoder, from clean streams, pictures cropped in the middle.
-
-    Clips go through one at a time: padding, or another batch, would change the last digits, and labels must
-    not depend on how the work is divided.
+    """Residual streams after layers of an encoder, of single clips without noise.
 
     Args:
         encoder: in eval mode, on its device.
-        task_cfg: how the model was trained to hear and see: `normalize`, `audio_input`, `image_crop_size`.
-        layers: L of them; 0 is the input of the Transformer.
+        streams: that it is given.
+        task_cfg: how the model was trained to read clips, see `stored_reader`.
+        layers: L of them; 0 is the input of the Transformer; None: all.
         origin: the checkpoint, for messages.
 
-    Raises DataError when the encoder lacks a layer, or the configuration does not say how clips are read.
+    Raises:
+        DataError: the encoder lacks a layer, or the configuration lacks a key.
     """
 
     def __init__(
-        self, encoder: LayeredEncoder, task_cfg: Mapping[str, Any], layers: Sequence[int], origin: str = ""
+        self,
+        encoder: LayeredEncoder,
+        streams: Streams,
+        task_cfg: Mapping[str, Any],
+        layers: Sequence[int] | None = None,
+        origin: str = "",
     ) -> None:
-        check_layers(layers, encoder)
-        self.encoder = encoder
-        self.layers = tuple(layers)
-        self.dim = encoder.channels * len(self.layers)
-        self.reader = _reader(encoder.streams, task_cfg, origin)
+        self.encoder, self.streams = encoder, streams
+        self.layers = tuple(range(encoder.depth + 1) if layers is None else layers)
+        check_layers(self.layers, encoder.depth)
+        self.dim = encoder.output_dim * len(self.layers)
+        self.reader = stored_reader(task_cfg, streams, origin)
 
     def of(self, clip: Clip) -> NDArray[np.float32]:
-        """Float32 `[T, L * C]` at 25 Hz, layer by layer; raises MediaError when the clip cannot be read."""
-        sample = self.reader.read(0, clip, [], CENTRE)
-        return self.encoder.layers(self._source(sample), self.layers).flatten(1).cpu().numpy()
+        """Float32 ``[T, L * C]`` at 25 Hz, layer by layer; raises MediaError if the clip cannot be read."""
+        return self.of_source(as_source(self.reader.read(0, clip, [], CENTRE))).flatten(1).cpu().numpy()
 
-    def _source(self, sample: Sample) -> Source:
-        device, audio, video = self.encoder.device, None, None
-        if sample.audio is not None:
-            audio = torch.from_numpy(np.ascontiguousarray(sample.audio))
-            audio = audio.reshape(1, -1) if audio.dtype == torch.int16 else audio.T[None]
-            audio = audio.to(device)
-        if sample.video is not None:
-            video = torch.from_numpy(np.array(sample.video))[None, None].to(device)
-        return {"audio": audio, "video": video}
+    @torch.inference_mode()
+    def of_source(self, source: Source) -> Tensor:
+        """Float32 ``[T, L, C]`` of a batch of one clip, without padding, on any device."""
+        device = next(self.encoder.parameters()).device  # type: ignore[attr-defined]
+        states = self.encoder.hidden_states(moved(source, device), None, last=max(self.layers))
+        return torch.stack([states[number][0].float() for number in self.layers], dim=1)
 
 
-def check_layers(
-    layers: Sequence[int], encoder: LayeredEncoder, option: str = "--layers", first: int = 0
-) -> None:
-    """Raise DataError, which names the option, for layers that the encoder lacks."""
+def as_source(sample: Sample) -> Source:
+    """The streams of one clip as a model's input: a batch of one."""
+    audio = video = None
+    if sample.audio is not None:
+        audio = torch.from_numpy(np.ascontiguousarray(sample.audio))
+        audio = audio.reshape(1, -1) if audio.dtype == torch.int16 else audio.T[None]
+    if sample.video is not None:
+        video = torch.from_numpy(np.array(sample.video))[None, None]
+    return {"audio": audio, "video": video}
+
+
+def check_layers(layers: Sequence[int], depth: int, option: str = "--layers", first: int = 0) -> None:
+    """Raise DataError for layers that an encoder of this depth lacks; it names the command's option."""
     for layer in layers:
-        if not first <= layer <= encoder.depth:
-            raise DataError(f"{option} {layer}: this model has layers {first} to {encoder.depth}")
+        if not first <= layer <= depth:
+            raise DataError(f"{option} {layer}: this model has layers {first} to {depth}")
 
 
-def _reader(streams: tuple[str, ...], task_cfg: Mapping[str, Any], origin: str) -> ClipReader:
-    audio_input = str(task_cfg.get("audio_input") or "filterbank")  # others came later
-    needed = {"normalize": "audio" in streams and audio_input == "filterbank"}
-    needed["image_crop_size"] = "video" in streams
-    missing = [key for key, wanted in needed.items() if wanted and task_cfg.get(key) is None]
-    if missing:
-        raise DataError(f"{origin}: its task section does not say {' and '.join(missing)}")
-    return ClipReader(
-        CropAndFlip(int(task_cfg.get("image_crop_size") or 0)),
-        modalities=streams,
-        audio_input=audio_input,
-        normalize=bool(task_cfg.get("normalize")),
-    )
-
-
-@lru_cache(maxsize=1)
-def open_encoder(
-    checkpoint: Path, modalities: str | None, device: str, untrained: int | None = None
-) -> tuple[LayeredEncoder, dict[str, Any]]:
-    """The encoder of a checkpoint, read once a process, and the configuration of its task.
-
-    Args:
-        checkpoint: of any model of this package, AV-HuBERT's or RAVEn's.
-        modalities: `audio`, `video`, `av`; None: what it was trained with.
-        device: of torch.
-        untrained: seed of weights at random in place of the checkpoint's.
-
-    Raises DataError, see `av_ssl.checkpoints.loading.load` and `find_encoder`.
-    """
-    model = load(checkpoint) if untrained is None else load_untrained(checkpoint, untrained)
-    encoder = find_encoder(model, modalities, str(checkpoint))
-    encoder.encoder.to(device)
-    return encoder, model.task_cfg
+def open_features(
+    checkpoint: Path,
+    modalities: str | None,
+    device: str,
+    layers: Sequence[int] | None = None,
+    untrained: int | None = None,
+) -> EncoderFeatures:
+    """Layers of a checkpoint's encoder; see `open_model`, `find_encoder` and `EncoderFeatures`."""
+    model = open_model(checkpoint, device, untrained)
+    encoder, streams = find_encoder(model, modalities, str(checkpoint))
+    return EncoderFeatures(encoder, streams, model.task_cfg, layers, str(checkpoint))
 
 
 @dataclass(frozen=True)
 class LayerSource:
-    """Which layers of what; small, so that it can be sent to other processes.
+    """Layers of a model as a source of features; small, so that it can be sent to other processes.
 
     Args:
         checkpoint: a model's file, or the folder of a Hugging Face speech model.
         layers: 0 is the input of the Transformer, which speech models do not give; None: all.
-        modalities: `audio`, `video`, `av`; None: what the model was trained with.
-        device: `cpu`, or `cuda`: the GPUs of the machine take turns.
+        modalities: ``audio``, ``video``, ``av``; None: those that the model was trained with.
+        device: see `device_of`.
         untrained: seed of random weights in place of the checkpoint's; None: the checkpoint's.
 
-    Raises DataError when a speech model is to see, or to be untrained.
+    Raises:
+        DataError: video or random weights are asked for of a speech model.
     """
 
     checkpoint: Path
@@ -236,9 +311,12 @@ class LayerSource:
 
     def __post_init__(self) -> None:
         if self.of_speech and self.modalities not in (None, "audio"):
-            raise DataError(f"--modalities {self.modalities}: {self.checkpoint} is a speech model, it hears")
+            raise DataError(
+                f"--modalities {self.modalities}: {self.checkpoint} is a speech model. Speech models take "
+                "audio only; drop --modalities"
+            )
         if self.of_speech and self.untrained is not None:
-            raise DataError(f"--untrained: {self.checkpoint} is a speech model; leave the option out")
+            raise DataError(f"--untrained: {self.checkpoint} is a speech model; drop the option")
 
     @property
     def of_speech(self) -> bool:
@@ -246,49 +324,96 @@ class LayerSource:
         return self.checkpoint.is_dir()
 
     @property
-    def streams(self) -> tuple[str, ...]:
-        """What every clip must have."""
-        return tuple(self.settings()["streams"])
+    def streams(self) -> Streams:
+        """Streams that every clip must have."""
+        return ("audio",) if self.of_speech else self._on_cpu().streams
 
     @property
     def rate(self) -> int:
         """Frames a second."""
-        return int(self.settings()["rate"])
+        return FRAME_RATE * (self._speech_model("cpu").open().per_frame if self.of_speech else 1)
 
     def open(self, rank: int = 0) -> FrameFeatures:
-        """Features `[n, L * C]`, layer by layer; the model is loaded once a process.
+        """Features ``[n, L * C]``, layer by layer; the model is loaded once a process.
 
-        Raises DataError when it cannot be loaded, lacks a layer, or the machine lacks the device.
+        Raises:
+            DataError: the model cannot be loaded or lacks a layer, or the machine has no such device.
         """
         if self.of_speech:
-            return self._speech_model().open(rank)
+            return self._speech_model(self.device).open(rank)
         device = device_of(self.device, rank)
-        encoder, task_cfg = open_encoder(self.checkpoint, self.modalities, device, self.untrained)
-        layers = range(encoder.depth + 1) if self.layers is None else self.layers
-        return EncoderFeatures(encoder, task_cfg, layers, str(self.checkpoint))
+        return open_features(self.checkpoint, self.modalities, device, self.layers, self.untrained)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the features, and their sizes; the model counts by its content.
-
-        Raises DataError, see `open`.
-        """
+        """What the features depend on, and their sizes; a model counts by its content."""
         if self.of_speech:
-            return _speech_settings(replace(self, device="cpu")._speech_model().open())
-        encoder, task_cfg = open_encoder(self.checkpoint, self.modalities, "cpu", self.untrained)
-        layers = range(encoder.depth + 1) if self.layers is None else self.layers
-        opened = EncoderFeatures(encoder, task_cfg, layers, str(self.checkpoint))
+            teacher = self._speech_model("cpu").open()
+            layers, weights = teacher.layers, teacher.weights
+            channels = teacher.dim // len(layers)
+        else:
+            features = self._on_cpu()
+            layers, weights = list(features.layers), digest(self.checkpoint)
+            channels = features.encoder.output_dim
         return {
-            "weights": digest(self.checkpoint),
+            "weights": weights,
             "untrained": self.untrained,
-            "layers": list(opened.layers),
-            "channels": encoder.channels,
-            "rate": FRAME_RATE,
-            "streams": list(encoder.streams),
+            "layers": layers,
+            "channels": channels,
+            "rate": self.rate,
+            "streams": list(self.streams),
         }
 
-    def _speech_model(self) -> TeacherSpec:
+    def _on_cpu(self) -> EncoderFeatures:
+        """For what needs no GPU: the machine that starts Slurm jobs may have none."""
+        return open_features(self.checkpoint, self.modalities, "cpu", self.layers, self.untrained)
+
+    def _speech_model(self, device: str) -> TeacherSpec:
         layers = "all" if self.layers is None else ",".join(map(str, self.layers))
-        return TeacherSpec(str(self.checkpoint), layers, "none", "stack", self.device)
+        return TeacherSpec(str(self.checkpoint), layers, "none", "stack", device)
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One layer of a model, for cluster labels; small, so that it can be sent to other processes.
+
+    Args:
+        checkpoint: any pre-trained or fine-tuned model.
+        layer: of its Transformer, from 1.
+        device: see `device_of`.
+        modalities: ``audio``, ``video``, ``av``; None: those that the model was trained with.
+    """
+
+    checkpoint: Path
+    layer: int
+    device: str = "cpu"
+    modalities: str | None = None
+    rate: ClassVar[int] = FRAME_RATE
+
+    @property
+    def streams(self) -> Streams:
+        """Streams that every clip must have."""
+        return self._on("cpu").streams
+
+    def settings(self) -> dict[str, Any]:
+        """What the features depend on; a checkpoint counts by its content."""
+        self._on("cpu")  # a layer that is missing is an error here, before work starts
+        chosen = {} if self.modalities is None else {"modalities": self.modalities}
+        return {"features": "encoder", "checkpoint": digest(self.checkpoint), "layer": self.layer, **chosen}
+
+    def open(self, rank: int = 0) -> FrameFeatures:
+        """The features, the model loaded once a process; ``rank`` selects one of several GPUs.
+
+        Raises:
+            DataError: the checkpoint is missing, has no encoder of these streams or lacks the layer, or the
+                machine has no such device.
+        """
+        return self._on(device_of(self.device, rank))
+
+    def _on(self, device: str) -> EncoderFeatures:
+        model = open_model(self.checkpoint, device)
+        encoder, streams = find_encoder(model, self.modalities, str(self.checkpoint))
+        check_layers([self.layer], encoder.depth, "--layer", first=1)
+        return EncoderFeatures(encoder, streams, model.task_cfg, [self.layer], str(self.checkpoint))
 
 
 def clip_features(
@@ -298,77 +423,325 @@ def clip_features(
     layers: tuple[int, ...] | None = None,
     modalities: str | None = None,
 ) -> NDArray[np.float32]:
-    """Layers `[n, L, C]` of one clip; see `av_ssl.features`."""
-    if modalities is None and (video is None or audio is None):
-        modalities = "audio" if video is None else "video"
-    source = LayerSource(checkpoint, layers, modalities)
+    """Layers ``[n, L, C]`` of one clip; see `av_ssl.features`."""
+    source = LayerSource(checkpoint, layers, modalities or given_modalities(video, audio))
     settings = source.settings()
-    given = {"audio": audio, "video": video}
-    for stream in settings["streams"]:
-        if given[stream] is None:
-            raise DataError(
-                f"{checkpoint} is given {' and '.join(settings['streams'])}; name a file of {stream}"
-            )
-    samples = 0 if audio is None else len(read_wave(audio))
-    clip = Clip("clip", video, audio, samples // SAMPLES_PER_FRAME, samples, line=0)
+    clip = one_clip(video, audio, settings["streams"], checkpoint)
     found = source.open().of(clip)
     return found.reshape(len(found), len(settings["layers"]), settings["channels"])
 
 
-def _speech_settings(teacher: SpeechTeacher) -> dict[str, Any]:
-    return {
-        "weights": teacher.weights,
-        "untrained": None,
-        "layers": teacher.layers,
-        "channels": teacher.dim // len(teacher.layers),
-        "rate": teacher.per_frame * FRAME_RATE,
-        "streams": ["audio"],
-    }
+def given_modalities(video: Path | None, audio: Path | None) -> str | None:
+    """The modality of the one file that is given; None if there are both."""
+    if video is not None and audio is not None:
+        return None
+    return "audio" if video is None else "video"
+
+
+def one_clip(video: Path | None, audio: Path | None, streams: Sequence[str], origin: Path) -> Clip:
+    """Files as a clip; DataError if a stream that the model of ``origin`` takes is missing."""
+    given = {"audio": audio, "video": video}
+    for stream in streams:
+        if given[stream] is None:
+            raise DataError(f"{origin} takes {' and '.join(streams)}; name a file of {stream}")
+    samples = 0 if audio is None else len(read_wave(audio))
+    return Clip("clip", video, audio, samples // SAMPLES_PER_FRAME, samples, line=0)
+
+
+# -- transcripts ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class FeatureSpec:
-    """A layer of a model; small, so that it can be sent to other processes.
+class Hypothesis:
+    """The transcript of one clip.
 
     Args:
-        checkpoint: any pre-trained or fine-tuned model.
-        layer: of its Transformer, from 1.
-        device: `cpu`, or `cuda`: the GPUs of the machine take turns.
-        modalities: `audio`, `video`, `av`: what the model is given; None: what it was trained with.
+        id: of the clip.
+        confidence: from 0 to 1, see `confidence`.
+        frames: length of the clip by its manifest, at 25 Hz.
+        text: words; empty if no word was recognised.
+    """
+
+    id: str
+    confidence: float
+    frames: int
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """Words of the text."""
+        return self.text.split()
+
+
+def confidence(score: float, tokens: int) -> float:
+    """Geometric mean of a hypothesis' probability over its tokens, from 0 to 1 [ours].
+
+    ``exp(score / tokens)``, where ``score`` is the log-probability of the entire output: with the end of the
+    sentence if a decoder predicts it, summed over all alignments by CTC. The mean makes clips of different
+    length comparable. Models and decoding modes are not comparable: an attention decoder rates each word
+    given those before it, CTC rates the path through all frames. An empty hypothesis counts as one token.
+    """
+    return math.exp(min(0.0, score / max(1, tokens)))
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options of the search; names and meaning are fairseq-generate's.
+
+    Args:
+        beam: hypotheses kept; 1 is greedy.
+        lenpen: scores of attention decoders are divided by the length to this power; above 1 favours longer
+            hypotheses.
+        max_len_a, max_len_b: at most ``max_len_a * frames + max_len_b`` tokens.
+    """
+
+    beam: int = 20
+    lenpen: float = 1.0
+    max_len_a: float = 1.0
+    max_len_b: int = 10
+
+
+@dataclass(frozen=True)
+class RecogniserSpec:
+    """A recogniser and how it is used; small, so that it can be sent to other processes.
+
+    Args:
+        checkpoint: a fine-tuned model, ``.pt`` or ``.safetensors``.
+        modalities: ``audio``, ``video`` or ``av``; None: those that it was trained with.
+        device: see `device_of`.
+        search: options of the search.
+        task_options: further keys of the task ``av_recognition``, as ``KEY=VALUE``.
     """
 
     checkpoint: Path
-    layer: int
-    device: str = "cpu"
     modalities: str | None = None
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """What every clip must have; raises DataError, as `open` does."""
-        # On the CPU, since the machine that starts Slurm jobs may have no GPU.
-        return open_encoder(self.checkpoint, self.modalities, "cpu")[0].streams
-
-    @property
-    def rate(self) -> int:
-        """Frames a second."""
-        return FRAME_RATE
+    device: str = "auto"
+    search: SearchOptions = SearchOptions()
+    task_options: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
-        """What decides the features' values; a checkpoint counts by its content.
+        """What the transcripts depend on; a checkpoint counts by its content."""
+        settings = {"checkpoint": digest(self.checkpoint), "modalities": self.modalities, **vars(self.search)}
+        return {**settings, "task options": sorted(self.task_options)}
 
-        Raises DataError, see `open`.
+    def open(self, rank: int = 0) -> Recogniser:
+        """The recogniser, loaded once a process; ``rank`` selects one of several GPUs.
+
+        Raises:
+            DataError: see `Recogniser`, or the machine has no such device.
         """
-        replace(self, device="cpu").open()
-        chosen = {} if self.modalities is None else {"modalities": self.modalities}
-        return {"features": "encoder", "checkpoint": digest(self.checkpoint), "layer": self.layer, **chosen}
+        return _open_recogniser(self, device_of(self.device, rank))
 
-    def open(self, rank: int = 0) -> FrameFeatures:
-        """The features, the model loaded once a process; `rank` chooses among several GPUs.
 
-        Raises DataError when the checkpoint is missing, holds no encoder of these streams or lacks the
-        layer, or the machine lacks the device.
+class Recogniser:
+    """Transcribes clips with the search that its task gives to ``fairseq-generate``.
+
+    Args:
+        spec: model and options.
+        device: of torch.
+
+    Raises:
+        DataError: the checkpoint cannot be read, or holds no dictionary and so no recogniser.
+    """
+
+    def __init__(self, spec: RecogniserSpec, device: str = "cpu") -> None:
+        self.spec, self.device = spec, torch.device(device)
+        self.model = open_model(spec.checkpoint, device)
+        if self.model.text_encoder is None:
+            raise DataError(
+                f"{spec.checkpoint}: holds no dictionary, so its output cannot be turned into words; name a "
+                "recogniser that was fine-tuned with av_ssl, or one published by AV-HuBERT"
+            )
+        self.task = RecognitionTask(self._task_config(self.model.task_cfg), self.model.text_encoder)
+
+    def _task_config(self, stored: Mapping[str, Any]) -> Any:
+        """Clips are read as in training, but never cut."""
+        features = {key: stored[key] for key in FEATURE_KEYS if stored.get(key) is not None}
+        cfg = RecognitionConfig(data="", modalities=self._modalities(stored), seed=1, **features)
+        cfg.max_sample_size = cfg.max_trim_sample_size = None
+        try:
+            return OmegaConf.merge(
+                OmegaConf.structured(cfg), OmegaConf.from_dotlist(list(self.spec.task_options))
+            )
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"--task-option: {reason}; fairseq-generate DATA --user-dir av_ssl --task av_recognition "
+                "--help lists the keys"
+            ) from error
+
+    def _modalities(self, stored: Mapping[str, Any]) -> str:
+        streams = stored_streams(stored)
+        if self.spec.modalities is not None:
+            return self.spec.modalities
+        if streams is None:
+            raise DataError(
+                f"{self.spec.checkpoint}: its task section does not say which streams it was trained with; "
+                "name --modalities"
+            )
+        return next(name for name, choice in STREAMS.items() if choice == streams)
+
+    @property
+    def streams(self) -> Streams:
+        """Streams that every clip must have."""
+        return STREAMS[str(self.task.cfg.modalities)]
+
+    def dataset(self, clips: Sequence[Clip]) -> AudioVisualDataset:
+        """The clips, without transcripts, as they are given to the model."""
+        # Noise, if it is asked for, comes from the list for test clips.
+        return self.task.make_dataset("test", list(clips), train=False, shuffle=False)
+
+    @cached_property
+    def generator(self) -> Any:
+        """The task's search for this model."""
+        return self.task.build_generator([self.model], GenerationConfig(**vars(self.spec.search)))
+
+    def transcribe(
+        self,
+        clips: Sequence[Clip],
+        max_frames: int = 2000,
+        threads: int = 2,
+        bad_clips: BadClips | None = None,
+    ) -> Iterator[Hypothesis]:
+        """The best hypothesis of each clip that can be read, longest clips first.
+
+        Args:
+            clips: have all `streams`.
+            max_frames: of a batch, padding included.
+            threads: that read clips.
+            bad_clips: records those that cannot be read; None: within this process.
+
+        Raises:
+            DataError: too many clips cannot be read, see `BadClips`.
         """
-        device = device_of(self.device, rank)
-        encoder, task_cfg = open_encoder(self.checkpoint, self.modalities, device)
-        check_layers([self.layer], encoder, "--layer", first=1)
-        return EncoderFeatures(encoder, task_cfg, [self.layer], str(self.checkpoint))
+        dataset = self.dataset(clips)
+        if bad_clips is not None:
+            dataset.bad_clips = bad_clips
+        for batch in read_batches(dataset, max_frames, self.device, threads):
+            add_lengths(batch["net_input"], self.task.target_dictionary.pad())
+            found = self.task.inference_step(self.generator, [self.model], batch)
+            for index, (best, *_) in zip(batch["id"].tolist(), found, strict=True):
+                yield self._hypothesis(clips[index], best)
+
+    def _hypothesis(self, clip: Clip, found: Mapping[str, Any]) -> Hypothesis:
+        strip = self.generator.symbols_to_strip_from_output
+        tokens = found["tokens"].int().cpu()
+        symbols = self.task.target_dictionary.string(tokens, extra_symbols_to_ignore=strip)
+        scores = found["positional_scores"]
+        total = float(scores.sum()) if len(scores) else float(found["score"])
+        text = self.task.text_encoder.decode(symbols)
+        return Hypothesis(clip.id, confidence(total, len(scores)), clip.frames, text)
+
+
+def transcribe_clip(
+    checkpoint: Path,
+    video: Path | None = None,
+    audio: Path | None = None,
+    modalities: str | None = None,
+    beam: int = SearchOptions.beam,
+) -> Hypothesis:
+    """The transcript of one clip; see `av_ssl.transcribe`."""
+    modalities = modalities or given_modalities(video, audio)
+    recogniser = RecogniserSpec(checkpoint, modalities, search=SearchOptions(beam)).open()
+    clip = one_clip(video, audio, recogniser.streams, checkpoint)
+    bad = BadClips(None, {clip.id})
+    found = list(recogniser.transcribe([clip], bad_clips=bad))
+    if not found:
+        raise DataError(bad.reasons[clip.id])
+    return found[0]
+
+
+@lru_cache(maxsize=1)
+def _open_recogniser(spec: RecogniserSpec, device: str) -> Recogniser:
+    return Recogniser(spec, device)
+
+
+# -- classes and embeddings ----------------------------------------------------------------------------------
+
+
+class Classifier:
+    """Embeddings or class scores of entire clips, by a trained classifier or a student of LUPI.
+
+    Args:
+        model: in eval mode, on its device.
+        noise: added to the audio.
+        threads: that read clips.
+        origin: the checkpoint, for messages.
+    """
+
+    BATCH_FRAMES = 4000
+    """Frames of a batch (160 s), padding included."""
+
+    def __init__(
+        self, model: AVClassifier, noise: NoiseMixer | None = None, threads: int = 2, origin: str = ""
+    ) -> None:
+        self.model, self.threads = model, threads
+        self.class_names: list[str] = list(model.class_names)
+        cfg = model.task_cfg
+        self.reader = stored_reader(cfg, model.encoder.streams, origin, noise)
+        self.segmentation = Segmentation.of(int(cfg["segment_frames"]), int(cfg["segment_hop"]))
+
+    @classmethod
+    def open(
+        cls, checkpoint: Path, device: str = "cpu", noise: NoiseMixer | None = None, threads: int = 2
+    ) -> Classifier:
+        """Read a checkpoint.
+
+        Raises:
+            DataError: it holds no classifier, or the machine has no such device.
+        """
+        model = open_model(checkpoint, device_of(device, 0))
+        if not isinstance(model, AVClassifier):
+            raise DataError(
+                f"{checkpoint}: holds {type(model).__name__}; needed is an av_classifier or lupi_student"
+            )
+        return cls(model, noise, threads, str(checkpoint))
+
+    def embeddings(
+        self, clips: Sequence[Clip], layer: str = "auto", progress: Progress = lambda done, total: None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Embeddings ``[D]`` by clip id; see `AVClassifier.embed`.
+
+        Raises:
+            DataError: a clip cannot be read or lacks a stream.
+        """
+        return self._by_clip(clips, lambda **net_input: self.model.embed(layer=layer, **net_input), progress)
+
+    def logits(
+        self, clips: Sequence[Clip], progress: Progress = lambda done, total: None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Logits ``[C]`` by clip id, classes in the order of ``class_names``.
+
+        Raises:
+            DataError: as `embeddings`, or the model has no head.
+        """
+        if self.model.header is None:
+            raise DataError("this student has no head yet: train it with model.phase=head")
+        return self._by_clip(clips, lambda **net_input: self.model(**net_input)["logits"], progress)
+
+    def _by_clip(
+        self, clips: Sequence[Clip], compute: Callable[..., Tensor], progress: Progress
+    ) -> dict[str, NDArray[np.float32]]:
+        dataset = ClassificationDataset(
+            clips=with_lengths(clips),
+            reader=self.reader,
+            classes=None,
+            segmentation=self.segmentation,
+            train=False,
+            shuffle=False,
+        )
+        device = next(self.model.parameters()).device
+        found: dict[str, NDArray[np.float32]] = {}
+        progress(0, len(clips))
+        for batch in read_batches(dataset, self.BATCH_FRAMES, device, self.threads):
+            with torch.inference_mode():
+                rows = compute(**batch["net_input"]).float().cpu().numpy()
+            found.update(zip(batch["utt_id"], rows, strict=True))
+            progress(len(found), len(clips))
+        missing = [clip for clip in clips if clip.id not in found]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(clips)} clips cannot be read, e.g. {missing[0].id} (line "
+                f"{missing[0].line} of its manifest); fix or remove them"
+            )
+        return found

@@ -1,11 +1,8 @@
-"""What a model tells the optimizer about its parameters.
+"""AdamW with learning rates by layer and gradients clipped by group, and how models name these groups.
 
-AdamW with learning rates by layer and gradients clipped by group.
-
-Layer-wise learning-rate decay and a learning rate of the heads are how RAVEn is fine-tuned; clipping each
-student by its own norm is how it is pre-trained (Haliassos et al., 2023, arXiv 2212.06246, and its published
-configuration files).  The steps are fairseq's ``adam``; models say which parameter belongs where
-(:mod:`av_ssl.optim`).
+RAVEn is fine-tuned with layer-wise learning-rate decay and a learning rate of the heads, and pre-trained with
+each student clipped by its own norm (Haliassos et al., 2023, arXiv 2212.06246, and its published
+configuration files). The steps are those of fairseq's ``adam``.
 """
 
 import logging
@@ -23,17 +20,20 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
+# -- groups, named by the model ------------------------------------------------------------------------------
+
 ATTRIBUTE = "param_group"
-"""Name under which a parameter holds its :class:`ParameterGroup`: the one attribute that fairseq copies to
-the fp32 parameters of ``--bf16`` and ``--fp16 --fp16-no-flatten-grads``."""
+"""The parameter's attribute with its :class:`ParameterGroup`: the only one that fairseq copies to the fp32
+parameters of ``--bf16`` and ``--fp16 --fp16-no-flatten-grads``."""
 
 
 class ParameterGroup(NamedTuple):
-    """Parameters that are treated alike."""
+    """Parameters with the same learning rate that are clipped together."""
 
     depth: int | None = None
-    """Layers of a pre-trained encoder above these parameters, 0 for its topmost layer and what follows that;
-    None for parameters of no pre-trained encoder: recognition heads."""
+    """Number of layers of a pre-trained encoder above these parameters, 0 for its last layer and what
+    follows;
+    None for parameters outside of pre-trained encoders, such as recognition heads."""
     clip: str = ""
     """Gradients of parameters that share this name are clipped together."""
 
@@ -45,13 +45,13 @@ def group_of(parameter: nn.Parameter) -> ParameterGroup:
 
 
 def mark_depths(encoder: nn.Module, layers: Sequence[nn.Module], top: Sequence[nn.Module] = ()) -> None:
-    """Tell the optimizer how far each parameter of a pre-trained encoder is from its output.
+    """Mark how far each parameter of a pre-trained encoder is from its output, for ``grouped_adam``.
 
     Args:
-        encoder: what lies in none of the other arguments (front-ends, input projection) counts as part of the
+        encoder: parameters in none of the other arguments (front-ends, input projection) count as part of the
             first layer.
-        layers: its layers, from the input on.
-        top: modules behind the last layer; they count as part of it.
+        layers: its layers, first to last.
+        top: modules after the last layer; they count as part of it.
     """
     first = max(0, len(layers) - 1)
     set_depth(encoder.parameters(), first)
@@ -67,14 +67,17 @@ def set_depth(parameters: Iterable[nn.Parameter], depth: int) -> None:
 
 
 def clip_together(parameters: Iterable[nn.Parameter], name: str) -> None:
-    """Let ``grouped_adam`` clip the gradients of these parameters by their own norm, apart from others."""
+    """Let ``grouped_adam`` clip the gradients of these parameters by their own common norm."""
     for parameter in parameters:
         setattr(parameter, ATTRIBUTE, group_of(parameter)._replace(clip=name))
 
 
+# -- optimizer -----------------------------------------------------------------------------------------------
+
+
 @dataclass
 class GroupedAdamConfig(FairseqAdamConfig):
-    """Keys beside those of fairseq's ``adam``; with their defaults it is that."""
+    """Keys in addition to those of fairseq's ``adam``; their defaults change nothing."""
 
     layer_decay: float = field(
         default=1.0,
@@ -97,7 +100,7 @@ class GroupedAdamConfig(FairseqAdamConfig):
 
 @register_optimizer("grouped_adam", dataclass=GroupedAdamConfig)
 class GroupedAdam(FairseqAdam):
-    """fairseq's Adam over one torch parameter group for each group that the model named.
+    """fairseq's Adam with one torch parameter group for each group that the model named.
 
     The peak learning rate of a group is ``lr * layer_decay ** depth``, ``head_lr`` outside the pre-trained
     encoder, and at least ``lr_floor``.  Any of fairseq's schedulers sets the rate of a group of peak ``lr``;
@@ -133,7 +136,7 @@ class GroupedAdam(FairseqAdam):
             )  # fmt: skip
 
     def get_lr(self) -> float:
-        """The learning rate that the scheduler set last, which is not that of every group."""
+        """The learning rate that the scheduler set last; that of a group may differ."""
         return self.scheduled_lr
 
     def set_lr(self, lr: float) -> None:
@@ -146,10 +149,10 @@ class GroupedAdam(FairseqAdam):
         """Clip each clip group, then step.
 
         Clipping is done here because fairseq's wrappers for half precision scale gradients until just before
-        the step; their own clipping knows one norm only.
+        the step, and their own clipping uses one norm for all.
 
         Args:
-            scale: what the gradients still have to be divided by.
+            scale: the gradients are still to be divided by it.
         """
         if self.cfg.group_clip_norm > 0:
             for name, members in self.clipped.items():
@@ -191,7 +194,7 @@ def group_lr(lr: float, peak: float, base_lr: float, floor: float) -> float:
 
 
 def check_config(cfg: GroupedAdamConfig, base_lr: float, groups: Iterable[ParameterGroup]) -> None:
-    """Raise ValueError, naming the mend, for keys that contradict each other or the model."""
+    """Raise ValueError, naming the fix, for keys that contradict each other or the model."""
     if not 0 < cfg.layer_decay <= 1:
         raise ValueError(f"optimizer.layer_decay is {cfg.layer_decay}; it must be above 0 and at most 1")
     if not 0 <= cfg.lr_floor < base_lr:

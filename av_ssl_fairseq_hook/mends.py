@@ -9,6 +9,7 @@
 | numpy >= 2     | language models are trained on blocks typed `np.compat.long`      | restore_numpy_compat |
 | torch >= 2.6   | `torch.load` refuses what checkpoints hold beside tensors        | checkpoints.py       |
 | all            | a key of a stored task that its class lacks ends the loading     | ignore_unknown_keys  |
+| all            | keys that av_ssl has renamed are not known any more              | read_renamed_keys    |
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
 | all            | the thread that reads ahead dies inside torch at exit: an abort  | end_reading_ahead    |
 
@@ -196,17 +197,38 @@ def explain_unreadable_checkpoints(module: ModuleType) -> None:
     checkpoints.explain_unreadable(module)
 
 
+def read_renamed_keys(module: ModuleType) -> None:
+    """Let `fairseq.dataclass.utils` read keys of av_ssl's that have another name now."""
+    stock: Callable[..., Any] = module.merge_with_parent
+    if hasattr(stock, "__wrapped__"):  # mended before
+        return
+
+    @functools.wraps(stock)
+    def merge_with_parent(structure: Any, cfg: Any, remove_missing: bool = False) -> Any:
+        _rename_old_keys(structure, cfg)
+        return stock(structure, cfg, remove_missing)
+
+    module.merge_with_parent = merge_with_parent  # type: ignore[attr-defined]
+
+
+def _rename_old_keys(structure: Any, cfg: Any) -> None:
+    if str(getattr(structure, "__module__", "")).startswith("av_ssl."):
+        from av_ssl.compat.keys import rename_old_keys  # av_ssl is imported already, not by this package
+
+        rename_old_keys(structure, cfg)
+
+
 def ignore_unknown_keys(module: ModuleType) -> None:
     """Let `fairseq.tasks` drop keys that the task's class lacks, as `fairseq.models` does.
 
     Only a checkpoint can have them here: in a YAML file and on a command line they are refused before.
     """
     stock: Callable[..., Any] = module.merge_with_parent
-    if hasattr(stock, "__wrapped__"):  # mended before
+    if stock.__module__ == __name__:  # mended before
         return
 
-    @functools.wraps(stock)
     def merge_with_parent(structure: Any, cfg: Any) -> Any:
+        _rename_old_keys(structure, cfg)
         unknown = sorted(set(cfg) - {known.name for known in dataclasses.fields(structure)})
         if unknown:
             logging.getLogger(module.__name__).warning(
@@ -258,6 +280,7 @@ AFTER: dict[str, tuple[tuple[int, int], Mend]] = {
     "fairseq.checkpoint_utils": ((3, 10), explain_unreadable_checkpoints),
     "fairseq.data.iterators": ((3, 10), end_reading_ahead),
     "fairseq.data.token_block_dataset": ((3, 10), restore_numpy_compat),
+    "fairseq.dataclass.utils": ((3, 10), read_renamed_keys),
     "fairseq.tasks": ((3, 10), ignore_unknown_keys),
 }
 

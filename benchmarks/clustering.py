@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from av_ssl.inference import EncoderFeatures, LayeredEncoder
+from av_ssl.inference import EncoderFeatures
 from av_ssl.layout import Clip
 from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video
@@ -56,8 +56,7 @@ def main() -> None:
         )
         task = {"normalize": True, "image_crop_size": 88}
         layer = len(encoder.encoder.layers)
-        layered = LayeredEncoder(encoder.to(args.device).eval(), ("audio", "video"))
-        features = EncoderFeatures(layered, task, [layer])
+        features = EncoderFeatures(encoder.to(args.device).eval(), ("audio", "video"), task, [layer])
         _row("model", *_speed(features, clips, args.device), f"{args.size}, layer {layer}, reading included")
     for dim, clusters in ((39, 100), (args.dim, args.clusters)):
         _k_means(args.frames, dim, clusters, args.starts, args.device)

@@ -90,7 +90,9 @@ def test_no_shards(tmp_path):
 
 def test_a_failure_names_shard_and_log_and_lets_the_others_finish(tmp_path):
     done = []
-    with pytest.raises(ShardsFailedError, match=r"1 of 3 shards [\s\S]*\n  shard 1: KeyError: 'fourteen'; see"):
+    with pytest.raises(
+        ShardsFailedError, match=r"1 of 3 shards [\s\S]*\n  shard 1: KeyError: 'fourteen'; see"
+    ):
         run_shards(double, [1, 14, 2], HERE, tmp_path, lambda *step: done.append(step))
     assert done[-1] == (2, 3)
     assert 'raise KeyError("fourteen")' in (tmp_path / "shard_1.log").read_text()
@@ -154,9 +156,7 @@ def local_submitit(monkeypatch):
     monkeypatch.setattr(submitit.Job, "_results_timeout_s", 1)
     paths = [str(REPOSITORY), str(Path(submitit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    monkeypatch.setattr(
-        jobs, "_slurm_executor", lambda options, logs: submitit.LocalExecutor(logs / "slurm")
-    )
+    monkeypatch.setattr(jobs, "_slurm_executor", lambda options, logs: submitit.LocalExecutor(logs / "slurm"))
 
 
 @pytest.mark.usefixtures("local_submitit")

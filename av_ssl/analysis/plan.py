@@ -57,7 +57,7 @@ def plan_training(recipe: Path, data: Path, overrides: Sequence[str] = (), steps
     if not on_gpu:
         cfg.common.cpu, cfg.common.fp16 = True, False
     task, model = build(cfg, recipe, with_memory=steps > 0)
-    clips, kept = task.read_split("train", cfg.task)
+    clips, kept = task.read_split("train")
     frames = [clips[index].frames for index in kept]
     longest = cfg.task.max_trim_sample_size or max(frames)
     epoch = Epoch.of(

@@ -31,9 +31,9 @@ def average_checkpoints(paths: Sequence[Path]) -> StoredModel:
     """
     if not paths:
         raise DataError("no checkpoint to average was named")
-    twice = {path for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1}
-    if twice:
-        raise DataError(f"{min(twice)}: is named more than once")
+    repeated = {path for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1}
+    if repeated:
+        raise DataError(f"{min(repeated)}: is named more than once")
     last = read_stored(paths[-1])
     sums = {name: zeros_like_sum(tensor) for name, tensor in last.tensors.items() if averaged(tensor)}
     for path in paths:
@@ -89,7 +89,7 @@ def last_checkpoints(folder: Path, number: int, updates: bool = False) -> list[P
         if updates:
             kind, keys = ("_EPOCH_UPDATE", "save_interval_updates and keep_interval_updates")
         raise DataError(
-            f"{folder}: holds {len(found)} checkpoints checkpoint{kind}.pt, and {number} were asked for; in "
-            f"training, checkpoint.{keys} say which are kept"
+            f"{folder}: holds {len(found)} checkpoints checkpoint{kind}.pt, not {number}; in training, "
+            f"checkpoint.{keys} decide which are kept"
         )
     return found[len(found) - number :]

@@ -1,70 +1,40 @@
-"""Models on disk: the suffix of a file says which form it has. Reading runs no code from any of them."""
+"""Read and write model files; the suffix says which form a file has.  Reading runs no code from any of them.
 
-import importlib
+- ``.pt``: a checkpoint of fairseq's, AV-HuBERT's published files included, or RAVEn's published weights;
+- ``.safetensors``: the tensors, and beside them a JSON file of the same name with everything else.
+"""
+
+import base64
+import io
+import json
+import math
+import pickle
 from pathlib import Path
 from typing import Any
 
-from av_ssl.checkpoints.fairseq_file import is_fairseq, read_state, stored_model, write_fairseq
+import numpy as np
+import sentencepiece
+import torch
+from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
+from torch import Tensor
+
 from av_ssl.checkpoints.raven_weights import published_tensors, stored_encoder
-from av_ssl.checkpoints.stored import StoredModel
+from av_ssl.checkpoints.stored import StoredModel, plain_config
+from av_ssl.data.classes import CLASSES
+from av_ssl.data.text import dictionary_of, stored_label_sets, text_state
 from av_ssl.errors import DataError
+from av_ssl.io import write_atomically
+from av_ssl_fairseq_hook.checkpoints import allow_classes, explained
 
 FAIRSEQ, SAFETENSORS = ".pt", ".safetensors"
+FORMAT = "av_ssl model 1"
+"""Of the JSON file beside the tensors."""
+AV_HUBERT_TASK = "av_hubert_pretraining"
+"""Its checkpoints hold dictionaries as pickled objects, whether pre-trained or fine-tuned."""
 
 
 class CheckpointError(DataError):
     """A checkpoint does not hold what is asked of it."""
-
-
-def read_stored(path: str | Path) -> StoredModel:
-    """Read a model on the CPU: fairseq's checkpoint, RAVEn's weights, or ``.safetensors`` and its JSON.
-
-    Raises:
-        DataError: the file is missing, cut off, something else, or asks for code to be run.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
-    stored = safetensors_file().read_safetensors(path) if path.suffix == SAFETENSORS else read_pickled(path)
-    for section in ("model", "task"):
-        if not isinstance(stored.cfg.get(section), dict):
-            raise DataError(f"{path}: its configuration has no section {section!r}; it is not from fairseq")
-    return stored
-
-
-def read_pickled(path: Path) -> StoredModel:
-    """Read a file of ``torch.save``: a checkpoint with its configuration, or RAVEn's bare tensors."""
-    state = read_state(path)
-    if not is_fairseq(state):
-        tensors = published_tensors(state)
-        if tensors is not None:
-            return stored_encoder(tensors, path)
-    return stored_model(state, path)
-
-
-def write_stored(stored: StoredModel, path: str | Path) -> list[Path]:
-    """Write a model in the form that the suffix of ``path`` names; returns the files.
-
-    Raises:
-        DataError: the suffix is neither ``.pt`` nor ``.safetensors``, or a file cannot be written.
-    """
-    path = Path(path)
-    if path.suffix == FAIRSEQ:
-        write_fairseq(stored, path)
-        return [path]
-    if path.suffix == SAFETENSORS:
-        safetensors_file().write_safetensors(stored, path)
-        return [path, path.with_suffix(".json")]
-    raise DataError(f"{path}: name a file that ends in {FAIRSEQ} (fairseq) or {SAFETENSORS}")
-
-
-def safetensors_file() -> Any:
-    try:
-        return importlib.import_module("av_ssl.checkpoints.safetensors_file")
-    except ModuleNotFoundError as error:
-        if error.name != "safetensors":
-            raise
-        raise DataError("safetensors is not installed; pip install 'av_ssl[convert]'") from error
 
 
 def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredModel:
@@ -77,3 +47,202 @@ def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredMode
         return read_stored(path)
     except DataError as error:
         raise CheckpointError(f"{key}: {error}") from error
+
+
+def read_stored(path: str | Path) -> StoredModel:
+    """Read a model on the CPU: fairseq's checkpoint, RAVEn's weights, or ``.safetensors`` and its JSON.
+
+    Raises:
+        DataError: the file is missing, cut off, something else, or asks for code to be run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    stored = read_safetensors(path) if path.suffix == SAFETENSORS else read_pickled(path)
+    for section in ("model", "task"):
+        if not isinstance(stored.cfg.get(section), dict):
+            raise DataError(f"{path}: its configuration has no section {section!r}; it is not from fairseq")
+    return stored
+
+
+def write_stored(stored: StoredModel, path: str | Path) -> list[Path]:
+    """Write a model in the form that the suffix of ``path`` names; returns the files.
+
+    Raises:
+        DataError: the suffix is neither ``.pt`` nor ``.safetensors``, or a file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix == FAIRSEQ:
+        content = io.BytesIO()
+        torch.save(fairseq_state(stored), content)
+        write_atomically(path, content.getvalue())
+        return [path]
+    if path.suffix == SAFETENSORS:
+        write_safetensors(stored, path)
+        return [path, path.with_suffix(".json")]
+    raise DataError(f"{path}: name a file that ends in {FAIRSEQ} (fairseq) or {SAFETENSORS}")
+
+
+# -- fairseq's checkpoints -----------------------------------------------------------------------------------
+
+
+def read_pickled(path: Path) -> StoredModel:
+    """Read a file of ``torch.save`` without running code from it.
+
+    Raises:
+        DataError: it is cut off, no checkpoint with a configuration, or asks for code to be run.
+    """
+    allow_classes()
+    try:
+        with path.open("rb") as file, explained(path):
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(str(error)) from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict) and state.get("cfg") is not None:
+        return stored_model(state, path)
+    tensors = published_tensors(state)
+    if tensors is not None:
+        return stored_encoder(tensors, path)
+    keys = ", ".join(sorted(map(str, state))[:8]) if isinstance(state, dict) else type(state).__name__
+    raise DataError(
+        f"{path}: is no fairseq checkpoint with a configuration (it holds {keys}); needed is one that "
+        "fairseq-hydra-train wrote, or AV-HuBERT's or RAVEn's published files"
+    )
+
+
+def stored_model(state: dict[str, Any], path: Path) -> StoredModel:
+    """The model of a checkpoint that fairseq-hydra-train wrote; DataError if its entries are damaged."""
+    try:
+        task_state = state.get("task_state") or {}
+        return StoredModel(
+            path=path,
+            cfg=plain_config(state["cfg"]),
+            tensors={name: value for name, value in state["model"].items() if isinstance(value, Tensor)},
+            text=text_state(task_state, str(path)),
+            label_sets=stored_label_sets(task_state, str(path)),
+            classes=[str(name) for name in task_state.get(CLASSES) or []],
+        )
+    except (TypeError, AttributeError, LookupError) as error:
+        raise DataError(f"{path}: its entries are damaged ({error}); copy or download it again") from error
+
+
+def fairseq_state(stored: StoredModel) -> dict[str, Any]:
+    """A checkpoint as fairseq writes it, without optimizer: it can be decoded and fine-tuned, not resumed."""
+    criterion = (stored.cfg.get("criterion") or {}).get("_name")
+    return {
+        "args": None,
+        "cfg": stored.cfg,
+        "model": stored.tensors,
+        "criterion": None,
+        "optimizer_history": [
+            {
+                "criterion_name": criterion,
+                "optimizer_name": None,
+                "lr_scheduler_state": {"best": None},
+                "num_updates": 0,
+            }
+        ],
+        "task_state": task_state(stored),
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}, "val_loss": None},
+        "last_optimizer_state": None,
+    }
+
+
+def task_state(stored: StoredModel) -> dict[str, Any]:
+    """Dictionaries and tokenizer in the form that the stored task reads."""
+    origin = str(stored.path)
+    state: dict[str, Any] = {}
+    if stored.classes:
+        state[CLASSES] = stored.classes
+    if stored.label_sets:
+        state["dictionaries"] = [dictionary_of(symbols, origin) for symbols in stored.label_sets]
+    if stored.text is None:
+        return state
+    if stored.task_cfg.get("_name") != AV_HUBERT_TASK:
+        return {**state, **stored.text}
+    state["target_dictionary"] = dictionary_of(stored.text["symbols"], origin)
+    if stored.text["tokenizer"] is not None:
+        state["s2s_tokenizer"] = pickled_tokenizer(stored.text["tokenizer"].numpy().tobytes())
+    return state
+
+
+def pickled_tokenizer(model: bytes) -> Any:
+    """fairseq's tokenizer of a serialised sentencepiece model; the class itself wants a file's name."""
+    tokenizer = object.__new__(SentencepieceBPE)
+    tokenizer.enable_sampling, tokenizer.alpha = False, None
+    tokenizer.sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return tokenizer
+
+
+# -- safetensors and JSON ------------------------------------------------------------------------------------
+
+
+def safetensors_package() -> Any:
+    """The package, which is an optional extra."""
+    try:
+        import safetensors.torch
+    except ModuleNotFoundError as error:
+        if error.name != "safetensors":
+            raise
+        raise DataError("safetensors is not installed; pip install 'av_ssl[convert]'") from error
+    return safetensors
+
+
+def read_safetensors(path: Path) -> StoredModel:
+    """Read both files; DataError if either is missing, cut off, or of another program."""
+    package, beside = safetensors_package(), path.with_suffix(".json")
+    try:
+        rest = json.loads(beside.read_text(encoding="utf-8"))
+        tensors = package.torch.load_file(path)
+    except OSError as error:
+        raise DataError(f"{beside}: cannot be read ({error.strerror}); it belongs to {path.name}") from error
+    except ValueError as error:
+        raise DataError(f"{beside}: is not JSON ({error}); convert the checkpoint again") from error
+    except package.SafetensorError as error:
+        raise DataError(f"{path}: is no safetensors file, or is cut off ({error}); convert again") from error
+    if not isinstance(rest, dict) or rest.get("format") != FORMAT:
+        raise DataError(f"{beside}: its format is not {FORMAT!r}; it was not written by av-ssl convert")
+    try:
+        text = rest["text"]
+        if text is not None and text["tokenizer"] is not None:
+            model = base64.b64decode(text["tokenizer"])
+            text["tokenizer"] = torch.from_numpy(np.frombuffer(model, np.uint8).copy())
+        return StoredModel(path, rest["cfg"], tensors, text, rest["label_sets"], rest.get("classes", []))
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{beside}: its entries are damaged ({error}); convert the checkpoint again"
+        ) from error
+
+
+def write_safetensors(stored: StoredModel, path: Path) -> None:
+    """Write both files; DataError if that cannot be done."""
+    # Safetensors refuses tensors that share memory, as slices of a flat parameter do.
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in stored.tensors.items()}
+    content = safetensors_package().torch.save(tensors)
+    # The tensors last: where they are, the file beside them is complete.
+    write_atomically(path.with_suffix(".json"), described(stored))
+    write_atomically(path, content)
+
+
+def described(stored: StoredModel) -> bytes:
+    """Everything but the tensors, as JSON."""
+    text = stored.text
+    if text is not None and text["tokenizer"] is not None:
+        text = {**text, "tokenizer": base64.b64encode(text["tokenizer"].numpy().tobytes()).decode()}
+    content = {
+        "format": FORMAT,
+        "cfg": finite(stored.cfg),
+        "text": text,
+        "label_sets": stored.label_sets,
+        "classes": stored.classes,
+    }
+    return (json.dumps(content, indent=1, ensure_ascii=False, default=str, allow_nan=False) + "\n").encode()
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity; fairseq takes the word."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

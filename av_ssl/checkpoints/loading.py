@@ -1,7 +1,7 @@
-"""One call that turns a checkpoint into a model: this package's own, AV-HuBERT's and RAVEn's published files.
+"""Build a model from a checkpoint: this package's own, AV-HuBERT's and RAVEn's published files.
 
-Nothing but the file is needed: no data folder, no dictionary, no pre-training checkpoint.  fairseq's
-``load_model_ensemble_and_task`` reads the same files, for its commands.
+Only the file is needed: no data folder, no dictionary, no pre-training checkpoint.  fairseq's commands read
+the same files by ``load_model_ensemble_and_task``.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from torch import nn
 
 from av_ssl.checkpoints.files import read_stored
 from av_ssl.checkpoints.stored import StoredModel, compare, pretraining_only
+from av_ssl.compat.keys import rename_old_keys
 from av_ssl.data.text import TextEncoder, dictionary_of
 from av_ssl.errors import DataError
 from av_ssl.targets.ema import TEACHER_PREFIX
@@ -26,18 +27,19 @@ from av_ssl.targets.ema import TEACHER_PREFIX
 logger = logging.getLogger(__name__)
 
 ENCODER_PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
-"""Where the fused encoder lies in pre-trained, attention and CTC models."""
+"""Where the encoder is in pre-trained, attention and CTC models."""
 UNBUILDABLE = (
     ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError,
     OmegaConfBaseException,
 )  # fmt: skip
-"""What omegaconf, torch and the models raise for values that make no model."""
+"""What omegaconf, torch and the models raise for values of which no model can be built."""
 
 
 class StoredTask:
-    """The part of a task that models ask for while they are built."""
+    """The part of a task that models use while they are built."""
 
     starts_from_pretrained = False
+    pretrained = None
 
     def __init__(self, stored: StoredModel) -> None:
         self.target_dictionary: Any = None
@@ -65,11 +67,11 @@ def load(path: str | Path) -> BaseFairseqModel:
 
 
 def load_untrained(path: str | Path, seed: int) -> BaseFairseqModel:
-    """The model of a file with weights at random in place of its own: what training added can be told by it.
+    """The same architecture with random weights, as an untrained baseline.
 
     Args:
         path: see :func:`load`, also for what is returned and raised.
-        seed: of the weights; torch's own generator stays where it is.
+        seed: of the weights; the state of torch's own generator does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -96,10 +98,10 @@ def assemble(stored: StoredModel, trained: bool = True) -> BaseFairseqModel:
 
 
 def build_config(stored: StoredModel) -> Any:
-    """The model's configuration with defaults filled in; keys that are unknown here cost one warning.
+    """The model's configuration with defaults filled in; unknown keys cause one warning.
 
     Raises:
-        DataError: the model is of a method that is unknown here.
+        DataError: the model is of an unknown method.
     """
     own = {
         name: structure
@@ -111,24 +113,22 @@ def build_config(stored: StoredModel) -> Any:
         raise DataError(
             f"{stored.path} holds a model {name!r}; those that can be loaded are {', '.join(sorted(own))}"
         )
-    names = {field.name for field in dataclasses.fields(own[name])}
-    unknown = sorted(stored.model_cfg.keys() - names)
+    # The task's section is there for defaults that refer to it, such as ${task.image_mean}.
+    root = OmegaConf.create({"model": stored.model_cfg, "task": stored.task_cfg})
+    rename_old_keys(own[name], root.model)
+    unknown = sorted(set(root.model) - {field.name for field in dataclasses.fields(own[name])})
     if unknown:
         logger.warning(
             "%s: ignoring keys that %s does not know here: %s", stored.path, name, ", ".join(unknown)
         )
-    known = {key: value for key, value in stored.model_cfg.items() if key in names}
-    # The task's section is there for defaults that refer to it, such as ${task.image_mean}.
-    root = OmegaConf.create({"model": known, "task": stored.task_cfg})
-    return merge_with_parent(own[name](), root.model)
+    return merge_with_parent(own[name](), root.model, remove_missing=True)
 
 
 def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
     """Copy the stored tensors, and log which matched.
 
     Raises:
-        DataError: a tensor is missing, of another shape, or without a place here; those that serve
-            pre-training alone may be.
+        DataError: a tensor is missing, left over or of another shape; only tensors of pre-training may be.
     """
     own = nn.Module.state_dict(model)
     teacher = {name for name in stored.tensors if name.startswith(TEACHER_PREFIX)}
@@ -143,7 +143,7 @@ def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
             f"{stored.path} does not hold the tensors of its configuration ({stored.model_cfg['_name']}): "
             f"{fatal}"
         )
-    # What is missing stays at random; what is left over is in every fine-tuned file of AV-HuBERT's.
+    # Missing ones stay at random; every fine-tuned file of AV-HuBERT's has some that are left over.
     logger.log(
         logging.WARNING if found.missing else logging.INFO,
         "%s: loaded %d tensors; missing: %s; left over: %s",
@@ -155,7 +155,7 @@ def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
 
 
 def serves_pretraining(name: str) -> bool:
-    """Whether a tensor belongs to a pre-training objective, in a pre-trained or a fine-tuned model."""
+    """Whether only pre-training uses a tensor, of a pre-trained or a fine-tuned model."""
     inner = next(name[len(prefix) :] for prefix in reversed(ENCODER_PREFIXES) if name.startswith(prefix))
     return inner.startswith(pretraining_only())
 

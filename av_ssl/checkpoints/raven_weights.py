@@ -1,7 +1,7 @@
-"""RAVEn's and BRAVEn's published weights: bare tensors, from which the encoder's configuration is inferred.
+"""RAVEn's and BRAVEn's published weights: bare tensors, from whose shapes the configuration is inferred.
 
-The authors' files hold one encoder of one stream, or a fine-tuned model of which it is a part.  Their names
-are those of :class:`~av_ssl.methods.raven.encoder.RavenEncoder` behind some prefix.
+The authors' files hold one encoder of one stream, or a fine-tuned model that contains it.  Tensor names are
+those of ``RavenEncoder`` after some prefix.
 """
 
 import logging
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 WRAPPERS = ("state_dict", "model")
 """Keys under which training programs put the tensors."""
 PROJECTIONS = ("embed.0.weight", "input_layer.0.weight")
-"""The projection behind the front-end, by which an encoder is found; its name now, and an older one."""
+"""The projection after the front-end, which identifies an encoder: its name now, and an older one."""
 OLDER_NAMES = {"input_layer.": "embed.", "norm.": "after_norm."}
-WITHOUT_USE = (".gamma_ff_macaron", ".gamma_conv", ".pe")
+UNUSED = (".gamma_ff_macaron", ".gamma_conv", ".pe")
 """Tensors of parts that these encoders do not have, and the table of positions, which is computed here."""
 AFTER_NORM = "after_norm."
-GREY_VALUES = {"image_mean": 0.421, "image_std": 0.165}
+PIXEL_VALUES = {"image_mean": 0.421, "image_std": 0.165}
 CROP_SIZE = 88
 LAYER_SCALE = 0.1
 """Where the encoder has layer scales, their initial value: a key that its configuration needs."""
@@ -43,7 +43,7 @@ def published_tensors(state: Any) -> dict[str, Tensor] | None:
 
 
 def encoder_prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
-    """What comes before the names of each encoder; a language model's, without front-end, does not count."""
+    """The prefix of each encoder's names; a language model's, which has no front-end, does not count."""
     prefixes = {
         name.removesuffix(projection)
         for name in tensors
@@ -59,15 +59,15 @@ def encoder_prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def stored_encoder(tensors: Mapping[str, Tensor], path: Path) -> StoredModel:
-    """The encoder under our names, with the configuration that its shapes tell.
+    """The encoder under our names, with the configuration inferred from its shapes.
 
     Args:
         tensors: see :func:`published_tensors`.
         path: of the file, for messages.
 
     Raises:
-        DataError: there are several encoders; one has activations with weights; or its batch norms were never
-            trained, or are damaged. That no tensor is missing or left over is checked when the model is built.
+        DataError: there are several encoders; one has activations with weights; or its batch norms were
+            never trained, or are damaged. Missing and left-over tensors are found when the model is built.
     """
     prefixes = encoder_prefixes(tensors)
     if len(prefixes) != 1:
@@ -76,20 +76,20 @@ def stored_encoder(tensors: Mapping[str, Tensor], path: Path) -> StoredModel:
         )
     own, aside = split(tensors, prefixes[0])
     if aside:
-        logger.info("%s: took the encoder; left aside: %s", path, listed(aside))
+        logger.info("%s: took the encoder; not used: %s", path, listed(aside))
     refuse_trained_activations(own, path)
     model = inferred_config(own, path)
     own = complete(own, model["encoder_embed_dim"], path)
     check_statistics(own, path)
     task = {
         "_name": "av_pretraining", "modalities": model["modality"], "audio_input": "waveform",
-        "image_crop_size": CROP_SIZE, **GREY_VALUES,
+        "image_crop_size": CROP_SIZE, **PIXEL_VALUES,
     }  # fmt: skip
     return StoredModel(path, {"model": model, "task": task}, own, text=None, label_sets=[])
 
 
 def split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The encoder's tensors under today's names, and the names of all that is outside of it."""
+    """The encoder's tensors under their names now, and the names of all others."""
     own: dict[str, Tensor] = {}
     aside = []
     for name, tensor in tensors.items():
@@ -100,7 +100,7 @@ def split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor]
         for older, newer in OLDER_NAMES.items():
             if inner.startswith(older):
                 inner = newer + inner.removeprefix(older)
-        if not f".{inner}".endswith(WITHOUT_USE):
+        if not f".{inner}".endswith(UNUSED):
             own[inner] = tensor
     return own, aside
 
@@ -119,7 +119,7 @@ def refuse_trained_activations(tensors: Mapping[str, Tensor], path: Path) -> Non
 
 
 def inferred_config(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """Keys of :class:`SingleRavenEncoderConfig` that the tensors' shapes tell."""
+    """Keys of ``SingleRavenEncoderConfig``, inferred from the tensors' shapes."""
     try:
         channels, features = tensors["embed.0.weight"].shape
         heads = len(tensors["encoders.0.self_attn.pos_bias_u"])
@@ -137,7 +137,7 @@ def inferred_config(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]
         "layer_scale": LAYER_SCALE if "encoders.0.gamma_ff" in tensors else 0.0,
         "ffn_norm": "batch" if "encoders.0.norm_ff.running_mean" in tensors else "layer",
         "resnet_width": features // 8,
-        **GREY_VALUES,
+        **PIXEL_VALUES,
     }
 
 
@@ -151,7 +151,7 @@ def complete(tensors: dict[str, Tensor], channels: int, path: Path) -> dict[str,
 
 
 def check_statistics(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise DataError when batch norms cannot have seen data: features would be of no use."""
+    """Raise DataError when the weights are damaged or batch norms were never trained."""
     variances = {name: tensor for name, tensor in tensors.items() if name.endswith(".running_var")}
     damaged = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if damaged:

@@ -1,4 +1,4 @@
-"""A model as it is stored: configuration, tensors, dictionary and tokenizer, all of them plain data."""
+"""A stored model as plain data: configuration, tensors, dictionary and tokenizer."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ SHOWN = 5
 
 @dataclass
 class StoredModel:
-    """What is needed to build a model again.
+    """Everything that is needed to rebuild a model.
 
     Attributes:
         path: file that it was read from, for messages.
@@ -42,14 +42,14 @@ class StoredModel:
 
 
 def plain_config(cfg: Any) -> dict[str, Any]:
-    """Nested dicts and lists without what cannot be resolved any more: references to other keys."""
+    """Nested dicts and lists, without references to other keys, which cannot be resolved any more."""
     cfg = plain(cfg)
     return cfg if isinstance(cfg, dict) else {}
 
 
 def plain(value: Any) -> Any:
     if isinstance(value, Node):
-        # Not by its methods: out of a damaged file, they call each other without end.
+        # Not by its methods: in a node from a damaged file they call each other endlessly.
         held = vars(value)
         return plain(held.get("_content", held.get("_val")))
     if isinstance(value, Mapping):
@@ -71,7 +71,7 @@ def listed(names: Collection[str]) -> str:
 
 
 class Differences(NamedTuple):
-    """Names of tensors that a model and a file do not share; as text, the first few of each kind."""
+    """Names of tensors in which a model and a file differ; as text, the first few of each kind."""
 
     missing: list[str]
     left_over: list[str]
@@ -85,7 +85,7 @@ class Differences(NamedTuple):
 
 
 def compare(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Differences:
-    """What a model's tensors and stored ones differ in."""
+    """The differences between a model's tensors and stored ones."""
     return Differences(
         sorted(own.keys() - stored.keys()),
         sorted(stored.keys() - own.keys()),
@@ -98,9 +98,9 @@ def is_reference(value: Any) -> bool:
 
 
 def pretraining_only() -> tuple[str, ...]:
-    """Prefixes of the tensors that serve pre-training alone, as each registered model declares its own.
+    """Prefixes of the tensors that only pre-training uses, of all registered models.
 
-    A model lists them in its class attribute ``pretraining_only``; fine-tuning leaves these tensors behind.
+    A model class lists its own in the attribute ``pretraining_only``; fine-tuning does not take them.
     """
     return tuple(
         sorted({p for model in MODEL_REGISTRY.values() for p in getattr(model, "pretraining_only", ())})

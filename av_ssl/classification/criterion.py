@@ -1,11 +1,7 @@
-"""Scores of class recognition, all of them read off one confusion matrix.
+"""Cross-entropy over the classes of clips, and scores computed from a confusion matrix.
 
-In papers on emotion "weighted accuracy" is plain accuracy, and "unweighted accuracy" the mean recall over
-classes.
-
-Accuracy while training, and from one confusion matrix the other scores of a validation.
-
-Cross-entropy of the classes of whole clips.
+Papers on emotion call plain accuracy "weighted accuracy" (WA), and the mean recall over classes "unweighted
+accuracy" (UA).
 """
 
 from collections.abc import Sequence
@@ -23,24 +19,27 @@ from torch import Tensor
 
 Counts = NDArray[np.int64]
 
+# -- scores --------------------------------------------------------------------------------------------------
+
 
 class ClassScores(NamedTuple):
-    """Shares from 0 to 1; NaN where nothing was counted."""
+    """Shares from 0 to 1; NaN if no clip was counted."""
 
     accuracy: float
-    """Share of clips recognised ("weighted accuracy", WA)."""
+    """Share of clips that were recognised (WA)."""
     recall: float
-    """Unweighted average recall (UAR, "unweighted accuracy"): mean over the classes that occur."""
+    """Unweighted average recall (UAR, UA): mean over the classes that occur."""
     macro_f1: float
     """Mean F1 over the classes that occur or are predicted."""
     weighted_f1: float
-    """Mean F1 weighted by how often a class occurs."""
+    """Mean F1, weighted by how often a class occurs."""
 
 
 def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, classes: int) -> Counts:
-    """Counts `[C, C]`, rows by true class, columns by prediction; clips of unknown class (-1) are left out.
+    """Count predictions: ``[C, C]``, rows by true class; clips of unknown class (-1) are left out.
 
-    Raises ValueError when both differ in number or an id is not below `classes`.
+    Raises:
+        ValueError: the arrays differ in length, or an id is not below ``classes``.
     """
     true, found = np.asarray(truth, np.int64), np.asarray(predicted, np.int64)
     if true.shape != found.shape or true.ndim != 1:
@@ -52,7 +51,7 @@ def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, classes: int) -> Co
 
 
 def class_scores(confusion: ArrayLike) -> ClassScores:
-    """The scores of a confusion matrix `[C, C]` (rows: truth).
+    """Compute the scores of a confusion matrix ``[C, C]`` (rows: truth).
 
     >>> [round(score, 5) for score in class_scores([[5, 1, 0], [0, 2, 0], [1, 0, 1]])]
     [0.8, 0.77778, 0.76667, 0.79333]
@@ -71,19 +70,18 @@ def class_scores(confusion: ArrayLike) -> ClassScores:
 
 
 def confusion_table(confusion: Counts, names: Sequence[str]) -> str:
-    """The matrix as text, a row for each true class."""
-    columns = ["truth \\ found", *names, "recall"]
-    rows = [columns]
-    for name, row in zip(names, confusion, strict=True):
-        recall = f"{100 * row[names.index(name)] / row.sum():.1f} %" if row.sum() else "-"
+    """Format the matrix as text, one row for each true class."""
+    rows = [["truth \\ found", *names, "recall"]]
+    for number, (name, row) in enumerate(zip(names, confusion, strict=True)):
+        recall = f"{100 * row[number] / row.sum():.1f} %" if row.sum() else "-"
         rows.append([name, *map(str, row), recall])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(columns))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     return "\n".join(lines)
 
 
 def score_line(scores: ClassScores, clips: int) -> str:
-    """The scores as text, in percent."""
+    """Format the scores as text, in percent."""
     return (
         f"{clips} clips: accuracy {100 * scores.accuracy:.2f} %, "
         f"unweighted average recall {100 * scores.recall:.2f} %, "
@@ -91,14 +89,16 @@ def score_line(scores: ClassScores, clips: int) -> str:
     )
 
 
+# -- loss and logs, shared with LUPI's criterion -------------------------------------------------------------
+
 MOST_CLASSES = 100
-"""Larger confusion matrices are not logged: speakers are told apart by the thousand."""
+"""Larger confusion matrices are not logged: corpora have thousands of speakers."""
 CONFUSION = "_confusion"
-"""fairseq does not print what begins with an underscore."""
+"""fairseq does not print keys that begin with an underscore."""
 
 
 def class_loss(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy float32 ``[B]``, 0 where the target is -1."""
+    """Cross-entropy float32 ``[B]``; 0 where the target is -1."""
     return F.cross_entropy(
         logits.float(), target, ignore_index=-1, reduction="none", label_smoothing=label_smoothing
     )
@@ -106,13 +106,16 @@ def class_loss(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor
 
 @torch.no_grad()
 def class_log(logits: Tensor, target: Tensor, training: bool) -> dict[str, Any]:
-    """Counts that can be summed over workers: clips of known class, those recognised, and in validation the
-    confusion matrix ``[C * C]``.
+    """Counts that can be summed over workers.
 
     Args:
         logits: ``[B, C]``, without margin.
         target: int64 ``[B]``, -1 where the class is unknown.
-        training: whether this is no validation.
+        training: without the confusion matrix, which is for validation.
+
+    Returns:
+        ``n_known`` (clips of known class), ``n_correct`` (those recognised) and, in validation, the confusion
+        matrix ``[C * C]``.
     """
     known, found, classes = target >= 0, logits.argmax(-1), logits.size(-1)
     log: dict[str, Any] = {"n_known": known.sum(), "n_correct": (known & (found == target)).sum()}
@@ -124,7 +127,7 @@ def class_log(logits: Tensor, target: Tensor, training: bool) -> dict[str, Any]:
 
 
 def reduce_class_log(logging_outputs: Sequence[dict[str, Any]]) -> None:
-    """Log ``accuracy`` and, of a validation, ``uar`` (mean recall) and ``macro_f1``, in percent."""
+    """Log ``accuracy`` and, in validation, ``uar`` (mean recall) and ``macro_f1``, in percent."""
     known = sum(float(log.get("n_known", 0)) for log in logging_outputs)
     if known:
         correct = sum(float(log.get("n_correct", 0)) for log in logging_outputs)
@@ -136,8 +139,14 @@ def reduce_class_log(logging_outputs: Sequence[dict[str, Any]]) -> None:
         metrics.log_derived("macro_f1", lambda meters: _percent(meters, "macro_f1"))
 
 
+def _percent(meters: Any, score: str) -> float:
+    counts = meters[CONFUSION].sum
+    side = round(counts.numel() ** 0.5)
+    return round(100 * float(getattr(class_scores(counts.view(side, side).numpy()), score)), 2)
+
+
 def reduce_clip_means(logging_outputs: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
-    """Log means over the clips of all workers and micro-batches, of those ``keys`` that there are."""
+    """Log means over the clips of all workers and micro-batches, of the ``keys`` that occur."""
     clips = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
     for key in keys:
         if any(key in log for log in logging_outputs):
@@ -145,15 +154,12 @@ def reduce_clip_means(logging_outputs: Sequence[dict[str, Any]], keys: Sequence[
             metrics.log_scalar(key, torch.as_tensor(total / clips).item(), clips, round=4)
 
 
-def _percent(meters: Any, score: str) -> float:
-    counts = meters[CONFUSION].sum
-    side = round(counts.numel() ** 0.5)
-    return round(100 * float(getattr(class_scores(counts.view(side, side).numpy()), score)), 2)
+# -- criterion -----------------------------------------------------------------------------------------------
 
 
 @dataclass
 class AVClassificationCriterionConfig(FairseqDataclass):
-    """Softmax cross-entropy; margins are the model's."""
+    """Cross-entropy; margins belong to the model."""
 
     label_smoothing: float = field(default=0.0, metadata={"help": "share of a label given to all classes"})
 
@@ -183,7 +189,7 @@ class AVClassificationCriterion(FairseqCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Means over clips of all workers and micro-batches."""
+        """Log means over the clips of all workers and micro-batches."""
         reduce_clip_means(logging_outputs, ("loss",))
         reduce_class_log(logging_outputs)
 

@@ -54,9 +54,9 @@ COMMANDS = {
     "model plan": Command("model", "plan", "estimate updates, hours, memory and disk of a recipe"),
     "analyse probe": Command("analyse", "probe", "train linear probes for phones and visemes on each layer"),
     "analyse plot": Command("analyse", "plot", "plot frames, similarity of layers, error rates in noise"),
-    "score classify": Command("classify", "", "report a classifier's accuracy and confusions"),
-    "score trials": Command("trials", "", "draw a speaker verification list from a manifest"),
-    "score verify": Command("verify", "", "score a verification list: equal error rate, minDCF"),
+    "score classify": Command("score", "classify", "report a classifier's accuracy and confusions"),
+    "score trials": Command("score", "trials", "draw a speaker verification list from a manifest"),
+    "score verify": Command("score", "verify", "score a verification list: equal error rate, minDCF"),
 }
 OLD_SPELLINGS = {
     name.partition(" ")[2]: name for name in COMMANDS if " " in name and not name.startswith("targets ")

@@ -1,30 +1,17 @@
-"""`av-ssl pseudo-labels DATA HYPOTHESES`: a data folder of labelled and pseudo-labelled clips.
+"""`av-ssl data pseudo-labels DATA HYPOTHESES`: a data folder of labelled and pseudo-labelled clips.
 
 av-ssl transcribe asr.pt UNLABELLED --subset train --out HYPOTHESES
-av-ssl pseudo-labels UNLABELLED HYPOTHESES --labelled LABELLED --keep 0.8 --out BOTH
+av-ssl data pseudo-labels UNLABELLED HYPOTHESES --labelled LABELLED --keep 0.8 --out BOTH
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from av_ssl.cli.arguments import positive
-from av_ssl.data.labels import LabelFile
-from av_ssl.io import digest
-from av_ssl.layout import Clip, read_manifest
-from av_ssl.transcription.hypotheses import read_hypotheses
-from av_ssl.transcription.pseudo_labels import (
-    LabelledFolder,
-    Rules,
-    TrainingFolder,
-    by_id,
-    choose,
-    report,
-    training_files,
-)
+from av_ssl.transcription.pseudo_labels import REPORT, LabelledFolder, Rules, write_pseudo_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         type=Path,
         required=True,
-        help="{train,valid,test}.tsv and .wrd, dict.wrd.txt, spm.model; of a clip that is in both, its "
-        "transcript counts, and its validation and test clips are not trained on",
+        help="{train,valid,test}.tsv and .wrd, dict.wrd.txt, spm.model; its transcripts win over "
+        "pseudo-labels, and its validation and test clips are not trained on",
     )
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, required=True, help="for training; new or empty"
@@ -55,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         type=_share,
         default=rules.keep,
-        help="of the clips that pass all else, the most confident ones (default: 1, all)",
+        help="of the clips that meet all other conditions, the most confident ones (default: 1, all)",
     )
     parser.add_argument(
         "--min-frames", metavar="N", type=positive, default=rules.min_frames,
@@ -69,42 +56,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--references",
         metavar="FILE",
         type=Path,
-        help="what is really said, to measure errors only (default: DATA/{subset}.wrd if there is one)",
+        help="true transcripts, only to measure errors (default: DATA/{subset}.wrd, if it exists)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Filter, write the folder, say what is in it."""
+    """Write the folder and print its numbers."""
     manifest = args.data.absolute() / f"{args.subset}.tsv"
-    transcripts = args.hypotheses.absolute() / f"{args.subset}.hyp.tsv"
-    clips = read_manifest(manifest)
-    hypotheses = by_id(transcripts, read_hypotheses(transcripts), clips)
-    labelled = LabelledFolder(args.labelled.absolute(), args.tokenizer and args.tokenizer.absolute())
-    labelled.check_ids()
-    rules = Rules(args.min_confidence, args.keep, args.min_frames, args.max_frames)
-    choice = choose(clips, hypotheses, labelled.facts(), rules)
-    references = _references(args, manifest, clips)
-    numbers = report(choice, labelled.splits["train"], hypotheses, references)
-    folder = TrainingFolder(args.out.absolute())
-    inputs = {"manifest": digest(manifest), "transcripts": digest(transcripts)}
-    settings = {**vars(rules), **inputs, **labelled.settings()}
-    folder.write(training_files(labelled, choice.kept), settings, numbers)
-    _print(folder, numbers)
+    beside = manifest.with_suffix(".wrd")
+    numbers = write_pseudo_labels(
+        manifest,
+        args.hypotheses.absolute() / f"{args.subset}.hyp.tsv",
+        LabelledFolder(args.labelled.absolute(), args.tokenizer and args.tokenizer.absolute()),
+        args.out.absolute(),
+        Rules(args.min_confidence, args.keep, args.min_frames, args.max_frames),
+        args.references or (beside if beside.is_file() else None),
+    )
+    _print(args.out.absolute(), numbers)
     return 0
 
 
-def _references(args: argparse.Namespace, manifest: Path, clips: list[Clip]) -> Mapping[str, str] | None:
-    path = args.references or manifest.with_suffix(".wrd")
-    if args.references is None and not path.is_file():
-        return None
-    lines = LabelFile(path, clips)
-    return {clip.id: lines.line(number) for number, clip in enumerate(clips)}
-
-
-def _print(folder: TrainingFolder, numbers: dict[str, Any]) -> None:
+def _print(out: Path, numbers: dict[str, Any]) -> None:
     real, pseudo = numbers["labelled"], numbers["pseudo_labelled"]
     print(
-        f"{folder.path}: {real['clips']} labelled clips ({real['hours']:.2f} hours) and {pseudo['clips']} "
+        f"{out}: {real['clips']} labelled clips ({real['hours']:.2f} hours) and {pseudo['clips']} "
         f"pseudo-labelled ({pseudo['hours']:.2f} hours)"
     )
     for reason, dropped in numbers["dropped"].items():
@@ -118,7 +93,7 @@ def _print(folder: TrainingFolder, numbers: dict[str, Any]) -> None:
                 f"    confidence {decile['confidence_from']:.3f} to {decile['confidence_to']:.3f}: "
                 f"{_rate(decile)} of {decile['clips']} clips"
             )
-    print(f"  the whole report: {folder.report}")
+    print(f"  report: {out / REPORT}")
 
 
 def _rate(measured: dict[str, Any]) -> str:

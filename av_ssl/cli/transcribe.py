@@ -1,7 +1,7 @@
-"""`av-ssl transcribe CHECKPOINT DATA`: transcripts, with confidences, of clips that have none.
+"""`av-ssl transcribe CHECKPOINT DATA`: transcripts of clips, with confidences.
 
 av-ssl transcribe vsr.pt DATA                                 # print them
-av-ssl transcribe asr.pt DATA --subset train --out HYPOTHESES # keep them, for av-ssl pseudo-labels
+av-ssl transcribe asr.pt DATA --subset train --out HYPOTHESES # keep them, for av-ssl data pseudo-labels
 """
 
 from __future__ import annotations
@@ -9,25 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from av_ssl.cli.arguments import add_cluster_arguments, available_cores, cluster_options, positive
 from av_ssl.corpora.corpus import SPLITS
 from av_ssl.errors import DataError
-from av_ssl.io import ProgressBar
+from av_ssl.inference import RecogniserSpec, SearchOptions
 from av_ssl.layout import FRAME_RATE
-from av_ssl.transcription.transcribe import (
-    Lengths,
-    Progress,
-    RecogniserSpec,
-    SearchOptions,
-    TranscriptPlan,
-    Transcripts,
-    torch_device,
-    transcribe,
-)
+from av_ssl.targets.feature_shards import device_of
+from av_ssl.transcription.hypotheses import hypothesis_row
+from av_ssl.transcription.transcribe import Lengths, TranscriptPlan, Transcripts, transcribe
 
 NAMED = 5  # clips in a message
 
@@ -37,13 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a fine-tuned recogniser")
     parser.add_argument("data", metavar="DATA", type=Path, help="folder with {subset}.tsv")
     parser.add_argument(
-        "--subset", nargs="+", metavar="NAME", help="(default: train, valid and test, where there is a list)"
+        "--subset", nargs="+", metavar="NAME", help="(default: those of train, valid and test that exist)"
     )
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, help="for {subset}.hyp.tsv (default: print the transcripts)"
     )
     parser.add_argument(
-        "--modalities", choices=("audio", "video", "av"), help="(default: those of the training)"
+        "--modalities", choices=("audio", "video", "av"), help="(default: those that it was trained with)"
     )
     parser.add_argument(
         "--max-tokens", metavar="N", type=positive, default=2000, help="frames of a batch (default: 2000)"
@@ -60,8 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=positive,
         default=1,
-        help="processes that take the GPUs in turn, or jobs at a time on a cluster; each loads the model "
-        "(default: 1)",
+        help="processes, which take turns on the GPUs, or jobs at a time on a cluster (default: 1)",
     )
     _add_search_arguments(parser)
     add_cluster_arguments(parser)
@@ -69,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = SearchOptions()
-    group = parser.add_argument_group("how the words are looked for", "as by fairseq-generate")
+    group = parser.add_argument_group("search", "as in fairseq-generate")
     group.add_argument("--beam", type=positive, default=defaults.beam, help=f"(default: {defaults.beam})")
     group.add_argument(
         "--lenpen", type=float, default=defaults.lenpen, help="above 1 favours longer hypotheses (default: 1)"
@@ -86,27 +76,27 @@ def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="further key of the task av_recognition, as fairseq-generate takes it; may be repeated",
+        help="another key of the task av_recognition, as in fairseq-generate; may be repeated",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Transcribe, print or keep, say what was left out."""
+    """Transcribe; print the transcripts or write them, and report which clips have none."""
     if args.cluster == "local":
-        torch_device(args.device)  # a GPU that is asked for and is not there: an error at once
+        device_of(args.device)  # without a GPU, --device cuda is an error at once
     elif args.out is None:
-        raise DataError("--cluster slurm needs --out: a folder that all machines see")
+        raise DataError("--cluster slurm needs --out, a folder that all machines can write to")
     if args.out is not None:
         for plan in _plans(args, args.out.absolute()):
             made = _transcribe(plan, args)
             print(f"{plan.transcripts}: {_numbers(made)}")
-            mend = f"; {plan.bad_clips} says why. When they are mended, delete it and {plan.transcripts}"
-            _left_out(plan, made, mend)
+            why = f"; {plan.bad_clips} lists the reasons. After fixing them, delete it and {plan.transcripts}"
+            _left_out(plan, made, why)
         return 0
     with tempfile.TemporaryDirectory(prefix="av-ssl-transcribe-") as folder:
         for plan in _plans(args, Path(folder)):
             made = _transcribe(plan, args)
-            sys.stdout.writelines(hypothesis.row for hypothesis in made.hypotheses)
+            sys.stdout.writelines(map(hypothesis_row, made.hypotheses))
             print(f"{plan.manifest}: {_numbers(made)}", file=sys.stderr)
             _left_out(plan, made)
     return 0
@@ -117,8 +107,8 @@ def _plans(args: argparse.Namespace, out: Path) -> list[TranscriptPlan]:
     subsets = args.subset or [split for split in SPLITS if (data / f"{split}.tsv").is_file()]
     if not subsets:
         raise DataError(
-            f"{data}: holds no {', '.join(f'{split}.tsv' for split in SPLITS)}; name --subset, or make the "
-            "lists with preprocess/folder.sh or av-ssl manifest"
+            f"{data}: has no {', '.join(f'{split}.tsv' for split in SPLITS)}; name --subset, or make the "
+            "lists with preprocess/folder.sh or av-ssl data manifest"
         )
     longest = args.max_frames or args.max_tokens
     if longest > args.max_tokens:
@@ -138,14 +128,7 @@ def _transcribe(plan: TranscriptPlan, args: argparse.Namespace) -> Transcripts:
         threads = args.slurm_cpus
     elif args.workers > 1:
         threads = max(1, available_cores() // args.workers)
-    return transcribe(plan, cluster_options(args), _stage, threads)
-
-
-@contextmanager
-def _stage(text: str) -> Iterator[Progress]:
-    print(text, file=sys.stderr, flush=True)
-    with ProgressBar("shard") as bar:
-        yield bar.update
+    return transcribe(plan, cluster_options(args), threads)
 
 
 def _numbers(made: Transcripts) -> str:
@@ -156,10 +139,10 @@ def _numbers(made: Transcripts) -> str:
     return f"{len(found)} clips, {hours:.2f} hours; {empty} without words; mean confidence {mean:.3f}"
 
 
-def _left_out(plan: TranscriptPlan, made: Transcripts, mend: str = "") -> None:
+def _left_out(plan: TranscriptPlan, made: Transcripts, why: str = "") -> None:
     lengths = plan.lengths
     for names, reason in (
-        (made.unreadable, f"cannot be read{mend}"),
+        (made.unreadable, f"cannot be read{why}"),
         (made.too_short, f"have fewer than {lengths.shortest} frames (--min-frames)"),
         (made.too_long, f"have more than {lengths.longest} frames (--max-frames, --max-tokens)"),
     ):

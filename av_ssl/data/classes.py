@@ -1,13 +1,8 @@
-"""Classes of whole clips, such as speakers and emotions.
+"""Clips with one class each (speakers, emotions): list of classes, segments, dataset.
 
-Ids count from 0 in the order of a plain list, one name a line: a fairseq dictionary would reserve the first
-four for symbols that no classifier needs.
-
-Segments of clips: windows of equal length that an encoder sees one by one.
-
-They are drawn up in the data workers, as index tensors, so that the device need not be waited for.
-
-Clips with a class each.
+Ids count from 0 in the order of a plain list: a fairseq dictionary would reserve the first four.  Segments
+are windows of equal length that an encoder receives one by one; data workers compute them as index tensors,
+so that the device does not wait.
 """
 
 from __future__ import annotations
@@ -34,17 +29,18 @@ logger = logging.getLogger(__name__)
 CLASSES = "class_names"
 """Key of a checkpoint's task state that holds the list."""
 UNKNOWN = -1
-"""Id of what is not in the list, e.g. of a speaker who is not in training."""
+"""Id of a name that is not in the list, e.g. of a speaker who is not in training."""
 
 
 class ClassList:
-    """Names of classes, whose ids are their positions.
+    """Names of classes; their ids are their positions.
 
     Args:
         names: one for each class.
-        origin: names the file in errors.
+        origin: the file, for errors.
 
-    Raises DataError when a name comes twice, or there is none.
+    Raises:
+        DataError: a name occurs twice, or there is none.
     """
 
     def __init__(self, names: Sequence[str], origin: str) -> None:
@@ -52,31 +48,32 @@ class ClassList:
         self.origin = origin
         self.ids = {name: number for number, name in enumerate(self.names)}
         if not self.names:
-            raise DataError(f"{origin}: names no class; write one a line")
+            raise DataError(f"{origin}: has no class; write one name a line")
         if len(self.ids) < len(self.names):
             twice = next(name for number, name in enumerate(self.names) if self.ids[name] != number)
-            raise DataError(f"{origin}: names {twice} twice; every class needs a name of its own")
+            raise DataError(f"{origin}: has {twice} twice; give every class its own name")
 
     def __len__(self) -> int:
         return len(self.names)
 
     @classmethod
     def load(cls, path: Path) -> ClassList:
-        """Read a list, e.g. `classes.emo.txt`; raises DataError when it is missing, empty or no text."""
+        """Read a list, e.g. ``classes.emo.txt``; raises DataError if it is missing, empty or not UTF-8."""
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path}: the list of classes cannot be read ({error}); write one name a line "
-                "(av-ssl manifest does), or check task.label and task.label_dir"
+                "(av-ssl data manifest does), or check task.label and task.label_dir"
             ) from error
         return cls([line.strip() for line in lines if line.strip()], str(path))
 
     def read(self, path: Path, clips: Sequence[Clip], training: bool) -> NDArray[np.int64]:
-        """Ids `[N]` of the clips by a label file with one name a line; -1 for names that are not in the list.
+        """Read the ids ``[N]`` of clips from a label file, one name a line; -1 for unknown names.
 
-        Raises DataError when the file is missing, differs in length from `clips`, or, for `training`, holds
-        no known name at all.
+        Raises:
+            DataError: the file is missing, differs in length from ``clips``, or, for ``training``, has no
+                known name at all.
         """
         labels = LabelFile(path, clips)
         ids = np.array([self.ids.get(labels.line(number), UNKNOWN) for number in range(len(clips))], np.int64)
@@ -88,32 +85,33 @@ class ClassList:
             )
         if unknown:
             logger.warning(
-                "%s: the classes of %d of %d clips are not in %s: they do not count for accuracy",
+                "%s: the classes of %d of %d clips are not in %s and do not count for accuracy",
                 path, unknown, len(ids), self.origin,
             )  # fmt: skip
         return ids
 
 
 class SegmentBatch(TypedDict):
-    """N segments of L frames of a batch of B clips of T frames, at most K a clip."""
+    """N segments of L frames of a batch of B clips of T frames, at most K per clip."""
 
     frames: Tensor
-    """int64 `[N, L]`, flat indices b*T+t; any index on padding."""
+    """int64 ``[N, L]``, flat indices b*T+t; any index on padding."""
     padding_mask: Tensor
-    """bool `[N, L]`, True on padding: clips that are shorter than a segment."""
+    """bool ``[N, L]``, True on padding: clips that are shorter than a segment."""
     frame_index: Tensor
-    """int64 `[F]`, flat indices n*L+l of the real frames."""
+    """int64 ``[F]``, flat indices n*L+l of the real frames."""
     slots: Tensor
-    """int64 `[N]`, flat indices b*K+k."""
+    """int64 ``[N]``, flat indices b*K+k."""
     empty: Tensor
-    """bool `[B, K]`, True where a clip has no k-th segment."""
+    """bool ``[B, K]``, True where a clip has no k-th segment."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Windows of `length` frames, every `hop` frames; the last one is moved back to end with the clip.
+    """Windows of ``length`` frames, every ``hop`` frames; the last one is moved back to end with the clip.
 
-    Raises ValueError when either is not positive, or when frames between windows would be lost.
+    Raises:
+        DataError: a number is not positive, or frames between windows would be lost.
     """
 
     length: int = 25
@@ -121,18 +119,18 @@ class Segmentation:
 
     def __post_init__(self) -> None:
         if not 0 < self.hop <= self.length:
-            raise ValueError(
-                f"segments of {self.length} frames every {self.hop} frames: both must be positive, and "
-                "task.segment_hop not above task.segment_frames"
+            raise DataError(
+                f"task.segment_frames={self.length}, task.segment_hop={self.hop}: both must be positive, and "
+                "the hop not above the frames"
             )
 
     @classmethod
     def of(cls, segment_frames: int, segment_hop: int) -> Segmentation | None:
-        """As the task's options say: None for whole clips, and a hop of 0 is the length."""
+        """From the task's keys: None for whole clips; a hop of 0 is the length."""
         return cls(segment_frames, segment_hop or segment_frames) if segment_frames > 0 else None
 
     def starts(self, frames: int) -> list[int]:
-        """First frames of the segments of a clip; one where the clip is not longer than a segment.
+        """First frames of the segments of a clip; one segment if the clip is not longer than it.
 
         >>> [len(Segmentation(25, 12).starts(n)) for n in (10, 25, 26, 50, 75, 100, 103)]
         [1, 1, 2, 4, 6, 8, 8]
@@ -143,7 +141,7 @@ class Segmentation:
         return [*range(0, last, self.hop), last]
 
     def draw_up(self, lengths: Sequence[int], frames: int) -> SegmentBatch:
-        """The segments of clips of `lengths` frames in a batch of T = `frames`."""
+        """Compute the segments of clips of ``lengths`` frames in a batch of T = ``frames``."""
         starts = [self.starts(length) for length in lengths]
         most = max(map(len, starts))
         clip = np.repeat(np.arange(len(lengths)), [len(each) for each in starts])
@@ -160,19 +158,19 @@ class Segmentation:
 
 
 ORDER = 2
-"""Keeps the draws of an epoch's clips apart from those of clips and batches (`dataset.CLIP`, `BATCH`)."""
+"""Separates the random order of clips from the draws of clips and batches (``dataset.CLIP``, ``BATCH``)."""
 
 
 class ClassificationDataset(AudioVisualDataset):
-    """Clips, the id of each one's class, and the segments in which an encoder sees them.
+    """Clips, the ids of their classes, and their segments.
 
-    Batches differ from epoch to epoch: they decide which clips share batch statistics.
+    Batches differ from epoch to epoch: they decide which clips share batch-norm statistics.
 
     Args:
-        classes: `[N]`, -1 where the class is unknown; None where there are no labels.
-        segmentation: None for clips in one piece.
-        class_balanced: in training, draw every class equally often; an epoch has as many clips as ever.
-        options: see `AudioVisualDataset`.
+        classes: ``[N]``, -1 where the class is unknown; None without labels.
+        segmentation: None for whole clips.
+        class_balanced: in training, draw every class equally often; the epoch keeps its length.
+        options: see ``AudioVisualDataset``.
     """
 
     def __init__(
@@ -202,7 +200,7 @@ class ClassificationDataset(AudioVisualDataset):
         return not self.train
 
     def ordered_indices(self) -> NDArray[np.int64]:
-        """Longest clips first by what a batch takes of them, equally long ones by chance."""
+        """Longest clips first, by the frames that a batch uses; equally long ones in random order."""
         rng = self._generator(ORDER)
         indices = self._balanced(rng) if self.class_balanced else np.arange(len(self))
         if self.shuffle:
@@ -210,8 +208,8 @@ class ClassificationDataset(AudioVisualDataset):
         return indices[np.argsort(-self.num_tokens_vec(indices), kind="stable")]
 
     def _balanced(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As many clips as there are, the same number of each class (one more of some); none comes again
-        before all of its class have come."""
+        """Draw as many clips as there are, equally many of each class (one more of some); a clip is repeated
+        only after all others of its class."""
         members = [
             np.flatnonzero(self.classes == each) for each in np.unique(self.classes[self.classes >= 0])
         ]

@@ -1,12 +1,4 @@
-"""Cropping and flipping pictures, by slicing: frames stay uint8 and are copied once, into the batch.
-
-Time masking: while a recogniser is trained, short stretches of a clip are silent or grey.
-
-As in SpecAugment (Park et al., 2019), but longer clips have more masks.  RAVEn fine-tunes so (Haliassos et
-al., 2023): audio with masks of up to 0.6 s every 2 s, video of up to 0.4 s every 1 s.
-
-What the model gets of a clip: its files, cut, distorted and brought to 25 frames a second.
-"""
+"""From a clip's files to a sample: frames cropped and flipped, audio with noise, at 25 frames a second."""
 
 from __future__ import annotations
 
@@ -27,7 +19,7 @@ from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, Clip
 
 
 class Crop(NamedTuple):
-    """Upper left corner in pixels, and whether left and right are swapped; holds for all frames of a clip."""
+    """Upper left corner in pixels, and whether left and right are swapped, for all frames of a clip."""
 
     top: int
     left: int
@@ -36,18 +28,21 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class CropAndFlip:
-    """Cuts squares of `size` pixels: centred, or if `random` anywhere, flipped with `flip_probability`."""
+    """Crops frames to squares of `size` pixels: at the centre, or if `random` anywhere and flipped at times.
+
+    It slices: frames stay uint8 and are copied once, into the batch.
+    """
 
     size: int = 88
     random: bool = False
     flip_probability: float = 0.5
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Crop:
-        """Where to cut; raises MediaError when the picture is smaller than the crop."""
+        """The place of the crop; raises MediaError if the frame is smaller than it."""
         free_rows, free_columns = height - self.size, width - self.size
         if min(free_rows, free_columns) < 0:
             raise MediaError(
-                f"pictures of {width}x{height} pixels are smaller than the crop of {self.size}; "
+                f"frames of {width}x{height} pixels are smaller than the crop of {self.size}; "
                 "crop the mouth again at 96x96, or lower task.image_crop_size"
             )
         if not self.random:
@@ -63,9 +58,12 @@ class CropAndFlip:
 
 @dataclass(frozen=True)
 class TimeMask:
-    """Masks of one stream: one for every `stride` seconds begun, each shorter than `longest` seconds.
+    """Time masks of one stream in fine-tuning: one per `stride` seconds, each shorter than `longest` seconds.
 
-    Raises ValueError when either is not above 0.
+    As in SpecAugment (Park et al., 2019), but longer clips have more masks. RAVEn (Haliassos et al., 2023)
+    fine-tunes with masks of up to 0.6 s every 2 s (audio) and up to 0.4 s every 1 s (video).
+
+    Raises ValueError unless both are above 0.
     """
 
     longest: float
@@ -82,8 +80,8 @@ class TimeMask:
         """Mask bool `[length]` of a stream of `rate` frames or samples a second, True where masked.
 
         With W = longest * rate, `ceil(length / (stride * rate))` masks have lengths uniform in 0..W-1 and
-        starts uniform among those at which they end within the clip; one that would cover a whole short clip
-        is left out [ours].
+        starts uniform among those at which they end within the clip; one that would cover an entire short
+        clip is left out [ours].
         """
         count = -(-length // max(1, round(self.stride * rate)))
         lengths = rng.integers(0, max(1, round(self.longest * rate)), count)
@@ -97,6 +95,7 @@ class TimeMask:
 
 AUDIO_INPUTS = ("filterbank", "waveform")
 STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
+"""The names that configurations and commands have for a set of streams; all other code uses the tuples."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,14 @@ class ClipReader:
     """Reads clips.
 
     Args:
-        crop: of the pictures.
+        crop: of the frames.
         modalities: streams to load, of `audio` and `video`.
         audio_input: `filterbank` (see `audio_features`) or `waveform` (see `frame_waveform`).
         normalize: layer norm of each filterbank frame.
         noise: added to the audio.
         clean_audio: with `noise`, also give the audio without it (`audio_clean`), for a teacher.
-        clean_waveform: give the raw samples, too, whatever `modalities` says: for a speech teacher.
-        audio_time_mask, video_time_mask: stretches that are silent, or grey.
+        clean_waveform: also give the raw samples, for a speech teacher, even if `modalities` has no audio.
+        audio_time_mask, video_time_mask: spans that are set to zero, or to the mean gray.
 
     Raises ValueError when an argument is unknown.
     """
@@ -135,7 +134,7 @@ class ClipReader:
             )
 
     def check_streams(self, clips: Sequence[Clip]) -> None:
-        """Raise DataError when a clip lacks a stream that is to be loaded."""
+        """Raise DataError if a clip lacks a stream that is loaded."""
         for clip in clips:
             for stream in self.modalities:
                 if getattr(clip, stream) is None:
@@ -145,25 +144,25 @@ class ClipReader:
                     )
             if self.clean_waveform and clip.audio is None:
                 raise DataError(
-                    f"clip {clip.id} (line {clip.line} of its manifest) has no audio, which the teachers "
-                    "hear; fill in the column, or take teachers' targets from disk"
+                    f"clip {clip.id} (line {clip.line} of its manifest) has no audio, which the speech "
+                    "teachers take; fill in the column, or use targets on disk (model.teacher_source=disk)"
                 )
 
     def read(self, index: int, clip: Clip, labels: Sequence[Tensor], rng: np.random.Generator) -> Sample:
         """The clip as a sample with this index and these labels; raises MediaError when it cannot be read."""
         video = self._read_video(clip, rng) if "video" in self.modalities else None
-        audio, clean, grey, waveform = None, None, None, None
+        audio = clean = masked = waveform = None
         wave = self._read_wave(clip)
         if wave is not None and "audio" in self.modalities:
-            audio, clean = self._hear(clip, wave, None if video is None else len(video), rng)
-            audio = self._silence(audio, rng)
+            audio, clean = self._audio(clip, wave, None if video is None else len(video), rng)
+            audio = self._mask_audio(audio, rng)
         if wave is not None and self.clean_waveform:
             stream = audio if video is None else video
             assert stream is not None
             waveform = frame_waveform(wave, len(stream))
         if video is not None and self.video_time_mask is not None:
-            grey = self.video_time_mask.draw(len(video), FRAME_RATE, rng)
-        return Sample(index, clip.id, audio, clean, video, labels, grey, waveform)
+            masked = self.video_time_mask.draw(len(video), FRAME_RATE, rng)
+        return Sample(index, clip.id, audio, clean, video, labels, masked, waveform)
 
     def _read_video(self, clip: Clip, rng: np.random.Generator) -> NDArray[np.uint8]:
         assert clip.video is not None
@@ -180,28 +179,28 @@ class ClipReader:
         assert clip.audio is not None
         return read_wave(clip.audio)
 
-    def _hear(
+    def _audio(
         self, clip: Clip, clean: NDArray[np.int16], frames: int | None, rng: np.random.Generator
     ) -> tuple[AudioFrames, AudioFrames | None]:
-        """The audio as the student hears it, and without noise where that is wanted."""
-        heard = clean if self.noise is None else self.noise.mix(clean, rng)
-        audio = self._framed(heard, frames)
+        """The student's audio, and the audio without noise if it is wanted."""
+        noisy = clean if self.noise is None else self.noise.mix(clean, rng)
+        audio = self._framed(noisy, frames)
         if not len(audio):
             raise MediaError(
-                f"{clip.audio}: holds {len(clean)} samples, less than a video frame of 40 ms; take the clip "
-                "out of the manifest"
+                f"{clip.audio}: has {len(clean)} samples, less than a video frame of 40 ms; remove the clip "
+                "from the manifest"
             )
         if self.noise is None or not self.clean_audio:
             return audio, None
-        return audio, audio if heard is clean else self._framed(clean, frames)
+        return audio, audio if noisy is clean else self._framed(clean, frames)
 
     def _framed(self, wave: NDArray[np.int16], frames: int | None) -> AudioFrames:
         if self.audio_input == "waveform":
             return frame_waveform(wave, frames)
         return audio_features(wave, frames, self.normalize)
 
-    def _silence(self, audio: AudioFrames, rng: np.random.Generator) -> AudioFrames:
-        """A copy with the masked stretches at zero: of single samples in waveforms, of frames in features."""
+    def _mask_audio(self, audio: AudioFrames, rng: np.random.Generator) -> AudioFrames:
+        """A copy with masked spans at zero: spans of samples in waveforms, of frames in features."""
         if self.audio_time_mask is None:
             return audio
         mask: BoolArray

@@ -1,4 +1,4 @@
-"""From samples to a batch: lengths are brought together, arrays copied once into what goes to the device."""
+"""From samples to a batch: clips are cut or padded to one length, and their arrays copied once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from torch import Tensor
 from av_ssl.data.labels import FrameLabels
 from av_ssl.data.spans import BoolArray
 
-PADDING_GREY = 107
-"""Grey level of padded and of masked pictures: zero, as AV-HuBERT pads, after normalising by its mean of
-0.421."""
+MEAN_GRAY = 107
+"""Pixels of padded and of masked frames: AV-HuBERT's mean of 0.421, which normalisation turns into zero."""
 PLACEHOLDER_TOKEN = 4
-"""The first id behind fairseq's specials: `src_tokens` carries lengths to fairseq-generate, not symbols."""
+"""The first id after fairseq's specials: `src_tokens` tells fairseq-generate lengths, not symbols."""
 AudioFrames = NDArray[np.float32] | NDArray[np.int16]
 """Filterbanks float32 `[T, 104]`, or the samples under each video frame, int16 `[T, 640]`."""
 
@@ -32,35 +31,35 @@ class Sample:
     utt_id: str
     audio: AudioFrames | None
     audio_clean: AudioFrames | None
-    """Without the noise that `audio` may have."""
+    """`audio` without noise."""
     video: NDArray[np.uint8] | None
     """`[T, H, W]`; a view that may be memory-mapped or have negative strides."""
     labels: Sequence[Tensor]
     """int64: the transcript `[L]`, or for each set of frame labels one `[T]`."""
-    grey: BoolArray | None = None
-    """bool `[T]`, True on video frames that the batch shows as mean grey; `video` itself is never written."""
+    video_mask: BoolArray | None = None
+    """bool `[T]`, True on frames that are mean gray in the batch; `video` itself is never written."""
     waveform: NDArray[np.int16] | None = None
-    """Clean audio `[T, 640]` for speech teachers, whatever the student hears."""
+    """Audio `[T, 640]` without noise, for speech teachers."""
     teachers: Sequence[NDArray[np.float16] | None] = ()
     """Stored targets of each speech teacher, `[n, D]`; None for one that runs in the training step."""
 
     @property
     def frames(self) -> int:
-        """T; that of the video where both streams are there."""
+        """T; of the video if both streams are there."""
         stream = self.audio if self.video is None else self.video
         assert stream is not None
         return len(stream)
 
     def cut(self, labelled: int) -> Sample:
-        """Without the frames behind the last one that has a label: those at the end have none where the
-        labels' window does not fill (under 0.1 s; the data set holds no clip that lacks more)."""
+        """The first `labelled` frames: the last ones (less than 0.1 s) have no label if the window of the
+        labels' features does not fit."""
         frames = min(self.frames, labelled)
         return replace(
             self,
             audio=None if self.audio is None else self.audio[:frames],
             audio_clean=None if self.audio_clean is None else self.audio_clean[:frames],
             video=None if self.video is None else self.video[:frames],
-            grey=None if self.grey is None else self.grey[:frames],
+            video_mask=None if self.video_mask is None else self.video_mask[:frames],
             waveform=None if self.waveform is None else self.waveform[:frames],
             labels=[ids[:frames] for ids in self.labels],
         )
@@ -68,7 +67,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Extent:
-    """What a batch takes of its clips: from frame `starts[b]` on `lengths[b]` frames, in T = `frames`."""
+    """The part of each clip in a batch of T = `frames`: `lengths[b]` frames from frame `starts[b]` on."""
 
     starts: list[int]
     lengths: list[int]
@@ -83,10 +82,10 @@ class Extent:
         random_crop: bool,
         rng: np.random.Generator,
     ) -> Extent:
-        """Pad to the longest clip, or cut to the shortest; no batch is longer than `max_frames`.
+        """Pad to the longest clip, or cut to the shortest, but never above `max_frames`.
 
-        Clips that are too long lose their end, or with `random_crop` a random share of start and end; all
-        streams and labels of a clip are cut alike.
+        Clips that are too long lose their end, or with `random_crop` frames at both ends. All streams and
+        labels of a clip are cut in the same place.
         """
         frames = max(lengths) if pad else min(lengths)
         if max_frames is not None:
@@ -100,10 +99,10 @@ def collate_streams(samples: Sequence[Sample], extent: Extent) -> dict[str, Any]
     """`net_input` without masks and tokens.
 
     Returns:
-        `source`: `audio` (and `audio_clean`, where samples have it) float32 `[B, 104, T]`, or int16
-        `[B, 640 T]` for waveforms, `video` uint8 `[B, 1, T, H, W]`, None for a stream that was not loaded;
-        `waveform` int16 `[B, 640 T]`, clean, where samples have it; `padding_mask` bool `[B, T]`;
-        `frame_index` int64 `[F]`, flat indices b*T+t of the real frames.
+        `source`: `audio` float32 `[B, 104, T]`, or int16 `[B, 640 T]` for waveforms, and `video` uint8
+        `[B, 1, T, H, W]`, None for a stream that was not loaded; if samples have it, `audio_clean` like
+        `audio`, and `waveform` int16 `[B, 640 T]`; `padding_mask` bool `[B, T]`; `frame_index` int64 `[F]`,
+        flat indices b*T+t of the real frames.
     """
     source = {
         "audio": _collate_audio([sample.audio for sample in samples], extent),
@@ -149,19 +148,19 @@ def _collate_video(samples: Sequence[Sample], extent: Extent) -> Tensor | None:
     for row, sample, start, length in zip(batch, samples, extent.starts, extent.lengths, strict=True):
         assert sample.video is not None
         row[0, :length] = sample.video[start : start + length]
-        row[0, length:] = PADDING_GREY
-        if sample.grey is not None:
-            row[0, :length][sample.grey[start : start + length]] = PADDING_GREY
+        row[0, length:] = MEAN_GRAY
+        if sample.video_mask is not None:
+            row[0, :length][sample.video_mask[start : start + length]] = MEAN_GRAY
     return torch.from_numpy(batch)
 
 
 def collate_text(samples: Sequence[Sample], net_input: dict[str, Any], pad: int, eos: int) -> dict[str, Any]:
-    """Add to `net_input` what fairseq's criterions and fairseq-generate read, and return the targets.
+    """Add what fairseq's criterions and fairseq-generate read to `net_input`, and return the targets.
 
     Args:
         pad: the dictionary's index of padding.
-        eos: that of the end of a sequence, with which the labels end; `prev_output_tokens` is the target with
-            its end moved to the front.
+        eos: index of the end of a sequence, with which labels end; `prev_output_tokens` is the target with
+            it moved to the front.
 
     Returns:
         `target` int64 `[B, L]`, padded on the right, and `ntokens`.  No `target_lengths`: fairseq's `ctc`
@@ -176,17 +175,16 @@ def collate_text(samples: Sequence[Sample], net_input: dict[str, Any], pad: int,
 
 
 def add_lengths(net_input: dict[str, Any], pad: int) -> None:
-    """Add what tells fairseq's generators the lengths: `src_tokens` int64 `[B, T]`, placeholders that end in
-    `pad`, and `src_lengths` `[B]`."""
+    """Add the lengths for fairseq's generators: `src_tokens` int64 `[B, T]`, placeholders that end in `pad`,
+    and `src_lengths` `[B]`."""
     padding_mask = net_input["padding_mask"]
-    net_input["src_tokens"] = torch.full(padding_mask.shape, PLACEHOLDER_TOKEN).masked_fill_(
-        padding_mask, pad
-    )
+    tokens = torch.full_like(padding_mask, PLACEHOLDER_TOKEN, dtype=torch.int64)
+    net_input["src_tokens"] = tokens.masked_fill_(padding_mask, pad)
     net_input["src_lengths"] = (~padding_mask).sum(1)
 
 
 def collate_frame_labels(labels: Sequence[Tensor], extent: Extent, pad: int) -> Tensor:
-    """Labels int64 `[B, T]` of the frames that the batch took, padded on the right."""
+    """Labels int64 `[B, T]` of the frames in the batch, padded on the right."""
     batch = torch.full((len(labels), extent.frames), pad, dtype=torch.int64)
     for row, ids, start, length in zip(batch, labels, extent.starts, extent.lengths, strict=True):
         row[:length] = ids[start : start + length]
@@ -196,7 +194,7 @@ def collate_frame_labels(labels: Sequence[Tensor], extent: Extent, pad: int) -> 
 def collate_label_sets(
     samples: Sequence[Sample], sets: Sequence[FrameLabels], extent: Extent
 ) -> list[Tensor]:
-    """One `collate_frame_labels` for each set of frame labels that samples have."""
+    """The result of `collate_frame_labels` for each set of frame labels."""
     return [
         collate_frame_labels([sample.labels[k] for sample in samples], extent, labels.dictionary.pad())
         for k, labels in enumerate(sets)

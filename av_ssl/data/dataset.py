@@ -1,23 +1,20 @@
-"""Clips that cannot be read: written down once, tolerated while they are few.
-
-Clips as a fairseq data set.
-"""
+"""Clips as a fairseq data set; what a model asks of it; and the list of clips that cannot be read."""
 
 from __future__ import annotations
 
 import logging
 import os
 import zlib
-from collections.abc import Sequence, Set
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from av_ssl.data.clip_reader import ClipReader
 from av_ssl.data.collate import Extent, Sample, collate_label_sets, collate_streams, collate_text
@@ -34,11 +31,10 @@ NAMED_IN_ERROR = 20
 
 
 class BadClips:
-    """The bad clips of one data set, shared by all workers and ranks through a file.
+    """Clips of one data set that cannot be read, shared by all workers and ranks through a file.
 
     Args:
-        file: lines of id and reason (which names the file), tab-separated; None keeps the list within the
-            process.
+        file: lines of id and reason, tab-separated; None: the list stays within the process.
         ids: of the clips of the data set; other lines of the file do not count.
     """
 
@@ -49,7 +45,8 @@ class BadClips:
         self.reasons: dict[str, str] = {}
 
     def record(self, clip: Clip, error: Exception) -> None:
-        """Write a clip down; raises DataError with the list once more than 1 % (and than one) are bad."""
+        """Record a clip; raises DataError with the list if more than 1 % of the clips, and more than one, are
+        bad."""
         if clip.id not in self.reasons:
             reason = " ".join(str(error).split())
             logger.warning("clip %s is left out: %s", clip.id, reason)
@@ -59,14 +56,14 @@ class BadClips:
         named = [f"  {id}: {reason}" for id, reason in self.reasons.items()][:NAMED_IN_ERROR]
         if len(self.reasons) > NAMED_IN_ERROR:
             named.append(f"  and {len(self.reasons) - NAMED_IN_ERROR} more")
-        listed = f"; {self.file} lists them, delete it once they are mended" if self.file else ""
+        listed = f"; {self.file} lists them, delete it after that" if self.file else ""
         raise DataError(
-            f"{len(self.reasons)} clips cannot be read, {self.tolerated} would be tolerated. Mend them or "
-            f"take them out of the manifest and its label files{listed}:\n" + "\n".join(named)
+            f"{len(self.reasons)} clips cannot be read, {self.tolerated} would be tolerated. Fix them, or "
+            f"remove them from the manifest and its label files{listed}:\n" + "\n".join(named)
         )
 
     def _share(self, id: str, reason: str) -> None:
-        """Take over what other processes have written, then add this clip unless it is there."""
+        """Read what other processes have recorded, and add this clip unless it is there."""
         self.reasons.update(self._written())
         if id in self.reasons:
             return
@@ -75,7 +72,7 @@ class BadClips:
             return
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            # One write to a file opened for appending: lines of several processes do not mix.
+            # A single write to a file opened for appending: lines of several processes do not mix.
             descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 os.write(descriptor, f"{id}\t{reason}\n".encode())
@@ -83,7 +80,7 @@ class BadClips:
                 os.close(descriptor)
         except OSError as error:
             logger.warning(
-                "%s: cannot be written (%s); bad clips are counted a process", self.file, error.strerror
+                "%s: cannot be written (%s); each process counts its own bad clips", self.file, error.strerror
             )
 
     def _written(self) -> dict[str, str]:
@@ -94,32 +91,67 @@ class BadClips:
         return {id: reason for id, _, reason in entries if id in self.ids}
 
 
-# Keep the draws for a clip apart from those for a batch that begins with the same number.
+class Teachers(Protocol):
+    """Speech teachers, as the data pipeline uses them."""
+
+    @property
+    def online(self) -> Sequence[bool]:
+        """For each teacher, whether it runs in the training step, on clean waveforms."""
+
+    def inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
+        """What each teacher adds to the clips of a split."""
+
+
+@dataclass(frozen=True)
+class DataNeeds:
+    """What a model asks of the data pipeline: its property `data_needs`, which tasks read in `needs_of`.
+
+    Args:
+        masking: draws the masks of each batch; None: there are none.
+        audio_input: `filterbank` or `waveform`.
+        clean_audio: batches also hold the audio without noise (`audio_clean`), for a teacher.
+        teachers: opens the speech teachers, when data is loaded; None: there are none.
+        teacher_shapes: sizes and digests of their targets, see `TeacherFolder.shape`.
+    """
+
+    masking: Masking | None = None
+    audio_input: str = "filterbank"
+    clean_audio: bool = False
+    teachers: Callable[[], Teachers] | None = None
+    teacher_shapes: Sequence[Mapping[str, Any]] = ()
+
+
+def needs_of(model: nn.Module) -> DataNeeds:
+    """What a model, or the encoder inside it, asks of the data pipeline; nothing if neither declares it."""
+    declared = (part.data_needs for part in model.modules() if hasattr(part, "data_needs"))
+    return cast(DataNeeds, next(declared, DataNeeds()))
+
+
 CLIP, BATCH = 0, 1
+"""Different random numbers for a clip, and for a batch whose first clip has the same number."""
 
 
 class AudioVisualDataset(FairseqDataset):
     """Clips with audio, video or both, and their labels.
 
-    Random numbers depend on `seed`, on the epoch (in training) and on the clip or the clips of a batch, on
-    nothing else: a resumed run, any number of workers and any rank see the same, and evaluation adds the same
-    noise in every run.
+    Random numbers depend only on `seed`, on the epoch (in training) and on the clip or the clips of a batch:
+    they are the same in a resumed run, for any number of workers and on any rank, and evaluation adds the
+    same noise in every run.
 
     Args:
         clips: see `read_manifest`.
         reader: which streams are loaded, and how.
-        labels: transcripts, or sets of frame labels; one entry a clip.
+        labels: transcripts, or sets of frame labels; one entry per clip.
         masking: draws masks for each batch, which needs both streams.
-        teachers: speech teachers whose targets a batch holds, or is prepared for.
+        teachers: speech teachers, see `TeacherBatch`.
         max_frames: length to which clips of a batch are cut.
         pad: pad clips to the longest of a batch; False cuts them to the shortest.
         random_crop: cut at a random place instead of the end.
-        train: draw anew in every epoch.
-        bad_clips_file: where clips that cannot be read are written down.
+        train: other random numbers in every epoch.
+        bad_clips_file: list of clips that cannot be read.
         shuffle: clips of equal length come in random order.
 
-    Raises DataError when a clip lacks a stream that is to be loaded, ValueError when arguments contradict
-    each other.
+    Raises DataError if a clip lacks a stream that is loaded, ValueError if arguments contradict each other.
     """
 
     def __init__(
@@ -150,7 +182,7 @@ class AudioVisualDataset(FairseqDataset):
         self.seed = seed
         self.train = train
         self.shuffle = shuffle
-        # fairseq keeps its workers over the epochs: they see a new epoch only through shared memory.
+        # fairseq's workers live for several epochs: they learn of a new one only through shared memory.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.bad_clips = BadClips(bad_clips_file, {clip.id for clip in self.clips})
         self.sizes: NDArray[np.int64] = np.array([clip.frames for clip in self.clips], np.int64)
@@ -163,14 +195,14 @@ class AudioVisualDataset(FairseqDataset):
         for labels in [self.text] if self.text is not None else self.frame_labels:
             if len(labels) != len(self.clips):
                 raise ValueError(
-                    f"{len(labels)} labels for {len(self.clips)} clips: select() those of the clips kept"
+                    f"{len(labels)} labels for {len(self.clips)} clips: select() those of these clips"
                 )
         if self.text is not None and not self.pad:
-            raise ValueError("transcripts belong to whole clips; cut none of them: set pad_audio=true")
+            raise ValueError("transcripts belong to entire clips, which must not be cut: set pad_audio=true")
         if self.text is not None and self.max_frames is not None and self.sizes.max() > self.max_frames:
             raise ValueError(
-                f"transcripts belong to whole clips, which would be cut to {self.max_frames} frames, "
-                f"the longest has {self.sizes.max()}: raise max_trim_sample_size or lower max_sample_size"
+                f"transcripts belong to entire clips, but clips of {self.sizes.max()} frames would be cut to "
+                f"{self.max_frames}: raise max_trim_sample_size or lower max_sample_size"
             )
         if self.masking is not None and len(self.reader.modalities) < 2:
             raise ValueError("masks are drawn for audio and video: load both streams (modalities)")
@@ -181,9 +213,9 @@ class AudioVisualDataset(FairseqDataset):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Sample | None:
-        """Read a clip; None where it cannot be read, which is written down.
+        """Read a clip; one that cannot be read is recorded and gives None.
 
-        Raises DataError when too many clips cannot be read, see `BadClips`.
+        Raises DataError if too many clips cannot be read, see `BadClips`.
         """
         clip = self.clips[index]
         try:
@@ -193,7 +225,7 @@ class AudioVisualDataset(FairseqDataset):
             return None
 
     def _read(self, index: int, clip: Clip) -> Sample:
-        # By the id, not the position: a test set that is sharded or filtered gets the same noise.
+        # By id, not by position: a test set that is sharded or filtered gets the same noise.
         rng = self._generator(CLIP, zlib.crc32(clip.id.encode()))
         sample = self.reader.read(index, clip, self._labels(index), rng)
         if self.teachers:
@@ -216,8 +248,8 @@ class AudioVisualDataset(FairseqDataset):
         Returns:
             `id` int64 `[B]`, `utt_id`, `net_input` (see `collate_streams`, `collate_text`; `masks`, see
             `Masking`; `teachers`, see `TeacherBatch`), `nsentences`, `ntokens` (target tokens, or real
-            frames), and `target` int64 `[B, L]`, or for frame labels `target_list` of int64 `[B, T]`.  Empty
-            where no clip could be read, which fairseq takes for the end of a rank's data.
+            frames), and `target` int64 `[B, L]`, or for frame labels `target_list` of int64 `[B, T]`. If no
+            clip can be read, it is empty, as fairseq's batches at the end of a rank's data are.
         """
         readable = [sample for sample in samples if sample is not None]
         if not readable:
@@ -253,14 +285,14 @@ class AudioVisualDataset(FairseqDataset):
             return {}
         return {"target_list": collate_label_sets(samples, self.frame_labels, extent)}
 
-    # -- what fairseq asks for batching ----------------------------------------------------------------------
+    # -- batching, as fairseq asks for it --------------------------------------------------------------------
 
     @property
     def epoch(self) -> int:
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the random numbers of this epoch from now on, in running workers too."""
+        """Use the random numbers of this epoch from now on, in running workers too."""
         self._epoch.fill_(epoch)
 
     def size(self, index: int) -> int:
@@ -277,6 +309,6 @@ class AudioVisualDataset(FairseqDataset):
         return sizes if self.max_frames is None else np.minimum(sizes, self.max_frames)
 
     def ordered_indices(self) -> NDArray[np.int64]:
-        """Longest clips first, equally long ones by chance (numpy's generator, which fairseq seeds)."""
+        """Longest clips first, equal lengths in random order (numpy's generator, seeded by fairseq)."""
         ties = np.random.permutation(len(self)) if self.shuffle else np.arange(len(self))
         return np.lexsort((ties, -self.sizes))

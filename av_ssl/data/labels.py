@@ -1,4 +1,4 @@
-"""Label files: one line a clip, transcripts or cluster ids."""
+"""Label files, one line per clip: transcripts or cluster ids."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from av_ssl.layout import FRAME_RATE, Clip
 logger = logging.getLogger(__name__)
 
 SAMPLED_LINES = 2000
-"""Lines searched for unknown symbols, evenly spread: a wrong dictionary shows in any of them."""
+"""Lines searched for unknown symbols, evenly spaced: another dictionary shows in any of them."""
 TOLERATED_UNKNOWN = 0.1
 TOLERATED_SECONDS = 0.1
 
 
 class LabelFile:
-    """Lines of a label file, read when needed: a corpus has more labels than every worker should hold.
+    """Lines of a label file, read one by one: the labels of a corpus are too large for every worker.
 
-    Raises DataError when the file is missing, is not UTF-8, or has not as many lines as there are clips.
+    Raises DataError if the file is missing, is not UTF-8, or has not one line per clip.
     """
 
     def __init__(self, path: Path, clips: Sequence[Clip]) -> None:
@@ -53,15 +53,15 @@ class LabelFile:
             ends = np.append(ends, len(content))
         if len(ends) != len(clips):
             raise DataError(
-                f"{path} has {len(ends)} lines, {path.stem}.tsv lists {len(clips)} clips: line k of "
-                "the labels belongs to clip k of the manifest; make them again from the same manifest"
+                f"{path} has {len(ends)} lines, {path.stem}.tsv lists {len(clips)} clips, and line k of the "
+                "labels belongs to clip k of the manifest; make them again from the same manifest"
             )
         starts = np.append(0, ends[:-1]).astype(np.int64)
         self.spans = np.stack([starts, ends], axis=1)
 
     @cached_property
     def symbol_counts(self) -> NDArray[np.int64]:
-        """Symbols on each line, `[lines]`."""
+        """Number of symbols on each line, `[lines]`."""
         with self.path.open("rb") as file:
             return np.array([len(line.split()) for line in file], np.int64)
 
@@ -74,7 +74,7 @@ class LabelFile:
 
 
 class Labels:
-    """Dictionary ids of clips, by line of the label file; sub-classes say how a line becomes ids."""
+    """Dictionary ids of clips; sub-classes turn a line of the label file into ids."""
 
     def __init__(self, path: Path, dictionary: Dictionary, clips: Sequence[Clip]) -> None:
         self.file = LabelFile(path, clips)
@@ -99,7 +99,7 @@ class Labels:
         return selected
 
     def check_unknown(self) -> None:
-        """Raise DataError when more than 10 % of the labels are not in the dictionary, warn when any is."""
+        """Raise DataError if more than 10 % of the labels are not in the dictionary, warn if any is not."""
         step = max(1, len(self) // SAMPLED_LINES)
         ids = [self[index] for index in range(0, len(self), step)]
         unknown = torch.cat(ids) == self.dictionary.unk() if ids else torch.zeros(0)
@@ -108,11 +108,11 @@ class Labels:
             return
         line = next(self.lines[k * step] for k, row in enumerate(ids) if (row == self.dictionary.unk()).any())
         found = (
-            f"{self.file.path}: {share:.1%} of the labels looked at are not in the dictionary "
-            f"({len(self.dictionary)} symbols with specials); the first are on line {line + 1}"
+            f"{self.file.path}: {share:.1%} of the labels are not in the dictionary "
+            f"({len(self.dictionary)} symbols with specials), the first of them on line {line + 1}"
         )
         if share > TOLERATED_UNKNOWN:
-            raise DataError(f"{found}; use the dictionary (and tokenizer) that these labels were made with")
+            raise DataError(f"{found}; use the dictionary and tokenizer that these labels were made with")
         logger.warning("%s; they count as <unk>", found)
 
 
@@ -120,15 +120,15 @@ class TextLabels(Labels):
     """Transcripts `{split}.wrd`, UTF-8.
 
     With a tokenizer they are lower-cased and cut into pieces (AV-HuBERT, Shi et al., 2022); without one they
-    are space-separated symbols.  Each ends with `</s>`: attention decoders must learn where to stop, and
-    fairseq's `ctc` criterion leaves the ends out.
+    are space-separated symbols. Each ends with `</s>`: attention decoders learn where to stop, and fairseq's
+    `ctc` criterion ignores it.
 
     Args:
         path: the label file.
         encoder: dictionary and tokenizer.
         clips: all clips of the manifest, in its order.
 
-    Raises DataError when lines and clips differ in number, or more than 10 % of the symbols are unknown.
+    Raises DataError if lines and clips differ in number, or more than 10 % of the symbols are unknown.
     """
 
     def __init__(self, path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> None:
@@ -143,8 +143,8 @@ class TextLabels(Labels):
 class FrameLabels(Labels):
     """Cluster ids `{split}.km`, `label_rate` of them a second (AV-HuBERT, Shi et al., 2022).
 
-    They are given one a video frame: frame t has label `floor(t * label_rate / 25)`.  Ids go through the
-    dictionary: its first line has index 4.
+    Frame t of the video gets label `floor(t * label_rate / 25)`, through the dictionary, whose first line has
+    index 4.
 
     Raises DataError as `TextLabels` does.
     """
@@ -171,27 +171,32 @@ class FrameLabels(Labels):
         return ids[(frames * ratio).long()]
 
     def agrees(self, clips: Sequence[Clip]) -> NDArray[np.bool_]:
-        """Of each clip `[N]`, whether labels and video frames last equally long within 0.1 s."""
+        """For each clip `[N]`, whether labels and video differ by less than 0.1 s."""
         seconds = self.file.symbol_counts[self.lines] / self.label_rate
         frames = np.array([clip.frames for clip in clips])
         return np.abs(frames / FRAME_RATE - seconds) < TOLERATED_SECONDS
 
 
 def keep_agreeing(clips: Sequence[Clip], labels: Sequence[FrameLabels], indices: Sequence[int]) -> list[int]:
-    """Those of `indices` whose labels last as long as the clip, for every label set of all `clips`.
+    """Those of `indices` whose labels are as long as the clip, in every label set.
 
-    Raises DataError when that is less than half of them.
+    Args:
+        clips: of the manifest.
+        labels: label sets of all clips.
+        indices: of the clips to choose from.
+
+    Raises DataError if fewer than half of them are.
     """
     agree = np.all([one.agrees(clips) for one in labels], axis=0)
     kept = [index for index in indices if agree[index]]
-    logger.info("kept %d of %d clips whose labels last as long as their video", len(kept), len(indices))
+    logger.info("kept %d of %d clips: their labels are as long as the video", len(kept), len(indices))
     if 2 * len(kept) < len(indices):
         files = ", ".join(f"{one.file.path} ({one.label_rate:g} labels/s)" for one in labels)
         first = next(index for index in indices if not agree[index])
         counts = ", ".join(str(one.file.symbol_counts[one.lines[first]]) for one in labels)
         raise DataError(
-            f"labels and video differ by 0.1 s or more in {len(indices) - len(kept)} of {len(indices)} "
-            f"clips of {files}; {clips[first].id} has {clips[first].frames} frames at 25 Hz and {counts} "
-            "labels: check label_rate, or make the labels again from this manifest"
+            f"{files}: labels and video differ by 0.1 s or more in {len(indices) - len(kept)} of "
+            f"{len(indices)} clips; e.g. {clips[first].id} has {clips[first].frames} frames at 25 Hz and "
+            f"{counts} labels. Check label_rate, or make the labels again from this manifest"
         )
     return kept

@@ -1,9 +1,7 @@
-"""Which frames the student does not see, drawn in the data workers so that the training step never waits for
-the device.
+"""The student's masks, drawn in the data workers, so that the training step never waits for the device.
 
-What replaces masked frames is a matter of the model (`av_ssl.modules.masking`).
-
-Masks for two students of one stream each (RAVEn, Haliassos et al., 2023, section 3; BRAVEn, 2024).
+`StreamMasking` serves fused encoders, `UnimodalMasking` two students of one stream each (RAVEn, Haliassos et
+al., 2023, section 3; BRAVEn, 2024). Models decide what replaces masked frames (`av_ssl.modules.masking`).
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ REPLACEMENTS = ("same_seq", "same_other_seq")
 
 
 class Masking(Protocol):
-    """What a model asks the data pipeline to draw for each batch (its attribute `masking`)."""
+    """Draws the masks of each batch, see `DataNeeds`."""
 
     def draw(
         self, lengths: Sequence[int], frames: int, rng: np.random.Generator, training: bool = True
@@ -35,43 +33,43 @@ class Masking(Protocol):
 
 
 class MaskBatch(TypedDict):
-    """What the data pipeline tells the model about a batch of B clips of T frames (padding included)."""
+    """Masks of a batch of B clips of T frames (padding included)."""
 
     audio: Tensor
     """bool `[B, T]`, True on masked audio frames."""
     video: Tensor
     """bool `[B, T]`, True on masked video frames."""
     video_source: Tensor | None
-    """int64 `[B, T]`, the flat index b*T+t of the frame that each shows; None where no input is masked."""
+    """int64 `[B, T]`, the flat index b*T+t of the frame shown in each place; None if features are masked."""
     zeroed: bool
-    """Whether input masking blanks frames instead: a batch of one clip (AV-HuBERT's rule)."""
+    """Whether masked input frames are zeroed instead: in a batch of one clip (AV-HuBERT's rule)."""
     loss_index: Tensor
     """int64 `[N]`, flat indices b*T+t of the frames in the loss."""
     rest_index: Tensor
     """int64 `[M]`, flat indices of the other real frames."""
     dropped: Stream | None
-    """The stream that is withheld from the whole batch."""
+    """The stream that is dropped from the entire batch."""
 
 
 @dataclass(frozen=True)
 class StreamMasking:
-    """Masks of both streams, modality dropout, and the frames that count.
+    """Masks of both streams, modality dropout, and the frames in the loss.
 
     Args:
         audio, video: spans, drawn independently of each other.
-        modality_dropout: probability that a batch loses a stream (training only); `audio_dropout` that it is
-            the audio.
+        modality_dropout: probability that a batch loses a stream (training only).
+        audio_dropout: probability that it is the audio.
         loss_on: `union`: frames masked in either stream; `surviving`: in a stream that was not dropped;
             `all`: every real frame.
         video_margin: frames by which video spans are widened on either side, because the 3-D convolution
-            carries their content into the features of neighbours.  Frames of the margin do not enter the loss
-            as masked video.
-        shared: one mask, drawn as `audio` says, serves both streams (AV-HuBERT's `masking_type: feature`).
-        replacement: what masked video shows when masked at the input: frames from elsewhere in the clip
-            (`same_seq`), or the same frames of another clip of the batch (`same_other_seq`); None where
-            features are masked.
+            spreads their content to the features of neighbours. They do not count as masked video in the
+            loss.
+        shared: one mask, by the settings of `audio`, for both streams (AV-HuBERT's `masking_type: feature`).
+        replacement: what masked input frames of the video are replaced by: frames from elsewhere in the clip
+            (`same_seq`), or the same frames of another clip in the batch (`same_other_seq`); None if features
+            are masked.
 
-    Raises ValueError when a setting is out of range or would leave the loss without frames.
+    Raises ValueError if a setting is out of range or would leave the loss without frames.
     """
 
     audio: SpanMask
@@ -113,7 +111,7 @@ class StreamMasking:
     ) -> MaskBatch:
         """Draw for B clips of `lengths` real frames in a batch of T = `frames`.
 
-        Streams are dropped only while `training`; masks are drawn for validation, too.
+        Streams are dropped only in `training`; masks are drawn for validation, too.
         """
         dropped = self._draw_dropped(rng) if training else None
         real = np.arange(frames) < np.asarray(lengths)[:, None]
@@ -124,7 +122,7 @@ class StreamMasking:
         return {
             "audio": torch.from_numpy(audio),
             "video": torch.from_numpy(video.copy()),
-            "video_source": self._draw_source(video, rng),  # the last draw, so that others do not hang on it
+            "video_source": self._draw_source(video, rng),  # drawn last: it does not change the other draws
             "zeroed": len(lengths) == 1,
             "loss_index": torch.from_numpy(np.flatnonzero(counted)),
             "rest_index": torch.from_numpy(np.flatnonzero(real & ~counted)),
@@ -167,11 +165,10 @@ def widen(mask: BoolArray, margin: int) -> BoolArray:
 
 
 def replacement_frames(mask: BoolArray, rng: np.random.Generator) -> NDArray[np.int64]:
-    """For each frame of `[B, T]` the one that takes its place: itself, or for a masked run frames from
-    elsewhere.
+    """For each frame of `[B, T]` the frame that replaces it: itself, or another one if it is masked.
 
     A run [s, s+l) is replaced by the frames from an offset drawn uniformly from [0, T) without [s-l, s+l), so
-    that it does not meet itself; from 0 where nothing is left; cut off at T-1 (AV-HuBERT's `selection_type:
+    that the two do not overlap; from 0 if nothing is left; frames end at T-1 (AV-HuBERT's `selection_type:
     same_seq`).
     """
     frames = mask.shape[1]
@@ -207,10 +204,10 @@ class UnimodalMasks(TypedDict):
 class UnimodalMasking:
     """Masks of both streams, drawn independently of each other unless they are `shared`.
 
-    RAVEn's are `SpanMask(0.2, 3, min_spans=1)` for either stream.  Padding is never masked; with
-    `equal_counts` of the spans every clip has as many masked frames as the others.
+    RAVEn's are `SpanMask(0.2, 3, min_spans=1)` for either stream. Padding is never masked; with
+    `equal_counts` of the spans all clips have equally many masked frames.
 
-    Raises ValueError when shared masks have two settings.
+    Raises ValueError if shared masks have two settings.
     """
 
     audio: SpanMask

@@ -21,11 +21,11 @@ def parse_snr(text: str | float) -> Snr:
 
     Raises DataError when it is neither, or when the range is not of whole numbers in order.
     """
-    mend = "write a number, e.g. 0, or a pair of whole numbers, lowest first, e.g. (-5,5)"
+    fix = "write a number, e.g. 0, or a pair of whole numbers, lowest first, e.g. (-5,5)"
     try:
         value = ast.literal_eval(str(text).strip())
     except (SyntaxError, ValueError):
-        raise DataError(f"noise_snr is {text!r}; {mend}") from None
+        raise DataError(f"noise_snr is {text!r}; {fix}") from None
     if type(value) in (int, float):
         return float(value)
     if (
@@ -34,24 +34,23 @@ def parse_snr(text: str | float) -> Snr:
         and value[0] <= value[1]
     ):
         return value[0], value[1]
-    raise DataError(f"noise_snr is {text!r}; {mend}")
+    raise DataError(f"noise_snr is {text!r}; {fix}")
 
 
 def read_noise_list(path: Path) -> list[Path]:
-    """One noise file a line, relative paths from the folder of the list; raises DataError without any."""
+    """The noise files of a list, one per line, relative to its folder; raises DataError if there are none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise DataError(
-            f"{path}: the noise list of this split cannot be read ({error.strerror}); noise_wav is a "
-            "folder that has a {split}.tsv for every split that is loaded, validation included: make it, or "
-            "set noise_prob to 0"
+            f"{path}: the noise list of this split cannot be read ({error.strerror}). The folder noise_wav "
+            "needs a {split}.tsv for every split, validation included; make it, or set noise_prob to 0"
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8; convert it, e.g. with iconv -t UTF-8") from error
     paths = [path.parent / line.strip() for line in lines if line.strip()]
     if not paths:
-        raise DataError(f"{path}: lists no noise files; write one path a line")
+        raise DataError(f"{path}: lists no noise files; write one path per line")
     return paths
 
 
@@ -59,14 +58,14 @@ class NoiseMixer:
     """Adds noise to a clip with a probability.
 
     Args:
-        noises: noise files, or the file that lists them; which kinds of noise is a matter of the list alone.
+        noises: noise files, or the file that lists them.
         probability: that a clip gets noise.
-        snr: dB; of a pair, a whole number between both (included) is drawn for each clip.
+        snr: in dB; for a pair, a whole number between the two (both included) is drawn for each clip.
         number: noise files averaged.
-        random_offset: start anywhere in the noise (training); False starts at its first sample, as the
-            published evaluation does.
+        random_offset: start anywhere in the noise, for training; False: at its first sample, as in the
+            published evaluation.
 
-    Raises DataError when the list is missing or empty.
+    Raises DataError if the list is missing or empty.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class NoiseMixer:
         self.random_offset = random_offset
 
     def mix(self, clean: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.int16]:
-        """`clean` `[N]` itself, or a noisy copy of it; raises MediaError when a noise file cannot be read."""
+        """`clean` `[N]` itself, or a noisy copy of it; raises MediaError if a noise file cannot be read."""
         if rng.random() >= self.probability:
             return clean
         noise = self._draw_noise(len(clean), rng)
@@ -104,8 +103,7 @@ class NoiseMixer:
             noise = np.floor(noise)
         offset = 0
         if self.random_offset:
-            # Noise that must be repeated anyway may start anywhere; longer noise is cut without wrapping
-            # round.
+            # Noise that is repeated may start anywhere; longer noise is cut where it needs no repetition.
             starts = len(noise) if len(noise) < samples else len(noise) - samples + 1
             offset = int(rng.integers(0, starts))
         if len(noise) < samples + offset:
@@ -114,9 +112,9 @@ class NoiseMixer:
 
 
 def add_noise(clean: NDArray[np.int16], noise: NDArray[np.float32], snr: float) -> NDArray[np.int16]:
-    """Mix `[N]` and `[N]` at `snr` dB by the root mean squares of the whole clip.
+    """Mix `[N]` and `[N]` at `snr` dB by the root mean squares of the entire clip.
 
-    A mix that leaves the range of int16 is scaled down as a whole; silent noise changes nothing.
+    A mix beyond the range of int16 is scaled down; silent noise changes nothing.
     """
     speech = clean.astype(np.float32)
     noise_rms = float(np.sqrt(np.mean(noise**2)))
@@ -127,5 +125,5 @@ def add_noise(clean: NDArray[np.int16], noise: NDArray[np.float32], snr: float) 
     excess = max(float(mixed.max()) / INT16.max, float(mixed.min()) / INT16.min)
     if excess > 1:
         mixed = mixed / np.float32(excess)
-    # float32 cannot hold a scaled peak exactly; without the clip it could wrap round.
+    # float32 does not represent a scaled peak exactly; without the clip it could overflow.
     return np.clip(mixed, INT16.min, INT16.max).astype(np.int16)

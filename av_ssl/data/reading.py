@@ -1,11 +1,8 @@
-"""Reading one clip: a waveform, mouth crops.  Files were brought to 16 kHz and 25 Hz by preprocessing.
+"""The files of a clip as arrays: waveform and mouth crops, at 16 kHz and 25 Hz, and audio features at 25 Hz.
 
-Audio features: log mel filterbank at 100 Hz, four frames stacked to the 25 Hz of the video.
-
-The filterbank is that of `python_speech_features.logfbank` with its defaults (AV-HuBERT, Shi et al., 2022),
-so that published models hear what they were trained on.
-
-Raw audio as input: the samples under each video frame.
+Audio features are a log mel filterbank at 100 Hz, four frames stacked to one at 25 Hz. The filterbank is that
+of `python_speech_features.logfbank` with its defaults, which published models were trained on (AV-HuBERT, Shi
+et al., 2022). Models of raw audio get the samples of each video frame.
 """
 
 from __future__ import annotations
@@ -27,15 +24,15 @@ from av_ssl.data.mel import mel_corners, triangles
 from av_ssl.errors import MediaError
 from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
 
-# numpy reads the head of a file as a Python literal, at which Python 3.11 at times fails when several threads
-# do so at once (https://github.com/python/cpython/issues/106905).
+# numpy parses the header of a file as a Python literal, which fails at times in Python 3.11 if several
+# threads do so at once (https://github.com/python/cpython/issues/106905).
 _READING_HEAD = threading.Lock()
 
 
 def read_wave(path: Path) -> NDArray[np.int16]:
     """Samples `[N]` as stored, int16 (not scaled to +-1).
 
-    Raises MediaError when the file cannot be read, is empty, or is not 16 kHz mono.
+    Raises MediaError if the file cannot be read, is empty, or is not 16 kHz mono.
     """
     try:
         wave, rate = soundfile.read(str(path), dtype="int16")
@@ -44,7 +41,7 @@ def read_wave(path: Path) -> NDArray[np.int16]:
     if rate != SAMPLE_RATE or wave.ndim != 1:
         channels = 1 if wave.ndim == 1 else wave.shape[1]
         raise MediaError(
-            f"{path}: has {rate} Hz and {channels} channel(s), needed are 16000 Hz and 1; "
+            f"{path}: has {rate} Hz and {channels} channel(s), needed are {SAMPLE_RATE} Hz and 1; "
             "convert it: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
         )
     if not len(wave):
@@ -53,14 +50,14 @@ def read_wave(path: Path) -> NDArray[np.int16]:
 
 
 def read_crops(path: Path) -> NDArray[np.uint8]:
-    """Grey frames `[T, H, W]` uint8 of a video file, or of an `.npy` file (memory-mapped, read-only).
+    """Grayscale frames `[T, H, W]` uint8 of a video file, or of an `.npy` file (memory-mapped, read-only).
 
-    Raises MediaError when the file cannot be read or holds no frames.
+    Raises MediaError if the file cannot be read or holds no frames.
     """
     frames = _read_array(path) if path.suffix == ".npy" else _decode(path)
     if not len(frames):
         raise MediaError(
-            f"{path}: holds no video frames; make the crop again, the file is damaged or of another kind"
+            f"{path}: holds no video frames, it is damaged or of another format; make the crop again"
         )
     return frames
 
@@ -68,7 +65,7 @@ def read_crops(path: Path) -> NDArray[np.uint8]:
 def mapped_array(path: Path) -> NDArray[Any]:
     """The array of an `.npy` file, memory-mapped, read-only; several threads may call this at once.
 
-    Raises OSError or ValueError when the file is none.
+    Raises OSError or ValueError if it is no such file.
     """
     with _READING_HEAD:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -88,12 +85,11 @@ def _read_array(path: Path) -> NDArray[np.uint8]:
 
 
 def _decode(path: Path) -> NDArray[np.uint8]:
-    # One thread: on clips this small more threads cost more than they bring, and workers share the cores
-    # anyway.
+    # One thread: more are slower on clips this small, and workers share the cores.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
         if not capture.isOpened():
-            reason = "no decoder knows it" if path.is_file() else "there is no such file"
+            reason = "no decoder supports it" if path.is_file() else "there is no such file"
             raise MediaError(f"{path}: cannot be opened as video ({reason})")
         frames = []
         while True:
@@ -116,7 +112,7 @@ HOP = 160
 FFT_SIZE = 512
 PRE_EMPHASIS = 0.97
 ENERGY_FLOOR = float(np.finfo(np.float64).eps)
-"""Stands for an energy of exactly zero, before the logarithm."""
+"""Replaces an energy of exactly zero before the logarithm."""
 
 
 @cache
@@ -160,7 +156,7 @@ def audio_features(wave: NDArray[np.int16], frames: int | None, normalize: bool)
     Args:
         wave: int16 `[N]` at 16 kHz.
         frames: T, the number of decoded video frames: rows of zeros are appended or rows dropped at the end;
-            None keeps what the audio gives, ceil(n / 4).
+            None: as many as the audio gives, ceil(n / 4).
         normalize: layer norm of each frame, after stacking and fitting to `frames`.
     """
     features = stack_frames(log_filterbank(wave))
@@ -174,8 +170,8 @@ def frame_waveform(wave: NDArray[np.int16], frames: int | None) -> NDArray[np.in
 
     Args:
         wave: int16 `[N]` at 16 kHz.
-        frames: T, the number of decoded video frames: silence is appended or samples dropped at the end; None
-            keeps the whole frames that the audio gives, floor(N / 640).
+        frames: T, the number of decoded video frames: silence is appended or samples dropped at the end;
+            None: as many complete frames as the audio gives, floor(N / 640).
     """
     if frames is None:
         frames = len(wave) // SAMPLES_PER_FRAME

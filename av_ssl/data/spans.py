@@ -15,18 +15,24 @@ MASK_SEMANTICS = ("fraction", "start_prob")
 
 @dataclass(frozen=True)
 class SpanMask:
-    """How the spans of one stream are drawn.
+    """Settings of the spans of one stream.
 
-    `semantics` says what `probability` is of.  `fraction`: of frames to be masked; the number of spans in n
-    frames is `floor(probability * n / length + u)`, u uniform in [0, 1), and since spans overlap, the masked
-    share is below `probability`.  `start_prob`: of every frame, that a span starts there (the wording of the
-    wav2vec 2.0 and RAVEn papers), a masked share of 1 - (1 - probability)^length.  Either way there are at
-    least `min_spans`.  `equal_counts` un-masks random frames of a batch until all clips have as many masked
-    ones.  Probability 0 masks nothing.
+    Args:
+        probability: 0 masks nothing; for its meaning see `semantics`.
+        length: of a span, in frames; see `selection`.
+        min_spans: least number of spans in a clip.
+        equal_counts: un-mask random frames of a batch until all clips have equally many masked frames.
+        selection: lengths of spans: `static` (`length`), `uniform` in [`other`, 2 `length`], `normal` (mean
+            `length`, standard deviation `other`, at least 1) or `poisson` (mean `length`).
+        other: see `selection`.
+        overlap: False: spans are `min_space` frames apart, and those without room are left out.
+        min_space: see `overlap`.
+        semantics: `fraction`: the probability is a share of frames; n frames have `floor(probability * n /
+            length + u)` spans, u uniform in [0, 1), and since spans overlap, fewer frames are masked.
+            `start_prob`: it is the probability that a span starts in a frame, as the papers of wav2vec 2.0
+            and RAVEn word it; the masked share is 1 - (1 - probability)^length.
 
-    `selection` says how long each span is: `static` (`length`), `uniform` in [`other`, 2 `length`], `normal`
-    (mean `length`, standard deviation `other`, at least 1) or `poisson` (mean `length`).  With `overlap`
-    False spans keep `min_space` frames apart; those that find no room are left out.
+    Raises ValueError if a setting is out of range.
     """
 
     probability: float
@@ -104,7 +110,7 @@ def _masked_frames(frames: int, spans: SpanMask, rng: np.random.Generator) -> ND
         starts = max(frames, count)
     else:
         starts = frames - int(lengths.min(initial=frames))
-        if starts <= count:  # too short for so many spans: let them run over the end
+        if starts <= count:  # too short for so many spans: they may run over the end
             starts = count + 1
     first = rng.choice(starts, count, replace=False)
     masked = np.zeros(frames, bool)
@@ -116,7 +122,7 @@ def _masked_frames(frames: int, spans: SpanMask, rng: np.random.Generator) -> ND
 def _separate_spans(
     frames: int, lengths: NDArray[np.int64], min_space: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Masked frames of spans that do not meet: the longest first, each into a gap drawn by its room."""
+    """Masked frames of spans that do not overlap: longest first, each in a gap drawn by its room."""
     masked = np.zeros(frames, bool)
     gaps = [(0, frames)]
     for length in sorted(map(int, lengths), reverse=True):

@@ -1,4 +1,4 @@
-"""What frozen speech teachers need of a batch: clean waveforms or stored features, and which frames count."""
+"""What speech teachers add to a batch: stored targets, and the frames that count."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ StoredFrames = NDArray[np.float16]
 
 
 class TeacherInput(Protocol):
-    """One teacher, as the data pipeline sees it."""
+    """One teacher, as the data pipeline uses it."""
 
     @property
     def per_frame(self) -> int:
         """Targets a video frame, r."""
 
     def read(self, index: int) -> StoredFrames | None:
-        """Targets `[n, D]` of a clip of the data set, mapped from disk; None where it runs in training."""
+        """Targets `[n, D]` of a clip of the data set, mapped from disk; None if it runs in training."""
 
     def available(self, stored: StoredFrames | None, start: int, length: int) -> int:
-        """Targets that there are of `length` video frames from frame `start` on."""
+        """Number of targets of `length` video frames from frame `start` on."""
 
 
 @dataclass(frozen=True)
 class OnlineTeacher:
-    """A teacher that runs in the training step; it hears what the batch took of a clip.
+    """A teacher that runs in the training step, on the part of a clip that is in the batch.
 
     Args:
         per_frame: targets a video frame.
-        missing: targets that n frames have fewer than `per_frame` n.
+        missing: n frames have `per_frame` n - `missing` targets.
     """
 
     per_frame: int
@@ -47,7 +47,7 @@ class OnlineTeacher:
         """Nothing is stored."""
 
     def available(self, stored: StoredFrames | None, start: int, length: int) -> int:
-        """All but those whose window does not fill."""
+        """All but those whose window does not fit."""
         return max(0, self.per_frame * length - self.missing)
 
 
@@ -59,7 +59,7 @@ class TeacherBatch(TypedDict):
     index: list[Tensor]
     """For each teacher int64 `[N]`, flat indices b*T+t of the frames that have all their targets."""
     features: list[Tensor | None]
-    """For each teacher float16 `[B, r T, D]`; None where it runs in the training step."""
+    """For each teacher float16 `[B, r T, D]`; None if it runs in the training step."""
 
 
 def collate_teachers(
@@ -68,10 +68,10 @@ def collate_teachers(
     extent: Extent,
     masks: dict[str, Any] | None = None,
 ) -> TeacherBatch:
-    """Cut the teachers' targets as the batch cuts its clips.
+    """Cut the teachers' targets as the clips of the batch are cut.
 
-    A frame counts for a teacher when it is real and all its r targets exist (as in DistillAV's public code),
-    and `masks`, if given, counts it in its `loss_index`.
+    A frame counts for a teacher if it is real, all its r targets exist (as in DistillAV's public code), and
+    it is in the `loss_index` of `masks`, if there are masks.
     """
     counted = None
     if masks is not None:

@@ -1,41 +1,48 @@
-"""Keys of AV2vec (Zhang et al., ICASSP 2023, arXiv 2212.02782), each with the origin of its default.
+"""AV2vec: multimodal self-distillation (Zhang et al., ICASSP 2023, arXiv 2212.02782).
 
-AV2vec: multimodal self-distillation (Zhang et al., ICASSP 2023, arXiv 2212.02782).
+The student receives masked (and, optionally, noisy) audio and video; at times one of them is dropped.  On the
+masked frames it regresses the targets of a momentum teacher, which receives the clean, unmasked clip.
+AV2vec-MLM (``use_mlm``) also predicts the cluster ids of these frames, as AV-HuBERT does.
 
-A student sees masked (and, if wanted, noisy) audio and video, one of them at times not at all; it regresses,
-on the masked frames, what a momentum teacher makes of the clean, unmasked clip.  AV2vec-MLM (``use_mlm``)
-predicts cluster ids of these frames as well, as AV-HuBERT does.  Only the paper's abstract was available when
-this was written: what it does not say (masking, targets, schedules) is a reconstruction from its successors,
-and the help of each option names its origin.
+    student: corrupted clip -> fused encoder -> final_pred_proj -> prediction  (-> cluster head -> logits)
+    teacher: clean clip -> EMA of the encoder -> mean of its top K layers, normalised over time -> target
+    loss:    squared distance on the masked frames  (+ cross-entropy of cluster ids)  + feature penalty
 
-Masked latent feature regression (AV2vec, arXiv 2212.02782; the form of the loss is data2vec's), and with
-cluster ids AV2vec-MLM's two losses.
+Only the paper's abstract was available.  What it leaves open (masking, targets, schedules) is reconstructed
+from later work, and the help of each option names its origin:  ``[paper]``, ``[data2vec]``, ``[recipes]``
+(AV-HuBERT's), ``[reconstructed]``, or ``[ours]``.
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, cast
 
 import torch
-import torch.nn.functional as F
-from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.logging import metrics
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import read_checkpoint
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
+from av_ssl.methods.criterion import (
+    FeaturePenaltyConfig,
+    Logs,
+    MeanCriterion,
+    log_means,
+    logged,
+    penalty_weight,
+    regression_loss,
+)
 from av_ssl.methods.encoders import load_pretrained
 from av_ssl.methods.fused_encoder import (
-    MASKINGS,
     REPLACEMENTS,
     AudioVisualEncoder,
     Features,
     MaskedAudioVisualEncoder,
-    MaskedEncoderConfig,
+    RecipeConfig,
     Source,
 )
 from av_ssl.methods.masked_units import (
@@ -62,41 +69,24 @@ from av_ssl.targets.ema import (
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
-    """AV2vec Base, under AV-HuBERT's keys; ``[reconstructed]``: what the paper's abstract leaves open."""
+# -- configuration -------------------------------------------------------------------------------------------
 
-    layer_norm_first: bool = field(
-        default=True, metadata={"help": "layer norm before each block (AV-HuBERT's recipes)"}
-    )
-    encoder_layerdrop: float = field(
-        default=0.05, metadata={"help": "probability of skipping a layer (AV-HuBERT's recipes)"}
-    )
-    dropout_input: float = field(
-        default=0.1, metadata={"help": "dropout of the fused features (AV-HuBERT's recipes)"}
-    )
-    feature_grad_mult: float = field(
-        default=0.1, metadata={"help": "scale of the gradient into the front-ends (AV-HuBERT's recipes)"}
-    )
-    masking_type: MASKINGS = field(
-        default="stream_feature",
+
+@dataclass
+class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
+    """AV2vec Base; masking and encoder as in :class:`~av_ssl.methods.fused_encoder.RecipeConfig`."""
+
+    # start
+    w2v_path: Optional[str] = field(
+        default=None,
         metadata={
-            "help": "what is masked: each stream's features before fusion, the input itself, or the fused "
-            "features [reconstructed]"
+            "help": "start from the encoder of this checkpoint (av_hubert, av2vec), heads at random [ours]"
         },
     )
+    # masking
     selection_type: REPLACEMENTS = field(
         default="same_seq",
-        metadata={"help": "what masked video frames show under masking_type=input (AV-HuBERT's recipes)"},
-    )
-    mask_prob_audio: float = field(
-        default=0.8, metadata={"help": "masked spans x length / frames [reconstructed]"}
-    )
-    mask_prob_image: float = field(
-        default=0.3, metadata={"help": "masked spans x length / frames [reconstructed]"}
-    )
-    mask_length_image: int = field(
-        default=5, metadata={"help": "frames of a masked video span [reconstructed]"}
+        metadata={"help": "what replaces masked video frames under masking_type=input [recipes]"},
     )
     mask_margin: int = field(
         default=0,
@@ -105,15 +95,7 @@ class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
             "convolution shows the two outermost frames of a masked span to its neighbours [ours]"
         },
     )
-    modality_dropout: float = field(
-        default=0.5,
-        metadata={"help": "probability that the student loses one stream of a batch [reconstructed]"},
-    )
-    audio_dropout: float = field(default=0.5, metadata={"help": "that it is the audio [reconstructed]"})
-    final_dim: int = field(
-        default=256,
-        metadata={"help": "channels in which output and classes are compared (AV-HuBERT's recipes)"},
-    )
+    # objectives
     use_regression: bool = field(default=True, metadata={"help": "regress the teacher's targets"})
     use_mlm: bool = field(
         default=False,
@@ -125,6 +107,7 @@ class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
             "help": "frames in the loss: masked in either stream, in the streams kept, or all [reconstructed]"
         },
     )
+    # teacher
     average_top_k_layers: int = field(
         default=8, metadata={"help": "teacher layers in the target [reconstructed]"}
     )
@@ -138,7 +121,7 @@ class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
         default=False, metadata={"help": "layer norm of the averaged target [data2vec]"}
     )
     teacher_modalities: ChoiceEnum(["av", "a", "v"]) = field(  # type: ignore[valid-type]
-        default="av", metadata={"help": "streams that the teacher sees; av is the paper's"}
+        default="av", metadata={"help": "streams that the teacher receives: both [paper], a or v [ours]"}
     )
     ema_scope: ChoiceEnum(["layers", "transformer", "full"]) = field(  # type: ignore[valid-type]
         default="layers",
@@ -152,27 +135,24 @@ class AV2vecConfig(MaskedEncoderConfig, ClusterHeadConfig):
     ema_anneal_end_step: int = field(
         default=30000, metadata={"help": "updates until ema_end_decay [data2vec]"}
     )
-    min_target_var: float = field(
+    # collapse guard
+    min_target_std: float = field(
         default=0.1,
         metadata={
             "help": "stop if the targets' standard deviation over frames, in the mean of 100 updates, falls "
             "below [data2vec]"
         },
     )
-    min_pred_var: float = field(default=0.01, metadata={"help": "the same for predictions [data2vec]"})
-    var_check_start: int = field(
-        default=5000, metadata={"help": "updates before these two are looked at [data2vec]"}
-    )
-    init_from: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "start from the encoder of this checkpoint (av_hubert, av2vec), heads at random [ours]"
-        },
+    min_pred_std: float = field(default=0.01, metadata={"help": "the same for predictions [data2vec]"})
+    collapse_check_start: int = field(
+        default=5000, metadata={"help": "updates before these two are checked [data2vec]"}
     )
 
+
+# -- model ---------------------------------------------------------------------------------------------------
 
 GRADIENTS_COMPARED = 1000
-"""Updates in which AV2vec-MLM logs how its two losses compare."""
+"""Updates in which AV2vec-MLM logs the ratio of its two losses' gradients."""
 
 
 @register_model("av2vec", dataclass=AV2vecConfig)
@@ -180,7 +160,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     """Student, regression head and momentum teacher; with ``use_mlm`` AV-HuBERT's cluster head.
 
     The tensors of the student are the fused encoder's; ``final_pred_proj``, the cluster head, ``mask_emb``,
-    ``mask_emb_video`` and the teacher (``_ema.*``) serve pre-training alone.
+    ``mask_emb_video`` and the teacher (``_ema.*``) are used only in pre-training.
 
     Args:
         classes: dictionary size of each label set, for ``use_mlm``.
@@ -198,8 +178,8 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             )
         if cfg.sub_encoder_layers:
             raise ValueError(
-                "model.sub_encoder_layers: the teacher has none of these layers, whose dropout and context "
-                "would reach its targets; set it to 0"
+                "model.sub_encoder_layers is not supported: the teacher's targets would depend on the "
+                "dropout and the context of these layers; set it to 0"
             )
         if not cfg.use_regression and not cfg.use_mlm:
             raise ValueError("model.use_regression and model.use_mlm are both off: nothing is learned")
@@ -211,10 +191,10 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         self.updates = 0
         self.collapse_guard = CollapseGuard(
             {
-                "target_var": Bounds("model.min_target_var", low=cfg.min_target_var),
-                "pred_var": Bounds("model.min_pred_var", low=cfg.min_pred_var),
+                "target_var": Bounds("model.min_target_std", low=cfg.min_target_std),
+                "pred_var": Bounds("model.min_pred_std", low=cfg.min_pred_std),
             },
-            start=cfg.var_check_start,
+            start=cfg.collapse_check_start,
             patience=LOOK_EVERY,
             advice="Lower the learning rate, lengthen the warm-up, raise ema_end_decay, or set "
             "teacher_modalities=a.",
@@ -223,14 +203,19 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     @classmethod
     def build_model(cls, cfg: AV2vecConfig, task: Any = None) -> "AV2vecModel":
         model = cls(cfg, label_classes(task) if cfg.use_mlm else ())
-        if cfg.init_from and task.starts_from_pretrained:
-            load_pretrained(model, cfg.init_from, read_checkpoint(cfg.init_from, "model.init_from").tensors)
+        if cfg.w2v_path and task.starts_from_pretrained:
+            load_pretrained(model, cfg.w2v_path, read_checkpoint(cfg.w2v_path).tensors)
         return model
 
     @property
     def masking(self) -> StreamMasking:
-        """What the data pipeline draws for each batch."""
+        """The masks that the data pipeline draws for each batch."""
         return self.stream_masking(loss_on=str(self.cfg.loss_on), video_margin=self.cfg.mask_margin)
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch; the teacher takes audio without noise."""
+        return DataNeeds(masking=self.masking, clean_audio=True)
 
     # -- teacher ---------------------------------------------------------------------------------------------
 
@@ -247,7 +232,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         return self if str(self.cfg.ema_scope) == "full" else self.encoder
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Move the teacher once an update; fairseq announces their number before every micro-batch."""
+        """Move the teacher once an update; fairseq calls this before every micro-batch."""
         self.updates = num_updates
         if self.training:
             self.collapse_guard.look(num_updates)
@@ -256,7 +241,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
 
     @property
     def decay(self) -> float:
-        """Of the teacher's averages, at this update."""
+        """Decay of the teacher's averages at this update."""
         cfg = self.cfg
         return annealed_decay(self.updates, cfg.ema_decay, cfg.ema_end_decay, cfg.ema_anneal_end_step)
 
@@ -264,7 +249,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     def targets(
         self, clean: Features, source: Source, padding_mask: Tensor | None, frame_index: Tensor
     ) -> Tensor:
-        """What the teacher makes of the clean, unmasked clip: float32 ``[B, T, C]``."""
+        """The teacher's targets for the clean, unmasked clip: float32 ``[B, T, C]``."""
         if self.teacher is None:
             self.teacher = self.make_teacher()
             self.teacher.updates = self.updates
@@ -274,8 +259,8 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         if isinstance(module, AudioVisualEncoder):
             clean = module.front_ends(clean_source(source), padding_mask, frame_index)
             fusion, module = module, module.encoder
-        seen = str(self.cfg.teacher_modalities)
-        features = Features(clean.audio if "a" in seen else None, clean.video if "v" in seen else None)
+        streams = str(self.cfg.teacher_modalities)
+        features = Features(clean.audio if "a" in streams else None, clean.video if "v" in streams else None)
         first = self.cfg.encoder_layers - self.cfg.average_top_k_layers + 1
         encoder = cast(TransformerEncoder, module)
         _, outputs = encoder.run(fusion.project(fusion.join(features)), padding_mask, first=first)
@@ -298,11 +283,11 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         target_list: Sequence[Tensor] = (),
         **unused: Any,
     ) -> dict[str, Any]:
-        """Predict the teacher's targets on the frames that count, and cluster ids.
+        """Predict the teacher's targets on the frames of the loss, and cluster ids.
 
         Args:
-            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` as the student hears and sees them
-                before masking; ``audio_clean`` is what the teacher hears where noise was added.
+            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]``, the student's input before masking;
+                ``audio_clean`` is the teacher's audio where noise was added.
             padding_mask: bool ``[B, T]``.
             masks: see :class:`av_ssl.data.masking.StreamMasking`.
             frame_index: int64 ``[F]``, flat indices of real frames.
@@ -315,10 +300,10 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
             ``logit_m_list`` and so on, see :class:`~av_ssl.methods.av_hubert.AVHubertModel`. With both, while
             their gradients are compared: ``encoder_output`` ``[B, T, C]``.
         """
-        student, seen = self.student_features(source, padding_mask, masks, frame_index)
+        student, unmasked = self.student_features(source, padding_mask, masks, frame_index)
         target = None
         if self.cfg.use_regression:
-            clean = self.clean_features(seen, source, padding_mask, frame_index)
+            clean = self.clean_features(unmasked, source, padding_mask, frame_index)
             target = self.targets(clean, source, padding_mask, frame_index)
         x, penalty = self.encode_student(student, padding_mask, masks, frame_index)
         output: dict[str, Any] = {"features_pen": penalty}
@@ -344,19 +329,23 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         }
 
     def clean_features(
-        self, seen: Features | None, source: Source, padding_mask: Tensor, frame_index: Tensor
+        self, unmasked: Features | None, source: Source, padding_mask: Tensor, frame_index: Tensor
     ) -> Features:
-        """Front-end outputs of the clean clip, for the teacher: the student's own pass serves if it can."""
-        if seen is None:
+        """Front-end outputs of the clean clip, for the teacher; those of the student are reused if possible.
+
+        Args:
+            unmasked: the student's, before masking; None where its input itself was masked.
+        """
+        if unmasked is None:
             return self.second_pass(source, padding_mask, frame_index)
         if source.get("audio_clean") is None:
-            return seen
+            return unmasked
         with torch.no_grad():
-            return seen._replace(audio=self.feature_extractor_audio(source["audio_clean"]))
+            return unmasked._replace(audio=self.feature_extractor_audio(source["audio_clean"]))
 
     @torch.no_grad()
     def second_pass(self, source: Source, padding_mask: Tensor, frame_index: Tensor) -> Features:
-        """The front-ends on unmasked input; the ResNet in eval mode: batch norm must not count its frames."""
+        """The front-ends on unmasked input, with the ResNet in eval mode: batch norms must not count it."""
         resnet = self.feature_extractor_video.resnet
         training = resnet.training
         resnet.eval()
@@ -382,18 +371,19 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
-        """Load the student and the checkpoint's teacher; if it has none, the teacher restarts as a copy."""
+        """Load the student and the checkpoint's teacher; without one, the teacher starts as a copy."""
         result = super().load_state_dict(without_teachers(state_dict), strict, model_cfg, args)
         self.teacher = None
         if stored := under_prefix(state_dict, TEACHER_PREFIX):
             self.teacher = self.make_teacher()
             self.teacher.load_state_dict(stored, self.followed)
         else:
-            logger.info("the checkpoint holds no teacher: it starts again as a copy of the student")
+            logger.info("the checkpoint holds no teacher: it starts as a copy of the student")
         return result
 
 
 def clean_source(source: Source) -> Source:
+    """The unmasked clip without the noise that was added for the student."""
     audio = source.get("audio_clean")
     return {"audio": source["audio"] if audio is None else audio, "video": source["video"]}
 
@@ -403,73 +393,43 @@ def spread(x: Tensor) -> Tensor:
     return (x.float().var(dim=0, correction=0) + 1e-6).sqrt().mean()
 
 
-OF_THE_TEACHER = ("target_var", "pred_var", "ema_decay")
-MEANS = ("loss", "loss_regression", "features_pen", *OF_THE_TEACHER, "gradient_ratio")
+# -- criterion -----------------------------------------------------------------------------------------------
+
+TEACHER_STATISTICS = ("target_var", "pred_var", "ema_decay")
+MEANS = ("loss", "loss_regression", "features_pen", *TEACHER_STATISTICS, "gradient_ratio")
 """What is logged as a mean over the frames of the loss."""
 
 
-def regression_loss(
-    prediction: Tensor, target: Tensor, beta: float = 0.0, scale: float | None = None
-) -> Tensor:
-    """Sum over frames of the scaled squared (or smooth-L1) distance.
-
-    ``scale * sum_t ||p_t - y_t||^2``, and for ``beta > 0`` smooth-L1 in place of the square.
-
-    Args:
-        prediction, target: float32 ``[S, C]``.
-        beta: where smooth-L1 turns from square to line; 0 is the plain square.
-        scale: None for ``1 / sqrt(C)``.
-
-    >>> import torch
-    >>> round(regression_loss(torch.ones(3, 4), torch.zeros(3, 4)).item(), 3)
-    6.0
-    """
-    if beta > 0:
-        loss = F.smooth_l1_loss(prediction, target, reduction="sum", beta=beta)
-    else:
-        loss = F.mse_loss(prediction, target, reduction="sum")
-    return loss * (1 / math.sqrt(prediction.size(-1)) if scale is None else scale)
-
-
-def gradient_ratio(loss: Tensor, other: Tensor, x: Tensor) -> Tensor:
-    """Norm of the gradient of ``loss`` at ``x``, divided by that of ``other``: what their weights should even
-    out."""
-    norms = [torch.autograd.grad(each, x, retain_graph=True)[0].float().norm() for each in (loss, other)]
-    return norms[0] / norms[1].clamp(min=1e-12)
-
-
 @dataclass
-class AV2vecCriterionConfig(FairseqDataclass):
+class AV2vecCriterionConfig(FeaturePenaltyConfig):
     """Weights of the terms; each term is a mean over its own frames."""
 
-    lambda_reg: float = field(default=1.0, metadata={"help": "weight of the regression [ours]"})
-    lambda_mlm: float = field(
+    regression_weight: float = field(default=1.0, metadata={"help": "weight of the regression [ours]"})
+    pred_masked_weight: float = field(
         default=1.0, metadata={"help": "weight of cluster ids on the frames of the loss [ours]"}
     )
-    lambda_mlm_unmasked: float = field(
+    pred_nomask_weight: float = field(
         default=0.0, metadata={"help": "weight of cluster ids on the other frames [ours]"}
     )
     loss_beta: float = field(
         default=0.0, metadata={"help": "smooth-L1 threshold; 0: squared error [data2vec]"}
     )
     loss_scale: Optional[float] = field(default=None, metadata={"help": "null: 1/sqrt(C) [data2vec]"})
-    features_pen_weight: float = field(
-        default=10.0, metadata={"help": "weight of the mean squared front-end feature (AV-HuBERT)"}
-    )
 
 
 @register_criterion("av2vec", dataclass=AV2vecCriterionConfig)
-class AV2vecCriterion(FairseqCriterion):
-    """``lambda_reg R/|S| + lambda_mlm M/|S| + lambda_mlm_unmasked U/|rest| + features_pen_weight pen``.
+class AV2vecCriterion(MeanCriterion):
+    """``w_r R/|S| + w_m M/|S| + w_u U/|rest| + w_pen pen``, a mean over frames.
 
     R is the summed regression loss, M and U the summed cross-entropies of a model with ``use_mlm``, S the
-    frames of the loss.  The sum is multiplied by |S|, and |S| is the sample size, so that fairseq's division
-    by the sample size of all workers and micro-batches gives the mean over all their frames.
+    frames of the loss.  The weights are ``regression_weight``, ``pred_masked_weight``, ``pred_nomask_weight``
+    and ``loss_weights``.  The sum is multiplied by |S|, and |S| is the sample size, so that fairseq's
+    division by the sample size of all workers and micro-batches gives the mean over all their frames.
     """
 
     def __init__(self, cfg: AV2vecCriterionConfig, task: Any) -> None:
-        super().__init__(task)
-        self.cfg = cfg
+        super().__init__(cfg, task)
+        self.penalty_weight = penalty_weight(cfg)
 
     def forward(
         self, model: Any, sample: dict[str, Any], reduce: bool = True
@@ -477,48 +437,41 @@ class AV2vecCriterion(FairseqCriterion):
         output = model(target_list=sample.get("target_list", ()), **sample["net_input"])
         frames = sample["net_input"]["masks"]["loss_index"].numel()
         penalty = output["features_pen"] * frames
-        loss = self.cfg.features_pen_weight * penalty
-        logging_output = {
-            "features_pen": penalty.detach(),
-            "ntokens": sample["ntokens"],
-            "nsentences": sample["nsentences"],
-            "sample_size": frames,
-        }
+        loss = self.penalty_weight * penalty
+        log = logged(sample, frames, features_pen=penalty)
         if "prediction" in output:
             regression = regression_loss(
                 output["prediction"], output["target"], self.cfg.loss_beta, self.cfg.loss_scale
             )
-            loss = loss + self.cfg.lambda_reg * regression
-            logging_output["loss_regression"] = regression.detach()
-            logging_output.update({key: output[key] * frames for key in OF_THE_TEACHER})
+            loss = loss + self.cfg.regression_weight * regression
+            log["loss_regression"] = regression.detach()
+            log.update({key: output[key] * frames for key in TEACHER_STATISTICS})
         if "logit_m_list" in output:
             losses = masked_unit_losses(output)
             loss = loss + self.masked_unit_loss(losses, frame_counts(output)) * frames
-            logging_output.update(masked_unit_log(output, losses))
+            log.update(masked_unit_log(output, losses))
         if "encoder_output" in output:
             ratio = gradient_ratio(losses["m"].sum(), regression, output["encoder_output"])
-            logging_output["gradient_ratio"] = ratio * frames
-        logging_output["loss"] = loss.detach()
-        return loss, frames, logging_output
+            log["gradient_ratio"] = ratio * frames
+        log["loss"] = loss.detach()
+        return loss, frames, log
 
     def masked_unit_loss(self, losses: dict[str, Tensor], counts: dict[str, int]) -> Tensor:
         """Weighted sum of both cross-entropies, each divided by its own number of frames."""
-        weights = {"m": self.cfg.lambda_mlm}
-        if self.cfg.lambda_mlm_unmasked:  # a weight of 0 would cost a backward pass
-            weights["u"] = self.cfg.lambda_mlm_unmasked
+        weights = {"m": self.cfg.pred_masked_weight}
+        if self.cfg.pred_nomask_weight:  # a weight of 0 would cost a backward pass
+            weights["u"] = self.cfg.pred_nomask_weight
         means = [weight * losses[part].sum() / max(1, counts[part]) for part, weight in weights.items()]
         return torch.stack(means).sum()
 
     @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Frame-weighted means over workers and micro-batches; the cross-entropies alone in bits."""
-        frames = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
-        for key in MEANS:
-            if any(key in log for log in logging_outputs):
-                total = sum(log.get(key, 0) for log in logging_outputs)
-                metrics.log_scalar(key, torch.as_tensor(total / frames).item(), frames, round=4)
+    def reduce_metrics(logging_outputs: Logs) -> None:
+        """Frame-weighted means over workers and micro-batches; only the cross-entropies are in bits."""
+        log_means(logging_outputs, MEANS)
         reduce_masked_unit_metrics(logging_outputs)
 
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        return True
+
+def gradient_ratio(loss: Tensor, other: Tensor, x: Tensor) -> Tensor:
+    """Norm of the gradient of ``loss`` at ``x``, divided by that of ``other``; ideally near 1."""
+    norms = [torch.autograd.grad(each, x, retain_graph=True)[0].float().norm() for each in (loss, other)]
+    return norms[0] / norms[1].clamp(min=1e-12)

@@ -1,25 +1,35 @@
 """AV-HuBERT: masked multimodal cluster prediction (Shi et al., ICLR 2022, arXiv 2201.02184).
 
-The student predicts, from masked audio and video of which one may be missing, the cluster id of every masked
-frame.  The clusters come from MFCC at first, then from the previous iteration's model (`av-ssl targets`).
-With noise on the student's audio it is robust AV-HuBERT (Shi et al., 2022, arXiv 2201.01763).
+The student predicts the cluster id of every masked frame from masked audio and video, one of which may be
+dropped.  The clusters come from MFCC at first, then from the model of the previous iteration (`av-ssl
+targets`).  With noise on the student's audio it is robust AV-HuBERT (Shi et al., Interspeech 2022, arXiv
+2201.01763).
 
-Masked cluster prediction (AV-HuBERT, Shi et al., 2022, section 3.2).
+    corrupted clip -> fused encoder -> cluster head -> logits; target: cluster ids on disk (`.km`)
+    loss: cross-entropy on masked frames + feature penalty (section 3.2)
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, List, Optional
 
 import torch
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
-from fairseq.logging import metrics
 from fairseq.models import register_model
 from torch import Tensor
 
+from av_ssl.compat.keys import accepts_without_effect
+from av_ssl.methods.criterion import (
+    BITS,
+    FeaturePenaltyConfig,
+    Logs,
+    MeanCriterion,
+    log_means,
+    logged,
+    penalty_weight,
+)
 from av_ssl.methods.fused_encoder import MaskedAudioVisualEncoder, MaskedEncoderConfig, Source
 from av_ssl.methods.masked_units import (
     CLUSTER_HEAD_TENSORS,
@@ -35,40 +45,47 @@ from av_ssl.methods.masked_units import (
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class UnusedKeys:
-    """Keys of AV-HuBERT's YAML files and checkpoints that have no effect in pre-training, there or here."""
+# -- configuration -------------------------------------------------------------------------------------------
 
-    label_rate: Optional[float] = field(default=None, metadata={"help": "the task's is used"})
-    input_modality: Optional[str] = field(default=None, metadata={"help": "without effect"})
-    extractor_mode: str = field(default="default", metadata={"help": "without effect"})
-    conv_feature_layers: Optional[str] = field(default=None, metadata={"help": "without effect"})
-    conv_bias: bool = field(default=False, metadata={"help": "without effect"})
-    latent_temp: Any = field(default=None, metadata={"help": "without effect"})
-    dropout_features: float = field(default=0.0, metadata={"help": "without effect"})
-    skip_masked: bool = field(default=False, metadata={"help": "without effect"})
-    skip_nomask: bool = field(default=False, metadata={"help": "without effect"})
-    wav_input: bool = field(default=False, metadata={"help": "without effect"})
-    decoder_embed_dim: int = field(default=768, metadata={"help": "without effect in pre-training"})
-    decoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "without effect in pre-training"})
-    decoder_layers: int = field(default=6, metadata={"help": "without effect in pre-training"})
-    decoder_layerdrop: float = field(default=0.0, metadata={"help": "without effect in pre-training"})
-    decoder_attention_heads: int = field(default=4, metadata={"help": "without effect in pre-training"})
-    decoder_learned_pos: bool = field(default=False, metadata={"help": "without effect in pre-training"})
-    decoder_normalize_before: bool = field(default=False, metadata={"help": "without effect in pre-training"})
-    no_token_positional_embeddings: bool = field(
-        default=False, metadata={"help": "without effect in pre-training"}
-    )
-    decoder_dropout: float = field(default=0.1, metadata={"help": "without effect in pre-training"})
-    decoder_attention_dropout: float = field(default=0.1, metadata={"help": "without effect in pre-training"})
-    decoder_activation_dropout: float = field(
-        default=0.0, metadata={"help": "without effect in pre-training"}
-    )
-    max_target_positions: int = field(default=2048, metadata={"help": "without effect in pre-training"})
-    share_decoder_input_output_embed: bool = field(
-        default=False, metadata={"help": "without effect in pre-training"}
-    )
-    no_scale_embedding: bool = field(default=True, metadata={"help": "without effect in pre-training"})
+
+@dataclass
+@accepts_without_effect(
+    "key of AV-HuBERT's files, without effect in pre-training",
+    label_rate=None,
+    input_modality=None,
+    extractor_mode="default",
+    conv_feature_layers=None,
+    conv_bias=False,
+    latent_temp=None,
+    dropout_features=0.0,
+    skip_masked=False,
+    skip_nomask=False,
+    wav_input=False,
+    decoder_embed_dim=768,
+    decoder_ffn_embed_dim=3072,
+    decoder_layers=6,
+    decoder_layerdrop=0.0,
+    decoder_attention_heads=4,
+    decoder_learned_pos=False,
+    decoder_normalize_before=False,
+    no_token_positional_embeddings=False,
+    decoder_dropout=0.1,
+    decoder_attention_dropout=0.1,
+    decoder_activation_dropout=0.0,
+    max_target_positions=2048,
+    share_decoder_input_output_embed=False,
+    no_scale_embedding=True,
+)
+@accepts_without_effect(
+    "masking of channels: not supported",
+    mask_channel_length=10,
+    mask_channel_selection="static",
+    mask_channel_other=0.0,
+    no_mask_channel_overlap=False,
+    mask_channel_min_space=1,
+)
+class UnusedKeys(FairseqDataclass):
+    """Keys of AV-HuBERT's YAML files and checkpoints that have no effect here."""
 
 
 @dataclass
@@ -82,22 +99,16 @@ class AVHubertConfig(MaskedEncoderConfig, ClusterHeadConfig, UnusedKeys):
     count_padding: bool = field(
         default=False,
         metadata={
-            "help": "padding counts in the features penalty and in the ResNet's batch norms, as in "
+            "help": "padding counts in the feature penalty and in the ResNet's batch norms, as in "
             "AV-HuBERT; slower [ours]"
         },
     )
     mask_channel_prob: float = field(
         default=0.0, metadata={"help": "masking of channels: not supported (masking_type=input ignores it)"}
     )
-    mask_channel_length: int = field(default=10, metadata={"help": "masking of channels: not supported"})
-    mask_channel_selection: str = field(
-        default="static", metadata={"help": "masking of channels: not supported"}
-    )
-    mask_channel_other: float = field(default=0.0, metadata={"help": "masking of channels: not supported"})
-    no_mask_channel_overlap: bool = field(
-        default=False, metadata={"help": "masking of channels: not supported"}
-    )
-    mask_channel_min_space: int = field(default=1, metadata={"help": "masking of channels: not supported"})
+
+
+# -- model ---------------------------------------------------------------------------------------------------
 
 
 @register_model("av_hubert", dataclass=AVHubertConfig)
@@ -136,13 +147,11 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
         """Predict the clusters of all real frames.
 
         Args:
-            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` before masking.
-            padding_mask: bool ``[B, T]``.
-            masks: see :class:`av_ssl.data.masking.StreamMasking`.
-            frame_index: int64 ``[F]``, flat indices of real frames.
-            target_list: int64 ``[B, T]`` for each label set.
-            features_only: for callers of AV-HuBERT; return :meth:`features` instead, of which ``mask`` and
-                ``output_layer`` are arguments.
+            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` before masking. padding_mask: bool
+            ``[B, T]``. masks: see :class:`av_ssl.data.masking.StreamMasking`. frame_index: int64 ``[F]``,
+            flat indices of real frames. target_list: int64 ``[B, T]`` for each label set. features_only: for
+            callers of AV-HuBERT: return :meth:`features` instead, with the arguments ``mask``
+                and ``output_layer``.
 
         Returns:
             ``logit_m_list`` and ``logit_u_list``: float32 ``[N, V]`` on masked and on other frames, for each
@@ -167,25 +176,26 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
     def features(
         self, source: Source, padding_mask: Tensor | None, mask: bool, output_layer: int | None
     ) -> dict[str, Any]:
-        """``x`` and ``features`` ``[B, T, C]``, behind and before the Transformer, and ``padding_mask``; see
+        """``x`` and ``features`` ``[B, T, C]``, after and before the Transformer, and ``padding_mask``; see
         :meth:`extract_features`.
 
         Raises:
             ValueError: a stream is absent.
         """
         if source.get("audio") is None or source.get("video") is None:
-            raise ValueError("features_only needs audio and video; extract_finetune takes one of them, too")
+            raise ValueError("features_only needs audio and video; for one of them, call extract_finetune")
         fused, _ = self.extract_features(source, padding_mask, mask, ret_conv=True)
-        x = self.encode_fused(fused, padding_mask, output_layer)
+        x = self.run_transformer(fused, padding_mask, output_layer)
         return {"x": x, "padding_mask": padding_mask, "features": fused}
 
 
 def check_supported(cfg: AVHubertConfig, training: bool) -> None:
-    """Name settings of training that are not supported.  A model that is only read was trained with them
-    elsewhere and needs them no more: that costs a warning.
+    """Refuse settings of training that are not supported.
+
+    A model that is only loaded was trained elsewhere and does not need them: it causes a warning.
 
     Raises:
-        ValueError: the model is to be trained, and a setting would be ignored that changes what is learned.
+        ValueError: the model is to be trained, and a setting that changes training would be ignored.
     """
     if cfg.mask_channel_prob > 0:
         if str(cfg.masking_type) == "input":
@@ -195,7 +205,7 @@ def check_supported(cfg: AVHubertConfig, training: bool) -> None:
     if cfg.resnet_weights:
         complain(
             "model.resnet_weights: the visual front-end starts at random here; set it to null, or start "
-            "from a whole checkpoint by checkpoint.finetune_from_model",
+            "from a checkpoint by checkpoint.finetune_from_model",
             training,
         )
 
@@ -203,21 +213,23 @@ def check_supported(cfg: AVHubertConfig, training: bool) -> None:
 def complain(text: str, training: bool) -> None:
     if training:
         raise ValueError(text)
-    logger.warning("for training that goes on: %s", text)
+    logger.warning("in case training is continued: %s", text)
 
+
+# -- criterion -----------------------------------------------------------------------------------------------
 
 EXTRA = "extra_"
 LOSSES = ("loss", "loss_features_pen")
 
 
 @dataclass
-class AVHubertCriterionConfig(FairseqDataclass):
+class AVHubertCriterionConfig(FeaturePenaltyConfig):
     """Names and defaults are AV-HuBERT's."""
 
     pred_masked_weight: float = field(default=1.0, metadata={"help": "weight of masked frames"})
     pred_nomask_weight: float = field(default=0.0, metadata={"help": "weight of the other frames"})
     loss_weights: Optional[List[float]] = field(
-        default=None, metadata={"help": "weights of extra losses: one, of the mean squared feature"}
+        default=None, metadata={"help": "weights of extra losses: one, of the mean squared fused feature"}
     )
     log_keys: List[str] = field(
         default_factory=list, metadata={"help": "more entries of the model's output to log"}
@@ -225,21 +237,15 @@ class AVHubertCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("av_hubert", dataclass=AVHubertCriterionConfig)
-class AVHubertCriterion(FairseqCriterion):
+class AVHubertCriterion(MeanCriterion):
     """``w_m * sum_masked CE + w_u * sum_unmasked CE + w_pen * features_pen * N``.
 
     N, the sample size by which fairseq divides gradients, is the number of frames whose weight is not zero.
     """
 
     def __init__(self, cfg: AVHubertCriterionConfig, task: Any) -> None:
-        super().__init__(task)
-        self.cfg = cfg
-        weights = list(cfg.loss_weights or [0.0])
-        if len(weights) != 1:
-            raise ValueError(
-                f"criterion.loss_weights has {len(weights)} entries; there is one extra loss, features_pen"
-            )
-        self.penalty_weight = weights[0]
+        super().__init__(cfg, task)
+        self.penalty_weight = penalty_weight(cfg)
         self.weights = {"m": cfg.pred_masked_weight, "u": cfg.pred_nomask_weight}
         if not any(self.weights.values()):
             raise ValueError("criterion.pred_masked_weight and pred_nomask_weight are both 0")
@@ -253,33 +259,22 @@ class AVHubertCriterion(FairseqCriterion):
             raise ValueError(f"criterion.log_keys names {sorted(unknown)}; the model gives {sorted(output)}")
         losses, counts = masked_unit_losses(output), frame_counts(output)
         sample_size = sum(count for part, count in counts.items() if self.weights[part] > 0)
-        penalty = output["features_pen"] * sample_size
-        loss = self.penalty_weight * penalty
+        penalty = self.penalty_weight * output["features_pen"] * sample_size
+        loss = penalty
         for part, weight in self.weights.items():
             if weight:  # 0 would cost a backward pass; the part is logged all the same
                 loss = loss + weight * losses[part].sum()
-        logging_output = {
-            "loss": loss.detach(),
-            "loss_features_pen": self.penalty_weight * penalty.detach(),
-            "ntokens": sample["ntokens"],
-            "nsentences": sample["nsentences"],
-            "sample_size": sample_size,
+        extra = {EXTRA + key: output[key] * sample_size for key in self.cfg.log_keys}
+        log = {
+            **logged(sample, sample_size, loss=loss, loss_features_pen=penalty, **extra),
             **masked_unit_log(output, losses),
-            **{EXTRA + key: output[key].detach() * sample_size for key in self.cfg.log_keys},
         }
-        return loss, sample_size, logging_output
+        return loss, sample_size, log
 
     @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+    def reduce_metrics(logging_outputs: Logs) -> None:
         """Means over the frames of all workers and micro-batches; losses in bits."""
-        size = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
-        keys = {key for log in logging_outputs for key in log if key in LOSSES or key.startswith(EXTRA)}
-        for key in sorted(keys):
-            total = torch.as_tensor(sum(log.get(key, 0) for log in logging_outputs) / size).item()
-            bits = math.log(2) if key in LOSSES else 1
-            metrics.log_scalar(key.removeprefix(EXTRA), total / bits, size, round=3)
+        log_means(logging_outputs, LOSSES, unit=BITS)
+        extra = {key.removeprefix(EXTRA) for log in logging_outputs for key in log if key.startswith(EXTRA)}
+        log_means(logging_outputs, sorted(extra), prefix=EXTRA)
         reduce_masked_unit_metrics(logging_outputs)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        return True

@@ -1,33 +1,41 @@
-"""Keys of DistillAV (Zhang et al., Pattern Recognition 2025, arXiv 2502.05766), with origins of defaults.
-
-DistillAV: distillation from speech foundation models (Zhang et al., Pattern Recognition 2025, arXiv
+"""DistillAV: distillation from speech foundation models (Zhang et al., Pattern Recognition 2025, arXiv
 2502.05766).
 
-A student sees masked, possibly noisy audio and video, one of them at times not at all; on every frame it
-predicts what frozen teachers, which heard the clean speech, make of it: their vectors, and soft clusters of
-them.  At hand were the paper's abstract and a description of its public code, not its body; the help of each
-option names its origin.
+The student receives masked, possibly noisy audio and video; at times one of them is dropped.  On every frame
+it predicts the outputs of frozen teachers for the clean speech: their vectors, and soft clusters of them.
 
-DistillAV's losses in pre-training (arXiv 2502.05766).
+    student:  corrupted clip -> fused encoder -> a head for each teacher -> vectors and cluster logits
+    teachers: clean audio -> frozen speech models (on disk or online) -> vectors and soft clusters
+    loss:     regression + soft cross-entropy of each teacher, gradients balanced by Aligned-MTL,
+              + feature penalty
+
+The paper's abstract and a description of its public code were available, not its body; the help of each
+option names its origin.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.logging import metrics
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor
 
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SpanMask
-from av_ssl.data.teacher_batch import TeacherInput
-from av_ssl.layout import Clip
-from av_ssl.methods.fused_encoder import MASKINGS, MaskedAudioVisualEncoder, MaskedEncoderConfig, Source
+from av_ssl.methods.criterion import (
+    FeaturePenaltyConfig,
+    Logs,
+    MeanCriterion,
+    log_means,
+    logged,
+    penalty_weight,
+)
+from av_ssl.methods.fused_encoder import MaskedAudioVisualEncoder, RecipeConfig, Source
 from av_ssl.methods.teacher_heads import (
     HEADS_PREFIX,
     TeacherLosses,
@@ -41,47 +49,20 @@ from av_ssl.methods.teacher_heads import (
 from av_ssl.modules.aligned_mtl import GradientBalancer
 from av_ssl.targets.teacher_targets import TeacherTargets
 
+# -- configuration -------------------------------------------------------------------------------------------
+
 
 @dataclass
-class DistillAVConfig(MaskedEncoderConfig, TeachersConfig):
-    """DistillAV Base, under AV-HuBERT's keys; ``[public code]``: as the authors published it."""
+class DistillAVConfig(RecipeConfig, TeachersConfig):
+    """DistillAV Base; masking and encoder as in :class:`~av_ssl.methods.fused_encoder.RecipeConfig`."""
 
-    layer_norm_first: bool = field(
-        default=True, metadata={"help": "layer norm before each block [public code]"}
-    )
-    encoder_layerdrop: float = field(
-        default=0.05, metadata={"help": "probability of skipping a layer [public code]"}
-    )
-    dropout_input: float = field(
-        default=0.1, metadata={"help": "dropout of the fused features [public code]"}
-    )
-    feature_grad_mult: float = field(
-        default=0.1, metadata={"help": "scale of the gradient into the front-ends [public code]"}
-    )
-    masking_type: MASKINGS = field(
-        default="stream_feature",
-        metadata={"help": "what is masked: each stream's features before fusion [public code]"},
-    )
-    mask_prob_audio: float = field(
-        default=0.8, metadata={"help": "masked spans x length / frames [public code]"}
-    )
-    mask_prob_image: float = field(
-        default=0.3, metadata={"help": "masked spans x length / frames [public code]"}
-    )
-    mask_length_image: int = field(
-        default=5, metadata={"help": "frames of a masked video span [public code]"}
-    )
     mask_equal_counts: bool = field(
         default=True,
         metadata={
-            "help": "un-mask random frames until all clips of a batch have as many masked ones [public "
-            "code]; false leaves long clips more [ours]"
+            "help": "unmask random frames until all clips of a batch have equally many masked ones [public "
+            "code]; false: longer clips keep more [ours]"
         },
     )
-    modality_dropout: float = field(
-        default=0.5, metadata={"help": "probability that the student loses one stream [public code]"}
-    )
-    audio_dropout: float = field(default=0.5, metadata={"help": "that it is the audio [public code]"})
     loss_on: ChoiceEnum(["all", "union", "surviving"]) = field(  # type: ignore[valid-type]
         default="all",
         metadata={
@@ -89,15 +70,12 @@ class DistillAVConfig(MaskedEncoderConfig, TeachersConfig):
             "[ours]"
         },
     )
-    final_dim: int = field(
-        default=256, metadata={"help": "channels in which output and clusters are compared [public code]"}
-    )
     logit_temp: float = field(default=0.1, metadata={"help": "cosines are divided by it [public code]"})
     balance: ChoiceEnum(["aligned_mtl", "none"]) = field(  # type: ignore[valid-type]
         default="aligned_mtl",
         metadata={
-            "help": "how the gradients of the tasks meet at the encoder's output: by Aligned-MTL [public "
-            "code], or as they are (none), with the weights of the criterion"
+            "help": "how the tasks' gradients are combined at the encoder's output: by Aligned-MTL [public "
+            "code], or as a plain sum (none), with the weights of the criterion"
         },
     )
     gram: ChoiceEnum(["batch_sum", "full"]) = field(  # type: ignore[valid-type]
@@ -109,11 +87,15 @@ class DistillAVConfig(MaskedEncoderConfig, TeachersConfig):
     )
 
 
+# -- model ---------------------------------------------------------------------------------------------------
+
+
 @register_model("distillav", dataclass=DistillAVConfig)
 class DistillAVModel(MaskedAudioVisualEncoder):
-    """Student and heads; ``teacher_heads.*`` and the mask embeddings serve pre-training alone.
+    """Student and heads; ``teacher_heads.*`` and the mask embeddings are used only in pre-training.
 
-    The teachers are no part of it: they are opened when the first batch, or the data pipeline, asks for them.
+    The teachers are not part of the module: they are opened when the first batch or the data pipeline needs
+    them.
 
     Raises:
         ValueError: no teachers are named.
@@ -140,7 +122,7 @@ class DistillAVModel(MaskedAudioVisualEncoder):
 
     @property
     def masking(self) -> StreamMasking:
-        """What the data pipeline draws for each batch."""
+        """The masks that the data pipeline draws for each batch."""
         return self.stream_masking(loss_on=str(self.cfg.loss_on))
 
     def spans(self, probability: float, length: int) -> SpanMask:
@@ -156,18 +138,11 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         return self._targets
 
     @property
-    def needs_clean_waveform(self) -> bool:
-        """Whether teachers hear the batch."""
-        return any(self.targets.online)
-
-    @property
-    def needs_clean_audio(self) -> bool:
-        """Whether filterbanks without noise are read, too; teachers hear waveforms."""
-        return False
-
-    def teacher_inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
-        """What the data pipeline has to know about the teachers."""
-        return self.targets.inputs(split, clips)
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch; teachers take clean waveforms, not filterbanks."""
+        return DataNeeds(
+            masking=self.masking, teachers=lambda: self.targets, teacher_shapes=self.cfg.teacher_shapes
+        )
 
     # -- student ---------------------------------------------------------------------------------------------
 
@@ -180,11 +155,11 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         teachers: Mapping[str, Any],
         **unused: Any,
     ) -> dict[str, Any]:
-        """Predict the targets of all teachers on the frames that count.
+        """Predict the targets of all teachers on the frames of the loss.
 
         Args:
-            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` as the student hears and sees them
-                before masking; ``waveform`` int16 ``[B, 640 T]``, clean, for teachers that run online.
+            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]``, the student's input before masking;
+                ``waveform`` int16 ``[B, 640 T]``, clean, for teachers that run online.
             padding_mask: bool ``[B, T]``.
             masks: see :class:`av_ssl.data.masking.StreamMasking`.
             frame_index: int64 ``[F]``, flat indices of real frames.
@@ -209,33 +184,35 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         }
 
 
+# -- criterion -----------------------------------------------------------------------------------------------
+
 MEANS = ("loss", "features_pen")
-WEIGHTS, WEIGHED = "task_weights", "weighed_frames"
+TASK_WEIGHT, WEIGHTED_FRAMES = "task_weights", "weighted_frames"
 
 
 @dataclass
-class DistillAVCriterionConfig(FairseqDataclass):
-    """Weights of the terms; 1 everywhere in the public code, where Aligned-MTL balances them."""
+class DistillAVCriterionConfig(FeaturePenaltyConfig):
+    """Weights of the terms; 1 everywhere in the public code, where Aligned-MTL balances them.
 
-    lambda_regression: float = field(default=1.0, metadata={"help": "weight of the regressions; 0: none"})
-    lambda_clusters: float = field(default=1.0, metadata={"help": "weight of the soft clusters; 0: none"})
-    features_pen_weight: float = field(
-        default=10.0, metadata={"help": "weight of the mean squared fused feature, which is never balanced"}
-    )
+    The feature penalty is never balanced.
+    """
+
+    regression_weight: float = field(default=1.0, metadata={"help": "weight of the regressions; 0: none"})
+    cluster_weight: float = field(default=1.0, metadata={"help": "weight of the soft clusters; 0: none"})
 
 
 @register_criterion("distillav", dataclass=DistillAVCriterionConfig)
-class DistillAVCriterion(FairseqCriterion):
-    """``lambda_regression sum_k R_k + lambda_clusters sum_k C_k + features_pen_weight N pen``.
+class DistillAVCriterion(MeanCriterion):
+    """``regression_weight sum_k R_k + cluster_weight sum_k C_k + w_pen N pen``, a mean over frames.
 
-    R and C are sums over the targets of teacher k, see :mod:`av_ssl.methods.teacher_heads`;
-    N, the sample size, is the number of video frames that count for the teacher with most of them, so a
-    teacher of 50 Hz has two summands a unit of N (as in the public code).
+    R and C are sums over the targets of teacher k, see :mod:`av_ssl.methods.teacher_heads`; ``w_pen`` is the
+    weight in ``loss_weights``.  N, the sample size, is the largest number of video frames in a teacher's
+    loss, so a teacher of 50 Hz has two targets for each unit of N (as in the public code).
     """
 
     def __init__(self, cfg: DistillAVCriterionConfig, task: Any) -> None:
-        super().__init__(task)
-        self.cfg = cfg
+        super().__init__(cfg, task)
+        self.penalty_weight = penalty_weight(cfg)
 
     def forward(
         self, model: Any, sample: dict[str, Any], reduce: bool = True
@@ -244,46 +221,27 @@ class DistillAVCriterion(FairseqCriterion):
         frames = max(index.numel() for index in sample["net_input"]["teachers"]["index"])
         losses = teacher_losses(output)
         penalty = output["features_pen"] * frames
-        loss = self.weighted(losses) + self.cfg.features_pen_weight * penalty
-        logging_output = {
-            "loss": loss.detach(),
-            "features_pen": penalty.detach(),
-            "ntokens": sample["ntokens"],
-            "nsentences": sample["nsentences"],
-            "sample_size": frames,
-            **teacher_log(output, losses),
-        }
+        loss = self.weighted(losses) + self.penalty_weight * penalty
+        log = {**logged(sample, frames, loss=loss, features_pen=penalty), **teacher_log(output, losses)}
         if output["task_weights"] is not None:
             for number, weight in enumerate(output["task_weights"].tolist()):  # on the CPU already
-                logging_output[f"{WEIGHTS}{number}"] = weight * frames
-            logging_output[WEIGHED] = frames
-        return loss, frames, logging_output
+                log[f"{TASK_WEIGHT}{number}"] = weight * frames
+            log[WEIGHTED_FRAMES] = frames
+        return loss, frames, log
 
     def weighted(self, losses: list[TeacherLosses]) -> Tensor:
         """Sum over teachers."""
         terms = [
-            self.cfg.lambda_regression * loss.regression + self.cfg.lambda_clusters * loss.clusters
+            self.cfg.regression_weight * loss.regression + self.cfg.cluster_weight * loss.clusters
             for loss in losses
         ]
         return torch.stack(terms).sum()
 
     @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+    def reduce_metrics(logging_outputs: Logs) -> None:
         """Means over the frames, or the targets, of all workers and micro-batches."""
-        log_means(logging_outputs, MEANS, "sample_size")
+        log_means(logging_outputs, MEANS)
         # The first micro-batch of a training has no weights yet.
-        weights = sorted({key for log in logging_outputs for key in log if key.startswith(WEIGHTS)})
-        log_means(logging_outputs, weights, WEIGHED)
+        weights = sorted({key for log in logging_outputs for key in log if key.startswith(TASK_WEIGHT)})
+        log_means(logging_outputs, weights, WEIGHTED_FRAMES)
         reduce_teacher_metrics(logging_outputs)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        return True
-
-
-def log_means(logging_outputs: Sequence[Mapping[str, Any]], keys: Sequence[str], count: str) -> None:
-    """Log sums of these names, divided by the sum of ``count``."""
-    frames = max(1, sum(log.get(count, 0) for log in logging_outputs))
-    for key in keys:
-        total = sum(log.get(key, 0) for log in logging_outputs)
-        metrics.log_scalar(key, torch.as_tensor(total / frames).item(), frames, round=4)

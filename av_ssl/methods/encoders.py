@@ -1,4 +1,8 @@
-"""The encoder in a pre-trained model that fine-tuning starts from: a fused one, or RAVEn's of one stream."""
+"""The encoder of a pre-trained model that fine-tuning starts from.
+
+By default that is a fused one.  The class of a model with another kind of encoder says so in its attribute
+``encoder_family``, as RAVEn's does.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairseq.dataclass import FairseqDataclass
+from fairseq.models import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import CheckpointError
 from av_ssl.checkpoints.stored import compare, pretraining_only
+from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.fused_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
-from av_ssl.methods.raven.encoder import MODALITIES, RavenEncoder, RavenEncoderConfig
 from av_ssl.targets.ema import under_prefix
 
 logger = logging.getLogger(__name__)
-
-Encoder = AudioVisualEncoder | RavenEncoder
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,17 @@ class EncoderFamily:
         holds: what that is, for messages.
         config: the encoder's configuration; its keys are among the pre-trained model's.
         build: makes the encoder from configuration and stream.
-        left_behind: gives prefixes of tensors that are not taken: these parts start at random in fine-tuning.
-        prefix: before the encoder's names; ``{}`` is the stream.
-        single_stream: whether the encoder takes one stream only.
+        not_taken: prefixes of tensors of the encoder's that start at random in fine-tuning.
+        prefix: before the encoder's names in the checkpoint; ``{}`` is the stream.
+        streams: those that there is an encoder of; none for encoders that take both at once.
     """
 
     holds: str
     config: type[FairseqDataclass]
-    build: Callable[[Any, str], Encoder]
-    left_behind: Callable[[], tuple[str, ...]]
+    build: Callable[[Any, Any], EncoderModel]
+    not_taken: tuple[str, ...] = ()
     prefix: str = ""
-    single_stream: bool = False
+    streams: tuple[str, ...] = ()
 
     def choose_stream(self, model_cfg: Mapping[str, Any], modalities: str, path: str) -> str | None:
         """The stream of the encoder that a task of these ``modalities`` needs; None for fused encoders.
@@ -47,9 +50,9 @@ class EncoderFamily:
         Raises:
             CheckpointError: the checkpoint at ``path`` has no such encoder.
         """
-        if not self.single_stream:
+        if not self.streams:
             return None
-        streams = [model_cfg["modality"]] if "modality" in model_cfg else list(MODALITIES)
+        streams = [model_cfg["modality"]] if "modality" in model_cfg else self.streams
         if modalities not in streams:
             either = " or ".join(streams)
             raise CheckpointError(
@@ -60,12 +63,11 @@ class EncoderFamily:
 
     def taken(self, tensors: Mapping[str, Tensor], stream: str | None) -> dict[str, Tensor]:
         """Those of a pre-trained model's tensors that fine-tuning starts from, under the encoder's names."""
-        prefix = self.prefix.format(stream)
-        return self.kept(under_prefix(tensors, prefix))
+        return self.kept(under_prefix(tensors, self.prefix.format(stream)))
 
     def kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The encoder's tensors without what is left behind."""
-        left_behind = self.left_behind()
+        """The encoder's tensors without those that are not taken and those of pre-training only."""
+        left_behind = (*self.not_taken, *pretraining_only())
         return {name: value for name, value in tensors.items() if not name.startswith(left_behind)}
 
 
@@ -73,32 +75,24 @@ FUSED = EncoderFamily(
     "a fused audio-visual encoder (av_hubert, av2vec, distillav)",
     AudioVisualEncoderConfig,
     lambda cfg, stream: AudioVisualEncoder(cfg),
-    pretraining_only,
 )
-# RAVEn's final norm is not transferred, as in the authors' program.
-RAVEN_ENCODER = EncoderFamily(
-    "RAVEn's encoder", RavenEncoderConfig, RavenEncoder, lambda: ("after_norm.",), single_stream=True
-)
-RAVEN_STUDENTS = EncoderFamily(
-    "RAVEn's encoders", RavenEncoderConfig, RavenEncoder, lambda: ("after_norm.",), "{}_student.", True
-)
-FAMILIES = {"raven_encoder": RAVEN_ENCODER, "raven": RAVEN_STUDENTS, "braven": RAVEN_STUDENTS}
-"""By the pre-trained model's name; any other's encoder is fused."""
 
 
 def family_of(model_cfg: Mapping[str, Any]) -> EncoderFamily:
-    """The family of a stored model's configuration."""
-    return FAMILIES.get(str(model_cfg.get("_name")), FUSED)
+    """The family of a stored model's configuration, as the class of that name declares it."""
+    model = MODEL_REGISTRY.get(str(model_cfg.get("_name")))
+    family: EncoderFamily = getattr(model, "encoder_family", FUSED)
+    return family
 
 
 def load_pretrained(
-    encoder: Encoder,
+    encoder: EncoderModel,
     path: str,
     tensors: Mapping[str, Tensor],
     family: EncoderFamily = FUSED,
     stream: str | None = None,
 ) -> None:
-    """Load a pre-training checkpoint's tensors into the encoder; what is left behind stays at random.
+    """Load a pre-training checkpoint's tensors into an encoder; those that are not taken stay at random.
 
     Args:
         family, stream: which encoder the checkpoint holds, and which of several.
@@ -112,4 +106,4 @@ def load_pretrained(
     if any(found):
         raise CheckpointError(f"{path} does not hold {family.holds} of this configuration: {found}")
     nn.Module.load_state_dict(encoder, wanted, strict=False)
-    logger.info("loaded %d tensors of %s; %d left behind", len(wanted), path, len(tensors) - len(wanted))
+    logger.info("loaded %d tensors of %s; %d were not used", len(wanted), path, len(tensors) - len(wanted))

@@ -1,13 +1,13 @@
-"""The fused audio-visual encoder of AV-HuBERT, AV2vec and DistillAV, from which fine-tuning starts.
+"""The fused audio-visual encoder of AV-HuBERT, AV2vec and DistillAV, and the student that they train.
 
-Two front-ends give C channels a frame each; [audio ; video] goes through a layer norm and a linear layer into
-a Transformer (Shi et al., 2022, section 3).  Tensor names are AV-HuBERT's, so weights move between all fused
-methods.
+Encoder (Shi et al., 2022, arXiv 2201.02184, section 3): two front-ends give C channels a frame each; [audio ;
+video] goes through a layer norm and a linear layer into a Transformer.  Tensor names are AV-HuBERT's, so
+weights move between all fused methods, and fine-tuning starts from any of them.
 
-The student of every fused method: the audio-visual encoder on damaged input.
+Student: the encoder on a corrupted clip.  Spans of each stream are masked and one stream may be dropped
+(sections 3.2 and 3.3); masking each stream's features before fusion came with AV-HuBERT's successors.
 
-Masking, modality dropout and their order are AV-HuBERT's (Shi et al., 2022, sections 3.2 and 3.3); masking of
-each stream's features before fusion is AV2vec's successors'.
+    source -> front-ends -> mask each stream -> drop a stream -> fuse -> Transformer
 """
 
 from collections.abc import Callable, Sequence
@@ -17,21 +17,20 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from fairseq.dataclass import ChoiceEnum
-from fairseq.models import BaseFairseqModel
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.data.clip_reader import STREAMS
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SPAN_LENGTHS, SpanMask
+from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.modules.frontends import AudioFrontend, VideoFrontend, with_scaled_gradient
-from av_ssl.modules.masking import blank_frames, replace_frames, take_frames
+from av_ssl.modules.masking import gray_frames, replace_frames, take_frames
 from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
 
 FUSIONS = ChoiceEnum(["concat", "add"])
 RESNET_ACTIVATIONS = ChoiceEnum(["prelu", "relu"])
-
-Source = dict[str, Tensor | None]
-"""``audio`` float [B, 104, T] and ``video`` uint8 or float [B, 1, T, H, W]; either may be None."""
 
 
 @dataclass
@@ -43,7 +42,7 @@ class AudioVisualEncoderConfig(TransformerConfig):
         metadata={"help": "stacked filterbank channels: 4 frames of 26 (AV-HuBERT has no default)"},
     )
     modality_fuse: FUSIONS = field(  # type: ignore[valid-type]
-        default="concat", metadata={"help": "how the two streams meet"}
+        default="concat", metadata={"help": "how the two streams are fused"}
     )
     resnet_relu_type: RESNET_ACTIVATIONS = field(  # type: ignore[valid-type]
         default="prelu", metadata={"help": "activation of the visual front-end"}
@@ -53,14 +52,14 @@ class AudioVisualEncoderConfig(TransformerConfig):
         metadata={"help": "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)"},
     )
     sub_encoder_layers: int = field(
-        default=0, metadata={"help": "Transformer layers of each stream's own, behind its front-end"}
+        default=0, metadata={"help": "Transformer layers of each stream, after its front-end"}
     )
     dropout_input: float = field(default=0.0, metadata={"help": "dropout of the fused features"})
     feature_grad_mult: float = field(
         default=1.0, metadata={"help": "scale of the gradient into the front-ends; 0 freezes them"}
     )
     image_mean: float = field(
-        default=II("task.image_mean"), metadata={"help": "mean of the grey values (0..1)"}
+        default=II("task.image_mean"), metadata={"help": "mean of the grayscale values (0..1)"}
     )
     image_std: float = field(default=II("task.image_std"), metadata={"help": "their standard deviation"})
     compile: bool = field(
@@ -76,7 +75,7 @@ class Features(NamedTuple):
     video: Tensor | None
 
 
-class AudioVisualEncoder(BaseFairseqModel):
+class AudioVisualEncoder(EncoderModel):
     """Front-ends, fusion and Transformer, without any training objective."""
 
     def __init__(self, cfg: AudioVisualEncoderConfig) -> None:
@@ -105,7 +104,7 @@ class AudioVisualEncoder(BaseFairseqModel):
         for layer in self.encoder.layers:
             layer.compile(dynamic=True)
 
-    # -- the four steps of a forward pass --------------------------------------------------------------------
+    # -- the steps of a forward pass -------------------------------------------------------------------------
 
     def front_ends(
         self,
@@ -114,18 +113,18 @@ class AudioVisualEncoder(BaseFairseqModel):
         frame_index: Tensor | None = None,
         video_grad: bool = True,
     ) -> Features:
-        """Run the front-ends on what ``source`` has; ``video_grad=False`` saves the visual backward pass."""
+        """Run the front-ends on ``source``; ``video_grad=False`` saves the visual backward pass."""
         audio, video = source.get("audio"), source.get("video")
         if audio is None and video is None:
             raise ValueError("source has neither audio nor video")
-        heard = seen = None
+        audio_features = video_features = None
         if audio is not None:
-            heard = self.scaled_gradient(lambda: self.feature_extractor_audio(audio))
+            audio_features = self.scaled_gradient(lambda: self.feature_extractor_audio(audio))
         if video is not None:
-            seen = self.scaled_gradient(
+            video_features = self.scaled_gradient(
                 lambda: self.feature_extractor_video(video, padding_mask, frame_index), video_grad
             )
-        return Features(heard, seen)
+        return Features(audio_features, video_features)
 
     def scaled_gradient(self, extract: Callable[[], Tensor], wanted: bool = True) -> Tensor:
         return with_scaled_gradient(extract, self.cfg.feature_grad_mult if wanted else 0.0)
@@ -144,82 +143,31 @@ class AudioVisualEncoder(BaseFairseqModel):
         x = self.layer_norm(joined)
         return x if self.post_extract_proj is None else self.post_extract_proj(x)
 
+    # -- the encoder's interface -----------------------------------------------------------------------------
+
+    def transformer_input(
+        self, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None = None
+    ) -> Tensor:
+        return self.project(self.join(self.front_ends(source, padding_mask, frame_index)))
+
+    def run_layers(
+        self, x: Tensor, padding_mask: Tensor | None, last: int | None = None, collect: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        first = 1 if collect else None
+        x, outputs = self.encoder.run(self.dropout_input(x), padding_mask, first=first, last=last)
+        return x, [output.residual for output in outputs]
+
+    def final_norm(self, x: Tensor) -> Tensor:
+        return self.encoder.layer_norm(x) if self.encoder.norm_first else x
+
     def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The Transformer's layers, from the input on, and the modules behind them: what learning rates by
-        layer go by."""
         return list(self.encoder.layers), [self.encoder.layer_norm] if self.encoder.norm_first else []
 
-    # -- what downstream code calls --------------------------------------------------------------------------
-
-    def extract_features(
-        self,
-        source: Source,
-        padding_mask: Tensor | None = None,
-        mask: bool = False,
-        ret_conv: bool = False,
-        output_layer: int | None = None,
-        frame_index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Encode a batch.
-
-        Args:
-            source: see :data:`Source`; an absent stream counts as zeros after its front-end.
-            padding_mask: bool ``[B, T]``, True on padding.
-            mask: hide spans of the input, see :meth:`masked_source`.
-            ret_conv: return the fused features before the Transformer ("layer 0").
-            output_layer: 1-based; return that layer's residual stream, **without** the final layer norm.
-            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.frontends.VideoFrontend`.
-
-        Returns:
-            ``[B, T, C]`` and ``padding_mask``.
-
-        Raises:
-            ValueError: there is no such layer, or nothing to encode, or this model has no masks.
-        """
-        if mask:
-            source = self.masked_source(source, padding_mask)
-        fused = self.project(self.join(self.front_ends(source, padding_mask, frame_index)))
-        if ret_conv:
-            return fused, padding_mask
-        return self.encode_fused(fused, padding_mask, output_layer), padding_mask
-
-    def encode_fused(self, fused: Tensor, padding_mask: Tensor | None, output_layer: int | None) -> Tensor:
-        """Fused features to encoder output, ``[B, T, C]`` both; see :meth:`extract_features`."""
-        layers = len(self.encoder.layers)
-        if output_layer is not None and not 1 <= output_layer <= layers:
-            raise ValueError(f"output_layer is {output_layer}; this model has layers 1 to {layers}")
-        fused = self.dropout_input(fused)
-        if output_layer is None:
-            return self.encoder(fused, padding_mask)
-        return self.encoder.run(fused, padding_mask, last=output_layer)[0]
-
-    def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
-        """The input with spans hidden; ValueError, as only pre-trained models know how."""
-        raise ValueError(
-            "mask=True: the encoder of a fine-tuned model has no masks; load the pre-trained checkpoint, or "
-            "leave mask out"
-        )
-
-    def hidden_states(
-        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
-    ) -> list[Tensor]:
-        """What each layer makes of an unmasked batch, in one pass; for eval mode.
-
-        Args:
-            source: see :data:`Source`; an absent stream counts as zeros after its front-end.
-            padding_mask: bool ``[B, T]``, True on padding.
-            last: layer to stop behind, 1-based; None: all.
-
-        Returns:
-            ``[B, T, C]`` each: item 0 the fused features before the Transformer, item l the residual stream
-            behind layer l, **without** the final layer norm.
-        """
-        fused = self.dropout_input(self.project(self.join(self.front_ends(source, padding_mask))))
-        _, outputs = self.encoder.run(fused, padding_mask, first=1, last=last)
-        return [fused, *(output.residual for output in outputs)]
-
-    extract_finetune = extract_features
-    """AV-HuBERT's name for it."""
+    @property
+    def stream_choices(self) -> list[tuple[str, ...]]:
+        """Sets of streams that the encoder accepts: any that it has a front-end for."""
+        has = {s for s in STREAMS["av"] if getattr(self, f"feature_extractor_{s}") is not None}
+        return [streams for streams in STREAMS.values() if has.issuperset(streams)]
 
 
 MASKINGS = ChoiceEnum(["stream_feature", "input", "feature"])
@@ -229,7 +177,7 @@ REPLACEMENTS = ChoiceEnum(["same_other_seq", "same_seq"])
 
 @dataclass
 class MaskedEncoderConfig(AudioVisualEncoderConfig):
-    """What the student does not see; names and defaults are AV-HuBERT's."""
+    """How the student's input is corrupted; names and defaults are AV-HuBERT's."""
 
     masking_type: MASKINGS = field(  # type: ignore[valid-type]
         default="input",
@@ -241,7 +189,7 @@ class MaskedEncoderConfig(AudioVisualEncoderConfig):
     selection_type: REPLACEMENTS = field(  # type: ignore[valid-type]
         default="same_other_seq",
         metadata={
-            "help": "what masked video frames show under masking_type=input: the same frames of another "
+            "help": "what replaces masked video frames under masking_type=input: the same frames of another "
             "clip, or other frames of the same clip (same_seq)"
         },
     )
@@ -263,8 +211,50 @@ class MaskedEncoderConfig(AudioVisualEncoderConfig):
     audio_dropout: float = field(default=0.0, metadata={"help": "that it is the audio"})
 
 
+@dataclass
+class RecipeConfig(MaskedEncoderConfig):
+    """The values of AV-HuBERT's recipes and of DistillAV's public code, from which newer methods start.
+
+    ``[recipes]``: AV-HuBERT's recipes have it too.  ``[public code]``: as DistillAV's authors published it;
+    for AV2vec a reconstruction.
+    """
+
+    layer_norm_first: bool = field(default=True, metadata={"help": "layer norm before each block [recipes]"})
+    encoder_layerdrop: float = field(
+        default=0.05, metadata={"help": "probability of skipping a layer [recipes]"}
+    )
+    dropout_input: float = field(default=0.1, metadata={"help": "dropout of the fused features [recipes]"})
+    feature_grad_mult: float = field(
+        default=0.1, metadata={"help": "scale of the gradient into the front-ends [recipes]"}
+    )
+    masking_type: MASKINGS = field(  # type: ignore[valid-type]
+        default="stream_feature",
+        metadata={
+            "help": "what is masked: each stream's features before fusion, the input itself (input), or the "
+            "fused features (feature) [public code]"
+        },
+    )
+    mask_prob_audio: float = field(
+        default=0.8, metadata={"help": "masked audio spans x length / frames [public code]"}
+    )
+    mask_prob_image: float = field(
+        default=0.3, metadata={"help": "masked video spans x length / frames [public code]"}
+    )
+    mask_length_image: int = field(
+        default=5, metadata={"help": "frames of a masked video span [public code]"}
+    )
+    modality_dropout: float = field(
+        default=0.5,
+        metadata={"help": "probability that the student loses one stream of a batch [public code]"},
+    )
+    audio_dropout: float = field(default=0.5, metadata={"help": "that it is the audio [public code]"})
+    final_dim: int = field(
+        default=256, metadata={"help": "channels in which output and clusters are compared [recipes]"}
+    )
+
+
 class MaskedAudioVisualEncoder(AudioVisualEncoder):
-    """Encoder, mask embeddings, and the damaged view of a batch.
+    """Encoder, mask embeddings, and the corrupted view of a batch.
 
     Tensors besides the encoder's: ``mask_emb`` (of the audio input's size for ``masking_type=input``, else
     [C]) and, for ``stream_feature``, ``mask_emb_video`` [C].
@@ -272,7 +262,7 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
 
     cfg: MaskedEncoderConfig
     pretraining_only: ClassVar[tuple[str, ...]] = ("mask_emb",)
-    """Prefixes of the tensors that serve pre-training alone; fine-tuning leaves them behind."""
+    """Prefixes of the tensors that only pre-training uses; fine-tuning does not take them."""
 
     def __init__(self, cfg: MaskedEncoderConfig) -> None:
         super().__init__(cfg)
@@ -286,11 +276,16 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
 
     @property
     def masking(self) -> StreamMasking:
-        """What the data pipeline draws for each batch."""
+        """The masks that the data pipeline draws for each batch."""
         return self.stream_masking()
 
+    @property
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch."""
+        return DataNeeds(masking=self.masking)
+
     def stream_masking(self, **loss_frames: Any) -> StreamMasking:
-        """The masks of the configuration; sub-classes say which frames count."""
+        """The masks of the configuration; ``loss_frames`` select the frames of the loss."""
         cfg = self.cfg
         return StreamMasking(
             audio=self.spans(cfg.mask_prob_audio, cfg.mask_length_audio),
@@ -316,25 +311,25 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
     def student_features(
         self, source: Source, padding_mask: Tensor, masks: dict[str, Any], frame_index: Tensor
     ) -> tuple[Features, Features | None]:
-        """Run the front-ends on what the student gets.
+        """Run the front-ends on the student's input.
 
         Returns:
-            Features masked as far as that happens before fusion, and the same without masks, from the same
-            pass; None where the input itself is masked.
+            The student's features, masked unless that happens after fusion, and the same without masks, from
+            the same pass; None where the input itself is masked.
         """
         if self.masking_type == "input":
             return self.front_ends(self.masked_input(source, masks), padding_mask, frame_index), None
         # A dropped video needs no backward pass through the ResNet.
-        seen = self.front_ends(source, padding_mask, frame_index, video_grad=masks["dropped"] != "video")
+        unmasked = self.front_ends(source, padding_mask, frame_index, video_grad=masks["dropped"] != "video")
         if self.masking_type == "feature":
-            return seen, seen
-        assert seen.audio is not None
-        assert seen.video is not None
+            return unmasked, unmasked
+        assert unmasked.audio is not None
+        assert unmasked.video is not None
         masked = Features(
-            replace_frames(seen.audio, masks["audio"], self.mask_emb),
-            replace_frames(seen.video, masks["video"], self.mask_emb_video),
+            replace_frames(unmasked.audio, masks["audio"], self.mask_emb),
+            replace_frames(unmasked.video, masks["video"], self.mask_emb_video),
         )
-        return masked, seen
+        return masked, unmasked
 
     def masked_input(self, source: Source, masks: dict[str, Any]) -> Source:
         return {
@@ -349,14 +344,14 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         return replace_frames(audio.transpose(1, 2), masks["audio"], embedding).transpose(1, 2)
 
     def masked_video(self, video: Tensor | None, masks: dict[str, Any]) -> Tensor | None:
-        if video is None or masks["dropped"] == "video":  # and so not worth a pass through the ResNet
+        if video is None or masks["dropped"] == "video":  # no need to run the ResNet
             return None
         if masks["zeroed"]:
-            return blank_frames(video, masks["video"], self.cfg.image_mean)
+            return gray_frames(video, masks["video"], self.cfg.image_mean)
         return take_frames(video, masks["video_source"])
 
     def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
-        """The input with spans hidden, by torch's generator, and no stream dropped; one may be absent.
+        """The input with masked spans, drawn by torch's generator, and no stream dropped; one may be absent.
 
         Raises:
             ValueError: this model masks features, not the input.
@@ -397,10 +392,10 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         return self.encoder(fused, padding_mask), penalty
 
     def remove_pretraining_modules(self) -> None:
-        """Drop what only pre-training needs: the name by which fine-tuning models of fairseq's ask for it."""
+        """Delete the modules of pre-training; fairseq's fine-tuning models call it by this name."""
         for prefix in self.pretraining_only:
             name = prefix.rstrip(".")
-            if hasattr(self, name) and not name.startswith("mask_emb"):  # masked input stays possible
+            if hasattr(self, name) and not name.startswith("mask_emb"):  # the input can still be masked
                 setattr(self, name, None)
 
 

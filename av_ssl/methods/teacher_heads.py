@@ -1,16 +1,15 @@
-"""A student's heads for speech teachers, and the keys that name the teachers (DistillAV, arXiv 2502.05766).
+"""What DistillAV's pre-training and fine-tuning share: the keys of teachers, their heads and their losses.
 
-One head a teacher: a linear regression of its vectors, and cluster logits, the cosine of a projection with
-one learned vector a cluster.  All read the encoder's last layer; each emits r predictions a video frame, one
-for each of the teacher's vectors in it, instead of pooling the teacher.
+One head for each speech teacher (arXiv 2502.05766): a linear regression of its vectors, and cluster logits,
+the cosine of a projection with one learned vector a cluster.  All heads take the encoder's last layer; each
+emits r predictions a video frame, one for each of the teacher's vectors in it, instead of pooling the
+teacher.
 
-How far a student is from its speech teachers (DistillAV, arXiv 2502.05766): regression and soft clusters.
-
-Per teacher, summed over its frames t that count, with D channels:
+Losses of each teacher, summed over its frames t in the loss, with D channels:
 
     R = 1/sqrt(D) sum_t |p_t - y_t|^2          C = sum_t [logsumexp z_t - sum_c q_tc z_tc]
 
-C is the cross-entropy of the soft clusters q, their KL divergence up to the entropy of q.
+C is the cross-entropy of the soft clusters q.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +18,10 @@ from typing import Any, List, NamedTuple, cast
 
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.logging import metrics
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from av_ssl.methods.av2vec import regression_loss
+from av_ssl.methods.criterion import Logs, log_means, regression_loss, soft_cross_entropy
 from av_ssl.methods.masked_units import cosine_similarities
 from av_ssl.modules.aligned_mtl import GradientBalancer
 from av_ssl.targets.teacher_targets import TARGET_SOURCES, TeacherFolder, TeacherTargets
@@ -35,7 +33,7 @@ HEADS_PREFIX = "teacher_heads."
 
 @dataclass
 class TeachersConfig(FairseqDataclass):
-    """Which speech models teach."""
+    """The speech models that teach."""
 
     teachers: List[str] = field(
         default_factory=list,
@@ -56,12 +54,12 @@ class TeachersConfig(FairseqDataclass):
         metadata={"help": "squared distances to centroids are divided by inertia times this (DistillAV)"},
     )
     teacher_shapes: Any = field(
-        default=None, metadata={"help": "sizes of the heads, filled in from the folders; not for you to set"}
+        default=None, metadata={"help": "sizes of the heads; filled in from the folders, do not set it"}
     )
 
 
 class Prediction(NamedTuple):
-    """Of the N frames of one teacher that count, r each, in order."""
+    """For the N frames in the loss of one teacher, r each, in order."""
 
     vectors: Tensor
     """Float32 ``[r N, D]``."""
@@ -113,14 +111,14 @@ class TeacherHeads(nn.ModuleList):
 
         Args:
             x: encoder output ``[B, T, C]``.
-            index: for each teacher int64 ``[N]``, flat indices b*T+t of the frames that count.
-            balancer: weights what the heads send back to ``x``; None: their gradients add up.
+            index: for each teacher int64 ``[N]``, flat indices b*T+t of the frames in the loss.
+            balancer: weights the heads' gradients into ``x``; None: they add up.
         """
         if balancer is None:
             rows = [x.flatten(0, 1).index_select(0, frames) for frames in index]
             pairs = [(of_teacher, of_teacher) for of_teacher in rows]
         else:
-            # The balancer wants each task's gradient apart, so each takes its frames from a copy of its own.
+            # The balancer needs each task's own gradient, so each task takes its frames from its own copy.
             copies = [copy.flatten(0, 1) for copy in balancer.fan_out(x, 2 * len(self))]
             pairs = [
                 (copies[2 * k].index_select(0, frames), copies[2 * k + 1].index_select(0, frames))
@@ -154,7 +152,7 @@ def attach_teacher_shapes(cfg: Any) -> None:
     teachers stay as they are.
 
     Raises:
-        DataError: a folder is no teacher's.
+        DataError: a folder was not written by `av-ssl targets teacher`.
     """
     if not getattr(cfg, "teachers", None):
         return
@@ -165,7 +163,7 @@ def attach_teacher_shapes(cfg: Any) -> None:
 
 
 def target_digests(shapes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of what decides what each teacher teaches; a training goes on with the same ones only."""
+    """Digests of everything that decides each teacher's targets; a training resumes only with the same."""
     return [str(shape["targets"]) for shape in shapes]
 
 
@@ -193,16 +191,6 @@ class TeacherLosses(NamedTuple):
     clusters: Tensor
 
 
-def soft_cross_entropy(logits: Tensor, posteriors: Tensor) -> Tensor:
-    """Sum over rows of the cross-entropy of ``posteriors`` ``[N, K]`` and the softmax of ``logits``.
-
-    >>> import torch
-    >>> round(soft_cross_entropy(torch.zeros(2, 4), torch.full((2, 4), 0.25)).item(), 4)
-    2.7726
-    """
-    return (logits.logsumexp(dim=1) - (posteriors * logits).sum(dim=1)).sum()
-
-
 def teacher_losses(output: Mapping[str, Any]) -> list[TeacherLosses]:
     """Both losses of each teacher, from ``predictions`` and ``targets`` of a model."""
     return [
@@ -215,7 +203,7 @@ def teacher_losses(output: Mapping[str, Any]) -> list[TeacherLosses]:
 
 
 def target_counts(output: Mapping[str, Any]) -> list[int]:
-    """Targets of each teacher that count."""
+    """Number of targets of each teacher in the loss."""
     return [len(target.vectors) for target in output["targets"]]
 
 
@@ -237,15 +225,13 @@ def teacher_log(output: Mapping[str, Any], losses: Sequence[TeacherLosses]) -> d
     return log
 
 
-def reduce_teacher_metrics(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
-    """Log, as means over the targets of all workers and micro-batches, for each teacher: squared error a
-    channel, soft cross-entropy and entropy of its soft clusters (nats), share of targets whose most probable
-    cluster is the student's."""
+def reduce_teacher_metrics(logs: Logs) -> None:
+    """Log means over the targets of all workers and micro-batches, for each teacher.
+
+    They are the squared error a channel, the soft cross-entropy and the entropy of the soft clusters (nats),
+    and the share of targets whose most probable cluster is the student's.
+    """
     number = 0
-    while any(f"teacher{number}_targets" in log for log in logging_outputs):
-        count = max(1, sum(log.get(f"teacher{number}_targets", 0) for log in logging_outputs))
-        for name in LOGGED:
-            key = f"teacher{number}_{name}"
-            total = sum(log.get(key, 0) for log in logging_outputs)
-            metrics.log_scalar(key, torch.as_tensor(total / count).item(), count, round=4)
+    while any(f"teacher{number}_targets" in log for log in logs):
+        log_means(logs, [f"teacher{number}_{name}" for name in LOGGED], f"teacher{number}_targets")
         number += 1

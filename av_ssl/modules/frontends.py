@@ -1,21 +1,16 @@
-"""How much of the gradient reaches a front-end.
+"""Front-ends: from audio or video to one feature vector a video frame (25 Hz).
 
-ResNet-18 (He et al., 2016) over pictures or waveforms; its tensors have torchvision's names.
+- ``AudioFrontend``: one linear layer on stacked log-mel filterbanks (AV-HuBERT, Shi et al., 2022); -
+``VideoFrontend``: a spatio-temporal convolution, a ResNet-18 on each frame and a linear layer (AV-HuBERT,
+section
+  3 and appendix A);
+- ``WaveformResNet``: a convolution and a 1-D ResNet-18 on raw audio (RAVEn, Haliassos et al., 2023, section
+3).
 
-Audio front-end of the fused models: one linear layer on stacked log-mel filterbanks (Shi et al., 2022).
-
-Visual front-end: a spatio-temporal convolution, a ResNet-18 a frame, and a linear projection.
-
-The architecture and its tensor names are AV-HuBERT's (Shi et al., 2022, section 3 and appendix A) and, with
-Swish, RAVEn's (Haliassos et al., 2023), so weights move freely.  Only the order of the work differs: frames
-that are padding are left out before the first convolution, which saves their cost and keeps batch-norm
-statistics independent of the padding.  The originals compute padding too, so in training their statistics
-are those of real and padded frames together.
-
-Auditory front-end on the raw waveform: a convolution and a 1-D ResNet-18, down to video's 25 Hz.
-
-The architecture and its tensor names are RAVEn's (Haliassos et al., 2023, section 3; encoders of the public
-weights).
+Architectures and tensor names are those of the published weights.  Only the order of the work differs: video
+frames that are padding are left out before the first convolution.  That saves their cost and keeps batch-norm
+statistics independent of the padding; the originals compute padding too, so in training their statistics are
+those of real and padded frames together.
 """
 
 from __future__ import annotations
@@ -39,15 +34,17 @@ def with_scaled_gradient(extract: Callable[[], Tensor], scale: float) -> Tensor:
     return features if scale == 1.0 or not features.requires_grad else GradMultiply.apply(features, scale)
 
 
+# -- ResNet-18 (He et al., 2016), under torchvision's names --------------------------------------------------
+
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d}
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of size 3 with a shortcut, each with an activation of its own behind it.
+    """Two convolutions of size 3 with a shortcut, each followed by an activation.
 
     Args:
-        dims: 1 for waveforms, 2 for pictures.
+        dims: 1 for waveforms, 2 for images.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int, activation: str, dims: int = 2) -> None:
@@ -77,7 +74,7 @@ class ResNetTrunk(nn.Module):
     Args:
         width: channels of the first stage; each of the three others has twice as many as the one before.
         activation: ``prelu``, ``relu`` or ``swish``.
-        dims: 1 for waveforms, 2 for pictures.
+        dims: 1 for waveforms, 2 for images.
     """
 
     def __init__(self, width: int, activation: str, dims: int = 2) -> None:
@@ -101,9 +98,9 @@ class ResNetTrunk(nn.Module):
 
 
 def silenced(x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Zero what lies in padded frames of ``x [B, C, T * k]``: ``padding_mask`` bool ``[B, T]``; None: none.
+    """Zero the padded frames of ``x [B, C, T * k]``: ``padding_mask`` bool ``[B, T]``; None: no padding.
 
-    What a convolution then sees behind the end of a clip is what it sees behind the end of a batch.
+    A convolution then gets the same values after the end of a clip as after the end of the batch.
     """
     if padding_mask is None:
         return x
@@ -112,7 +109,7 @@ def silenced(x: Tensor, padding_mask: Tensor | None) -> Tensor:
 
 
 def init_he(trunk: nn.Module) -> None:
-    """Draw all 2-D kernels as He et al. (2015) do, by their fan-out; without it they are PyTorch's."""
+    """Draw all 2-D kernels as He et al. (2015), by their fan-out, instead of PyTorch's initial values."""
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
@@ -130,10 +127,13 @@ def make_activation(name: str, channels: int) -> nn.Module:
     raise ValueError(f"resnet_relu_type is {name!r}; it must be prelu, relu or swish")
 
 
+# -- filterbanks ---------------------------------------------------------------------------------------------
+
+
 class AudioFrontend(nn.Module):
     """Stacked filterbanks at 25 Hz -> one feature vector a frame.
 
-    ``encoder``, ``[B, T, C]`` -> ``[B, T, C]``, comes behind the projection if it is set.
+    ``encoder``, ``[B, T, C]`` -> ``[B, T, C]``, follows the projection if it is set.
     """
 
     def __init__(self, input_dim: int, output_dim: int) -> None:
@@ -147,11 +147,13 @@ class AudioFrontend(nn.Module):
         return x if self.encoder is None else self.encoder(x)
 
 
+# -- video ---------------------------------------------------------------------------------------------------
+
 KERNEL_FRAMES = 5
 
 
 class VisualResNet(nn.Module):
-    """Spatio-temporal stem and ResNet-18 trunk, computed for the frames that are asked for.
+    """Spatio-temporal stem and ResNet-18 trunk, computed for the given frames only.
 
     Its weights are PyTorch's initial ones; callers draw others (:func:`~av_ssl.modules.frontends.init_he`).
 
@@ -185,14 +187,14 @@ class VisualResNet(nn.Module):
 
 
 class VideoFrontend(nn.Module):
-    """Grey mouth crops at 25 Hz -> one feature vector a frame.
+    """Grayscale mouth crops at 25 Hz -> one feature vector a frame.
 
-    ``encoder``, ``[B, T, C]`` -> ``[B, T, C]``, comes behind the projection if it is set.
+    ``encoder``, ``[B, T, C]`` -> ``[B, T, C]``, follows the projection if it is set.
 
     Args:
         output_dim: channels C of the features.
         width, activation: see :class:`VisualResNet`.
-        mean, std: of the grey values on the scale 0..1, applied to ``uint8`` input on its device.
+        mean, std: of the grayscale values on the scale 0..1, applied to ``uint8`` input on its device.
     """
 
     def __init__(
@@ -216,10 +218,10 @@ class VideoFrontend(nn.Module):
         """Compute the features of the real frames; those of padding are zero.
 
         Args:
-            video: ``[B, 1, T, H, W]``, ``uint8`` grey values, or floats that are normalised already.
+            video: ``[B, 1, T, H, W]``, ``uint8`` grayscale values, or floats that are normalised already.
             padding_mask: bool ``[B, T]``, True on padding; None if there is none.
-            frame_index: int64 ``[F]``, flat indices b*T+t of the real frames. Given by the data pipeline so
-                that no device has to be waited for; found from ``padding_mask`` where absent.
+            frame_index: int64 ``[F]``, flat indices b*T+t of the real frames. The data pipeline gives it so
+                that the step never waits for the device; None: computed from ``padding_mask``.
 
         Returns:
             ``[B, T, C]``.
@@ -234,7 +236,7 @@ class VideoFrontend(nn.Module):
 
 
 def normalized(video: Tensor, mean: float, std: float, dtype: torch.dtype) -> Tensor:
-    """Grey values (``uint8``) with ``mean`` and ``std`` on the scale 0..1 taken out; floats have it done."""
+    """Normalise ``uint8`` values by ``mean`` and ``std`` on the scale 0..1; floats are normalised already."""
     if video.dtype != torch.uint8:
         return video.to(dtype)
     return video.float().sub_(255 * mean).div_(255 * std).to(dtype)
@@ -271,6 +273,8 @@ def temporal_context(video: Tensor, frame_index: Tensor, padding_mask: Tensor | 
     return stacked.contiguous(memory_format=torch.channels_last)
 
 
+# -- waveforms -----------------------------------------------------------------------------------------------
+
 FULL_SCALE = 32768
 POOLED = 20
 """Positions of the last stage that make one video frame."""
@@ -295,10 +299,10 @@ class WaveformTrunk(ResNetTrunk):
 class WaveformResNet(nn.Module):
     """A waveform at 16 kHz -> one feature vector a video frame (40 ms).
 
-    In training padding is computed like sound, as in the original: behind the first batch norm it is no
-    longer zero, so that the last few frames of a clip depend on whether silence follows.  Where batch norms
-    use their running statistics it is zeroed before every convolution: a clip's features are those that it
-    has alone, as the original decodes.
+    In training, padding is computed like audio, as in the original: after the first batch norm it is no
+    longer zero, so that the last few frames of a clip depend on the padding.  With running statistics (eval
+    mode) it is zeroed before every convolution, so that a clip has the same features in every batch, as in
+    the original.
 
     Args:
         width: channels of the stem and of the first stage (64 in RAVEn; less for small machines).

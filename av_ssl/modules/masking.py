@@ -1,4 +1,4 @@
-"""What takes the place of masked frames. Which they are is drawn by the data pipeline (``av_ssl.data``)."""
+"""Replace masked frames. The data pipeline draws the masks (``av_ssl.data.masking``)."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def take_frames(video: Tensor, source_frame: Tensor) -> Tensor:
     return flat[source_frame.flatten()].view(batch, 1, frames, height, width)
 
 
-def blank_frames(video: Tensor, mask: Tensor, mean: float) -> Tensor:
-    """Make masked frames grey, zero after normalising.
+def gray_frames(video: Tensor, mask: Tensor, mean: float) -> Tensor:
+    """Give masked frames the mean gray value, which is zero after normalising.
 
     Args:
         video: ``[B, 1, T, H, W]``, ``uint8``, or floats that are normalised already.
         mask: bool ``[B, T]``.
-        mean: of the grey values on the scale 0..1.
+        mean: of the grayscale values on the scale 0..1.
     """
-    grey = round(255 * mean) if video.dtype == torch.uint8 else 0
-    return video.masked_fill(mask[:, None, :, None, None], grey)
+    gray = round(255 * mean) if video.dtype == torch.uint8 else 0
+    return video.masked_fill(mask[:, None, :, None, None], gray)
 
 
 def mask_waveform(audio: Tensor, mask: Tensor) -> Tensor:

@@ -1,20 +1,12 @@
-"""Batch norms that stay in float32 in a model of half precision.
-
-Self-attention with relative positions (Dai et al., 2019, Transformer-XL, section 3.3).
-
-It computes what fairseq's ``RelPositionMultiHeadedAttention`` computes and has its parameter names (a test
-holds the two together), batch first, and through ``scaled_dot_product_attention``: the terms that depend on
-the distance go in as an additive bias.
-
-Transformer with relative positions: RAVEn's encoder behind its front-end, and its predictors.
+"""Transformer with relative positions: RAVEn's encoder after its front-end, and its predictors.
 
 Haliassos et al., 2023 (RAVEn, arXiv 2212.06246), section 3, under the tensor names of the public weights:
 pre-norm blocks, scaled residual branches (Touvron et al., 2021, CaiT), stochastic depth (Huang et al., 2016),
 and, unlike other Transformers, a batch norm before the feed-forward block.
 
-Whose statistics batch norm uses: those of all GPUs, of this batch, or the running ones.
-
-RAVEn's predictor: from a student's features to a teacher's (Haliassos et al., 2023, section 3).
+Self-attention (Dai et al., 2019, Transformer-XL, section 3.3) computes the same as fairseq's
+``RelPositionMultiHeadedAttention`` and has its parameter names (a test compares the two), batch first and
+through ``scaled_dot_product_attention``: the terms that depend on the distance are an additive bias.
 """
 
 from __future__ import annotations
@@ -33,11 +25,14 @@ from av_ssl.modules.masking import replace_frames
 Change = Callable[[Tensor], Tensor]
 
 
-class FloatBatchNorms(nn.Module):
-    """A module of which no batch norm, however deep, is cast to half precision with the rest.
+# -- batch norms ---------------------------------------------------------------------------------------------
 
-    Running statistics move by less than half precision resolves, and cuDNN normalises half-precision input
-    by float32 weights alone.  Such a batch norm gives its output in the input's dtype.
+
+class FloatBatchNorms(nn.Module):
+    """A module whose batch norms, at any depth, stay in float32 when it is cast to half precision.
+
+    Half precision is too coarse for the steps of running statistics, and cuDNN normalises half-precision
+    input only with float32 weights.  Such a batch norm gives its output in the input's dtype.
     """
 
     def _apply(self, fn: Change, recurse: bool = True) -> FloatBatchNorms:
@@ -66,6 +61,35 @@ def without_rounding(fn: Change) -> Change:
         return changed
 
     return apply
+
+
+def synchronise_batch_norm(module: nn.Module) -> None:
+    """Let every batch norm in a module compute its statistics over all GPUs, if there are several.
+
+    fairseq does not do this.  Call it when the module is on the device that trains it, which in fairseq is
+    after it was built: torch has no synchronised batch norm on CPUs, where each process keeps its own
+    statistics.  Parameters stay the same objects, so optimizers and wrappers are not affected.
+    """
+    if not distributed.is_available() or not distributed.is_initialized():
+        return
+    if distributed.get_world_size() > 1 and on_gpu(module):
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+
+
+def on_gpu(module: nn.Module) -> bool:
+    return next(module.parameters()).is_cuda
+
+
+def use_batch_statistics(module: nn.Module, drop_path: bool = False) -> None:
+    """Eval mode except for batch norms, which use the batch's statistics, and, if asked for, drop path."""
+    module.eval()
+    kinds = (_BatchNorm, DropPath) if drop_path else (_BatchNorm,)
+    for part in module.modules():
+        if isinstance(part, kinds):
+            part.train()
+
+
+# -- attention -----------------------------------------------------------------------------------------------
 
 
 def relative_positions(frames: int, channels: int, device: torch.device) -> Tensor:
@@ -115,11 +139,11 @@ class RelativeSelfAttention(nn.Module):
         self.linear_pos = nn.Linear(channels, channels, bias=False)
         self.pos_bias_u = nn.Parameter(nn.init.xavier_uniform_(torch.empty(heads, channels // heads)))
         self.pos_bias_v = nn.Parameter(nn.init.xavier_uniform_(torch.empty(heads, channels // heads)))
-        # A module, so that whoever puts all dropout of a network into eval mode finds this one.
+        # A module, so that code that puts all dropout of a network into eval mode finds it.
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Attend from each frame to all that are not padding.
+        """Attend from each frame to all frames that are not padding.
 
         Args:
             x: ``[B, T, C]``.
@@ -149,10 +173,12 @@ class RelativeSelfAttention(nn.Module):
         bias = by_key(torch.einsum("bthd,rhd->bhtr", asked, distances))
         if padding_mask is None:
             return bias.contiguous()
-        # Half of the lowest number, so that adding a score of content cannot make it minus infinity: a row of
-        # nothing but padding would be NaN.
+        # Half of the lowest number, so that adding a score of content cannot give minus infinity: a row with
+        # only padding would be NaN.
         return bias.masked_fill(padding_mask[:, None, None, :], torch.finfo(bias.dtype).min / 2)
 
+
+# -- Transformer ---------------------------------------------------------------------------------------------
 
 LAYER_NORM_EPS = 1e-12
 FFN_NORMS = ("batch", "layer")
@@ -166,7 +192,7 @@ class RelativeTransformerSizes:
         dropout: of input, positions, both branches of a block, and inside the feed-forward block.
         drop_path: probability that a sample skips a branch, the same in all blocks.
         layer_scale: initial factor of the branches' channels; None: no factor.
-        ffn_norm: what comes before the feed-forward block: ``batch`` or ``layer`` norm.
+        ffn_norm: the norm before the feed-forward block: ``batch`` or ``layer``.
     """
 
     layers: int = 12
@@ -211,7 +237,7 @@ class FeedForward(nn.Module):
 class RelativeTransformerBlock(nn.Module):
     """Self-attention and feed-forward, each on a normalised copy of the residual stream.
 
-    A batch norm counts all frames of the batch, padding too, as in the original.
+    A batch norm takes all frames of the batch, padding included, as in the original.
     """
 
     gamma_mha: nn.Parameter | None
@@ -258,10 +284,10 @@ def make_ffn_norm(name: str, channels: int) -> nn.Module:
 
 
 class RelativeTransformer(FloatBatchNorms):
-    """Blocks and the layer norm behind them. Tensors: ``encoders.{block}.*``, ``after_norm.*``.
+    """Blocks and the layer norm after them. Tensors: ``encoders.{block}.*``, ``after_norm.*``.
 
-    Encoder and predictors are sub-classes, so that these names stand beside those of their other parts, whose
-    batch norms stay in float32, too.
+    Encoder and predictors are sub-classes, so that these names are at the same level as those of their other
+    parts, whose batch norms stay in float32, too.
     """
 
     def __init__(self, sizes: RelativeTransformerSizes) -> None:
@@ -283,10 +309,10 @@ class RelativeTransformer(FloatBatchNorms):
             x: projected input ``[B, T, C]``; it is multiplied by sqrt(C) here.
             padding_mask: bool ``[B, T]``, True on padding, which no frame attends to.
             last: 1-based; None: all blocks.
-            collect: return the residual stream behind every block, too.
+            collect: return the residual stream after every block, too.
 
         Returns:
-            The residual stream ``[B, T, C]``, and that behind blocks 1, 2, ... if they are collected.
+            The residual stream ``[B, T, C]``, and that after blocks 1, 2, ... if they are collected.
         """
         frames, channels = x.shape[1:]
         positions = relative_positions(frames, channels, x.device).to(x.dtype)
@@ -300,31 +326,7 @@ class RelativeTransformer(FloatBatchNorms):
         return x, outputs
 
 
-def synchronise_batch_norm(module: nn.Module) -> None:
-    """Let every batch norm in a module compute its statistics over all GPUs, where several train it.
-
-    fairseq does not do this.  To be called once the module is on the device that trains it, which in fairseq
-    is after it was built: on CPUs torch has no synchronised batch norm, and each process keeps its own
-    statistics.  Parameters stay the same objects, so that optimizers and wrappers do not notice.
-    """
-    if not distributed.is_available() or not distributed.is_initialized():
-        return
-    if distributed.get_world_size() > 1 and on_gpu(module):
-        nn.SyncBatchNorm.convert_sync_batchnorm(module)
-
-
-def on_gpu(module: nn.Module) -> bool:
-    return next(module.parameters()).is_cuda
-
-
-def use_batch_statistics(module: nn.Module, drop_path: bool = False) -> None:
-    """Eval mode for everything but batch norms, which use the statistics of the batch (and ``drop_path``)."""
-    module.eval()
-    kinds = (_BatchNorm, DropPath) if drop_path else (_BatchNorm,)
-    for part in module.modules():
-        if isinstance(part, kinds):
-            part.train()
-
+# -- predictor -----------------------------------------------------------------------------------------------
 
 MASK_EMBEDDING_STD = 0.02
 
@@ -340,14 +342,14 @@ class MaskedProjection(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``x [B, T, dim_in]``, ``mask`` bool ``[B, T]`` -> ``[B, T, channels]``."""
         x = self.linear(x)
-        # The vector is in the graph even where nothing is masked: distributed training wants its gradient.
+        # The vector is in the graph even where nothing is masked: distributed training needs its gradient.
         return x + 0 * self.mask_emb if mask is None else replace_frames(x, mask, self.mask_emb)
 
 
 class Predictor(RelativeTransformer):
-    """A narrow Transformer on a student's output; what the student gives at masked frames is left out.
+    """A narrow Transformer on a student's output (section 3), without the student's output at masked frames.
 
-    So a masked frame is predicted from the frames around it alone.
+    So a masked frame is predicted only from the frames around it.
 
     Args:
         dim_in: channels of the student.

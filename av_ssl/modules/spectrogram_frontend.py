@@ -1,11 +1,8 @@
-"""Log mel energies of waveforms, computed on the device.
+"""Audio front-end for speakers and emotions: a thin ResNet on log-mel energies, from 100 Hz to 25 Hz.
 
-Batch norm of padded batches: statistics of real frames alone, so that padding changes nothing.
-
-Auditory front-end for speakers and emotions: a thin ResNet over log mel energies, 100 Hz to 25 Hz.
-
-A quarter of ResNet-34's channels, as speaker recognisers have it (Chung et al., 2020, "Thin ResNet-34"); two
-of its strides shorten time to the rate of video, the others frequency alone [ours].
+It has a quarter of ResNet-34's channels, as in speaker recognition (Chung et al., 2020, "Thin ResNet-34");
+two of its strides shorten time to the video's rate, the others only frequency [ours].  Log-mel energies are
+computed on the device, and batch norms take their statistics from real frames only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,11 @@
-"""CTC prefix beam search (Hannun et al., 2014, arXiv 1408.2873, without a language model)."""
+"""CTC prefix beam search (Hannun et al., 2014, arXiv 1408.2873, without a language model).
+
+It extends prefixes frame by frame. Joint search with a CTC weight of 1 extends them token by token, by the
+sum over all outputs with the same prefix. For peaked posteriors the two agree; for flat ones, as of weak
+models, joint search inserts tokens and returns less probable outputs, even with a wide beam (see
+tests/recognition/test_ctc.py). So this search decodes models with only a CTC head, unless there is a language
+model.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +21,13 @@ Prefix = tuple[int, ...]
 
 
 class CTCBeamSearch:
-    """Decodes CTC models in the place of fairseq's ``SequenceGenerator``.
+    """Decodes CTC models in place of fairseq's ``SequenceGenerator``.
 
     Args:
         dictionary: fairseq dictionary; its eos, pad and unk are never output.
         beam: hypotheses kept; 1 is greedy search over paths.
         blank: index of the blank symbol.
-        prune: symbols less likely than the frame's best by more than this (in nats) are not tried.
+        prune: symbols less probable than the frame's best by more than this (in nats) are skipped.
     """
 
     def __init__(self, dictionary: Any, beam: int = 20, blank: int = 0, prune: float = 12.0) -> None:
@@ -38,9 +45,9 @@ class CTCBeamSearch:
         """Decode a batch; several models are averaged in probability.
 
         Returns:
-            For each clip its hypotheses, best first, each with ``tokens`` int64 [L], ``score``
-            (log-probability, the sum over all paths of its prefix), ``positional_scores`` [L] and
-            ``alignment`` as fairseq-generate asks.
+            For each clip its hypotheses, best first, each with ``tokens`` int64 [L] without eos, ``score``
+            (log-probability, the sum over all paths), ``positional_scores`` [L] and ``alignment`` as
+            fairseq-generate reads them.
         """
         net_input = {key: value for key, value in sample["net_input"].items() if key != "prev_output_tokens"}
         probabilities = [model.get_normalized_probs(model(**net_input), log_probs=False) for model in models]
@@ -56,7 +63,7 @@ class CTCBeamSearch:
         """Best prefixes of one clip, ``log_probs [T, V]``, with their log-probabilities, best first."""
         if self.beam == 1:
             return [greedy(log_probs, self.blank)]
-        # For each prefix the log-probability of the paths that end in blank, and of those that do not.
+        # For each prefix, the log-probabilities of the paths that end in blank and of the others.
         beam: dict[Prefix, tuple[float, float]] = {(): (0.0, -math.inf)}
         for frame in log_probs:
             likely = frame.isfinite() & (frame >= frame.max() - self.prune)
@@ -89,7 +96,7 @@ class CTCBeamSearch:
 
 
 def greedy(log_probs: Tensor, blank: int) -> tuple[Prefix, float]:
-    """The most likely path, repeats merged and blanks dropped, with that path's log-probability."""
+    """The most probable path, repeats merged and blanks dropped, with that path's log-probability."""
     scores, path = log_probs.max(dim=-1)
     symbols = torch.unique_consecutive(path).tolist()
     return tuple(symbol for symbol in symbols if symbol != blank), scores.sum().item()

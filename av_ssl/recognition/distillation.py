@@ -1,6 +1,6 @@
-"""A recognition loss, and beside it the distance from speech teachers.
+"""A recognition loss plus the distance from speech teachers.
 
-That DistillAV keeps distilling in fine-tuning is in its abstract (arXiv 2502.05766); formula, weight and
+DistillAV's abstract states that it distils in fine-tuning as well (arXiv 2502.05766); formula, weight and
 schedule are not public, so those here are our choice [ours].
 """
 
@@ -11,11 +11,11 @@ import torch
 from fairseq import criterions
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
-from fairseq.logging import metrics
 from omegaconf import II
 from torch import Tensor
 
 from av_ssl.errors import DataError
+from av_ssl.methods.criterion import Logs, log_means
 from av_ssl.methods.teacher_heads import reduce_teacher_metrics, teacher_log, teacher_losses
 
 LOSS, WEIGHT, CLIPS = "distillation_loss", "distillation_weight", "distilled_clips"
@@ -37,7 +37,7 @@ class DistillationFineTuningConfig(FairseqDataclass):
     )
     final_weight: Optional[float] = field(
         default=None,
-        metadata={"help": "weight at max_update, approached in a straight line; null: it stays the same"},
+        metadata={"help": "weight at max_update, approached linearly; null: it stays the same"},
     )
     warmup_updates: int = field(
         default=0,
@@ -48,8 +48,8 @@ class DistillationFineTuningConfig(FairseqDataclass):
     )
 
 
-class Listener:
-    """A model that keeps what it returned, for a second look; everything else is the model's own."""
+class Recorder:
+    """A model that keeps its last output; everything else is the model's own."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -74,13 +74,13 @@ class Listener:
 class DistillationFineTuning(FairseqCriterion):
     """``recognition + weight n (1/F) sum_k (R_k + C_k)``.
 
-    R and C are the sums of :mod:`av_ssl.methods.teacher_heads` over the targets of teacher
-    k, F the video frames of the teacher with most of them, and n the sample size of the recognition loss, so
-    that the second term is a mean over frames whatever the first one is divided by.  The gradients are added
-    up as they are: aligning them would cut the recognition loss down to the weakest task.
+    R and C are the sums of :mod:`av_ssl.methods.teacher_heads` over the targets of teacher k, F the largest
+    number of video frames in a teacher's loss, and n the sample size of the recognition loss, so that the
+    second term is a mean over frames whatever the first one is divided by.  The gradients are simply added:
+    aligning them would scale the recognition loss down to the weakest task.
 
-    The second term acts in training only: in validation it is logged, and ``loss`` is always the recognition
-    loss alone, by which checkpoints are chosen.
+    Only in training is the second term added.  In validation it is logged, and the logged ``loss`` is always
+    the recognition loss, by which checkpoints are selected.
 
     Raises:
         DataError: the configuration leaves distillation without effect.
@@ -97,10 +97,10 @@ class DistillationFineTuning(FairseqCriterion):
         recognition = criterions.build_criterion(cfg.recognition, task)
 
         class OfRecognition(cls):  # type: ignore[misc, valid-type]
-            """fairseq asks the class, not the criterion, how logs are reduced."""
+            """fairseq calls ``reduce_metrics`` of the class, so the recognition loss must be known to it."""
 
             @staticmethod
-            def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+            def reduce_metrics(logging_outputs: Logs) -> None:
                 type(recognition).reduce_metrics(logging_outputs)
                 reduce_distillation_metrics(logging_outputs)
 
@@ -114,9 +114,9 @@ class DistillationFineTuning(FairseqCriterion):
     def forward(
         self, model: Any, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[Tensor, Any, dict[str, Any]]:
-        listener = Listener(model)
-        loss, sample_size, log = self.recognition(listener, sample, reduce)
-        distilled = listener.distillation
+        recorder = Recorder(model)
+        loss, sample_size, log = self.recognition(recorder, sample, reduce)
+        distilled = recorder.distillation
         if distilled is None:
             return loss, sample_size, log
         losses = teacher_losses(distilled)
@@ -136,7 +136,7 @@ class DistillationFineTuning(FairseqCriterion):
         return loss, sample_size, log
 
     def weight(self, updates: int, unfrozen_at: int) -> float:
-        """Weight after so many updates, of an encoder that was unfrozen at another number of them."""
+        """Weight after ``updates``, for an encoder that was unfrozen at update ``unfrozen_at``."""
         cfg, trained = self.cfg, updates - unfrozen_at
         final = cfg.distillation_weight if cfg.final_weight is None else cfg.final_weight
         share = min(1.0, trained / max(1, cfg.max_update - unfrozen_at))
@@ -144,19 +144,15 @@ class DistillationFineTuning(FairseqCriterion):
         return float(weight * min(1.0, (trained + 1) / (cfg.warmup_updates + 1)))
 
 
-def reduce_distillation_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+def reduce_distillation_metrics(logs: Logs) -> None:
     """Means over the clips that were distilled, of all workers and micro-batches."""
-    clips = sum(log.get(CLIPS, 0) for log in logging_outputs)
-    if clips:
-        for key in (LOSS, WEIGHT):
-            total = sum(log.get(key, 0) for log in logging_outputs)
-            metrics.log_scalar(key, torch.as_tensor(total / clips).item(), clips, round=4)
-        reduce_teacher_metrics(logging_outputs)
+    log_means(logs, (LOSS, WEIGHT), CLIPS)
+    reduce_teacher_metrics(logs)
 
 
 def check_effect(cfg: Any) -> None:
-    """Raise DataError when distillation would do nothing (no teachers, no weight, an encoder that stays
-    frozen), or there is no recognition loss to go with it."""
+    """Raise DataError when distillation would have no effect (no teachers, no weight, an encoder that stays
+    frozen), or there is no recognition loss."""
     if not cfg.recognition or not cfg.recognition.get("_name"):
         raise DataError(
             "criterion.recognition is not set: name the recognition loss, e.g. "

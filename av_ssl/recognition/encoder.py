@@ -1,20 +1,16 @@
-"""Keys that every fine-tuning model has.
+"""The pre-trained encoder of fine-tuning models: read its checkpoint, build it, freeze it for some updates.
 
-Speech teachers in fine-tuning: heads on the encoder that is fine-tuned, and their targets.
-
-That DistillAV distils in fine-tuning, too, is in its abstract (Zhang et al., 2025, arXiv 2502.05766); how is
-not public: all of this is our choice [ours].  The heads are those of pre-training, on the same layer, and the
-teachers hear the clean audio whatever the recogniser sees.
-
-The pre-trained encoder of fine-tuning models: read its checkpoint, build it, freeze it for a while.
+Speech teachers can go on teaching it.  That DistillAV distils in fine-tuning too is in its abstract (Zhang et
+al., 2025, arXiv 2502.05766); how is not public, so all of this is our choice [ours].  The heads are those of
+pre-training, on the same layer, and the teachers get the clean audio whatever the recogniser's streams are.
 """
 
 import dataclasses
-import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from pathlib import Path
+from typing import Any
 
 import torch
 from fairseq.dataclass import FairseqDataclass
@@ -24,40 +20,45 @@ from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
 from av_ssl.checkpoints.stored import StoredModel, plain_config, pretraining_only
-from av_ssl.data.teacher_batch import TeacherInput
-from av_ssl.layout import Clip
-from av_ssl.methods.encoders import Encoder, family_of, load_pretrained
-from av_ssl.methods.fused_encoder import Source
+from av_ssl.compat.keys import accepts_without_effect
+from av_ssl.data.dataset import DataNeeds
+from av_ssl.methods.encoder_model import EncoderModel, Source
+from av_ssl.methods.encoders import family_of, load_pretrained
 from av_ssl.methods.teacher_heads import HEADS_PREFIX, TeacherHeads, TeachersConfig, make_heads, open_targets
 from av_ssl.modules.relative_transformer import synchronise_batch_norm
 from av_ssl.optim import mark_depths, set_depth
+from av_ssl.targets.ema import under_prefix
 from av_ssl.targets.teacher_targets import TeacherTargets
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
+@accepts_without_effect(
+    "key of AV-HuBERT's files, without effect (apply_mask must be false)",
+    mask_length=10,
+    mask_prob=0.5,
+    mask_selection="static",
+    mask_other=0.0,
+    no_mask_overlap=False,
+    mask_channel_length=10,
+    mask_channel_prob=0.0,
+    mask_channel_selection="static",
+    mask_channel_other=0.0,
+    no_mask_channel_overlap=False,
+    data=None,
+)
 class FineTuningMaskConfig(FairseqDataclass):
-    """Keys of AV-HuBERT's fine-tuning YAML files that have no effect with ``apply_mask: false``, which its
-    recipes say; ``apply_mask: true`` is refused."""
+    """Keys of AV-HuBERT's fine-tuning files for masks; its recipes set ``apply_mask: false``."""
 
     apply_mask: bool = field(default=False, metadata={"help": "masking in fine-tuning: not supported"})
-    mask_length: int = field(default=10, metadata={"help": "without effect"})
-    mask_prob: float = field(default=0.5, metadata={"help": "without effect"})
-    mask_selection: str = field(default="static", metadata={"help": "without effect"})
-    mask_other: float = field(default=0.0, metadata={"help": "without effect"})
-    no_mask_overlap: bool = field(default=False, metadata={"help": "without effect"})
-    mask_channel_length: int = field(default=10, metadata={"help": "without effect"})
-    mask_channel_prob: float = field(default=0.0, metadata={"help": "without effect"})
-    mask_channel_selection: str = field(default="static", metadata={"help": "without effect"})
-    mask_channel_other: float = field(default=0.0, metadata={"help": "without effect"})
-    no_mask_channel_overlap: bool = field(default=False, metadata={"help": "without effect"})
 
 
 @dataclass
 class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
-    """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's but where marked [ours]."""
+    """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's unless marked [ours]."""
 
+    # the pre-trained encoder
     w2v_path: str = field(
         default="",
         metadata={
@@ -68,6 +69,7 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
     no_pretrained_weights: bool = field(
         default=False, metadata={"help": "take the checkpoint's configuration only and train from scratch"}
     )
+    # its regularisation
     dropout_input: float = field(default=0.0, metadata={"help": "dropout of the encoder's fused features"})
     final_dropout: float = field(default=0.0, metadata={"help": "dropout of the encoder's output"})
     dropout: float = field(default=0.0, metadata={"help": "dropout inside the encoder"})
@@ -83,6 +85,7 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
     feature_grad_mult: float = field(
         default=0.0, metadata={"help": "gradient scale of the front-ends; 0: frozen"}
     )
+    # its training
     freeze_finetune_updates: int = field(
         default=0, metadata={"help": "updates during which the encoder is frozen (and in eval mode)"}
     )
@@ -94,23 +97,130 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
         },
     )
     normalize: bool = field(default=II("task.normalize"), metadata={"help": "must be as in pre-training"})
-    data: Optional[str] = field(default=None, metadata={"help": "without effect: the task's is used"})
     sync_batch_norm: bool = field(
         default=False, metadata={"help": "batch-norm statistics over all GPUs (RAVEn: true) [ours]"}
     )
     compile: bool = field(default=False, metadata={"help": "torch.compile the encoder [ours]"})
     w2v_args: Any = field(
         default=None,
-        metadata={"help": "the encoder's configuration, filled in from w2v_path; not for you to set"},
+        metadata={"help": "the encoder's configuration; filled in from w2v_path, do not set it"},
     )
 
 
+# -- the checkpoint ------------------------------------------------------------------------------------------
+
+
+def read_pretrained(cfg: Any, audio_input: str = "filterbank", modalities: str = "av") -> StoredModel:
+    """Read the checkpoint ``cfg.w2v_path`` that a training starts from.
+
+    Its configuration is stored in ``cfg.w2v_args``, so that the fine-tuned model loads without that file.
+
+    Args:
+        cfg: the fine-tuned model's configuration.
+        audio_input: the task's kind of audio.
+        modalities: the task's streams: ``audio``, ``video`` or ``av``.
+
+    Returns:
+        The pre-trained model; where ``cfg`` has its configuration and wants no weights, the file is not
+        opened.
+
+    Raises:
+        CheckpointError: see :func:`read_checkpoint`; or ``normalize`` or ``audio_input`` differs from
+            pre-training; or the checkpoint's encoders take one stream each, and none takes these.
+        ValueError: masking is asked for.
+    """
+    if cfg.get("apply_mask"):
+        raise ValueError(
+            "model.apply_mask=true: recognisers are trained on unmasked clips here, as in all of AV-HuBERT's "
+            "recipes; set it to false"
+        )
+    if cfg.get("w2v_args") is not None and cfg.no_pretrained_weights:
+        return StoredModel(Path(cfg.w2v_path), plain_config(cfg.w2v_args), {}, text=None, label_sets=[])
+    if not cfg.get("w2v_path"):
+        raise CheckpointError("model.w2v_path is not set: name the pre-trained checkpoint to start from")
+    checkpoint = read_checkpoint(cfg.w2v_path)
+    if cfg.get("w2v_args") is None:
+        check_input(cfg, checkpoint, audio_input, modalities)
+        model = checkpoint.model_cfg
+        stream = family_of(model).choose_stream(model, modalities, cfg.w2v_path)
+        OmegaConf.set_struct(cfg, False)
+        cfg.w2v_args = {
+            "model": {**model, "modality": stream} if stream else model,
+            "task": checkpoint.task_cfg,
+        }
+        OmegaConf.set_struct(cfg, True)
+    return dataclasses.replace(checkpoint, tensors={}) if cfg.no_pretrained_weights else checkpoint
+
+
+def check_input(cfg: Any, checkpoint: StoredModel, audio_input: str, modalities: str) -> None:
+    """Raise CheckpointError where a task's audio is not made as in pre-training."""
+    normalize = checkpoint.task_cfg.get("normalize")
+    if normalize is not None and bool(normalize) != bool(cfg.normalize):
+        raise CheckpointError(
+            f"task.normalize={cfg.normalize}, but {cfg.w2v_path} was pre-trained with normalize={normalize}"
+        )
+    trained_on = str(checkpoint.task_cfg.get("audio_input") or "filterbank")  # older files have no such key
+    if modalities != "video" and trained_on != audio_input:
+        raise CheckpointError(
+            f"task.audio_input={audio_input}, but {cfg.w2v_path} was pre-trained with "
+            f"audio_input={trained_on}: set task.audio_input={trained_on}"
+        )
+
+
+ENCODER_OVERRIDES = {
+    "dropout": "dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout",
+    "dropout_input": "dropout_input",
+    "encoder_layerdrop": "layerdrop",
+    "drop_path": "drop_path",
+    "feature_grad_mult": "feature_grad_mult",
+    "compile": "compile",
+}
+"""Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
+
+
+def encoder_config(cfg: PretrainedEncoderConfig) -> Any:
+    """The pre-trained encoder's configuration with the regularisation of fine-tuning.
+
+    Raises:
+        ValueError: this kind of encoder does not have one of these kinds of regularisation.
+    """
+    args = plain_config(cfg.w2v_args)  # without the references of AV-HuBERT's files, which lead nowhere
+    stored = {**args.get("task", {}), **args["model"]}
+    encoder = family_of(stored).config()
+    for known in dataclasses.fields(encoder):
+        if stored.get(known.name) is not None:
+            setattr(encoder, known.name, stored[known.name])
+    for target, source in ENCODER_OVERRIDES.items():
+        if hasattr(encoder, target):
+            setattr(encoder, target, getattr(cfg, source))
+        elif getattr(cfg, source):
+            raise ValueError(
+                f"model.{source}={getattr(cfg, source)}: the encoder of {cfg.w2v_path} has no {source}; "
+                "leave it out"
+            )
+    return encoder
+
+
+def build_encoder(cfg: PretrainedEncoderConfig, pretrained: StoredModel | None) -> EncoderModel:
+    """The encoder that ``cfg.w2v_args`` describes, with the tensors of ``pretrained`` or at random."""
+    stored = plain_config(cfg.w2v_args)["model"]
+    family, stream = family_of(stored), stored.get("modality")
+    encoder = family.build(encoder_config(cfg), stream)
+    if pretrained is not None and not cfg.no_pretrained_weights:
+        load_pretrained(encoder, cfg.w2v_path, pretrained.tensors, family, stream)
+    return encoder
+
+
+# -- speech teachers -----------------------------------------------------------------------------------------
+
 HEAD_SIZES = {"final_dim": 256, "logit_temp": 0.1}
-"""Of heads that no checkpoint has: pre-training's defaults."""
+"""Of heads that the checkpoint does not have: the defaults of pre-training."""
 
 
 class RepresentationDistillation:
-    """Targets of speech teachers and what a recogniser's encoder predicts of them; holds no parameters.
+    """The targets of speech teachers and a recogniser's predictions of them; holds no parameters.
 
     Args:
         cfg: see :class:`~av_ssl.methods.teacher_heads.TeachersConfig`; it names at least one teacher.
@@ -128,10 +238,6 @@ class RepresentationDistillation:
             self._targets = open_targets(self.cfg)
         return self._targets
 
-    def inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
-        """What the data pipeline has to know about the teachers."""
-        return self.targets.inputs(split, clips)
-
     def __call__(self, x: Tensor, source: Mapping[str, Any], teachers: Mapping[str, Any]) -> dict[str, Any]:
         """``predictions`` and ``targets`` of each teacher, for the encoder's output ``[B, T, C]``."""
         return {
@@ -140,24 +246,19 @@ class RepresentationDistillation:
         }
 
 
-def starting_heads(
-    channels: int, cfg: Any, pretrained: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> TeacherHeads:
-    """Heads for the teachers of fine-tuning; those that were pre-trained for the same teacher go on.
+def starting_heads(channels: int, cfg: Any, pretrained: StoredModel) -> TeacherHeads:
+    """Heads for the teachers of fine-tuning; those that were pre-trained for the same teacher are taken over.
 
     Args:
         channels: C of the encoder.
         cfg: of fine-tuning, with ``teacher_shapes``.
-        pretrained: the pre-trained model's configuration.
-        tensors: its tensors; none for a start from scratch.
+        pretrained: the pre-trained model; without tensors for a start from scratch.
     """
-    known = list(pretrained.get("teacher_shapes") or [])
-    sizes = pretrained if known else HEAD_SIZES
-    heads = make_heads(channels, cfg.teacher_shapes, sizes)
+    known = list(pretrained.model_cfg.get("teacher_shapes") or [])
+    heads = make_heads(channels, cfg.teacher_shapes, pretrained.model_cfg if known else HEAD_SIZES)
     for number, shape in enumerate(cfg.teacher_shapes):
         found = known.index(dict(shape)) if dict(shape) in known else None
-        prefix = f"{HEADS_PREFIX}{found}."
-        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        own = under_prefix(pretrained.tensors, f"{HEADS_PREFIX}{found}.")
         if own:
             nn.Module.load_state_dict(heads[number], own)
         logger.info(
@@ -167,148 +268,47 @@ def starting_heads(
     return heads
 
 
-ENCODER_OVERRIDES = {
-    "dropout": "dropout",
-    "attention_dropout": "attention_dropout",
-    "activation_dropout": "activation_dropout",
-    "dropout_input": "dropout_input",
-    "encoder_layerdrop": "layerdrop",
-    "drop_path": "drop_path",
-    "feature_grad_mult": "feature_grad_mult",
-    "compile": "compile",
-}
-"""Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
-
-
-@functools.lru_cache(maxsize=1)
-def _model_being_built(path: str) -> StoredModel:
-    """Of ``model.w2v_path``: files are gigabytes, and read once for configuration, encoder and heads."""
-    return read_checkpoint(path)
-
-
-def attach_encoder_config(cfg: Any, audio_input: str = "filterbank", modalities: str = "av") -> None:
-    """Fill ``cfg.w2v_args`` from ``cfg.w2v_path``, so that the fine-tuned checkpoint loads without that file.
-
-    Args:
-        cfg: the fine-tuned model's configuration.
-        audio_input: what the task gives the model to hear.
-        modalities: the task's streams: ``audio``, ``video`` or ``av``.
-
-    Raises:
-        CheckpointError: see :func:`read_checkpoint`; or ``normalize`` or ``audio_input`` differs from
-            pre-training; or the checkpoint's encoders take one stream each, and none takes these.
-        ValueError: masking is asked for.
-    """
-    if cfg.get("apply_mask"):
-        raise ValueError(
-            "model.apply_mask=true: recognisers are trained on whole clips here, as in all of AV-HuBERT's "
-            "recipes; set it to false"
-        )
-    if cfg.get("w2v_args") is not None:
-        return
-    if not cfg.get("w2v_path"):
-        raise CheckpointError("model.w2v_path is not set: name the pre-trained checkpoint to start from")
-    _model_being_built.cache_clear()  # the file may have changed since the last model
-    checkpoint = _model_being_built(cfg.w2v_path)
-    pretrained_normalize = checkpoint.task_cfg.get("normalize")
-    if pretrained_normalize is not None and bool(pretrained_normalize) != bool(cfg.normalize):
-        raise CheckpointError(
-            f"task.normalize={cfg.normalize}, but {cfg.w2v_path} was pre-trained with "
-            f"normalize={pretrained_normalize}"
-        )
-    model = checkpoint.model_cfg
-    stream = family_of(model).choose_stream(model, modalities, cfg.w2v_path)
-    heard = str(checkpoint.task_cfg.get("audio_input") or "filterbank")  # others came later
-    if modalities != "video" and heard != audio_input:
-        raise CheckpointError(
-            f"task.audio_input={audio_input}, but {cfg.w2v_path} was pre-trained with audio_input={heard}: "
-            f"set task.audio_input={heard}"
-        )
-    OmegaConf.set_struct(cfg, False)
-    cfg.w2v_args = {
-        "model": {**model, "modality": stream} if stream else model,
-        "task": checkpoint.task_cfg,
-    }
-    OmegaConf.set_struct(cfg, True)
-
-
-def encoder_config(cfg: PretrainedEncoderConfig) -> Any:
-    """The pre-trained encoder's configuration with the regularisation that fine-tuning asks for.
-
-    Raises:
-        ValueError: fine-tuning asks for regularisation that this kind of encoder has no place for.
-    """
-    args = plain_config(cfg.w2v_args)  # references that AV-HuBERT's files hold lead nowhere any more
-    stored = {**args.get("task", {}), **args["model"]}
-    encoder = family_of(stored).config()
-    for known in dataclasses.fields(encoder):
-        if stored.get(known.name) is not None:
-            setattr(encoder, known.name, stored[known.name])
-    for target, source in ENCODER_OVERRIDES.items():
-        if hasattr(encoder, target):
-            setattr(encoder, target, getattr(cfg, source))
-        elif getattr(cfg, source):
-            raise ValueError(
-                f"model.{source}={getattr(cfg, source)}: the encoder of {cfg.w2v_path} has no {source}; "
-                "leave it out"
-            )
-    return encoder
-
-
-def build_encoder(cfg: PretrainedEncoderConfig, load_weights: bool) -> Encoder:
-    """The encoder that ``cfg.w2v_args`` describes, with weights from ``cfg.w2v_path`` or at random."""
-    stored = plain_config(cfg.w2v_args)["model"]
-    family, stream = family_of(stored), stored.get("modality")
-    encoder = family.build(encoder_config(cfg), stream)
-    if load_weights and not cfg.no_pretrained_weights:
-        load_pretrained(encoder, cfg.w2v_path, _model_being_built(cfg.w2v_path).tensors, family, stream)
-    return encoder
+# -- the encoder ---------------------------------------------------------------------------------------------
 
 
 class FineTunedEncoder(FairseqEncoder):
     """A pre-trained encoder under a recognition head. Tensors: ``w2v_model.*``.
 
-    ``distillation`` has the speech teachers that it keeps learning from; None, and no heads for them, where
-    there are none or the model was read from a checkpoint to be used.
+    ``distillation`` has the speech teachers of this training; it is None, and the encoder has no heads for
+    them, where there are none or the model was loaded from its own checkpoint to be used.
+
+    Args:
+        cfg: with ``w2v_args``, see :func:`read_pretrained`.
+        pretrained: the checkpoint that training starts from; None: a fine-tuned checkpoint follows.
     """
 
-    def __init__(self, cfg: PretrainedEncoderConfig, load_weights: bool) -> None:
+    def __init__(self, cfg: PretrainedEncoderConfig, pretrained: StoredModel | None) -> None:
         super().__init__(dictionary=None)
         self.cfg = cfg
-        self.w2v_model = build_encoder(cfg, load_weights)
+        self.w2v_model = build_encoder(cfg, pretrained)
         self.synchronised = not cfg.sync_batch_norm
         mark_depths(self.w2v_model, *self.w2v_model.layer_stack())
         self.final_dropout = nn.Dropout(cfg.final_dropout)
-        self.output_dim = self.w2v_model.cfg.encoder_embed_dim
+        self.output_dim = self.w2v_model.output_dim
         self.updates = 0
         self.distillation: RepresentationDistillation | None = None
-        if cfg.teachers and load_weights:
-            self.add_teachers()
-        _model_being_built.cache_clear()
-
-    def add_teachers(self) -> None:
-        cfg = self.cfg
-        tensors = {} if cfg.no_pretrained_weights else _model_being_built(cfg.w2v_path).tensors
-        pretrained = plain_config(cfg.w2v_args)["model"]
-        heads = starting_heads(self.output_dim, cfg, pretrained, tensors)
-        set_depth(heads.parameters(), 0)
-        self.w2v_model.teacher_heads = heads
-        self.distillation = RepresentationDistillation(cfg, heads)
+        if cfg.teachers and pretrained is not None:
+            heads = starting_heads(self.output_dim, cfg, pretrained)
+            set_depth(heads.parameters(), 0)
+            self.w2v_model.teacher_heads = heads
+            self.distillation = RepresentationDistillation(cfg, heads)
 
     def set_num_updates(self, num_updates: int) -> None:
         self.updates = num_updates
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Drop what AV-HuBERT's fine-tuned checkpoints keep of pre-training, and heads for teachers that this
-        model does not have."""
+        """Drop pre-training's tensors of AV-HuBERT's fine-tuned checkpoints, and heads of absent teachers."""
         prefix = f"{name}.w2v_model."
         own = self.w2v_model.state_dict()
         unused = [
-            key
-            for key in state_dict
-            if key.startswith(prefix)
-            and key.removeprefix(prefix).startswith(pretraining_only())
-            and key.removeprefix(prefix) not in own
+            prefix + inner
+            for inner in under_prefix(state_dict, prefix)
+            if inner.startswith(pretraining_only()) and inner not in own
         ]
         for key in unused:
             del state_dict[key]
@@ -316,14 +316,12 @@ class FineTunedEncoder(FairseqEncoder):
             logger.info("left over, of pre-training only: %s", ", ".join(unused))
 
     @property
-    def teacher_inputs(self) -> Any:
-        """What the data pipeline asks about speech teachers; None where there are none."""
-        return None if self.distillation is None else self.distillation.inputs
-
-    @property
-    def needs_clean_waveform(self) -> bool:
-        """Whether teachers hear the batch."""
-        return self.distillation is not None and any(self.distillation.targets.online)
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch: what speech teachers need, if there are any."""
+        distillation = self.distillation
+        if distillation is None:
+            return DataNeeds()
+        return DataNeeds(teachers=lambda: distillation.targets, teacher_shapes=self.cfg.teacher_shapes)
 
     @property
     def frozen(self) -> bool:
@@ -331,7 +329,7 @@ class FineTunedEncoder(FairseqEncoder):
 
     def encode(self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None) -> Tensor:
         """Encode a batch: ``[B, T, C]``, without gradient while frozen."""
-        if not self.synchronised:  # not while it was built: fairseq moves models to their device later
+        if not self.synchronised:  # here, as fairseq moves a model to its device after it was built
             synchronise_batch_norm(self.w2v_model)
             self.synchronised = True
         frozen = self.frozen
@@ -341,16 +339,16 @@ class FineTunedEncoder(FairseqEncoder):
         return self.final_dropout(x)
 
     def distil(self, x: Tensor, source: Source, teachers: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What speech teachers make of a batch, for a criterion that distils.
+        """Predictions and targets of speech teachers for a batch, for a criterion that distils.
 
         Args:
-            x: what :meth:`encode` returned for it.
+            x: the output of :meth:`encode`.
             source: ``waveform`` int16 ``[B, 640 T]``, where teachers run online.
             teachers: see :class:`~av_ssl.data.teacher_batch.TeacherBatch`.
 
         Returns:
-            ``distillation``: ``predictions``, ``targets``, ``updates``, ``unfrozen_at``; nothing where there
-            are no teachers, or the encoder is frozen and learns nothing from them.
+            ``distillation``: ``predictions``, ``targets``, ``updates``, ``unfrozen_at``; empty where there
+            are no teachers, or while the encoder is frozen.
         """
         if self.distillation is None or teachers is None or self.frozen:
             return {}

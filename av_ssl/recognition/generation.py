@@ -1,9 +1,4 @@
-"""The language model of `fairseq-generate --lm-path`: whether its symbols are the recogniser's.
-
-What a word error rate was measured with, stored beside the hypotheses.
-
-Which search decodes which model.
-"""
+"""Which search decodes which model, checks of its language model, and the record of its options."""
 
 from __future__ import annotations
 
@@ -28,14 +23,14 @@ from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 logger = logging.getLogger(__name__)
 
 FILE = "dict.txt"
-"""What fairseq 0.12.2 reads as the language model's dictionary, in the data folder of the command."""
+"""The language model's dictionary for fairseq 0.12.2, in the data folder of the command."""
 
 
 def check_stored_dictionary(data: Path, dictionary: Any) -> None:
-    """Compare the dictionary that fairseq will give to the language model with the recogniser's.
+    """Compare the dictionary that fairseq gives to the language model with the recogniser's.
 
-    fairseq's checkpoints of language models hold no dictionary; one of another order would load, and score
-    nonsense.
+    fairseq's checkpoints of language models hold no dictionary; with symbols in another order, scores would
+    be wrong without an error.
 
     Raises:
         DataError: ``{data}/dict.txt`` is missing or has other symbols.
@@ -43,19 +38,19 @@ def check_stored_dictionary(data: Path, dictionary: Any) -> None:
     path = data / FILE
     if not path.exists():
         raise DataError(
-            f"{path}: does not exist; fairseq-generate looks there for the dictionary of --lm-path: copy "
-            f"{FILE} from the folder that the language model was trained on (fairseq-preprocess wrote it)"
+            f"{path}: does not exist; fairseq-generate reads the dictionary of --lm-path there: copy {FILE} "
+            "from the folder that the language model was trained on (fairseq-preprocess wrote it)"
         )
     check_dictionary(load_dictionary(path), dictionary, str(path))
 
 
 def check_dictionary(language_model: Any, recogniser: Any, origin: str) -> None:
-    """Raise DataError where the two dictionaries differ; ``origin`` names the language model's."""
+    """Raise DataError if the two dictionaries differ; ``origin`` names the language model's."""
     if language_model.symbols != recogniser.symbols:
         raise DataError(
             f"{origin}: the language model has another dictionary, "
             f"{difference(language_model.symbols, recogniser.symbols)}; train it on text in the recogniser's "
-            "pieces (av-ssl pieces) with fairseq-preprocess --srcdict dict.wrd.txt"
+            "pieces (av-ssl data pieces) with fairseq-preprocess --srcdict dict.wrd.txt"
         )
 
 
@@ -66,9 +61,8 @@ def save_options(root: Any, search: Any) -> Path | None:
     """Write ``options-{subset}.yaml`` into the results folder of `fairseq-generate`.
 
     Args:
-        root: the whole configuration of the command.
-        search: what decodes. Its name is stored, and what joint search made of the options: which of them
-            count depends on the model.
+        root: the entire configuration of the command.
+        search: its name is stored; of joint search also its settings, which depend on the model.
 
     Returns:
         The file; None if the command writes no results.
@@ -92,7 +86,7 @@ OTHER_SEARCHES = (
     "sampling", "constraints", "diverse_beam_groups", "diversity_rate", "match_source_len", "prefix_size",
     "no_repeat_ngram_size", "lenpen", "unkpen", "temperature", "score_reference", "print_alignment",
 )  # fmt: skip
-"""Options of fairseq's beam search that the searches here do not have."""
+"""Options of fairseq's beam search that the searches of this package do not have."""
 
 
 def choose_search(
@@ -136,7 +130,7 @@ def choose_search(
 
 
 def kind(models: Sequence[Any], part: str) -> bool:
-    """Whether models have a part; ValueError if some have and some have not."""
+    """Whether models have a part; ValueError if only some have it."""
     have = {hasattr(model, part) for model in models}
     if len(have) > 1:
         raise ValueError(
@@ -146,7 +140,7 @@ def kind(models: Sequence[Any], part: str) -> bool:
 
 
 def search_config(task: Any, args: Any, ctc_weight: float, lm_weight: float) -> SearchConfig:
-    """fairseq's options in joint search's terms; raises ValueError for those that it would ignore."""
+    """fairseq's options as those of joint search; ValueError for options that it would ignore."""
     refuse_others(args, "joint CTC/attention search")
     return SearchConfig(
         beam=args.beam,
@@ -162,7 +156,7 @@ def search_config(task: Any, args: Any, ctc_weight: float, lm_weight: float) -> 
 
 
 def refuse_others(args: Any, search: str) -> None:
-    """Raise ValueError for options that ``search`` would ignore."""
+    """Raise ValueError for options that ``search`` ignores."""
     ignored = [name for name in OTHER_SEARCHES if option(args, name) != option(None, name)]
     if ignored:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
@@ -170,16 +164,17 @@ def refuse_others(args: Any, search: str) -> None:
 
 
 def warn_of_bounds(args: Any) -> None:
-    """Log bounds on lengths that CTC beam search ignores: it gives from none to as many tokens as frames."""
+    """Log bounds on lengths, which CTC beam search ignores: it returns any number of tokens up to that of
+    frames."""
     bounds = ("max_len_a", "max_len_b")
     ignored = ["min_len"] if option(args, "min_len") > 1 else []
     if option(args, "max_len_a") < 1 and any(option(args, name) != option(None, name) for name in bounds):
         ignored += bounds
     if ignored:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
-        logger.warning("%s: without effect; CTC beam search gives as many tokens as it finds", names)
+        logger.warning("%s: without effect; CTC beam search has no bounds on the length", names)
 
 
 def option(args: Any, name: str) -> Any:
-    """What the command says, or fairseq's default."""
+    """An option of the command, or fairseq's default."""
     return getattr(args, name, GenerationConfig.__dataclass_fields__[name].default)

@@ -1,11 +1,11 @@
-"""Recognition with an attention decoder: the pre-trained encoder under fairseq's Transformer decoder.
+"""Recognition models: a pre-trained encoder with an attention decoder, a CTC head, or both.
 
-Recognition with a linear CTC head on the pre-trained encoder.
+- ``av_hubert_seq2seq``: fairseq's Transformer decoder, as in AV-HuBERT; - ``av_hubert_ctc``: a linear CTC
+head; - ``hybrid_ctc_attention``: both heads on one encoder (Watanabe et al., 2017), as RAVEn is fine-tuned
+(Haliassos et
+  al., 2023, arXiv 2212.06246).
 
-Recognition with a CTC head and an attention decoder on one pre-trained encoder (Watanabe et al., 2017).
-
-RAVEn is fine-tuned so (Haliassos et al., 2023, arXiv 2212.06246); any encoder that
-:class:`~av_ssl.recognition.encoder.FineTunedEncoder` reads can be.
+Each takes any encoder that :class:`~av_ssl.recognition.encoder.FineTunedEncoder` reads.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,12 @@ from fairseq.models import BaseFairseqModel, FairseqEncoderDecoderModel, registe
 from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from torch import Tensor, nn
 
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.data.text import BLANK
-from av_ssl.methods.fused_encoder import Source
+from av_ssl.methods.encoder_model import Source
 from av_ssl.recognition.encoder import FineTunedEncoder, PretrainedEncoderConfig
+
+# -- attention -----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Seq2SeqConfig(PretrainedEncoderConfig):
 
 
 class Seq2SeqEncoder(FineTunedEncoder):
-    """The pre-trained encoder as fairseq's decoder and beam search ask for it. Tensors: ``w2v_model.*``."""
+    """The pre-trained encoder with the interface of fairseq's decoder and beam search."""
 
     def forward(
         self,
@@ -147,7 +150,7 @@ class Seq2SeqModel(FairseqEncoderDecoderModel):
 
     @classmethod
     def build_model(cls, cfg: Seq2SeqConfig, task: Any) -> "Seq2SeqModel":
-        encoder = Seq2SeqEncoder(cfg, load_weights=task.starts_from_pretrained)
+        encoder = Seq2SeqEncoder(cfg, task.pretrained)
         decoder = Seq2SeqDecoder(cfg, task.target_dictionary, encoder.output_dim)
         return cls(encoder, decoder)
 
@@ -170,6 +173,9 @@ class Seq2SeqModel(FairseqEncoderDecoderModel):
         return None
 
 
+# -- CTC -----------------------------------------------------------------------------------------------------
+
+
 @dataclass
 class CTCConfig(PretrainedEncoderConfig):
     """No keys of its own."""
@@ -178,8 +184,8 @@ class CTCConfig(PretrainedEncoderConfig):
 class CTCEncoder(FineTunedEncoder):
     """Encoder and projection to the dictionary. Tensors: ``w2v_model.*``, ``proj.*``."""
 
-    def __init__(self, cfg: CTCConfig, classes: int, load_weights: bool) -> None:
-        super().__init__(cfg, load_weights)
+    def __init__(self, cfg: CTCConfig, classes: int, pretrained: StoredModel | None) -> None:
+        super().__init__(cfg, pretrained)
         self.proj = nn.Linear(self.output_dim, classes)
 
     def forward(
@@ -195,10 +201,9 @@ class CTCEncoder(FineTunedEncoder):
 
 
 def blank_on_padding(logits: Tensor, padding_mask: Tensor) -> Tensor:
-    """Logits ``[B, T, V]`` with all but the blank impossible on frames that ``padding_mask [B, T]`` marks.
+    """Logits ``[B, T, V]`` with all but the blank impossible on the frames of ``padding_mask [B, T]``.
 
-    Impossible is the dtype's least finite value: scores of hypotheses are differences of these, and stay
-    finite.
+    Impossible is the dtype's smallest finite value, so that differences of scores stay finite.
     """
     only_blank = torch.full_like(logits[0, 0], torch.finfo(logits.dtype).min)
     only_blank[BLANK] = 0
@@ -209,13 +214,13 @@ def blank_on_padding(logits: Tensor, padding_mask: Tensor) -> Tensor:
 class CTCModel(BaseFairseqModel):
     """Train with fairseq's ``ctc`` criterion; ``fairseq-generate`` decodes it by CTC beam search."""
 
-    def __init__(self, cfg: CTCConfig, classes: int, load_weights: bool) -> None:
+    def __init__(self, cfg: CTCConfig, classes: int, pretrained: StoredModel | None) -> None:
         super().__init__()
-        self.w2v_encoder = CTCEncoder(cfg, classes, load_weights)
+        self.w2v_encoder = CTCEncoder(cfg, classes, pretrained)
 
     @classmethod
     def build_model(cls, cfg: CTCConfig, task: Any) -> "CTCModel":
-        return cls(cfg, len(task.target_dictionary), load_weights=task.starts_from_pretrained)
+        return cls(cfg, len(task.target_dictionary), task.pretrained)
 
     def forward(
         self,
@@ -238,6 +243,9 @@ class CTCModel(BaseFairseqModel):
 
     def max_positions(self) -> None:
         return None
+
+
+# -- both ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -263,7 +271,7 @@ class CTCHead(nn.Module):
         self.proj = nn.Linear(channels, classes)
 
     def forward(self, encoder_out: dict[str, list[Tensor]]) -> Tensor:
-        """Logits ``[B, T, V]`` of what :class:`Seq2SeqEncoder` returns; padded frames can only be blank."""
+        """Logits ``[B, T, V]`` for :class:`Seq2SeqEncoder`'s output; padded frames can only be blank."""
         logits = self.proj(self.dropout(encoder_out["encoder_out"][0].transpose(0, 1)))
         return blank_on_padding(logits, encoder_out["encoder_padding_mask"][0])
 
@@ -272,7 +280,7 @@ class CTCHead(nn.Module):
 class HybridModel(FairseqEncoderDecoderModel):
     """Train with ``hybrid_ctc_attention``.
 
-    ``fairseq-generate`` decodes it by joint search, see :mod:`av_ssl.recognition.search`, which asks for
+    ``fairseq-generate`` decodes it by joint search, see :mod:`av_ssl.recognition.search`, which calls
     :meth:`ctc_log_probs`.
     """
 
@@ -282,7 +290,7 @@ class HybridModel(FairseqEncoderDecoderModel):
 
     @classmethod
     def build_model(cls, cfg: HybridConfig, task: Any) -> "HybridModel":
-        encoder = Seq2SeqEncoder(cfg, load_weights=task.starts_from_pretrained)
+        encoder = Seq2SeqEncoder(cfg, task.pretrained)
         decoder = Seq2SeqDecoder(cfg, task.target_dictionary, encoder.output_dim)
         return cls(
             encoder, decoder, CTCHead(encoder.output_dim, len(task.target_dictionary), cfg.ctc_dropout)
@@ -308,7 +316,7 @@ class HybridModel(FairseqEncoderDecoderModel):
         return logits, {**extra, "encoder_out": encoder_out, "ctc_logits": self.ctc(encoder_out)}
 
     def ctc_log_probs(self, encoder_out: dict[str, list[Tensor]]) -> Tensor:
-        """Log-probabilities float32 ``[B, T, V]`` of the CTC head for what ``model.encoder`` returned.
+        """Log-probabilities float32 ``[B, T, V]`` of the CTC head for the encoder's output.
 
         The blank is index 0, ``<s>``; on padded frames its log-probability is 0.
         """

@@ -1,30 +1,11 @@
-"""The hypotheses of a beam, as tensors, and as fairseq-generate reads them.
+"""Joint beam search: attention decoder, CTC prefix scores and language model in one pass.
 
-fairseq's decoders, one token at a time, as scorers of a beam: attention decoders and language models.
-
-CTC prefix scores for label-synchronous search (Watanabe et al., 2017, hybrid CTC/attention architecture).
-
-The probability of a prefix is the sum over all outputs that begin with it; that of a complete output, the sum
-over its alignments.  For a hypothesis g, ``n[t]`` and ``b[t]`` are the probabilities that the first t frames
-say g and end in its last token (n) or in blank (b).  A prefix g·c whose c begins at frame t scores
-
-    psi(g·c) = sum_t phi[t] x[t, c],    phi = n + b, or b alone where c repeats the last token of g.
-
-So candidates need no recursion over frames: for all tokens at once this is a matrix product.  And the
-recursions of the few hypotheses that the beam keeps are linear, of first order: a running sum solves them,
-
-    n'[t+1] = x[t, c] (n'[t] + phi[t])   =>   n'[t+1] = X[t+1] cumsum(phi / X[:-1])[t],   X[t] = prod x[:t, c]
-
-and the same for ``b'[t+1] = x[t, blank] (b'[t] + n'[t])`` [both ours].  As products of many frames leave the
-range of float32, all of it is float64: states [B, K, T] as logarithms, x [B, T, V] as probabilities.
-
-The score of joint search: attention decoder, CTC prefixes and language model.
-
-Watanabe et al. (2017, hybrid CTC/attention architecture) with shallow fusion of a language model:
+Scores are those of Watanabe et al. (2017, hybrid CTC/attention architecture) with shallow fusion of a
+language model:
 
     (1 - c) log p_attention + c log p_ctc(prefix) + w log p_lm + bonus * length
 
-One-pass beam search by attention decoder, CTC prefix scores and language model (Watanabe et al., 2017).
+The beam grows by one token at a time (label-synchronous). For CTC alone see :mod:`av_ssl.recognition.ctc`.
 """
 
 from __future__ import annotations
@@ -45,7 +26,7 @@ class Hypotheses:
     """N hypotheses of each of B clips; a score of -inf marks an empty place.
 
     Attributes:
-        tokens: int64 ``[B, N, L]``; the first is eos, as decoders are started.
+        tokens: int64 ``[B, N, L]``; the first is eos, with which decoders start.
         history: float32 ``[B, N, L]``, the joint score after each token.
         local: float32 ``[B, N]``, the part of the score that is a sum over tokens: all but CTC's.
     """
@@ -68,7 +49,7 @@ class Hypotheses:
         return self.history[..., -1]
 
     def grown(self, parents: Tensor, tokens: Tensor, local: Tensor, scores: Tensor) -> Hypotheses:
-        """Those of ``parents [B, N']`` with a token behind each."""
+        """The hypotheses ``parents [B, N']``, each with one more token."""
         index = parents[..., None].expand(-1, -1, self.tokens.shape[-1])
         return Hypotheses(
             torch.cat([self.tokens.gather(1, index), tokens[..., None]], -1),
@@ -87,7 +68,7 @@ class Finished:
     Until one ends, a clip's first place holds the empty output with a score of -inf.
 
     Attributes:
-        tokens: int64 ``[B, N, L]``, each ends with eos, behind which is padding.
+        tokens: int64 ``[B, N, L]``, each ends with eos, followed by padding.
         history: float32 ``[B, N, L]``, the joint score after each token.
         scores: float32 ``[B, N]``.
         padding: index of the padding symbol.
@@ -104,7 +85,7 @@ class Finished:
         return cls(torch.full((clips, places, 1), eos, device=device), scores[..., None], scores, padding)
 
     def with_ended(self, live: Hypotheses, scores: Tensor) -> Finished:
-        """Let hypotheses ``[B, K]`` end with these scores; -inf for those that do not."""
+        """End hypotheses ``[B, K]`` with these scores; -inf for those that do not end."""
         eos = live.tokens[..., :1]
         tokens = torch.cat([live.tokens[..., 1:], eos], -1)
         history = torch.cat([live.history[..., 1:], scores[..., None]], -1)
@@ -119,7 +100,7 @@ class Finished:
         return Finished(self.tokens[clips], self.history[clips], self.scores[clips], self.padding)
 
     def as_fairseq(self) -> list[list[dict[str, Any]]]:
-        """For each clip its hypotheses as fairseq-generate reads them, see ``JointBeamSearch.generate``."""
+        """The hypotheses of each clip as fairseq-generate reads them, see ``JointBeamSearch.generate``."""
         scores, tokens, history = self.scores.cpu(), self.tokens.cpu(), self.history.cpu()
         clips = []
         for clip in range(len(scores)):
@@ -145,11 +126,11 @@ EncoderOut = dict[str, list[Tensor]]
 
 
 class NextToken:
-    """Probabilities of the next token by one model's decoder, or the mean over several (an ensemble).
+    """Next-token probabilities of a decoder or language model, or the mean over several (an ensemble).
 
     Args:
         models: with a ``decoder`` that is a ``FairseqIncrementalDecoder``.
-        encoder_outs: for each what its encoder returned for B clips; None for language models.
+        encoder_outs: the output of each one's encoder for B clips; None for language models.
     """
 
     def __init__(self, models: Sequence[Any], encoder_outs: Sequence[EncoderOut | None]) -> None:
@@ -158,19 +139,19 @@ class NextToken:
         self.states: list[State] = [{} for _ in models]
 
     def log_probs(self, tokens: Tensor) -> Tensor:
-        """float32 ``[B, K, V]`` behind the hypotheses ``[B, K, L]``, whose last tokens alone are new."""
+        """float32 ``[B, K, V]`` after the hypotheses ``[B, K, L]``, of which only the last tokens are new."""
         rows = tokens.flatten(0, 1)
         outputs = []
         for model, encoder_out, state in zip(self.models, self.encoder_outs, self.states, strict=True):
-            # The B clips are not repeated K times: between tokens of a clip's K hypotheses and its frames
-            # attention is one product, see `beams`.
+            # The B clips are not repeated K times: attention between a clip's K hypotheses and its frames is
+            # one product, see `beams`.
             logits = model.decoder(rows, encoder_out=encoder_out, incremental_state=state)
             outputs.append(model.get_normalized_probs(logits, log_probs=True)[:, -1].float())
         mean = torch.stack(outputs).logsumexp(0) - math.log(len(outputs)) if len(outputs) > 1 else outputs[0]
         return mean.view(*tokens.shape[:2], -1)
 
     def advance(self, clips: Tensor, parents: Tensor) -> None:
-        """Reorder what the decoders remember: clips ``[B']`` that go on, ``parents [B', K]`` in each."""
+        """Reorder the decoders' caches: the clips ``[B']`` that continue, ``parents [B', K]`` in each."""
         rows = (clips[:, None] * parents.shape[1] + parents).flatten()
         for place, (model, encoder_out) in enumerate(zip(self.models, self.encoder_outs, strict=True)):
             model.decoder.reorder_incremental_state_scripting(self.states[place], rows)
@@ -180,10 +161,10 @@ class NextToken:
 
 @contextmanager
 def beams(models: Sequence[Any], width: int) -> Iterator[None]:
-    """Have decoders keep keys and values of the encoder once a clip instead of once a hypothesis.
+    """Let decoders keep keys and values of the encoder once per clip instead of once per hypothesis.
 
-    fairseq's attention does that by itself where it is told the width of the beam, but would then misread
-    a batch of training; so the width is taken back afterwards.
+    fairseq's attention does so if the width of the beam is set. It is reset afterwards, since batches in
+    training would be misread.
     """
     for model in models:
         model.decoder.set_beam_size(width)
@@ -195,23 +176,39 @@ def beams(models: Sequence[Any], width: int) -> Iterator[None]:
 
 
 IMPOSSIBLE = -1e6
-"""Stands for log 0 inside running sums, where -inf - -inf would be undefined."""
+"""Replaces log 0 in running sums, where -inf - -inf would be undefined."""
 
 
 class CTCPrefixScorer:
-    """Log-probabilities of the prefixes in a beam; it begins with the empty prefix in all K places.
+    """CTC log-probabilities of the prefixes in a beam, which starts with the empty prefix in all K places.
+
+    The probability of a prefix is the sum over all outputs that begin with it; that of a complete output, the
+    sum over its alignments. For a hypothesis g, ``n[t]`` and ``b[t]`` are the probabilities that the first t
+    frames emit g and end in its last token (n) or in blank (b). A prefix g·c whose c begins at frame t scores
+
+        psi(g·c) = sum_t phi[t] x[t, c],    phi = n + b, or b alone if c repeats the last token of g.
+
+    So candidates need no recursion over frames: for all tokens at once this is a matrix product. The
+    recursions of the few hypotheses that the beam keeps are linear, of first order, and a running sum solves
+    them,
+
+        n'[t+1] = x[t, c] (n'[t] + phi[t])  =>  n'[t+1] = X[t+1] cumsum(phi / X[:-1])[t]
+        with X[t] = prod x[:t, c],
+
+    and the same for ``b'[t+1] = x[t, blank] (b'[t] + n'[t])`` [both ours]. Products of many frames exceed the
+    range of float32, so all of it is float64: states [B, K, T] as logarithms, x [B, T, V] as probabilities.
 
     Args:
         log_probs: ``[B, T, V]``, frame by frame.
-        lengths: real frames of each clip, int64 ``[B]``; what lies behind them is not looked at.
-        beam: K, hypotheses a clip.
+        lengths: real frames of each clip, int64 ``[B]``; later frames are ignored.
+        beam: K, hypotheses per clip.
         blank: index of the blank symbol.
     """
 
     def __init__(self, log_probs: Tensor, lengths: Tensor, beam: int, blank: int = 0) -> None:
         clips, frames, _ = log_probs.shape
         padded = torch.arange(frames, device=log_probs.device) >= lengths[:, None]
-        # Behind a clip's end blank is certain: states and scores at T are those at its own end.
+        # After a clip's end blank is certain: states and scores at T are those at its own end.
         by_token = log_probs.float().transpose(1, 2).masked_fill(padded[:, None], -math.inf)
         blanks = log_probs[..., blank].double().masked_fill(padded, 0.0)
         self.log_probs = by_token.contiguous()  # [B, V, T]
@@ -222,9 +219,10 @@ class CTCPrefixScorer:
         self.last = torch.full((clips, beam), blank, device=log_probs.device)
 
     def prefixes(self) -> Tensor:
-        """Log-probability of each hypothesis's prefix with each token behind it, float32 ``[B, K, V]``.
+        """Log-probability of each hypothesis followed by each token, as a prefix, float32 ``[B, K, V]``.
 
-        What is more than about 700 nats below a hypothesis's best is -inf; the blank's column says nothing.
+        It is -inf if it is more than about 700 nats below the hypothesis's best; the column of the blank has
+        no meaning.
         """
         starts = torch.logaddexp(self.in_token, self.in_blank)[..., :-1]
         highest = starts.amax(-1, keepdim=True).clamp(min=IMPOSSIBLE)
@@ -234,16 +232,16 @@ class CTCPrefixScorer:
         return (scores.log() + highest).float()
 
     def complete(self) -> Tensor:
-        """Log-probability ``[B, K]`` that a hypothesis is the whole output (the score of eos)."""
+        """Log-probability ``[B, K]`` that a hypothesis is the complete output (the score of eos)."""
         return torch.logaddexp(self.in_token[..., -1], self.in_blank[..., -1]).float()
 
     def advance(self, clips: Tensor, parents: Tensor, tokens: Tensor) -> None:
-        """Put other hypotheses into the beam.
+        """Replace the hypotheses of the beam.
 
         Args:
-            clips: int64 ``[B']``, the clips that go on, of those that there were.
-            parents: int64 ``[B', K]``, the hypothesis that each new one goes on from.
-            tokens: int64 ``[B', K]``, what it adds.
+            clips: int64 ``[B']``, the clips that continue.
+            parents: int64 ``[B', K]``, the hypothesis that each new one extends.
+            tokens: int64 ``[B', K]``, the token that it adds.
         """
         if len(clips) < len(self.log_probs):
             self.log_probs, self.probabilities = self.log_probs[clips], self.probabilities[clips]
@@ -287,16 +285,16 @@ def solve(starts: Tensor, stays: Tensor) -> Tensor:
 
 @dataclass
 class SearchConfig:
-    """What the search optimises, and how widely it looks.
+    """Weights and widths of the search.
 
     Attributes:
-        beam: K, hypotheses a clip.
-        nbest: hypotheses returned for a clip.
+        beam: K, hypotheses per clip.
+        nbest: hypotheses returned per clip.
         ctc_weight: c, from 0 (attention alone) to 1 (CTC alone; the attention decoder is not run).
         lm_weight: w.
         length_bonus: added for each token but the end, in nats.
-        pre_beam: next tokens that a hypothesis may take, in beams: those of the attention decoder's highest
-            probability (with c = 1, CTC's).
+        pre_beam: candidates for the next token of a hypothesis, as a multiple of the beam: those most
+            probable by the attention decoder (with c = 1, by CTC).
         min_len: least tokens before the end.
         max_len_a, max_len_b: at most ``a * frames + b`` tokens before the end, and never more than frames.
     """
@@ -312,7 +310,7 @@ class SearchConfig:
     max_len_b: int = 0
 
     def __post_init__(self) -> None:
-        """Raise ValueError for values that make no sense."""
+        """Raise ValueError for values out of range."""
         if not 0 <= self.ctc_weight <= 1:
             raise ValueError(f"ctc_weight is {self.ctc_weight}; it must be between 0 and 1")
         if self.beam < 1 or self.nbest < 1:
@@ -330,13 +328,13 @@ class SearchConfig:
 
 @dataclass
 class Growth:
-    """What the hypotheses can become: each has P candidates for its next token, or ends.
+    """Possible extensions of the hypotheses: each has P candidates for its next token, or ends.
 
     Attributes:
         candidates: int64 ``[B, K, P]``.
         local: float32 ``[B, K, P]``, score without CTC's part; -inf for symbols that are never output.
         scores: float32 ``[B, K, P]``.
-        ends: float32 ``[B, K]``, scores with the end behind.
+        ends: float32 ``[B, K]``, scores with eos.
     """
 
     candidates: Tensor
@@ -350,7 +348,7 @@ class JointScorer:
     """Scores a beam by the sources that have a weight; the others are None.
 
     Attributes:
-        never: symbols that are no words, bool ``[V]``.
+        never: symbols that are never output, bool ``[V]``.
     """
 
     cfg: SearchConfig
@@ -382,7 +380,7 @@ class JointScorer:
         return Growth(candidates, local, scores, ends + cfg.ctc_weight * self.ctc.complete())
 
     def advance(self, clips: Tensor, parents: Tensor, tokens: Tensor) -> None:
-        """Follow the beam: clips ``[B']`` that go on, of each the parents and new tokens ``[B', K]``."""
+        """Follow the beam: the clips ``[B']`` that continue, their parents and new tokens ``[B', K]``."""
         for source in (self.attention, self.lm):
             if source is not None:
                 source.advance(clips, parents)
@@ -391,12 +389,12 @@ class JointScorer:
 
 
 class JointBeamSearch:
-    """Decodes in the place of fairseq's ``SequenceGenerator``.
+    """Joint search in place of fairseq's ``SequenceGenerator``.
 
-    A hypothesis ends where its end is among the best K of all ways to go on, as in fairseq; scores are not
-    divided by lengths.  Scores only fall, but for the bonus of tokens to come, which is bounded: so a clip is
-    done when its n-th best ended hypothesis is no worse than any live one can become [ours].  That changes
-    no result, whereas ESPnet's rule stops when the scores of the last lengths were poor.
+    A hypothesis ends if eos is among the best K of all extensions, as in fairseq; scores are not divided by
+    lengths. Scores only fall, except for the bonus of further tokens, which is bounded: so a clip is done
+    when its n-th best ended hypothesis is no worse than any live one can become [ours]. This rule changes no
+    result, unlike ESPnet's, which stops after some lengths with low scores.
 
     Args:
         dictionary: fairseq dictionary; its bos (blank), pad and unk are never output.
@@ -424,7 +422,7 @@ class JointBeamSearch:
             empty.
 
         Raises:
-            ValueError: an output may need more positions than a decoder or the language model has.
+            ValueError: outputs may be longer than the positions of a decoder or the language model.
         """
         net_input = {key: value for key, value in sample["net_input"].items() if key != "prev_output_tokens"}
         encoder_outs, log_probs = encode(models, net_input, ctc=self.cfg.ctc_weight > 0)
@@ -451,12 +449,12 @@ class JointBeamSearch:
             positions = model.decoder.max_positions()
             if longest >= positions:
                 raise ValueError(
-                    f"{name} has {positions} positions, too few for outputs of up to {longest} tokens; bound "
-                    "them with --max-len-a 0 --max-len-b TOKENS"
+                    f"{name} has {positions} positions, too few for outputs of up to {longest} tokens; set "
+                    "--max-len-a 0 --max-len-b TOKENS"
                 )
 
     def search(self, scorer: JointScorer, limits: Tensor) -> list[list[dict[str, Any]]]:
-        """Grow the beam token by token; a clip leaves the batch when it is done."""
+        """Extend the beam token by token; a clip leaves the batch when it is done."""
         device, cfg = limits.device, self.cfg
         live = Hypotheses.start(len(limits), cfg.beam, self.eos, device)
         finished = Finished.none(len(limits), cfg.nbest, self.eos, self.padding, device)
@@ -470,7 +468,7 @@ class JointBeamSearch:
             finished = finished.with_ended(live, self.ends(growth.ends, scores, over, length))
             reach = scores[:, 0] + max(cfg.length_bonus, 0.0) * (limits - length - 1)
             done = over | (finished.scores[:, -1] >= reach)
-            going = (~done).nonzero().squeeze(1)  # the one wait for the device in a step
+            going = (~done).nonzero().squeeze(1)  # the only wait for the device in a step
             if len(going) < len(clips):
                 left = done.nonzero().squeeze(1)
                 results.update(zip(clips[left].tolist(), finished.of_clips(left).as_fairseq(), strict=True))
@@ -484,8 +482,8 @@ class JointBeamSearch:
         """Scores of the hypotheses that end here, -inf for those that do not.
 
         Args:
-            ends: ``[B, K]``, scores with eos behind.
-            growing: ``[B, K]``, the K best scores with a token behind.
+            ends: ``[B, K]``, scores with eos.
+            growing: ``[B, K]``, the K best scores with another token.
             over: bool ``[B]``, clips that allow no more tokens.
             length: tokens so far.
         """
@@ -503,11 +501,11 @@ class JointBeamSearch:
         best: Tensor,
         scores: Tensor,
     ) -> Hypotheses:
-        """The beam of the next step: of the clips ``[B']`` that go on, the ``best [B, K]`` ways to go on."""
+        """The beam of the next step: the ``best [B, K]`` extensions of the clips ``[B']`` that continue."""
         best, scores = best[clips], scores[clips]
         parents = best // growth.candidates.shape[-1]
         tokens = growth.candidates[clips].flatten(1).gather(1, best)
-        # Padding would make decoders build masks; the places that hold it are empty.
+        # Not padding, for which decoders would build masks: these places are empty.
         tokens = tokens.masked_fill(scores == -math.inf, self.eos)
         local = growth.local[clips].flatten(1).gather(1, best)
         scorer.advance(clips, parents, tokens)
@@ -517,9 +515,9 @@ class JointBeamSearch:
 def encode(
     models: Sequence[Any], net_input: dict[str, Any], ctc: bool
 ) -> tuple[list[EncoderOut], Tensor | None]:
-    """Run the encoders: their outputs, and where asked the mean CTC log-probabilities ``[B, T, V]``.
+    """Run the encoders: their outputs, and if asked for the mean CTC log-probabilities ``[B, T, V]``.
 
-    Models with a CTC head alone have no output for a decoder.
+    Models with only a CTC head have no output for a decoder.
     """
     encoder_outs, posteriors = [], []
     for model in models:

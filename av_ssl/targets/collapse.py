@@ -1,7 +1,4 @@
-"""Ends a training whose representation has collapsed, for all workers at once.
-
-How far targets of self-distillation are from collapse.
-"""
+"""Collapse of self-distillation: numbers that show it, and a guard that ends the training of all workers."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ from torch import Tensor, distributed
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 100
-"""Updates from one look at the watched values to the next."""
+"""Updates between checks of the watched numbers."""
 
 
 class Bounds(NamedTuple):
-    """Where a healthy value lies, and the configuration key that says so."""
+    """Range of healthy values, and the configuration key that sets it."""
 
     key: str
     low: float = -math.inf
@@ -29,17 +26,17 @@ class Bounds(NamedTuple):
 
 
 class CollapseGuard:
-    """Watches numbers such as the deviation of targets over many updates and over all workers.
+    """Watch numbers such as the standard deviation of targets over many updates and all workers.
 
     A step only adds them up on their device.  Every ``LOOK_EVERY`` updates their means over these updates and
-    over all workers are read, which is the one time that the device is waited for.  All workers read the same
+    all workers are read, which is the only synchronisation with the device.  All workers read the same means
     and so stop together; one that stopped alone would leave the others waiting.
 
     Args:
-        bounds: for each number by name.
-        start: updates of which nothing is looked at; models start near a collapse.
-        patience: updates, a multiple of ``LOOK_EVERY``, over which a number must be out of bounds to stop.
-        advice: what to try, the end of the message.
+        bounds: of each number by name.
+        start: updates at the beginning that are not checked; models start near a collapse.
+        patience: updates, a multiple of ``LOOK_EVERY``, for which a number must be out of bounds to stop.
+        advice: what to try; it ends the error message.
     """
 
     def __init__(self, bounds: Mapping[str, Bounds], start: int, patience: int, advice: str) -> None:
@@ -52,7 +49,7 @@ class CollapseGuard:
         self.updates = 0
 
     def record(self, values: Mapping[str, Tensor]) -> None:
-        """Add the numbers of a micro-batch up, scalars; one that it does not have may be missing."""
+        """Add the numbers (scalars) of a micro-batch; numbers that it does not have may be missing."""
         one = torch.ones_like(next(iter(values.values())), dtype=torch.float32)
         rows = torch.stack(
             [
@@ -63,13 +60,14 @@ class CollapseGuard:
         self.totals = rows if self.totals is None else self.totals + rows
 
     def look(self, updates: int) -> None:
-        """Judge the numbers recorded so far, if it is time; all workers must call it with the same number.
+        """Check the numbers recorded so far, if it is time.
 
         Args:
-            updates: finished ones; calls that bring no new update do nothing.
+            updates: number of finished updates, the same for all workers; calls without a new update do
+                nothing.
 
         Raises:
-            FloatingPointError: a number's mean was out of bounds for as long as ``patience`` says.
+            FloatingPointError: the mean of a number was out of bounds for ``patience`` updates.
         """
         if updates <= self.updates:
             return
@@ -82,7 +80,7 @@ class CollapseGuard:
 
     def judge(self, means: list[float], updates: int) -> None:
         for (name, bounds), mean in zip(self.bounds.items(), means, strict=True):
-            outside = mean < bounds.low or mean > bounds.high  # nan is neither: nobody had this number
+            outside = mean < bounds.low or mean > bounds.high  # nan is neither: no batch had this number
             self.looks_outside[name] = self.looks_outside[name] + 1 if outside else 0
             if not outside:
                 continue
@@ -97,7 +95,7 @@ class CollapseGuard:
 
 
 def means_over_workers(totals: Tensor) -> list[float]:
-    """From sums and counts ``[N, 2]`` of each worker to the means over all of them; nan for a count of 0."""
+    """Means over all workers of sums and counts ``[N, 2]``; nan for a count of 0."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(totals)
     means: list[float] = (totals[:, 0] / totals[:, 1]).tolist()
@@ -105,20 +103,20 @@ def means_over_workers(totals: Tensor) -> list[float]:
 
 
 class TargetMonitor(NamedTuple):
-    """Scalars (float32 tensors: reading them waits for the device)."""
+    """Scalars that show a collapse, as float32 tensors on the device."""
 
     std: Tensor
-    """Standard deviation over frames of targets of unit length, times sqrt(channels): 1 where they point
-    everywhere, 0 where all are one vector."""
+    """Standard deviation over frames of targets of unit length, times sqrt(channels): 1 for directions at
+    random, 0 if all targets are equal."""
     cosine_between_clips: Tensor
-    """Mean cosine of two frames of different clips: 1 in a collapse. 0 for a single clip."""
+    """Mean cosine of frames of different clips: 1 in a collapse; 0 for a single clip."""
     cosine_of_neighbours: Tensor
-    """Mean cosine of consecutive frames: 1 where targets do not change in time."""
+    """Mean cosine of consecutive frames: 1 if targets do not change in time."""
 
 
 @torch.no_grad()
 def target_monitor(target: Tensor, padding_mask: Tensor | None = None) -> TargetMonitor:
-    """Look at targets ``[B, T, D]``; ``padding_mask`` bool ``[B, T]``, True on padding.
+    """Measure targets ``[B, T, D]``; ``padding_mask`` bool ``[B, T]`` is True on padding.
 
     >>> import torch
     >>> monitor = target_monitor(torch.ones(2, 5, 4))
@@ -141,7 +139,7 @@ def target_monitor(target: Tensor, padding_mask: Tensor | None = None) -> Target
 
 
 def monitor_bounds(teachers: Iterable[str], least_std: float, largest_cosine: float) -> dict[str, Bounds]:
-    """Where the monitors of teachers must stay, for :class:`~av_ssl.targets.collapse.CollapseGuard`."""
+    """Bounds of the monitors of teachers, for :class:`CollapseGuard`."""
     limits = {
         "std": Bounds("model.min_target_std", low=least_std),
         "cosine_between_clips": Bounds("model.max_target_cosine", high=largest_cosine),
@@ -150,7 +148,7 @@ def monitor_bounds(teachers: Iterable[str], least_std: float, largest_cosine: fl
 
 
 def bounded(monitors: Mapping[str, TargetMonitor], clips: int) -> dict[str, Tensor]:
-    """The numbers of :func:`monitor_bounds` in a batch; a single clip has no other to be compared with."""
+    """The numbers of :func:`monitor_bounds` in a batch; a single clip cannot be compared with another."""
     names = ("std", "cosine_between_clips") if clips > 1 else ("std",)
     return {
         f"{teacher}_target_{name}": getattr(monitor, name)

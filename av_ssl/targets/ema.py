@@ -1,7 +1,4 @@
-"""Exponential moving average of a student's module: the momentum teacher of self-distillation.
-
-Targets from a teacher's top layers: normalise each over time, then average (data2vec, AV2vec).
-"""
+"""Momentum teachers of self-distillation: moving averages of a student, and targets from their layers."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TEACHER_PREFIX = "_ema."
-"""What the names of teachers' tensors start with in the student's checkpoint."""
+"""Prefix of the names of teachers' tensors in the student's checkpoint."""
 
 
 def annealed_decay(update: int, start: float, end: float, anneal_updates: int) -> float:
     """Decay after ``update`` updates: linear from ``start`` to ``end`` in ``anneal_updates``, then constant.
 
-    As data2vec (Baevski et al., 2022, section 3.2).
+    As in data2vec (Baevski et al., 2022, section 3.2).
 
     >>> [round(annealed_decay(n, 0.999, 0.9999, 30000), 6) for n in (0, 10000, 30000, 50000)]
     [0.999, 0.9993, 0.9999, 0.9999]
@@ -32,10 +29,10 @@ def annealed_decay(update: int, start: float, end: float, anneal_updates: int) -
 def cosine_decay(update: int, start: float, updates: int) -> float:
     """Decay for the update with this index: half a cosine from ``start`` at 0 to 1 at ``updates``.
 
-    As RAVEn (Haliassos et al., 2023) and BYOL (Grill et al., 2020, section 3.3).
+    As in RAVEn (Haliassos et al., 2023) and BYOL (Grill et al., 2020, section 3.3).
 
     Raises:
-        ValueError: ``updates`` is below 1: the teacher would never move.
+        ValueError: ``updates`` is below 1: the teacher would never change.
 
     >>> [round(cosine_decay(n, 0.999, 100), 8) for n in (0, 25, 50, 75, 100)]
     [0.999, 0.99914645, 0.9995, 0.99985355, 1.0]
@@ -47,17 +44,17 @@ def cosine_decay(update: int, start: float, updates: int) -> float:
 
 
 class EMATeacher:
-    """A module whose weights follow a student's: average <- decay * average + (1 - decay) * student.
+    """A moving average of a student's weights: average <- decay * average + (1 - decay) * student.
 
-    It is not an ``nn.Module`` on purpose: optimiser, distributed wrapper and ``model.half()`` must not see
+    It is not an ``nn.Module`` on purpose: optimiser, distributed wrapper and ``model.half()`` must not reach
     it.  The averages stay in float32 whatever the student's dtype; the module that computes the targets has
-    the student's.  fairseq's ``EMAModule`` is not used: it deep-copies, and moves once a micro-batch under
-    gradient accumulation.
+    the student's dtype.  fairseq's ``EMAModule`` is not used: it deep-copies, and under gradient accumulation
+    it updates with every micro-batch.
 
     Args:
-        student: the module that is followed; it has all of the teacher's names.
-        build: makes a module of the teacher's shape; its weights are replaced by the student's.
-        copied: names that start with one of these are copied from the student, not averaged.
+        student: the module that is averaged; it has all tensors of the teacher by name.
+        build: builds a module of the teacher's shape; its weights are replaced by the student's.
+        copied: prefixes of names that are copied from the student, not averaged.
     """
 
     def __init__(
@@ -79,9 +76,9 @@ class EMATeacher:
 
     @torch.no_grad()
     def step(self, student: nn.Module, decay: float, updates: int) -> None:
-        """Move towards the student once for each new update; calls that bring no new update change nothing.
+        """Average once for each new update; calls without a new update change nothing.
 
-        fairseq announces the number of finished updates at the start of every micro-batch, so with gradient
+        fairseq reports the number of finished updates at the start of every micro-batch, so with gradient
         accumulation the same number comes several times.
         """
         if updates <= self.updates:
@@ -95,12 +92,12 @@ class EMATeacher:
 
     @torch.no_grad()
     def refresh(self, followed: Mapping[str, Tensor]) -> None:
-        """Write averages and what is only copied (buffers too) into the module that computes the targets."""
+        """Write averages and copied tensors (buffers too) to the module that computes the targets."""
         own = tensors(self.module)
         torch._foreach_copy_(list(own.values()), [self.average.get(name, followed[name]) for name in own])
 
     def follow_device(self, reference: Tensor) -> None:
-        """Move to where the student is (a checkpoint is read before the model is moved)."""
+        """Move to the student's device (a checkpoint is read before the model is moved)."""
         self.module.to(reference.device, reference.dtype)
         self.average = {name: tensor.to(reference.device) for name, tensor in self.average.items()}
 
@@ -109,10 +106,10 @@ class EMATeacher:
         return {**self.average, "updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor], student: nn.Module) -> None:
-        """Restore what :meth:`state_dict` gave.
+        """Restore the result of :meth:`state_dict`.
 
         Raises:
-            ValueError: a tensor is missing or has another shape (the checkpoint's teacher is another one).
+            ValueError: a tensor is missing or has another shape.
         """
         for name, tensor in self.average.items():
             if name not in state or state[name].shape != tensor.shape:
@@ -126,12 +123,12 @@ class EMATeacher:
 
 
 def without_teachers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors that are no teacher's."""
+    """Tensors of a checkpoint without those of teachers."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(TEACHER_PREFIX)}
 
 
 def under_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start so, without that part of their names: a teacher's in a checkpoint."""
+    """Tensors whose names start with the prefix, by their names without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
@@ -143,8 +140,8 @@ def tensors(module: nn.Module) -> dict[str, Tensor]:
 def instance_norm(x: Tensor, padding_mask: Tensor | None, eps: float = 1e-5) -> Tensor:
     """Normalise each clip and channel over its real frames, in float32.
 
-    Without padding this is ``F.instance_norm`` over time; statistics of padded frames would change a clip's
-    targets with the company it has in the batch.
+    Without padding this is ``F.instance_norm`` over time.  Padded frames do not count, so that a clip's
+    targets do not depend on the other clips in the batch.
 
     Args:
         x: ``[B, T, C]``.

@@ -1,4 +1,4 @@
-"""A teacher on disk: what it is, its clusters and, where they were dumped, its targets.
+"""Targets of speech teachers in training: read from their folders, or computed by teachers that run online.
 
     FOLDER/teacher.json                     checkpoint, layers, normalisation; dimensions; digest of weights
     FOLDER/centroids.npy  clusters.json     float32 [K, D]; K, inertia, what they were fitted to
@@ -6,11 +6,7 @@
     FOLDER/{split}_{rank}_{count}.len       targets of each clip; .sha256: of the .npy file, for sha256sum -c
     FOLDER/{split}.ids  {split}.json        ids of the clips in this order; what the split was made of
 
-`av-ssl targets teacher` makes it, and training needs nothing else to know about a teacher.
-
-Targets that a teacher's folder holds, for the clips of a data set: mapped from the files, found by id.
-
-What several speech teachers make of a batch: vectors to regress, and soft clusters of them.
+``av-ssl targets teacher`` makes the folder, and training needs nothing else to know about a teacher.
 """
 
 from __future__ import annotations
@@ -31,6 +27,7 @@ from torch import Tensor
 
 from av_ssl.data.teacher_batch import OnlineTeacher, StoredFrames, TeacherInput
 from av_ssl.errors import DataError
+from av_ssl.io import read_json
 from av_ssl.layout import Clip
 from av_ssl.targets.clusters import Centroids, SoftClusters, read_centroids
 from av_ssl.targets.feature_shards import FeatureShard
@@ -39,19 +36,21 @@ from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec, load_teach
 logger = logging.getLogger(__name__)
 
 SETTINGS, CLUSTERS, CENTROIDS = "teacher.json", "clusters.json", "centroids.npy"
+TARGET_SOURCES = ("disk", "online", "mixed")
+NAMED_IN_ERROR = 5
 
 
 @dataclass(frozen=True)
 class TeacherFolder:
-    """What training reads of a teacher's folder.
+    """The description of a teacher's folder.
 
     Attributes:
         path: of the folder.
         spec: checkpoint, layers, normalisation.
         weights: digest of the checkpoint's values.
         dim: channels of a target.
-        per_frame: targets a video frame.
-        missing: targets that a clip of T frames has fewer than ``per_frame`` T.
+        per_frame: targets a video frame, r.
+        missing: a clip of T frames has r T - missing targets.
         clusters: K.
         inertia: mean squared distance of a target to its nearest centroid.
     """
@@ -67,13 +66,10 @@ class TeacherFolder:
 
     @classmethod
     def read(cls, path: str | Path) -> TeacherFolder:
-        """Read the folder's descriptions.
-
-        Raises:
-            DataError: they are missing or damaged.
-        """
+        """Read the description; raise DataError if it is missing or damaged."""
         path = Path(path)
-        teacher, clusters = (_read_json(path / name) for name in (SETTINGS, CLUSTERS))
+        fix = "make the folder with `av-ssl targets teacher`"
+        teacher, clusters = (read_json(path / name, fix) for name in (SETTINGS, CLUSTERS))
         try:
             return cls(
                 path,
@@ -87,19 +83,22 @@ class TeacherFolder:
             ) from error
 
     def centroids(self) -> Centroids:
-        """Float32 ``[K, D]``; raises DataError where the file is damaged or of another shape."""
+        """Float32 ``[K, D]``; raise DataError if the file is damaged or has another shape."""
         points = read_centroids(self.path / CENTROIDS)
         if points.shape != (self.clusters, self.dim):
             raise DataError(
-                f"{self.path / CENTROIDS}: is of shape {points.shape}, {CLUSTERS} and {SETTINGS} say "
-                f"({self.clusters}, {self.dim}); delete {CENTROIDS} and {CLUSTERS}, and the command that "
-                "made them fits anew"
+                f"{self.path / CENTROIDS}: has shape {points.shape}, {CLUSTERS} and {SETTINGS} say "
+                f"({self.clusters}, {self.dim}); delete {CENTROIDS} and {CLUSTERS}, and run the command that "
+                "made them again"
             )
         return points
 
     def shape(self) -> dict[str, Any]:
-        """What decides the shapes of a student's heads, and ``targets``: a digest of what decides what these
-        learn, by which a head of another training is known to be for the same teacher."""
+        """What decides the shapes of a student's heads.
+
+        ``targets`` is a digest of what decides what the heads learn: it shows whether a head of another
+        training is for the same teacher.
+        """
         made = {**self.spec.recipe(), "model": None, "weights": self.weights}
         content = json.dumps(made, sort_keys=True).encode() + self.centroids().tobytes()
         return {
@@ -109,26 +108,19 @@ class TeacherFolder:
             "targets": hashlib.sha256(content).hexdigest(),
         }
 
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); `av-ssl targets teacher` makes such folders"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: is damaged ({error}); make the folder again") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: is damaged; make the folder again")
-    return content
-
-
-NAMED_IN_ERROR = 5
+    def dumped_splits(self) -> dict[str, int]:
+        """Splits whose targets are complete, and their numbers of shards."""
+        counts: dict[str, int] = {}
+        for ids in sorted(self.path.glob("*.ids")):
+            pattern = re.compile(re.escape(ids.stem) + r"_(\d+)_(\d+)\.len")
+            found = [match for path in self.path.glob("*.len") if (match := pattern.fullmatch(path.name))]
+            if found and len(found) == int(found[0][2]):
+                counts[ids.stem] = len(found)
+        return counts
 
 
 class StoredFeatures:
-    """Targets of clips, wherever in the folder they are: the data set may be a part of what was dumped.
+    """Stored targets of the clips of a data set, found by id in any split of the folder.
 
     Args:
         folder: the teacher's.
@@ -146,7 +138,7 @@ class StoredFeatures:
         places = {clip.id: number for number, clip in enumerate(clips)}
         self.shard_of: NDArray[np.int64] = np.full(len(clips), -1)
         self.starts, self.lengths = np.zeros_like(self.shard_of), np.zeros_like(self.shard_of)
-        dumped = dumped_splits(folder.path)
+        dumped = folder.dumped_splits()
         for name, count in sorted(dumped.items(), key=lambda item: item[0] == split):
             self._find(folder.path, name, count, places)
         missing = [clip.id for clip, shard in zip(clips, self.shard_of, strict=True) if shard < 0]
@@ -154,13 +146,14 @@ class StoredFeatures:
             raise DataError(
                 f"{folder.path}: holds no targets of {len(missing)} of {len(clips)} clips of {split}: "
                 f"{', '.join(missing[:NAMED_IN_ERROR])}; it has the splits {', '.join(dumped) or 'none'}. "
-                "Dump them with av-ssl targets teacher, or let the teacher run in training: "
+                "Store them with av-ssl targets teacher, or let the teacher run in training: "
                 "model.teacher_source=online"
             )
 
-    def _find(self, folder: Path, split: str, count: int, places: dict[str, int]) -> None:
+    def _find(self, folder: Path, split: str, count: int, places: Mapping[str, int]) -> None:
         ids = (folder / f"{split}.ids").read_text(encoding="utf-8").splitlines()
-        for shard in [FeatureShard(folder, split, rank, count) for rank in range(count)]:
+        for rank in range(count):
+            shard = FeatureShard(folder, split, rank, count)
             lengths = shard.read_lengths()
             own = ids[shard.range(len(ids))]
             if len(own) != len(lengths):
@@ -173,7 +166,7 @@ class StoredFeatures:
             self.shards.append(shard)
 
     def read(self, index: int) -> StoredFrames:
-        """Targets float16 `[n, D]`, mapped: what a batch does not take is not read."""
+        """Targets float16 ``[n, D]``, memory-mapped: the parts that a batch leaves out are not read."""
         number = int(self.shard_of[index])
         if number not in self.mapped:  # in the worker that reads it
             self.mapped[number] = self.shards[number].read()[0]
@@ -181,23 +174,9 @@ class StoredFeatures:
         return self.mapped[number][start : start + self.lengths[index]]
 
     def available(self, stored: StoredFrames | None, start: int, length: int) -> int:
-        """Targets of `length` video frames from frame `start` on."""
+        """Number of targets of ``length`` video frames from frame ``start`` on."""
         assert stored is not None
         return max(0, min(self.per_frame * length, len(stored) - self.per_frame * start))
-
-
-def dumped_splits(folder: Path) -> dict[str, int]:
-    """Splits that are dumped completely, and their numbers of shards."""
-    counts: dict[str, int] = {}
-    for ids in sorted(folder.glob("*.ids")):
-        pattern = re.compile(re.escape(ids.stem) + r"_(\d+)_(\d+)\.len")
-        found = [match for path in folder.glob("*.len") if (match := pattern.fullmatch(path.name))]
-        if found and len(found) == int(found[0][2]):
-            counts[ids.stem] = len(found)
-    return counts
-
-
-TARGET_SOURCES = ("disk", "online", "mixed")
 
 
 class Target(NamedTuple):
@@ -214,9 +193,9 @@ class TeacherTargets:
 
     Args:
         folders: of the teachers.
-        source: ``disk``: read what their folders hold; ``online``: run the teachers in the training step;
-            ``mixed``: run those whose folders hold nothing.
-        dtype: in which teachers run.
+        source: ``disk``: read the targets from the folders; ``online``: run the teachers in the training
+            step; ``mixed``: run those whose folders hold no targets.
+        dtype: of teachers that run.
         temperature: of soft clusters.
     """
 
@@ -229,7 +208,7 @@ class TeacherTargets:
     ) -> None:
         self.folders = list(folders)
         self.online = [
-            source == "online" or (source == "mixed" and not dumped_splits(folder.path)) for folder in folders
+            source == "online" or (source == "mixed" and not folder.dumped_splits()) for folder in folders
         ]
         self.dtype = dtype
         self.clusters = [
@@ -238,7 +217,7 @@ class TeacherTargets:
         self.teachers: dict[int, SpeechTeacher] = {}
 
     def inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
-        """What the data pipeline has to know, for a data set of these clips.
+        """What the data pipeline needs for a data set of these clips.
 
         Raises:
             DataError: targets are to come from disk, and a folder lacks some of the clips.
@@ -262,29 +241,30 @@ class TeacherTargets:
         for number, (folder, index) in enumerate(zip(self.folders, teachers["index"], strict=True)):
             features = teachers["features"][number]
             if features is None:
-                features = self.opened(number, source["waveform"].device)(
-                    source["waveform"], teachers["lengths"]
-                )
+                teacher = self.opened(number, source["waveform"].device)
+                features = teacher(source["waveform"], teachers["lengths"])
             grouped = features.reshape(-1, folder.per_frame, folder.dim)
             vectors = grouped[index].flatten(0, 1).float()
             targets.append(Target(vectors, self.clusters[number](vectors)))
         return targets
 
     def opened(self, number: int, device: torch.device) -> SpeechTeacher:
-        """The teacher, loaded when it is first asked, on the device of the batch."""
-        if number not in self.teachers:
-            self.teachers[number] = self._open(self.folders[number], device)
-        return self.teachers[number]
+        """A teacher, loaded at its first use, on the device of the batch.
 
-    def _open(self, folder: TeacherFolder, device: torch.device) -> SpeechTeacher:
-        teacher = load_teacher(folder.spec)
-        if teacher.weights != folder.weights:
-            raise DataError(
-                f"{folder.path}: its clusters are of another {folder.spec.model} than the one found now (the "
-                "weights differ); make the folder again with av-ssl targets teacher"
-            )
-        logger.info(
-            "teacher %s: layers %s, %d channels, %s",
-            folder.spec.model, folder.spec.layers, teacher.dim, self.dtype,
-        )  # fmt: skip
-        return teacher.to(device, self.dtype)
+        Raises:
+            DataError: it cannot be loaded, or is another model than that of its folder.
+        """
+        if number not in self.teachers:
+            folder = self.folders[number]
+            teacher = load_teacher(folder.spec)
+            if teacher.weights != folder.weights:
+                raise DataError(
+                    f"{folder.path}: its clusters are of another {folder.spec.model} than the one found now "
+                    "(the weights differ); make the folder again with av-ssl targets teacher"
+                )
+            logger.info(
+                "teacher %s: layers %s, %d channels, %s",
+                folder.spec.model, folder.spec.layers, teacher.dim, self.dtype,
+            )  # fmt: skip
+            self.teachers[number] = teacher.to(device, self.dtype)
+        return self.teachers[number]

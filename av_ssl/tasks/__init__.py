@@ -6,11 +6,6 @@ Importing this package registers all tasks, models, criterions and optimizers wi
 import av_ssl.classification.classifier
 import av_ssl.classification.criterion
 import av_ssl.classification.lupi
-import av_ssl.methods.av2vec
-import av_ssl.methods.av_hubert
-import av_ssl.methods.distillav
-import av_ssl.methods.raven.encoder
-import av_ssl.methods.raven.pretraining
 import av_ssl.optim
 import av_ssl.recognition.distillation
 import av_ssl.recognition.heads
@@ -19,3 +14,6 @@ import av_ssl.tasks.av_hubert
 import av_ssl.tasks.classification
 import av_ssl.tasks.pretraining
 import av_ssl.tasks.recognition  # noqa: F401
+from av_ssl import methods
+
+methods.register_all()

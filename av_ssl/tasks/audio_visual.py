@@ -1,4 +1,4 @@
-"""What pre-training and recognition share: the data configuration and how a split becomes a dataset."""
+"""What all tasks share: the keys of the data pipeline, and how a split becomes a data set."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
 
 from av_ssl.data.clip_reader import AUDIO_INPUTS, STREAMS, ClipReader, CropAndFlip
-from av_ssl.data.dataset import AudioVisualDataset
+from av_ssl.data.dataset import AudioVisualDataset, DataNeeds, needs_of
 from av_ssl.data.noise import NoiseMixer, parse_snr
 from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE, Clip, keep_by_length, read_manifest
@@ -21,7 +21,9 @@ from av_ssl.tasks.data_wait import DataWaitMeter
 logger = logging.getLogger(__name__)
 
 TEACHERS = "teacher_targets"
-"""Where a checkpoint says what its speech teachers were."""
+"""Key of a checkpoint's task state: digests of its speech teachers."""
+FEATURE_KEYS = ("audio_input", "normalize", "image_crop_size", "image_mean", "image_std")
+"""How the model's training read clips; decoding and evaluation take these keys from the checkpoint."""
 
 
 @dataclass
@@ -38,12 +40,12 @@ class AudioVisualTaskConfig(FairseqDataclass):
     audio_input: ChoiceEnum(list(AUDIO_INPUTS)) = field(  # type: ignore[valid-type]
         default="filterbank",
         metadata={
-            "help": "what models hear: stacked log-mel filterbanks, or the 640 raw samples of each video "
+            "help": "input of models: stacked log-mel filterbanks, or the 640 raw samples of each video "
             "frame (waveform)"
         },
     )
     normalize: bool = field(
-        default=True, metadata={"help": "layer norm of each stacked filterbank frame; nothing for waveforms"}
+        default=True, metadata={"help": "layer norm of each stacked filterbank frame; no effect on waveforms"}
     )
     max_sample_size: Optional[int] = field(
         default=500, metadata={"help": "leave out longer clips, in video frames"}
@@ -57,12 +59,10 @@ class AudioVisualTaskConfig(FairseqDataclass):
     pad_audio: bool = field(
         default=True, metadata={"help": "pad to the longest clip of a batch; false: cut to the shortest"}
     )
-    random_crop: bool = field(default=False, metadata={"help": "cut at a random place instead of the start"})
-    image_aug: bool = field(default=True, metadata={"help": "random crop and flip of training pictures"})
-    image_crop_size: int = field(
-        default=88, metadata={"help": "side of the picture that the model sees, in pixels"}
-    )
-    image_mean: float = field(default=0.421, metadata={"help": "mean of the grey values on the scale 0..1"})
+    random_crop: bool = field(default=False, metadata={"help": "cut at a random place instead of the end"})
+    image_aug: bool = field(default=True, metadata={"help": "random crop and flip of training frames"})
+    image_crop_size: int = field(default=88, metadata={"help": "side of the model's frames, in pixels"})
+    image_mean: float = field(default=0.421, metadata={"help": "mean of the pixel values, on the scale 0..1"})
     image_std: float = field(default=0.165, metadata={"help": "their standard deviation"})
     noise_wav: Optional[str] = field(default=None, metadata={"help": "folder with {split}.tsv noise lists"})
     noise_prob: float = field(default=0.0, metadata={"help": "probability of noise, a clip"})
@@ -81,14 +81,18 @@ class AudioVisualTaskConfig(FairseqDataclass):
     frames_per_update: int = field(
         default=0,
         metadata={
-            "help": "frames of an update over all GPUs: sets optimization.update_freq for however many there "
-            "are; 0: leave update_freq alone"
+            "help": "frames of an update over all GPUs: sets optimization.update_freq by the number of GPUs; "
+            "0: update_freq stays as it is"
         },
     )
 
 
 class AudioVisualTask(FairseqTask):
-    """Reads manifests; sub-classes say which labels and masks a sample has."""
+    """Reads manifests and makes data sets; sub-classes add labels.
+
+    What a model asks of the data pipeline is read once, when it is built (``needs``), so data is loaded after
+    that, as fairseq's commands do.
+    """
 
     cfg: AudioVisualTaskConfig
     dataset_class: ClassVar[type[AudioVisualDataset]] = AudioVisualDataset
@@ -100,11 +104,26 @@ class AudioVisualTask(FairseqTask):
         self.bad_clips_dir = Path(cfg.bad_clips_dir or root.checkpoint.save_dir) if root is not None else None
         if root is not None:
             keep_effective_batch(root, cfg.frames_per_update)
-        self.taught: Any = None
+        self.starts_from_pretrained = True
+        self.needs = DataNeeds()
 
     @property
     def source_dictionary(self) -> None:
         return None
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Streams that are loaded."""
+        return STREAMS[str(self.cfg.modalities)]
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build a model and read its ``data_needs``; only training starts from pre-trained files."""
+        self.starts_from_pretrained = not from_checkpoint
+        model = super().build_model(cfg, from_checkpoint)
+        self.needs = needs_of(model)
+        return model
+
+    # -- batching, as fairseq asks for it --------------------------------------------------------------------
 
     def max_positions(self) -> None:
         return None
@@ -112,11 +131,11 @@ class AudioVisualTask(FairseqTask):
     def filter_indices_by_size(
         self, indices: Any, dataset: Any, max_positions: Any = None, ignore_invalid_inputs: bool = False
     ) -> Any:
-        """Keep all: clips were chosen by length as the manifest was read; the frame budget bounds a batch."""
+        """Keep all: clips were selected by length when the manifest was read."""
         return indices
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> Any:
-        """fairseq's iterator over epochs; that of a training split is watched by ``data_wait``."""
+        """fairseq's iterator over epochs; ``data_wait`` times that of a training split."""
         epochs = super().get_batch_iterator(dataset, *args, **options)
         return self.data_wait.watch(epochs) if dataset.train else epochs
 
@@ -124,37 +143,34 @@ class AudioVisualTask(FairseqTask):
         super().optimizer_step(optimizer, model, update_num)
         self.data_wait.end_update()
 
-    def read_split(self, split: str, cfg: Any) -> tuple[list[Clip], list[int]]:
-        """All clips of a split's manifest and the indices of those of allowed length."""
-        clips = read_manifest(Path(cfg.data) / f"{split}.tsv")
-        return clips, keep_by_length(clips, cfg.min_sample_size, cfg.max_sample_size)
+    # -- from a split to a data set --------------------------------------------------------------------------
 
-    def take_teachers(self, model: Any) -> None:
-        """Remember a model that has speech teachers: it is asked what they need when data is loaded."""
-        self.taught = model if getattr(model, "teacher_inputs", None) is not None else None
+    def adopt_features(self, task_cfg: Any, *more: str) -> None:
+        """Take ``FEATURE_KEYS`` and ``more`` from the task of the checkpoint that is used; None: none."""
+        for key in (*FEATURE_KEYS, *more):
+            if task_cfg is not None and key in task_cfg:
+                self.cfg[key] = task_cfg[key]
 
-    def teacher_state(self) -> dict[str, list[str]]:
-        """What a checkpoint says of its speech teachers; nothing where there are none."""
-        return {} if self.taught is None else {TEACHERS: target_digests(self.taught.cfg.teacher_shapes)}
+    def read_split(self, split: str) -> tuple[list[Clip], list[int]]:
+        """All clips of a split's manifest, and the indices of those of allowed length."""
+        clips = read_manifest(Path(self.cfg.data) / f"{split}.tsv")
+        return clips, keep_by_length(clips, self.cfg.min_sample_size, self.cfg.max_sample_size)
 
-    def check_teachers(self, state: Mapping[str, Any]) -> None:
-        """Raise DataError when a checkpoint was trained with other speech teachers than teach now."""
-        stored, now = state.get(TEACHERS), self.teacher_state().get(TEACHERS)
-        if stored is not None and now is not None and list(stored) != now:
-            raise DataError(
-                "model.teachers: the checkpoint was trained with others (other models, layers or clusters, "
-                "or another order); name those, or start anew in another checkpoint.save_dir"
-            )
+    def make_dataset(self, split: str, clips: list[Clip], train: bool, **parts: Any) -> AudioVisualDataset:
+        """The data set of some clips.
 
-    def make_dataset(
-        self, split: str, clips: list[Clip], cfg: Any, train: bool, **parts: Any
-    ) -> AudioVisualDataset:
-        """Build the dataset of the clips given; ``parts`` are labels and masks of the sub-class, and options
-        that differ from the configuration's."""
+        Args:
+            split: names noise lists, teachers' targets and the list of bad clips.
+            clips: of allowed length.
+            train: with augmentation.
+            parts: labels, and options in place of the configuration's.
+        """
+        cfg, needs = self.cfg, self.needs
         options = {
             "clips": clips,
-            "reader": self.make_reader(split, cfg, train),
-            "teachers": () if self.taught is None else self.taught.teacher_inputs(split, clips),
+            "reader": self.make_reader(split, train),
+            "masking": needs.masking,
+            "teachers": () if needs.teachers is None else needs.teachers().inputs(split, clips),
             "max_frames": cfg.max_trim_sample_size,
             "pad": cfg.pad_audio,
             "random_crop": cfg.random_crop,
@@ -164,19 +180,23 @@ class AudioVisualTask(FairseqTask):
         }
         return self.dataset_class(**{**options, **parts})
 
-    def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
-        """Say how clips are read; sub-classes add what they alone need."""
+    def make_reader(self, split: str, train: bool) -> ClipReader:
+        """How the clips of a split are read."""
+        cfg, needs = self.cfg, self.needs
         return ClipReader(
             CropAndFlip(cfg.image_crop_size, random=cfg.image_aug and train),
-            modalities=STREAMS[str(cfg.modalities)],
+            modalities=self.streams,
             audio_input=str(cfg.audio_input),
             normalize=cfg.normalize,
-            noise=self.make_noise(split, cfg, train),
-            clean_waveform=self.taught is not None and self.taught.needs_clean_waveform,
+            noise=self.make_noise(split, train),
+            clean_audio=needs.clean_audio,
+            clean_waveform=needs.teachers is not None and any(needs.teachers().online),
         )
 
-    def make_noise(self, split: str, cfg: Any, train: bool) -> NoiseMixer | None:
-        if not cfg.noise_wav or cfg.noise_prob <= 0 or "audio" not in STREAMS[str(cfg.modalities)]:
+    def make_noise(self, split: str, train: bool) -> NoiseMixer | None:
+        """The noise that is added to the audio of a split; None: none."""
+        cfg = self.cfg
+        if not cfg.noise_wav or cfg.noise_prob <= 0 or "audio" not in self.streams:
             return None
         return NoiseMixer(
             Path(cfg.noise_wav) / f"{split}.tsv",
@@ -186,14 +206,29 @@ class AudioVisualTask(FairseqTask):
             random_offset=train,
         )
 
+    # -- speech teachers in checkpoints ----------------------------------------------------------------------
+
+    def teacher_state(self) -> dict[str, list[str]]:
+        """Digests of the speech teachers for a checkpoint; empty if there are none."""
+        return {} if self.needs.teachers is None else {TEACHERS: target_digests(self.needs.teacher_shapes)}
+
+    def check_teachers(self, state: Mapping[str, Any]) -> None:
+        """Raise DataError if a checkpoint was trained with other speech teachers than the present ones."""
+        stored, now = state.get(TEACHERS), self.teacher_state().get(TEACHERS)
+        if stored is not None and now is not None and list(stored) != now:
+            raise DataError(
+                "model.teachers: the checkpoint was trained with others (other models, layers or clusters, "
+                "or another order); name those, or start again in another checkpoint.save_dir"
+            )
+
 
 def is_training_split(split: str) -> bool:
-    """Whether a split is trained on, and so augmented anew in every epoch: its name begins with ``train``."""
+    """Whether a split is for training, and so augmented in every epoch: its name begins with ``train``."""
     return split.startswith("train")
 
 
 def root_config(cfg: Any) -> Any:
-    """The whole configuration that a task's section is of; None where fairseq's commands did not make one."""
+    """The entire configuration around a task's section; None outside fairseq's commands."""
     root = cfg._get_parent() if OmegaConf.is_config(cfg) else None
     return root if root is not None and {"dataset", "optimization", "checkpoint"} <= set(root) else None
 

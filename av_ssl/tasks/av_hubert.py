@@ -1,6 +1,6 @@
 """AV-HuBERT's task under its own name and keys, so that its YAML files and checkpoints work unchanged.
 
-It is a translation: pre-training becomes :class:`PretrainingTask`, fine-tuning :class:`RecognitionTask`.
+It translates them: pre-training becomes :class:`PretrainingTask`, fine-tuning :class:`RecognitionTask`.
 """
 
 from dataclasses import dataclass, field
@@ -21,8 +21,7 @@ SEQUENCE_LABELS = -1
 
 @dataclass
 class AVHubertTaskConfig(FairseqDataclass):
-    """AV-HuBERT's keys; names and defaults are its own but for those marked [ours]; see the keys of the same
-    name of our tasks."""
+    """AV-HuBERT's keys, names and defaults, except those marked [ours]."""
 
     data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv"})
     label_dir: Optional[str] = field(
@@ -42,7 +41,7 @@ class AVHubertTaskConfig(FairseqDataclass):
     input_modality: Optional[str] = field(default=None, metadata={"help": "without effect"})
     max_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out longer clips"})
     min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out shorter clips"})
-    # AV-HuBERT has ${task.max_sample_size} here, which fairseq-generate cannot resolve where that is null.
+    # AV-HuBERT has ${task.max_sample_size} here, which fairseq-generate cannot resolve if that is null.
     max_trim_sample_size: Optional[int] = field(
         default=None, metadata={"help": "cut clips of a batch to so many frames; null: max_sample_size"}
     )
@@ -55,8 +54,8 @@ class AVHubertTaskConfig(FairseqDataclass):
         default=1, metadata={"help": "filterbank frames in a frame; only 4 is supported"}
     )
     image_aug: bool = field(default=False, metadata={"help": "random crop and flip in training"})
-    image_crop_size: int = field(default=88, metadata={"help": "side of the picture, in pixels"})
-    image_mean: float = field(default=0.421, metadata={"help": "mean of the grey values"})
+    image_crop_size: int = field(default=88, metadata={"help": "side of the frames, in pixels"})
+    image_mean: float = field(default=0.421, metadata={"help": "mean of the pixel values"})
     image_std: float = field(default=0.165, metadata={"help": "their standard deviation"})
     modalities: Optional[List[str]] = field(
         default_factory=lambda: ["audio", "video"], metadata={"help": "streams to load"}
@@ -76,8 +75,8 @@ class AVHubertTaskConfig(FairseqDataclass):
     frames_per_update: int = field(
         default=0,
         metadata={
-            "help": "frames of an update over all GPUs: sets optimization.update_freq for however many there "
-            "are; 0: leave update_freq alone [ours]"
+            "help": "frames of an update over all GPUs: sets optimization.update_freq by the number of GPUs; "
+            "0: update_freq stays as it is [ours]"
         },
     )
 
@@ -115,7 +114,7 @@ class AVHubertTask(FairseqTask):
         streams = list(cfg.modalities or [])
         own.modalities = "av" if len(streams) == 2 else streams[0]
         own.noise_snr = str(cfg.noise_snr)
-        if parent is None or "common" not in parent:  # a stored task alone: nothing else says it
+        if parent is None or "common" not in parent:  # a stored task without its configuration has no seed
             own.seed = 1
         own = OmegaConf.structured(own)
         own._set_parent(parent)
@@ -123,7 +122,7 @@ class AVHubertTask(FairseqTask):
 
 
 def check_supported(cfg: AVHubertTaskConfig) -> None:
-    """Raise ValueError for settings that are not supported or contradict each other."""
+    """Raise ValueError for values that are not supported or contradict each other."""
     if cfg.stack_order_audio != STACKED_FRAMES:
         raise ValueError(
             f"task.stack_order_audio is {cfg.stack_order_audio}; {STACKED_FRAMES} filterbank frames of 10 ms "

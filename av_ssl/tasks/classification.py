@@ -1,14 +1,10 @@
-"""Equal error rate of a speaker model over pairs of validation clips.
+"""Classification of clips (speakers, emotions), and the equal error rate of a validation."""
 
-Classification of whole clips: speakers, emotions.
-"""
-
-import dataclasses
 import logging
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
@@ -21,64 +17,62 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from av_ssl.classification.lupi import FrozenTeacher, LupiCriterion, LupiStudent, check_losses
+from av_ssl.checkpoints.stored import StoredModel
+from av_ssl.classification.lupi import FrozenTeacher, LupiCriterion, LupiStudent, check_training
 from av_ssl.classification.verification import equal_error_rate, unit_length
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
-from av_ssl.data.clip_reader import STREAMS, ClipReader
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip, keep_by_length, read_manifest, with_lengths
-from av_ssl.recognition.encoder import attach_encoder_config
-from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
-from av_ssl.tasks.recognition import FEATURE_KEYS
+from av_ssl.recognition.encoder import read_pretrained
+from av_ssl.tasks.audio_visual import (
+    FEATURE_KEYS,
+    AudioVisualTask,
+    AudioVisualTaskConfig,
+    is_training_split,
+)
 
 logger = logging.getLogger(__name__)
 
 METRIC = "eer"
 MOST_CLIPS = 3000
-"""The pairs of more would take longer to sort than they are worth; so many are taken, of all speakers."""
+"""Above this, clips are subsampled: sorting all pairs is too slow."""
 
 
 class ValidationEER:
-    """Gathers embeddings while fairseq validates, and writes the rate into its statistics.
+    """Collects embeddings during a validation and writes the equal error rate into fairseq's statistics.
 
-    fairseq looks for the metric by which it chooses checkpoints before it lets a task add one, so that a
-    place is kept for it from the first batch on.
+    fairseq reads the metric that selects checkpoints before a task can add one, so a placeholder is logged.
     """
 
     def __init__(self) -> None:
-        self.names: dict[str, str] = {}
+        self.speakers: dict[str, str] = {}
         self.embeddings: dict[str, NDArray[np.float32]] = {}
         self.validating = False
 
-    def read_names(self, path: Path, clips: Sequence[Clip]) -> None:
-        """Who speaks in each clip, by its label file; speakers need not be known from training."""
+    def read_speakers(self, path: Path, clips: Sequence[Clip]) -> None:
+        """Read the speaker of each clip from a label file; they need not occur in training."""
         labels = LabelFile(path, clips)
-        self.names.update({clip.id: labels.line(number) for number, clip in enumerate(clips)})
+        self.speakers.update({clip.id: labels.line(number) for number, clip in enumerate(clips)})
 
     def clear(self) -> None:
         self.embeddings = {}
 
     def add(self, sample: dict[str, Any], model: Any) -> None:
-        """Embed a batch; batches come twice where a worker has run out of them."""
+        """Embed a batch; a worker that has run out of data sends an empty one or repeats one."""
         self.validating = True
-        if not sample:
-            return
-        embeddings = model.embed(**sample["net_input"]).cpu().numpy()
-        self.embeddings.update(zip(sample["utt_id"], embeddings, strict=True))
+        if sample:
+            embeddings = model.embed(**sample["net_input"]).cpu().numpy()
+            self.embeddings.update(zip(sample["utt_id"], embeddings, strict=True))
 
     def log_placeholder(self) -> None:
-        """Keep a place among the metrics of a validation, none among those of training."""
+        """Log the metric in validation only."""
         if self.validating:
             metrics.log_scalar(METRIC, 100.0, priority=10, round=3)
         self.validating = False
 
     def write(self, stats: dict[str, Any]) -> None:
-        """Put the rate (%) of the clips gathered since the last call into ``stats``, alike on all workers.
-
-        Raises:
-            DataError: all clips are of one speaker, or no two of one.
-        """
+        """Write the rate (%) of the collected clips into ``stats``, the same on all workers."""
         embeddings = all_workers(self.embeddings)
         self.clear()
         if not embeddings:
@@ -88,12 +82,17 @@ class ValidationEER:
             stats[f"best_{METRIC}"] = min(checkpoint_utils.save_checkpoint.best, stats[METRIC])
 
     def rate(self, embeddings: dict[str, NDArray[np.float32]]) -> float:
-        ids = spread_over_speakers({name: self.names[name] for name in embeddings}, MOST_CLIPS)
+        """Equal error rate over the pairs of clips.
+
+        Raises:
+            DataError: all clips are of one speaker, or no two of one.
+        """
+        ids = balanced_clips({name: self.speakers[name] for name in embeddings}, MOST_CLIPS)
         if len(ids) < len(embeddings):
             logger.info("EER of %d of %d validation clips, of all speakers", len(ids), len(embeddings))
         unit = unit_length(np.stack([embeddings[name] for name in ids]))
         first, second = np.triu_indices(len(ids), k=1)
-        speakers = np.unique([self.names[name] for name in ids], return_inverse=True)[1]
+        speakers = np.unique([self.speakers[name] for name in ids], return_inverse=True)[1]
         same = speakers[first] == speakers[second]
         if same.all() or not same.any():
             raise DataError(
@@ -103,44 +102,40 @@ class ValidationEER:
         return equal_error_rate((unit @ unit.T)[first, second], same)
 
 
-def spread_over_speakers(speakers: Mapping[str, str], most: int) -> list[str]:
-    """Up to `most` clips in alphabetical order, of every speaker as many as of others where there are enough.
+def balanced_clips(speakers: Mapping[str, str], most: int) -> list[str]:
+    """Choose up to ``most`` clips, sorted, as many of each speaker as possible; the same in every call.
 
     Args:
-        speakers: who speaks in each clip.
-        most: clips; the same ones in every call.
+        speakers: speaker of each clip.
+        most: number of clips.
     """
     shuffled = sorted(speakers)
     random.Random(0).shuffle(shuffled)
-    turns: Counter[str] = Counter()
-    turn: dict[str, int] = {}
+    clips: dict[str, list[str]] = {}
     for name in shuffled:
-        turn[name] = turns[speakers[name]]
-        turns[speakers[name]] += 1
-    return sorted(sorted(shuffled, key=turn.__getitem__)[:most])
+        clips.setdefault(speakers[name], []).append(name)
+    rounds = zip_longest(*clips.values())
+    return sorted([name for each in rounds for name in each if name is not None][:most])
 
 
 def all_workers(embeddings: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """The embeddings of all distributed workers together."""
+    """Merge the embeddings of all distributed workers."""
     if not (dist.is_available() and dist.is_initialized()):
         return embeddings
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, embeddings)
-    together: dict[str, NDArray[np.float32]] = {}
-    for part in gathered:
-        together.update(part)
-    return together
+    return {name: row for part in gathered for name, row in part.items()}
 
 
 @dataclass
 class ClassificationConfig(AudioVisualTaskConfig):
-    """Keys of labels, crops and segments."""
+    """Keys of labels, crops and segments.  All values are ours."""
 
     label: str = field(
         default="emo",
         metadata={
             "help": "label files are {split}.LABEL, one class name a line, the list of classes is "
-            "classes.LABEL.txt; empty: no labels (training by a teacher's embeddings alone)"
+            "classes.LABEL.txt; empty: no labels, for training with a teacher's embeddings only"
         },
     )
     max_trim_sample_size: Optional[int] = field(
@@ -150,7 +145,9 @@ class ClassificationConfig(AudioVisualTaskConfig):
     random_crop: bool = field(default=True, metadata={"help": "crop at a random place instead of the start"})
     segment_frames: int = field(
         default=0,
-        metadata={"help": "cut clips into segments of so many frames (sequential setting); 0: do not"},
+        metadata={
+            "help": "frames of the segments into which clips are cut (sequential setting); 0: whole clips"
+        },
     )
     segment_hop: int = field(
         default=0, metadata={"help": "frames from one segment to the next; 0: segment_frames"}
@@ -161,19 +158,18 @@ class ClassificationConfig(AudioVisualTaskConfig):
     eer: bool = field(
         default=False,
         metadata={
-            "help": "log the equal error rate (%) over the pairs of validation clips, whose labels say who "
-            "speaks (of 3000 clips, evenly of all speakers, where there are more): for "
-            "checkpoint.best_checkpoint_metric=eer"
+            "help": "log the equal error rate (%) over the pairs of validation clips, whose labels are "
+            "speakers, for checkpoint.best_checkpoint_metric=eer; of more than 3000 clips, a part that is "
+            "balanced over speakers is used"
         },
     )
 
 
 @register_task("av_classification", dataclass=ClassificationConfig)
 class ClassificationTask(AudioVisualTask):
-    """Clips with a class each, for ``av_classifier`` and ``lupi_student`` models.
+    """One class per clip, for ``av_classifier`` and ``lupi_student`` models.
 
-    The names of the classes are stored in the checkpoint as strings, and a checkpoint whose list differs from
-    the data's is refused.
+    Checkpoints store the names of the classes; one whose list differs from that of the data is refused.
     """
 
     cfg: ClassificationConfig
@@ -182,14 +178,12 @@ class ClassificationTask(AudioVisualTask):
     def __init__(self, cfg: ClassificationConfig) -> None:
         super().__init__(cfg)
         if cfg.eer and not cfg.label:
-            raise DataError(
-                "task.eer=true: set task.label, e.g. spk, whose files say who speaks in each clip"
-            )
+            raise DataError("task.eer=true: set task.label to the label of speakers, e.g. spk")
         self.classes_file = Path(cfg.label_dir or cfg.data) / f"classes.{cfg.label}.txt"
-        self.classes: ClassList | None = None  # decoding may take those of a checkpoint
+        self.classes: ClassList | None = None  # evaluation may take those of a checkpoint
         if cfg.label and self.classes_file.exists():
             self.classes = ClassList.load(self.classes_file)
-        self.starts_from_pretrained = True
+        self.pretrained: StoredModel | None = None
         self.teacher: FrozenTeacher | None = None
         self.student: LupiStudent | None = None
         self.validation_eer = ValidationEER() if cfg.eer else None
@@ -199,43 +193,44 @@ class ClassificationTask(AudioVisualTask):
         return None
 
     def require_classes(self) -> ClassList:
-        """The classes; DataError if neither the data nor a checkpoint gave them."""
+        """Return the classes; DataError if neither the data nor a checkpoint has them."""
         if self.classes is None:
             self.classes = ClassList.load(self.classes_file)
         return self.classes
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """Build a classifier.
+        """Build a classifier or student.
 
-        For training, the encoder is ``model.w2v_path``'s if that is set, and a student gets the teacher of
-        ``model.teacher_path``; neither file is asked for when a checkpoint is loaded.
+        Only training reads the files of ``model.w2v_path`` and ``model.teacher_path``; a checkpoint needs
+        neither.
         """
-        self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
             self.complete(cfg)
             if "teacher_path" in cfg and cfg.teacher_path:
                 self.teacher = self.load_teacher(cfg)
         model = super().build_model(cfg, from_checkpoint)
+        self.pretrained = None  # the model has its tensors
         self.student = model if isinstance(model, LupiStudent) and not from_checkpoint else None
         return model
 
     def complete(self, cfg: Any) -> None:
-        """Fill in a model's configuration: number of classes, size of the encoder."""
+        """Fill in a model's configuration: number of classes, configuration of the encoder."""
         if self.cfg.label:
             cfg.num_classes = len(self.require_classes())
         if cfg.get("w2v_path"):
-            attach_encoder_config(cfg, str(self.cfg.audio_input), str(cfg.streams))
+            self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(cfg.streams))
 
     def load_teacher(self, cfg: Any) -> FrozenTeacher:
-        """The teacher of a student's configuration; DataError if it cannot be the teacher of this data."""
+        """Read the teacher of a student; DataError if its input or embeddings do not fit."""
         own = OmegaConf.to_container(self.cfg)
-        return FrozenTeacher.load(cfg.teacher_path, str(cfg.target_norm), own, FEATURE_KEYS)
+        assert isinstance(own, dict)
+        return FrozenTeacher.load(cfg, {str(key): value for key, value in own.items()}, FEATURE_KEYS)
 
     def build_criterion(self, cfg: Any) -> Any:
-        """Raises ValueError when a student that is to be trained cannot be, by these losses."""
+        """Build the criterion; DataError if its weights leave a part of the student untrained."""
         criterion = super().build_criterion(cfg)
         if self.student is not None and isinstance(criterion, LupiCriterion):
-            check_losses(self.student, criterion.cfg)
+            check_training(self.student, criterion.cfg)
             if self.teacher is not None and str(criterion.cfg.soft_labels) != "none":
                 self.teacher.check_classes(self.require_classes())
         return criterion
@@ -246,19 +241,16 @@ class ClassificationTask(AudioVisualTask):
         """Read ``{data}/{split}.tsv`` and its labels.
 
         Args:
-            task_cfg: configuration stored in the checkpoint that is evaluated; features are made as it says.
+            task_cfg: configuration stored in the checkpoint that is evaluated; its keys of features win.
         """
+        self.adopt_features(task_cfg, "segment_frames", "segment_hop")
         cfg = self.cfg
-        for key in (*FEATURE_KEYS, "segment_frames", "segment_hop") if task_cfg is not None else ():
-            if key in task_cfg:
-                cfg[key] = task_cfg[key]
         train = is_training_split(split)
-        clips, kept = self.read_split(split, cfg)
+        clips, kept = self.read_split(split)
         classes = self.read_classes(split, clips, train)
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
-            cfg,
             train,
             max_frames=cfg.max_trim_sample_size if train else None,
             classes=None if classes is None else classes[kept],
@@ -266,16 +258,20 @@ class ClassificationTask(AudioVisualTask):
             class_balanced=cfg.class_balanced,
         )
 
-    def read_split(self, split: str, cfg: Any) -> tuple[list[Clip], list[int]]:
-        """All clips of a manifest, and the indices of those that have the streams that are to be loaded; for
-        training, of allowed length.
+    def read_split(self, split: str) -> tuple[list[Clip], list[int]]:
+        """Read all clips of a manifest, and select those that have the streams to be loaded and, for
+        training, an allowed length.
+
+        Returns:
+            All clips, and the indices of the selected ones.
 
         Raises:
             DataError: none is left.
         """
+        cfg = self.cfg
         clips = with_lengths(read_manifest(Path(cfg.data) / f"{split}.tsv"))
         longest = cfg.max_sample_size if is_training_split(split) else None
-        streams = STREAMS[str(cfg.modalities)]
+        streams = self.streams
         kept = [
             index
             for index in keep_by_length(clips, cfg.min_sample_size, longest)
@@ -284,7 +280,7 @@ class ClassificationTask(AudioVisualTask):
         if not kept:
             raise DataError(
                 f"{Path(cfg.data) / split}.tsv: no clip has {' and '.join(streams)}; set task.modalities to "
-                "what there is"
+                "the streams that exist"
             )
         if len(kept) < len(clips):
             logger.info("%s: %d of %d clips are used", split, len(kept), len(clips))
@@ -295,13 +291,8 @@ class ClassificationTask(AudioVisualTask):
             return None
         path = Path(self.cfg.label_dir or self.cfg.data) / f"{split}.{self.cfg.label}"
         if self.validation_eer is not None and not train:
-            self.validation_eer.read_names(path, clips)
+            self.validation_eer.read_speakers(path, clips)
         return self.require_classes().read(path, clips, train)
-
-    def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
-        """Clean audio, too, for a teacher."""
-        reader = super().make_reader(split, cfg, train)
-        return dataclasses.replace(reader, clean_audio=self.teacher is not None)
 
     # -- validation ------------------------------------------------------------------------------------------
 
@@ -322,7 +313,7 @@ class ClassificationTask(AudioVisualTask):
             self.validation_eer.log_placeholder()
 
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
-        """fairseq calls this behind a validation, before its results are printed and compared."""
+        """Write the error rate: fairseq calls this before results are printed and compared."""
         if self.validation_eer is not None:
             self.validation_eer.write(stats)
 
@@ -332,10 +323,10 @@ class ClassificationTask(AudioVisualTask):
         return {} if self.classes is None else {CLASSES: self.classes.names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a checkpoint was trained with these classes, or take its own.
+        """Check that a checkpoint was trained with these classes, or use its classes if there are none.
 
         Raises:
-            DataError: it was not; its classes would be taken for others.
+            DataError: its classes differ.
         """
         names = list(state_dict.get(CLASSES) or [])
         if not names:
@@ -345,5 +336,5 @@ class ClassificationTask(AudioVisualTask):
         elif self.classes.names != names:
             raise DataError(
                 f"{self.classes_file}: the checkpoint was trained with other classes ({len(names)}: "
-                f"{', '.join(names[:5])}, ...); use its list, or start anew in another checkpoint.save_dir"
+                f"{', '.join(names[:5])}, ...); use its list, or start again in another checkpoint.save_dir"
             )

@@ -1,11 +1,11 @@
-"""How long training waits for batches, and what to do about it.
+"""The share of training time spent waiting for batches, and a warning with advice if it is high.
 
-fairseq's own hint, that the buffer of batches is empty, is logged at level DEBUG and without a number.
+fairseq only logs at level DEBUG, without a number, that its buffer of batches is empty.
 
-What is measured is the time of the training process in `next()` of the batch iterator.  It is the GPU's idle
-time but for the tail of an optimizer step: fairseq fetches all micro-batches of an update before it computes
-the first one, and has looked at the gradient norm, which waits for the device, before it takes the step.  So
-nothing here has to synchronise.  Validation and writing checkpoints lie outside the measured time.
+Measured is the time of the training process in `next()` of the batch iterator. It is the GPU's idle time,
+except for the end of an optimizer step: fairseq fetches all micro-batches of an update before it computes the
+first one, and reads the gradient norm, which waits for the device, before it takes the step. So no
+synchronisation is added. Validation and checkpoints are not part of the measured time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIRST_WINDOW = 100  # updates
 
 @dataclass
 class Stretch:
-    """Some updates: their duration and the part of it spent waiting, in seconds, and their real frames."""
+    """Some updates: duration and waiting time in seconds, real frames, number."""
 
     seconds: float = 0.0
     waited: float = 0.0
@@ -37,7 +37,7 @@ class Stretch:
 
     @property
     def share(self) -> float:
-        """Of the duration, that spent waiting: 0 to 1."""
+        """Share of the duration spent waiting, 0 to 1."""
         return self.waited / self.seconds if self.seconds > 0 else 0.0
 
     def __iadd__(self, other: Stretch) -> Stretch:
@@ -51,13 +51,13 @@ class Stretch:
 class DataWaitMeter:
     """Logs `data_wait`, the share (0 to 1) of training time spent waiting for batches; warns above 10 %.
 
-    A warning follows a window of 100 updates, and the windows double with each warning: a slow disk is not
-    reported thousands of times.  The first update does not count, since it waits for the workers to start.
-    Every rank measures its own process; a rank that waits holds up the others.
+    A warning follows a window of 100 updates, and each warning doubles the window, so that a slow disk is not
+    reported thousands of times. The first update does not count: it waits for the workers to start. Each rank
+    measures its own process; a rank that waits delays the others.
 
     Args:
-        window: updates before the first verdict.
-        clock: gives seconds.
+        window: updates before the first possible warning.
+        clock: returns seconds.
     """
 
     def __init__(self, window: int = FIRST_WINDOW, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -70,7 +70,7 @@ class DataWaitMeter:
         self._recent = Stretch()
 
     def watch(self, epochs: EpochBatchIterator) -> WatchedEpochs:
-        """The same iterator over epochs, with a meter on each of its batches."""
+        """The same iterator over epochs, with a meter on its batches."""
         self.workers = epochs.num_workers
         return WatchedEpochs(epochs, self)
 
@@ -85,9 +85,9 @@ class DataWaitMeter:
         return batch
 
     def end_update(self) -> None:
-        """Log the update that ends here; to be called after the optimizer step."""
+        """Log the update that ends here; called after the optimizer step."""
         if self._update_began is None:
-            return  # a step taken again with the same batches, as after an overflow under AMP
+            return  # a step repeated with the same batches, as after an overflow under AMP
         update, self._update = self._update, Stretch()
         update.seconds, update.updates = self.clock() - self._update_began, 1
         self._update_began = None
@@ -97,17 +97,17 @@ class DataWaitMeter:
         metrics.log_scalar("data_wait", update.share, weight=update.seconds, priority=850, round=3)
         self._recent += update
         if self._recent.updates >= self.window:
-            self._judge(self._recent)
+            self._warn(self._recent)
             self._recent = Stretch()
 
-    def _judge(self, recent: Stretch) -> None:
+    def _warn(self, recent: Stretch) -> None:
         if recent.share <= TOLERATED_SHARE:
             return
         computed = max(recent.seconds - recent.waited, 1e-9)
         logger.warning(
             "training waited for data %.0f %% of the last %d updates (%.1f of %.1f s): with "
             "dataset.num_workers=%d this process got %.0f frames/s, the model could take %.0f. Raise it to "
-            "about %d where the machine has idle cores, or store mouth crops as .npy on a local disk, which "
+            "about %d if the machine has idle cores, or store mouth crops as .npy on a local disk, which are "
             "read faster than .mp4 (benchmarks/data_path.py measures both)",
             100 * recent.share, recent.updates, recent.waited, recent.seconds,
             self.workers, recent.frames / recent.seconds, recent.frames / computed,
@@ -116,13 +116,13 @@ class DataWaitMeter:
         self.window *= 2
 
     def _workers_needed(self, waited: float, computed: float) -> int:
-        """Workers that would read as fast as the model computes; they are busy while it computes, too."""
+        """Number of workers that read as fast as the model computes; they also work while it computes."""
         busy = self.workers * (waited + computed) if self.workers else waited
         return max(self.workers + 1, math.ceil(busy / computed))
 
 
 class WatchedEpochs:
-    """fairseq's iterator over epochs, whose batches are fetched under a meter."""
+    """fairseq's iterator over epochs, with a meter on its batches."""
 
     def __init__(self, epochs: EpochBatchIterator, meter: DataWaitMeter) -> None:
         self._epochs = epochs
@@ -140,9 +140,9 @@ class WatchedEpochs:
 
 
 class WatchedBatches:
-    """The batches of an epoch, fetched under a meter; position and end are those of fairseq's iterator.
+    """The batches of an epoch, with a meter; position and end are those of fairseq's iterator.
 
-    Not a `CountingIterator` around it: `take` of two that are nested subtracts a resumed position twice.
+    It is no `CountingIterator`: `take` of two nested ones subtracts a resumed position twice.
     """
 
     def __init__(self, batches: CountingIterator, meter: DataWaitMeter) -> None:
@@ -163,5 +163,5 @@ class WatchedBatches:
 
 
 def real_frames(batch: dict[str, Any]) -> int:
-    """Frames of a batch without padding; the batch that stands in at the end of a rank's data has none."""
+    """Frames of a batch without padding; the empty batch at the end of a rank's data has none."""
     return batch["net_input"]["frame_index"].numel() if batch else 0

@@ -8,24 +8,22 @@ from typing import Any, Optional
 from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
+from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.data.clip_reader import ClipReader, TimeMask
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.text import TextEncoder, load_dictionary, text_state
 from av_ssl.methods.teacher_heads import attach_teacher_shapes
 from av_ssl.recognition.distillation import DistillationFineTuning
-from av_ssl.recognition.encoder import FineTunedEncoder, attach_encoder_config
+from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.generation import check_stored_dictionary, choose_search, save_options
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split, root_config
 
 logger = logging.getLogger(__name__)
 
-FEATURE_KEYS = ("audio_input", "normalize", "image_crop_size", "image_mean", "image_std")
-"""What the model was trained to see; decoding takes it from the checkpoint."""
-
 
 @dataclass
 class RecognitionConfig(AudioVisualTaskConfig):
-    """Keys of the labels, of time masking (RAVEn; the strides are its own) and of decoding."""
+    """Keys of labels, time masks (RAVEn's, with its strides) and decoding."""
 
     labels: str = field(
         default="wrd", metadata={"help": "label files are {split}.LABELS, the dictionary dict.LABELS.txt"}
@@ -39,14 +37,14 @@ class RecognitionConfig(AudioVisualTaskConfig):
     )
     time_mask_audio: float = field(
         default=0.0,
-        metadata={"help": "stretches of up to so many seconds are silent in training; 0: none (RAVEn: 0.6)"},
+        metadata={"help": "longest time mask of the audio in training, in seconds; 0: none (RAVEn: 0.6)"},
     )
-    time_mask_audio_stride: float = field(default=2.0, metadata={"help": "seconds a silent stretch"})
+    time_mask_audio_stride: float = field(default=2.0, metadata={"help": "a mask for every so many seconds"})
     time_mask_video: float = field(
         default=0.0,
-        metadata={"help": "stretches of up to so many seconds are grey in training; 0: none (RAVEn: 0.4)"},
+        metadata={"help": "longest time mask of the video in training, in seconds; 0: none (RAVEn: 0.4)"},
     )
-    time_mask_video_stride: float = field(default=1.0, metadata={"help": "seconds a grey stretch"})
+    time_mask_video_stride: float = field(default=1.0, metadata={"help": "a mask for every so many seconds"})
     ctc_weight: float = field(
         default=0.1,
         metadata={
@@ -60,8 +58,8 @@ class RecognitionConfig(AudioVisualTaskConfig):
     pre_beam: float = field(
         default=1.5,
         metadata={
-            "help": "decoding: next tokens that joint search lets a hypothesis take, the decoder's "
-            "likeliest, in beams (default: RAVEn's)"
+            "help": "joint search: candidates for the next token, those most probable by the decoder, as a "
+            "multiple of the beam (default: RAVEn's)"
         },
     )
 
@@ -75,7 +73,7 @@ class RecognitionTask(AudioVisualTask):
 
     Args:
         cfg: keys.
-        text_encoder: that of the model, for clips without transcripts; None: the data's.
+        text_encoder: of the model, for clips without transcripts; None: the data's.
     """
 
     cfg: RecognitionConfig
@@ -83,8 +81,8 @@ class RecognitionTask(AudioVisualTask):
     def __init__(self, cfg: RecognitionConfig, text_encoder: Optional[TextEncoder] = None) -> None:
         super().__init__(cfg)
         self.dictionary_file = Path(cfg.label_dir or cfg.data) / f"dict.{cfg.labels}.txt"
-        self.starts_from_pretrained = True
-        # Where the data has none, decoding fills this dictionary, which it holds by then, from a checkpoint.
+        self.pretrained: StoredModel | None = None
+        # If the data has none, this one is filled from the checkpoint; fairseq's commands hold it by then.
         self.text_encoder = text_encoder or TextEncoder(Dictionary(), origin=str(self.dictionary_file))
         if text_encoder is None and self.dictionary_file.exists():
             self.text_encoder = TextEncoder.load(self.dictionary_file, self.find_tokenizer())
@@ -107,23 +105,20 @@ class RecognitionTask(AudioVisualTask):
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build a recogniser; for training, its encoder (configuration, weights) is ``model.w2v_path``'s."""
         self.require_dictionary()
-        self.starts_from_pretrained = not from_checkpoint
         if not from_checkpoint:
-            attach_encoder_config(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
+            self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
             attach_teacher_shapes(cfg)
         model = super().build_model(cfg, from_checkpoint)
-        encoders = [module for module in model.modules() if isinstance(module, FineTunedEncoder)]
-        for encoder in encoders:
-            self.take_teachers(encoder)
+        self.pretrained = None  # the model has its tensors
         return model
 
     def build_criterion(self, cfg: Any) -> Any:
-        """Raises ValueError when the model has speech teachers that the criterion would not listen to."""
+        """Build the criterion; ValueError if the model has speech teachers that it would not use."""
         criterion = super().build_criterion(cfg)
-        if self.taught is not None and not isinstance(criterion, DistillationFineTuning):
+        if self.needs.teachers is not None and not isinstance(criterion, DistillationFineTuning):
             raise ValueError(
                 "model.teachers is set, but this criterion does not distil: set "
-                "criterion._name=distillation_finetuning, with the present one as criterion.recognition"
+                "criterion._name=distillation_finetuning and the present one as criterion.recognition"
             )
         return criterion
 
@@ -131,33 +126,31 @@ class RecognitionTask(AudioVisualTask):
         """Read ``{data}/{split}.tsv`` and its transcripts.
 
         Args:
-            task_cfg: configuration stored in the checkpoint that is decoded; features are made as it says.
+            task_cfg: of the checkpoint that is decoded, which decides how clips are read.
         """
         self.require_dictionary()
         cfg, root = self.cfg, root_config(self.cfg)
         if root is not None and root.generation.lm_path:
-            # fairseq loads the language model next, and would say of a wrong dictionary that sizes differ.
+            # Before fairseq loads the language model: its error for another dictionary is that sizes differ.
             check_stored_dictionary(Path(cfg.data), self.target_dictionary)
-        for key in FEATURE_KEYS if task_cfg is not None else ():
-            if key in task_cfg:
-                cfg[key] = task_cfg[key]
-        clips, kept = self.read_split(split, cfg)
+        self.adopt_features(task_cfg)
+        clips, kept = self.read_split(split)
         labels = TextLabels(
             Path(cfg.label_dir or cfg.data) / f"{split}.{cfg.labels}", self.text_encoder, clips
         )
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
-            cfg,
             train=is_training_split(split),
             labels=labels.select(kept),
         )
 
-    def make_reader(self, split: str, cfg: Any, train: bool) -> ClipReader:
-        """Add time masks in training; raises ValueError when they are given a length below 0."""
-        reader = super().make_reader(split, cfg, train)
+    def make_reader(self, split: str, train: bool) -> ClipReader:
+        """With time masks in training; ValueError for a length below 0."""
+        reader = super().make_reader(split, train)
         if not train:
             return reader
+        cfg = self.cfg
         audio = TimeMask(cfg.time_mask_audio, cfg.time_mask_audio_stride) if cfg.time_mask_audio else None
         video = TimeMask(cfg.time_mask_video, cfg.time_mask_video_stride) if cfg.time_mask_video else None
         return replace(reader, audio_time_mask=audio, video_time_mask=video)
@@ -173,7 +166,7 @@ class RecognitionTask(AudioVisualTask):
     ) -> Any:
         """The search of :func:`~av_ssl.recognition.generation.choose_search`, or fairseq's own.
 
-        The options of the command are stored beside its results.
+        The options of the command are written into the folder of its results.
 
         Args:
             extra_gen_cls_kwargs: ``lm_model`` and ``lm_weight``, as fairseq-generate reads them.
@@ -195,8 +188,7 @@ class RecognitionTask(AudioVisualTask):
         """Check that a checkpoint was trained with this dictionary and tokenizer, or take its own.
 
         Raises:
-            DataError: it was not, and its output would be read with the wrong words; or it had other speech
-                teachers than those that teach now.
+            DataError: it was not, or it was trained with other speech teachers.
         """
         self.check_teachers(state_dict)
         state = text_state(state_dict, "the checkpoint")
@@ -206,6 +198,6 @@ class RecognitionTask(AudioVisualTask):
             )
         elif self.text_encoder.is_empty:
             self.text_encoder.adopt(state)
-            logger.info("%s is not there: using the checkpoint's dictionary", self.dictionary_file)
+            logger.info("%s does not exist: the checkpoint's dictionary is used", self.dictionary_file)
         else:
             self.text_encoder.check_state(state)

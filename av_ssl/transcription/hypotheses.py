@@ -1,4 +1,4 @@
-"""What a recogniser understood, and the file that holds it: `{subset}.hyp.tsv`.
+"""The file of a recogniser's transcripts, `{subset}.hyp.tsv`.
 
 A line a clip, columns separated by tabs, their names on the first line:
 
@@ -7,61 +7,39 @@ A line a clip, columns separated by tabs, their names on the first line:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE
+from av_ssl.inference import Hypothesis
+from av_ssl.layout import FRAME_RATE, Clip
 
 COLUMNS = ("id", "confidence", "words", "seconds", "text")
 HEADER = "\t".join(COLUMNS) + "\n"
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """The transcript of one clip.
-
-    Args:
-        id: of the clip.
-        confidence: from 0 to 1, see `confidence`.
-        frames: length of the clip by its manifest, at 25 Hz.
-        text: words; empty where nothing was understood.
-    """
-
-    id: str
-    confidence: float
-    frames: int
-    text: str
-
-    @property
-    def words(self) -> list[str]:
-        """Words of the text."""
-        return self.text.split()
-
-    @property
-    def row(self) -> str:
-        """Its line of the file."""
-        seconds = self.frames / FRAME_RATE
-        text = " ".join(self.words)
-        return f"{self.id}\t{self.confidence:.4f}\t{len(self.words)}\t{seconds:.2f}\t{text}\n"
-
-
-def confidence(score: float, tokens: int) -> float:
-    """Geometric mean of a hypothesis' probability over its tokens, from 0 to 1 [ours].
-
-    `exp(score / tokens)`, where `score` is the log-probability of the whole: the end of the sentence included
-    where a decoder predicts it, summed over all alignments by CTC.  The mean makes clips of different length
-    comparable.  Different models, or ways of decoding, are not: an attention decoder rates its words given
-    the ones before, CTC the path through all frames.  An empty hypothesis counts as one token.
-    """
-    return math.exp(min(0.0, score / max(1, tokens)))
+def hypothesis_row(hypothesis: Hypothesis) -> str:
+    """Its line of the file."""
+    seconds = hypothesis.frames / FRAME_RATE
+    words = hypothesis.words
+    return f"{hypothesis.id}\t{hypothesis.confidence:.4f}\t{len(words)}\t{seconds:.2f}\t{' '.join(words)}\n"
 
 
 def hypotheses_text(hypotheses: Iterable[Hypothesis]) -> str:
-    """The lines of a file without its header."""
-    return "".join(hypothesis.row for hypothesis in hypotheses)
+    """The lines of a file, without its first."""
+    return "".join(map(hypothesis_row, hypotheses))
+
+
+def check_ids(manifest: Path, clips: Sequence[Clip]) -> None:
+    """Raise DataError if an id occurs twice in a manifest: transcripts are found by id."""
+    lines: dict[str, int] = {}
+    for clip in clips:
+        if clip.id in lines:
+            raise DataError(
+                f"{manifest}, line {clip.line}: id {clip.id!r} is also on line {lines[clip.id]}, and "
+                "transcripts are found by id; rename one of the clips, or remove it with its transcript"
+            )
+        lines[clip.id] = clip.line
 
 
 def read_hypotheses(path: Path) -> list[Hypothesis]:
@@ -76,16 +54,16 @@ def read_hypotheses(path: Path) -> list[Hypothesis]:
         raise DataError(f"{path}: is not UTF-8 (byte {error.start}); run av-ssl transcribe again") from error
     if header != HEADER.rstrip("\n"):
         raise DataError(
-            f"{path}, line 1: is not {' '.join(COLUMNS)!r}; needed is a file of av-ssl transcribe"
+            f"{path}, line 1: is not {' '.join(COLUMNS)!r}; name a file that av-ssl transcribe wrote"
         )
     hypotheses: dict[str, Hypothesis] = {}
     for number, line in enumerate(lines, start=2):
-        if not line and number == len(lines) + 1:  # behind the last line's end
+        if not line and number == len(lines) + 1:  # after the last line's end
             continue
         hypothesis = _parse(path, number, line)
         if hypothesis.id in hypotheses:
             raise DataError(
-                f"{path}, line {number}: id {hypothesis.id!r} stands there a second time; keep one of the two"
+                f"{path}, line {number}: id {hypothesis.id!r} occurs twice; keep one of the two lines"
             )
         hypotheses[hypothesis.id] = hypothesis
     return list(hypotheses.values())

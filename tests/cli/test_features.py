@@ -17,7 +17,7 @@ from av_ssl.errors import DataError
 from av_ssl.inference import FeatureSpec
 from av_ssl.layout import read_manifest
 from av_ssl.targets.feature_shards import dump_shard
-from tests.models import raven_layout
+from tests.methods import raven_layout
 from tests.targets.small_corpus import write_checkpoint, write_data
 
 
@@ -113,7 +113,7 @@ def test_ravens_encoders(modality, features, tmp_path, capsys):
     if modality == "video":
         model = raven_file(tmp_path / "raven.pt", "video")
         assert features(model) == 1  # 88 pixels, of pictures that have 24
-        assert "pictures of 24x24 pixels are smaller than the crop of 88" in capsys.readouterr().err
+        assert "frames of 24x24 pixels are smaller than the crop of 88" in capsys.readouterr().err
         return
     assert features(raven_file(tmp_path / "raven.pt", "audio")) == 0
     frames = FeatureFolder(tmp_path / "features").features("valid_1")

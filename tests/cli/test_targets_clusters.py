@@ -18,7 +18,7 @@ from av_ssl.layout import read_manifest
 from av_ssl.targets import cluster_labels
 from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.mfcc import mfcc
-from tests.models.raven_layout import published
+from tests.methods.raven_layout import published
 from tests.targets.small_corpus import write_checkpoint, write_data
 
 CLIPS = {"train": 9, "valid": 3}

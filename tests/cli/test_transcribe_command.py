@@ -163,7 +163,7 @@ def test_an_unreadable_clip_is_left_out_and_reported(transcribe, data, tmp_path,
     assert transcribe("--subset", "train") == 0
     found = read_hypotheses(tmp_path / "out" / "train.hyp.tsv")
     assert [one.id for one in found] == [f"train_{number}" for number in range(9) if number != 3]
-    assert "1 clips are left out: train_3: they cannot be read; " in capsys.readouterr().err
+    assert "1 clips are left out: train_3: they cannot be read" in capsys.readouterr().err
     assert (tmp_path / "out" / "bad_clips.train.tsv").read_text().startswith("train_3\t")
 
     # Mended, as the message says.
@@ -206,7 +206,7 @@ def test_a_stream_that_is_not_there(transcribe, data, tmp_path, capsys):
 def test_an_id_twice(transcribe, data, capsys):
     change(data / "train.tsv", "train_4\t", "train_2\t")
     assert transcribe("--subset", "train") == 1
-    assert "train.tsv, line 6: id 'train_2' stands on line 4, too" in capsys.readouterr().err
+    assert "train.tsv, line 6: id 'train_2' is also on line 4" in capsys.readouterr().err
 
 
 def test_a_subset_that_is_not_there(transcribe, data, capsys):
@@ -214,7 +214,7 @@ def test_a_subset_that_is_not_there(transcribe, data, capsys):
     assert "tset.tsv: cannot be read" in capsys.readouterr().err
     shutil.rmtree(data)
     assert transcribe() == 1
-    assert "holds no train.tsv, valid.tsv, test.tsv; name --subset" in capsys.readouterr().err
+    assert "has no train.tsv, valid.tsv, test.tsv; name --subset" in capsys.readouterr().err
 
 
 def test_slurm_needs_a_folder(transcribe, capsys):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from av_ssl.data.collate import (
-    PADDING_GREY,
+    MEAN_GRAY,
     Extent,
     Sample,
     collate_frame_labels,
@@ -58,14 +58,14 @@ def test_streams_are_cut_and_padded_alike() -> None:
     assert audio[0, 0].tolist() == [104, 208, 312, 416]
     assert video[0, 0, :, 0, 0].tolist() == [1, 2, 3, 4]
     assert audio[1, 1].tolist() == [1, 105, 0, 0]
-    assert video[1, 0, :, 3, 3].tolist() == [0, 1, PADDING_GREY, PADDING_GREY]
+    assert video[1, 0, :, 3, 3].tolist() == [0, 1, MEAN_GRAY, MEAN_GRAY]
     assert net_input["padding_mask"].tolist() == [[False] * 4, [False, False, True, True]]
     assert net_input["frame_index"].tolist() == [0, 1, 2, 3, 4, 5]
     assert "audio_clean" not in net_input["source"]
 
 
 def test_padded_pictures_are_zero_after_normalising() -> None:
-    assert pytest.approx(0, abs=0.02) == (PADDING_GREY / 255 - 0.421) / 0.165
+    assert pytest.approx(0, abs=0.02) == (MEAN_GRAY / 255 - 0.421) / 0.165
 
 
 @pytest.mark.parametrize("stream", ["audio", "video"])

@@ -1,6 +1,6 @@
 import torch
 
-from av_ssl.modules.masking import blank_frames, replace_frames, take_frames
+from av_ssl.modules.masking import gray_frames, replace_frames, take_frames
 
 
 def test_replace_frames():
@@ -19,8 +19,8 @@ def test_take_frames_of_any_clip():
     assert taken[:, 0, :, 0, 0].tolist() == [[0, 1, 0, 0], [7, 5, 6, 7]]
 
 
-def test_blank_frames_are_zero_after_normalising():
+def test_gray_frames_are_zero_after_normalising():
     mask = torch.tensor([[True, False]])
-    grey = blank_frames(torch.full((1, 1, 2, 2, 2), 9, dtype=torch.uint8), mask, 0.421)
-    assert grey[0, 0, :, 0, 0].tolist() == [107, 9]
-    assert blank_frames(torch.ones(1, 1, 2, 2, 2), mask, 0.421)[0, 0, :, 0, 0].tolist() == [0, 1]
+    gray = gray_frames(torch.full((1, 1, 2, 2, 2), 9, dtype=torch.uint8), mask, 0.421)
+    assert gray[0, 0, :, 0, 0].tolist() == [107, 9]
+    assert gray_frames(torch.ones(1, 1, 2, 2, 2), mask, 0.421)[0, 0, :, 0, 0].tolist() == [0, 1]

@@ -60,8 +60,8 @@ def test_pretraining(pretraining):
     assert (task.cfg.max_trim_sample_size, task.cfg.pad_audio, task.cfg.random_crop) == (400, False, True)
     assert model.label_embs_concat.shape == (14, 256)
     assert model.mask_emb.shape == (104,)
-    assert (task.masking.video.length, task.masking.audio.length) == (5, 10)
-    assert (task.masking.modality_dropout, task.masking.audio_dropout) == (0.5, 0.5)
+    assert (task.needs.masking.video.length, task.needs.masking.audio.length) == (5, 10)
+    assert (task.needs.masking.modality_dropout, task.needs.masking.audio_dropout) == (0.5, 0.5)
     assert criterion.penalty_weight == 10
 
 

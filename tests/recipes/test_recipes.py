@@ -205,7 +205,7 @@ def test_distillav_base_is_the_published_script():
     assert (model.mask_prob_audio, model.mask_length_audio) == (0.8, 10)
     assert (model.mask_prob_image, model.mask_length_image) == (0.3, 5)
     assert (model.modality_dropout, model.audio_dropout, model.loss_on) == (0.5, 0.5, "all")
-    assert (model.balance, cfg.criterion.features_pen_weight, model.final_dim) == ("aligned_mtl", 10.0, 256)
+    assert (model.balance, list(cfg.criterion.loss_weights), model.final_dim) == ("aligned_mtl", [10.0], 256)
 
 
 SCHEDULES = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tests.data_folder import write_data
-from tests.models.helpers import TINY, tiny_av2vec
+from tests.methods.helpers import TINY, tiny_av2vec
 
 __all__ = ["write_checkpoint", "write_data"]
 

@@ -39,7 +39,7 @@ def test_one_cluster_is_the_mean():
 
 
 def test_fewer_frames_than_clusters():
-    with pytest.raises(DataError, match="9 frames cannot make 10 clusters; .*--fit-share"):
+    with pytest.raises(DataError, match="9 frames cannot make 10 clusters"):
         fit_kmeans(np.zeros((9, 2), np.float32), 10)
 
 
@@ -112,9 +112,7 @@ def test_shards_are_mapped_one_at_a_time(tmp_path, monkeypatch):
 def test_damaged_shards_are_refused(tmp_path):
     (shard,) = write_shards(tmp_path, np.array([3, 4]), 1)
     shard.lengths.write_text("3\n5\n")
-    with pytest.raises(
-        DataError, match=r"train_0_1\.npy: .*\(7, 1\), .*train_0_1\.len lists 8"
-    ):
+    with pytest.raises(DataError, match=r"train_0_1\.npy: .*\(7, 1\), .*train_0_1\.len lists 8"):
         draw_frames((shard,), 1.0, 0)
     shard.features.write_bytes(b"junk")
     with pytest.raises(DataError, match=r"train_0_1\.npy: cannot be read"):

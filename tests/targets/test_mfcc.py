@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from av_ssl.targets.mfcc import MFCC_DIM, MfccSource, mfcc
+from av_ssl.targets.mfcc import MFCC_DIM, mfcc
 
 # torchaudio 2.11.0, of the signal below divided by 32768:
 #     static = torchaudio.compliance.kaldi.mfcc(wave, sample_frequency=16000, use_energy=False).T

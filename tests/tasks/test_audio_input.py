@@ -1,16 +1,18 @@
-"""What a model hears: the task's key against the model and the pre-trained checkpoint; time masks."""
+"""The input of models: the task's key against the model and the pre-trained checkpoint; time masks."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from fairseq.tasks import FairseqTask
 from omegaconf import OmegaConf
 
 from av_ssl.data.clip_reader import TimeMask
-from av_ssl.tasks.audio_visual import AudioVisualTask
+from av_ssl.data.dataset import DataNeeds
+from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
-from av_ssl.tasks.recognition import FEATURE_KEYS, RecognitionConfig, RecognitionTask
+from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 
 
 def pretraining(data, **keys):
@@ -22,31 +24,33 @@ def recognition(data, **keys):
     return RecognitionTask(OmegaConf.structured(RecognitionConfig(data=str(data), **own)))
 
 
+class Model(torch.nn.Module):
+    def __init__(self, needs=None):
+        super().__init__()
+        if needs is not None:
+            self.data_needs = needs
+
+
+WAVEFORM = DataNeeds(audio_input="waveform")
+
+
 @pytest.mark.parametrize(
     ("audio_input", "model", "message"),
     [
-        ("waveform", SimpleNamespace(audio_input="waveform"), None),
-        ("filterbank", SimpleNamespace(), None),
-        (
-            "filterbank",
-            SimpleNamespace(audio_input="waveform"),
-            "is filterbank, but this model hears waveform",
-        ),
-        (
-            "waveform",
-            SimpleNamespace(),
-            "is waveform, but this model hears filterbank: set task.audio_input=f",
-        ),
+        ("waveform", Model(WAVEFORM), None),
+        ("filterbank", Model(), None),
+        ("filterbank", Model(WAVEFORM), "task.audio_input is filterbank.*task.audio_input=waveform"),
+        ("waveform", Model(), "task.audio_input is waveform.*task.audio_input=filterbank"),
     ],
 )
 def test_pretraining_task_and_model_agree(data, monkeypatch, audio_input, model, message):
-    monkeypatch.setattr(AudioVisualTask, "build_model", lambda *_: model)
+    monkeypatch.setattr(FairseqTask, "build_model", lambda *_: model)
     task = pretraining(data, audio_input=audio_input)
     if message is None:
-        assert task.build_model(None) is model
+        assert task.build_model(SimpleNamespace()) is model
     else:
         with pytest.raises(ValueError, match=message):
-            task.build_model(None)
+            task.build_model(SimpleNamespace())
 
 
 def test_pretraining_reads_waveforms_for_student_and_teacher(data):
@@ -54,6 +58,7 @@ def test_pretraining_reads_waveforms_for_student_and_teacher(data):
         data, audio_input="waveform", image_crop_size=22, max_trim_sample_size=None,
         noise_wav=str(data / "noise"), noise_prob=1.0,
     )  # fmt: skip
+    task.needs = DataNeeds(clean_audio=True)
     task.load_dataset("train")
     dataset = task.dataset("train")
     source = dataset.collater([dataset[0], dataset[1]])["net_input"]["source"]
@@ -64,11 +69,11 @@ def test_pretraining_reads_waveforms_for_student_and_teacher(data):
 
 def test_clips_are_made_without_noise_for_models_that_ask_for_it_only(data, monkeypatch):
     heard = []
-    for model in (SimpleNamespace(), SimpleNamespace(needs_clean_audio=False)):
-        monkeypatch.setattr(AudioVisualTask, "build_model", lambda *_, model=model: model)
+    for needs in (DataNeeds(clean_audio=True), DataNeeds()):
+        monkeypatch.setattr(FairseqTask, "build_model", lambda *_, needs=needs: Model(needs))
         noise = {"noise_wav": str(data / "noise"), "noise_prob": 1.0}
         task = pretraining(data, image_crop_size=22, max_trim_sample_size=None, **noise)
-        task.build_model(None)
+        task.build_model(SimpleNamespace())
         task.load_dataset("train")
         heard.append(task.dataset("train")[0])
     assert heard[0].audio_clean is not None
@@ -94,8 +99,8 @@ def test_time_masks_in_training_only(data):
     train, valid = task.dataset("train").reader, task.dataset("valid").reader
     assert (train.audio_time_mask, train.video_time_mask) == (TimeMask(0.6, 2.0), TimeMask(0.4, 0.5))
     assert valid.audio_time_mask is valid.video_time_mask is None
-    assert task.dataset("valid")[0].grey is None
-    assert task.dataset("train")[0].grey.any()
+    assert task.dataset("valid")[0].video_mask is None
+    assert task.dataset("train")[0].video_mask.any()
 
 
 def test_time_masks_are_off_unless_asked_for(data):

@@ -1,12 +1,12 @@
 """Pre-training by the stock commands: resuming, accumulation, two processes, bfloat16."""
 
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.errors import DataError
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
@@ -86,8 +86,8 @@ def test_missing_manifest_is_named(tmp_path):
     assert "DataError" in output
 
 
-def taught_by(*digests: str) -> SimpleNamespace:
-    return SimpleNamespace(cfg=SimpleNamespace(teacher_shapes=[{"targets": digest} for digest in digests]))
+def taught_by(*digests: str) -> DataNeeds:
+    return DataNeeds(teachers=lambda: None, teacher_shapes=[{"targets": digest} for digest in digests])
 
 
 @pytest.mark.parametrize("kind", ["pre-training", "fine-tuning"])
@@ -97,11 +97,11 @@ def test_a_run_goes_on_with_the_same_speech_teachers_only(kind):
         if kind == "pre-training"
         else RecognitionTask(RecognitionConfig(data="/none"))
     )
-    task.taught = taught_by("a", "b")
+    task.needs = taught_by("a", "b")
     state = task.state_dict()
     task.load_state_dict(state)
-    task.taught = taught_by("b", "a")
+    task.needs = taught_by("b", "a")
     with pytest.raises(DataError, match=r"model\.teachers: the checkpoint was trained with others"):
         task.load_state_dict(state)
-    task.taught = None  # a checkpoint that is read to be used
+    task.needs = DataNeeds()  # a checkpoint that is read to be used
     task.load_state_dict(state)

@@ -15,7 +15,7 @@ TINY = [
     "model.encoder_layers=2", "model.encoder_embed_dim=16", "model.encoder_ffn_embed_dim=32",
     "model.encoder_attention_heads=2", "model.resnet_width=4", "model.predictor_embed_dim=16",
     "model.predictor_ffn_embed_dim=32", "model.predictor_attention_heads=2",
-    "+model.ema_updates=20",  # as with the schedule, a resumed run must not depend on the number of updates
+    "+model.ema_updates=20",  # the key of version 0.1; a resumed run must not depend on the number of updates
 ]  # fmt: skip
 HYBRID = [
     "model._name=hybrid_ctc_attention", "criterion._name=hybrid_ctc_attention", "~model.final_dropout",

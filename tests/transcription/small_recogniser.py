@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tests.models.published_layout import ENCODER, finetuned_state
+from tests.checkpoints.published_layout import ENCODER, finetuned_state
 
 
 def write_recogniser(

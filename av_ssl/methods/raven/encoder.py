@@ -1,20 +1,21 @@
 """RAVEn's encoder of one stream: raw audio or video -> features at 25 Hz.
 
-Haliassos et al., ICLR 2023 (arXiv 2212.06246), section 3; BRAVEn (ICASSP 2024, arXiv 2404.02098) has the same
-one.  A ResNet-18 (1-D on the waveform, 2-D behind a spatio-temporal stem on video) and a Transformer with
-relative positions.  Tensor names are those of the published weights.
+RAVEn:  Haliassos et al., ICLR 2023 (arXiv 2212.06246), section 3.  BRAVEn (ICASSP 2024, arXiv 2404.02098) has
+the same encoder: a ResNet-18 (1-D on the waveform, 2-D after a spatio-temporal stem on video) and a
+Transformer with relative positions.  Tensor names are those of the published weights.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.models import BaseFairseqModel, register_model
+from fairseq.models import register_model
 from omegaconf import II, MISSING
 from torch import Tensor, nn
 
-from av_ssl.methods.fused_encoder import Source
+from av_ssl.methods.encoder_model import EncoderModel, Source
+from av_ssl.methods.encoders import EncoderFamily
 from av_ssl.modules.frontends import (
     FRAME_SAMPLES,
     VisualResNet,
@@ -24,7 +25,7 @@ from av_ssl.modules.frontends import (
     unpacked,
     with_scaled_gradient,
 )
-from av_ssl.modules.masking import blank_frames, mask_waveform
+from av_ssl.modules.masking import gray_frames, mask_waveform
 from av_ssl.modules.relative_transformer import FFN_NORMS, RelativeTransformer, RelativeTransformerSizes
 
 MODALITIES = ("audio", "video")
@@ -41,7 +42,7 @@ class RavenEncoderConfig(FairseqDataclass):
     encoder_attention_heads: int = field(default=8, metadata={"help": "attention heads"})
     dropout: float = field(
         default=0.1,
-        metadata={"help": "dropout of the Transformer's input and positions, behind and inside its blocks"},
+        metadata={"help": "dropout of the Transformer's input and positions, after and inside its blocks"},
     )
     attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights"})
     drop_path: float = field(
@@ -60,7 +61,7 @@ class RavenEncoderConfig(FairseqDataclass):
         default=1.0, metadata={"help": "scale of the gradient into the front-end; 0 freezes it [ours]"}
     )
     image_mean: float = field(
-        default=II("task.image_mean"), metadata={"help": "mean of the grey values (0..1)"}
+        default=II("task.image_mean"), metadata={"help": "mean of the grayscale values (0..1)"}
     )
     image_std: float = field(default=II("task.image_std"), metadata={"help": "their standard deviation"})
     compile: bool = field(
@@ -79,7 +80,7 @@ class SingleRavenEncoderConfig(RavenEncoderConfig):
 
 
 @register_model("raven_encoder", dataclass=SingleRavenEncoderConfig)
-class RavenEncoder(RelativeTransformer, BaseFairseqModel):
+class RavenEncoder(RelativeTransformer, EncoderModel):
     """Front-end, projection and Transformer of one stream.
 
     Tensors: ``frontend.*``, ``embed.0.*``, ``encoders.{block}.*``, ``after_norm.*``.
@@ -87,6 +88,8 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
     Args:
         modality: ``audio`` or ``video``.
     """
+
+    encoder_family: ClassVar[EncoderFamily]
 
     def __init__(self, cfg: RavenEncoderConfig, modality: str) -> None:
         super().__init__(transformer_sizes(cfg))
@@ -110,11 +113,6 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         self.frontend.trunk.compile(dynamic=True)
         for block in self.encoders:
             block.compile(dynamic=True)
-
-    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
-        """The Transformer's blocks, from the input on, and the modules behind them: what learning rates by
-        layer go by."""
-        return list(self.encoders), [self.after_norm]
 
     def project(
         self,
@@ -143,7 +141,7 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
         cfg = self.cfg
         video = normalized(signal, cfg.image_mean, cfg.image_std, self.after_norm.weight.dtype)
         if mask is not None:
-            video = blank_frames(video, mask, cfg.image_mean)
+            video = gray_frames(video, mask, cfg.image_mean)
         batch, _, frames = video.shape[:3]
         if frame_index is None:
             frame_index = real_frames(padding_mask, batch, frames, video.device)
@@ -164,70 +162,55 @@ class RavenEncoder(RelativeTransformer, BaseFairseqModel):
             signal: audio ``[B, 640 * T]``, ``int16`` or float on the scale -1..1; or video
                 ``[B, 1, T, H, W]``, ``uint8`` or normalised floats.
             padding_mask: bool ``[B, T]``, True on padding.
-            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.frontends.VideoFrontend`; audio
-                makes no use of it.
-            mask: bool ``[B, T]``, True on frames that are hidden: silence, or mean grey.
+            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.frontends.VideoFrontend`; not used for
+                audio.
+            mask: bool ``[B, T]``, True on masked frames: they become silence, or mean gray.
             collect_blocks: return the residual streams, too.
 
         Returns:
-            ``[B, T, D]`` behind ``after_norm``, and the residual stream behind each block, before it.
+            ``[B, T, D]`` after ``after_norm``, and the residual stream after each block.
         """
         x = self.project(signal, padding_mask, frame_index, mask)
         x, blocks = self.run_blocks(x, padding_mask, collect=collect_blocks)
         return self.after_norm(x), blocks
 
-    def extract_features(
-        self,
-        source: Source,
-        padding_mask: Tensor | None = None,
-        mask: bool = False,
-        ret_conv: bool = False,
-        output_layer: int | None = None,
-        frame_index: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Encode a batch without masking; as :meth:`AudioVisualEncoder.extract_features`.
+    # -- the encoder's interface -----------------------------------------------------------------------------
 
-        Args:
-            source: ``audio`` or ``video`` as in :meth:`encode`; the other stream is left alone.
-            padding_mask: bool ``[B, T]``, True on padding.
-            mask: must be False; see :meth:`encode`.
-            ret_conv: return the projected front-end features ("layer 0").
-            output_layer: 1-based; return the residual stream behind that block, without ``after_norm``.
-            frame_index: see :meth:`encode`.
+    def transformer_input(
+        self, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None = None
+    ) -> Tensor:
+        return self.project(self.signal(source), padding_mask, frame_index)
 
-        Returns:
-            ``[B, T, D]`` and ``padding_mask``.
-        """
-        if mask:
-            raise ValueError("extract_features(mask=True): masks are drawn by the data pipeline; see encode")
-        if output_layer is not None and not 1 <= output_layer <= len(self.encoders):
-            raise ValueError(
-                f"output_layer is {output_layer}; this model has layers 1 to {len(self.encoders)}"
-            )
+    def run_layers(
+        self, x: Tensor, padding_mask: Tensor | None, last: int | None = None, collect: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        return self.run_blocks(x, padding_mask, last, collect)
+
+    def final_norm(self, x: Tensor) -> Tensor:
+        return self.after_norm(x)
+
+    def layer_stack(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module]]:
+        return list(self.encoders), [self.after_norm]
+
+    @property
+    def stream_choices(self) -> list[tuple[str, ...]]:
+        return [(self.modality,)]
+
+    def signal(self, source: Source) -> Tensor:
+        """The stream that this encoder takes; ValueError where the batch does not have it."""
         signal = source.get(self.modality)
         if signal is None:
             raise ValueError(f"source has no {self.modality}, the one stream that this encoder takes")
-        x = self.project(signal, padding_mask, frame_index)
-        if ret_conv:
-            return x, padding_mask
-        x, _ = self.run_blocks(x, padding_mask, last=output_layer)
-        return (self.after_norm(x) if output_layer is None else x), padding_mask
+        return signal
 
-    def hidden_states(
-        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
-    ) -> list[Tensor]:
-        """What each block makes of an unmasked batch, in one pass; for eval mode.
 
-        Returns:
-            ``[B, T, D]`` each: item 0 the projected front-end features, item l the residual stream behind
-            block l, without ``after_norm``, up to block ``last`` (None: all).
-        """
-        signal = source.get(self.modality)
-        if signal is None:
-            raise ValueError(f"source has no {self.modality}, the one stream that this encoder takes")
-        projected = self.project(signal, padding_mask)
-        _, blocks = self.run_blocks(projected, padding_mask, last=last, collect=True)
-        return [projected, *blocks]
+RavenEncoder.encoder_family = EncoderFamily(
+    "RAVEn's encoder",
+    RavenEncoderConfig,
+    RavenEncoder,
+    not_taken=("after_norm.",),  # as in the authors' program
+    streams=MODALITIES,
+)
 
 
 def transformer_sizes(cfg: RavenEncoderConfig) -> RelativeTransformerSizes:

@@ -1,14 +1,20 @@
-"""Keys of RAVEn (Haliassos et al., ICLR 2023, arXiv 2212.06246) and BRAVEn (ICASSP 2024, 2404.02098).
+"""RAVEn's pre-training (Haliassos et al., ICLR 2023, arXiv 2212.06246), and BRAVEn's (ICASSP 2024, arXiv
+2404.02098).
 
-RAVEn: two students on raw audio and video, each predicting what momentum teachers hear and see.
+Two students on raw audio and raw video predict the outputs of momentum teachers.  Each student receives its
+stream with short spans zeroed.  The video student predicts the audio teacher's output, the audio student
+those of both teachers.  BRAVEn is the same model with other settings.
 
-Haliassos et al., ICLR 2023, arXiv 2212.06246. Each student gets its stream with short spans zeroed. The video
-student predicts the audio teacher's output; the audio student predicts both teachers'. BRAVEn (ICASSP 2024,
-arXiv 2404.02098) is the same model with other settings. The authors published neither's pre-training code.
+    students: masked audio / video -> encoder -> a predictor for each teacher -> prediction
+    teachers: unmasked audio / video -> EMA of the encoder -> target
+    loss:     negative cosine: video -> audio and audio -> video on all frames,
+              audio -> audio on masked frames
 
-RAVEn's losses: negative cosine similarity of predictions and teachers' outputs (arXiv 2212.06246).
+The authors published the pre-training code of neither; the help of an option names the origin of its default
+where the paper does not give it.
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,16 +22,17 @@ from typing import Any, NamedTuple, Optional, cast
 
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import UnimodalMasking
 from av_ssl.data.spans import MASK_SEMANTICS, SpanMask
-from av_ssl.methods.fused_encoder import Source
+from av_ssl.methods.criterion import Logs, MeanCriterion, log_means, logged
+from av_ssl.methods.encoder_model import Source
 from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
 from av_ssl.modules.relative_transformer import Predictor, synchronise_batch_norm, use_batch_statistics
 from av_ssl.optim import clip_together
@@ -42,6 +49,8 @@ from av_ssl.targets.ema import (
 
 logger = logging.getLogger(__name__)
 
+# -- configuration -------------------------------------------------------------------------------------------
+
 TARGETS = ChoiceEnum(["last", "mean_blocks"])
 TARGET_NORMS = ChoiceEnum(["none", "instance"])
 SEMANTICS = ChoiceEnum(list(MASK_SEMANTICS))
@@ -51,17 +60,19 @@ SEMANTICS = ChoiceEnum(list(MASK_SEMANTICS))
 class RavenConfig(RavenEncoderConfig):
     """RAVEn Base; both students have the encoder's keys."""
 
-    mask_prob_video: float = field(default=0.2, metadata={"help": "masked video frames, see mask_semantics"})
+    # masking
+    mask_prob_image: float = field(default=0.2, metadata={"help": "masked video frames, see mask_semantics"})
     mask_prob_audio: float = field(default=0.2, metadata={"help": "masked audio frames, see mask_semantics"})
     mask_length: int = field(default=3, metadata={"help": "frames of a masked span (40 ms each)"})
     mask_semantics: SEMANTICS = field(  # type: ignore[valid-type]
         default="fraction",
         metadata={
-            "help": "what the two probabilities mean: masked spans x length / frames, as the authors' "
-            "program has it (0.2 masks about 17 %), or the probability that a span starts at a frame, as "
-            "the paper says (about 49 %)"
+            "help": "meaning of the two probabilities: masked spans x length / frames, as in the authors' "
+            "program (0.2 masks about 17 %), or the probability that a span starts at a frame, as in the "
+            "paper (about 49 %)"
         },
     )
+    # predictors
     predictor_embed_dim: int = field(default=512, metadata={"help": "channels of the predictors"})
     predictor_ffn_embed_dim: int = field(
         default=2048, metadata={"help": "channels of their feed-forward blocks"}
@@ -82,6 +93,7 @@ class RavenConfig(RavenEncoderConfig):
             "help": "the video student predicts the video teacher on masked frames (off: the asymmetry)"
         },
     )
+    # teachers
     target: TARGETS = field(  # type: ignore[valid-type]
         default="last",
         metadata={"help": "the teacher's output, or the mean of all its blocks' outputs (mean_blocks)"},
@@ -92,32 +104,35 @@ class RavenConfig(RavenEncoderConfig):
     ema_decay: float = field(
         default=0.999, metadata={"help": "the teachers' decay at the start; a half cosine takes it to 1"}
     )
-    ema_updates: int = field(
+    ema_anneal_end_step: int = field(
         default=II("optimization.max_update"),
-        metadata={"help": "updates until it is 1, at least 1: those of the whole training"},
+        metadata={"help": "updates until the decay is 1, at least 1: those of the whole training"},
     )
     teacher_drop_path: bool = field(
         default=False,
-        metadata={"help": "the teachers skip blocks at random too, as the authors' program had it"},
+        metadata={"help": "the teachers skip blocks at random too, as in the authors' program"},
     )
     sync_batch_norm: bool = field(
         default=True,
         metadata={"help": "batch-norm statistics over all GPUs, teachers and predictors included"},
     )
+    # collapse guard
     min_target_std: float = field(
         default=0.1,
         metadata={
-            "help": "stop if the standard deviation over frames of what a teacher gives, before target_norm, "
+            "help": "stop if the standard deviation over frames of a teacher's output, before target_norm, "
             "stays below for 500 updates (of unit vectors, times the square root of their channels: 1 where "
             "they point everywhere) [ours]"
         },
     )
     max_target_cosine: float = field(
         default=0.95,
-        metadata={"help": "stop if frames of different clips stay more alike there for 500 updates [ours]"},
+        metadata={
+            "help": "stop if the mean cosine of frames of different clips stays above for 500 updates [ours]"
+        },
     )
     collapse_check_start: int = field(
-        default=5000, metadata={"help": "updates before these two are looked at [ours]"}
+        default=5000, metadata={"help": "updates before these two are checked [ours]"}
     )
 
 
@@ -141,6 +156,8 @@ class BravenConfig(RavenConfig):
         metadata={"help": "instance: normalise each clip and channel over time [reconstructed]"},
     )
 
+
+# -- model ---------------------------------------------------------------------------------------------------
 
 STREAMS = ("video", "audio")
 SHORT = {"video": "v", "audio": "a"}
@@ -166,7 +183,7 @@ class Pair(NamedTuple):
 
 
 class PairOutput(NamedTuple):
-    """What a student predicts and what it should, on the N frames that count: float ``[N, D]``."""
+    """A student's prediction and its target on the N frames of the loss: float ``[N, D]``."""
 
     prediction: Tensor
     target: Tensor
@@ -176,21 +193,23 @@ class PairOutput(NamedTuple):
 class RavenModel(BaseFairseqModel):
     """Students ``video_student``, ``audio_student``; predictors; a teacher for each student.
 
-    Only the students outlive pre-training. Both teachers' averages are in the checkpoint, under ``_ema.``.
+    Fine-tuning takes one student only. The teachers' averages are in the checkpoint, under ``_ema.``.
     """
 
-    audio_input = "waveform"
+    encoder_family = dataclasses.replace(
+        RavenEncoder.encoder_family, holds="RAVEn's encoders", prefix="{}_student."
+    )
     loss_weights: Mapping[str, float] = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
-    """Of each pair's loss, where the criterion's configuration says nothing else."""
+    """Default weight of each pair's loss; the criterion's configuration wins."""
 
     def __init__(self, cfg: RavenConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        for within, probability in (("audio", cfg.mask_prob_audio), ("video", cfg.mask_prob_video)):
-            if cfg[f"within_{within}"] and probability <= 0:
+        for key, within in (("mask_prob_audio", "within_audio"), ("mask_prob_image", "within_video")):
+            if cfg[within] and cfg[key] <= 0:
                 raise ValueError(
-                    f"model.mask_prob_{within} is {probability}, but within_{within} predicts masked frames: "
-                    f"raise it, or set within_{within}=false"
+                    f"model.{key} is {cfg[key]}, but {within} predicts masked frames: raise it, or set "
+                    f"{within}=false"
                 )
         self.video_student = RavenEncoder(cfg, "video")
         self.audio_student = RavenEncoder(cfg, "audio")
@@ -211,16 +230,16 @@ class RavenModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: RavenConfig, task: Any = None) -> "RavenModel":
-        """As fairseq calls it.
+        """Build the model.
 
         Raises:
-            ValueError: a training begins whose teachers would stand still from its second update on.
+            ValueError: a training begins whose teachers would not be updated after its first update.
         """
-        if getattr(task, "starts_from_pretrained", False) and cfg.ema_updates < 1:
+        if getattr(task, "starts_from_pretrained", False) and cfg.ema_anneal_end_step < 1:
             raise ValueError(
-                f"model.ema_updates is {cfg.ema_updates}, as optimization.max_update is unless it is set: "
-                "the teachers need to know how many updates the training has. Set optimization.max_update, "
-                "or +model.ema_updates=N for a training that ends by max_epoch"
+                f"model.ema_anneal_end_step is {cfg.ema_anneal_end_step}; its default is "
+                "optimization.max_update: set that, or +model.ema_anneal_end_step=N for a training that ends "
+                "by max_epoch"
             )
         return cls(cfg)
 
@@ -239,7 +258,7 @@ class RavenModel(BaseFairseqModel):
         )
 
     def name_clip_groups(self) -> None:
-        """``grouped_adam`` clips the gradients of each student, its predictors included, by themselves."""
+        """Let ``grouped_adam`` clip the gradients of each student and its predictors by their own norm."""
         for stream in STREAMS:
             predictors = [self.predictors[pair.name] for pair in self.pairs if pair.student == stream]
             for module in (self.student(stream), *predictors):
@@ -250,9 +269,14 @@ class RavenModel(BaseFairseqModel):
 
     @property
     def masking(self) -> UnimodalMasking:
-        """What the data pipeline draws for each batch."""
+        """The masks that the data pipeline draws for each batch."""
         cfg = self.cfg
-        return UnimodalMasking(audio=self.spans(cfg.mask_prob_audio), video=self.spans(cfg.mask_prob_video))
+        return UnimodalMasking(audio=self.spans(cfg.mask_prob_audio), video=self.spans(cfg.mask_prob_image))
+
+    @property
+    def data_needs(self) -> DataNeeds:
+        """What the data pipeline adds to a batch; teachers take audio without noise."""
+        return DataNeeds(masking=self.masking, audio_input="waveform", clean_audio=True)
 
     def spans(self, probability: float) -> SpanMask:
         semantics = str(self.cfg.mask_semantics)
@@ -282,11 +306,11 @@ class RavenModel(BaseFairseqModel):
         self.synchronised = True
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Move the teachers once an update; fairseq announces their number before every micro-batch."""
+        """Move the teachers once an update; fairseq calls this before every micro-batch."""
         self.updates = num_updates
         if self.training:
             self.collapse_guard.look(num_updates)
-            decay = cosine_decay(num_updates - 1, self.cfg.ema_decay, self.cfg.ema_updates)
+            decay = cosine_decay(num_updates - 1, self.cfg.ema_decay, self.cfg.ema_anneal_end_step)
             for stream, teacher in self.teachers.items():
                 teacher.step(self.student(stream), decay, num_updates)
 
@@ -294,7 +318,7 @@ class RavenModel(BaseFairseqModel):
     def teacher_output(
         self, stream: str, source: Source, padding_mask: Tensor | None, frame_index: Tensor | None
     ) -> Tensor:
-        """What the teacher of a stream makes of the unmasked clip: float32 ``[B, T, D]``.
+        """The output of a stream's teacher for the unmasked clip: float32 ``[B, T, D]``.
 
         Batch norm uses the batch's own statistics, as in the authors' training; dropout is off.
         """
@@ -312,7 +336,7 @@ class RavenModel(BaseFairseqModel):
         return averaged_targets(blocks, padding_mask, normalize_layers=False)
 
     def target(self, output: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """What students predict of a teacher's output: float32 ``[B, T, D]``."""
+        """The students' target from a teacher's output: float32 ``[B, T, D]``."""
         return instance_norm(output, padding_mask) if str(self.cfg.target_norm) == "instance" else output
 
     # -- students --------------------------------------------------------------------------------------------
@@ -329,7 +353,7 @@ class RavenModel(BaseFairseqModel):
 
         Args:
             source: ``audio`` int16 ``[B, 640*T]`` at 16 kHz and ``video`` ``[B, 1, T, H, W]`` before masking;
-                ``audio_clean`` is what the teacher hears where noise was added.
+                ``audio_clean`` is the teacher's audio where noise was added.
             padding_mask: bool ``[B, T]``.
             masks: see :class:`av_ssl.data.masking.UnimodalMasking`.
             frame_index: int64 ``[F]``, flat indices of real frames.
@@ -360,7 +384,7 @@ class RavenModel(BaseFairseqModel):
             index = masks[f"{pair.student}_index"] if pair.within else frame_index
             prediction, target = (y.flatten(0, 1)[index].float() for y in (x, targets[pair.teacher]))
             pairs[pair.name] = PairOutput(prediction, target)
-        # Not of the targets: instance norm makes noise around a constant look healthy.
+        # Not of the targets: after instance norm, noise around a constant looks healthy.
         monitors = {stream: target_monitor(output, padding_mask) for stream, output in outputs.items()}
         if self.training:
             self.collapse_guard.record(bounded(monitors, clips=len(padding_mask)))
@@ -379,7 +403,7 @@ class RavenModel(BaseFairseqModel):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
     ) -> Any:
-        """Load the students and the checkpoint's teachers; without these they restart as copies."""
+        """Load the students and the checkpoint's teachers; without these they start as copies."""
         result = super().load_state_dict(without_teachers(state_dict), strict, model_cfg, args)
         self.teachers = {}
         for stream in STREAMS:
@@ -387,7 +411,7 @@ class RavenModel(BaseFairseqModel):
                 self.teachers[stream] = self.make_teacher(stream)
                 self.teachers[stream].load_state_dict(stored, self.student(stream))
         if not self.teachers:
-            logger.info("the checkpoint holds no teachers: they start again as copies of the students")
+            logger.info("the checkpoint holds no teachers: they start as copies of the students")
         return result
 
     def max_positions(self) -> None:
@@ -402,7 +426,7 @@ class BravenModel(RavenModel):
 
 
 def unmasked(source: Source, stream: str) -> Tensor:
-    """What the teacher of a stream gets: audio without the noise that was added for the student."""
+    """The input of a stream's teacher: audio without the noise that was added for the student."""
     clean = source.get("audio_clean") if stream == "audio" else None
     return given(source, stream) if clean is None else clean
 
@@ -412,6 +436,9 @@ def given(source: Source, stream: str) -> Tensor:
     if signal is None:
         raise ValueError(f"source has no {stream}; pre-training needs both streams (task.modalities=av)")
     return signal
+
+
+# -- criterion -----------------------------------------------------------------------------------------------
 
 
 def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
@@ -427,24 +454,24 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
 
 @dataclass
 class RavenCriterionConfig(FairseqDataclass):
-    """Weights of the terms; a term whose predictor the model lacks has none."""
+    """Weights of the terms; one whose predictor the model does not have has no effect."""
 
-    weight_va: Optional[float] = field(
+    va_weight: Optional[float] = field(
         default=None,
         metadata={"help": "weight of video predicting audio, on all frames; null: the model's, 1"},
     )
-    weight_av: Optional[float] = field(
+    av_weight: Optional[float] = field(
         default=None,
         metadata={"help": "weight of audio predicting video, on all frames; null: the model's, 1"},
     )
-    weight_aa: Optional[float] = field(
+    aa_weight: Optional[float] = field(
         default=None,
         metadata={
             "help": "weight of audio predicting audio, on masked frames; null: the model's, RAVEn's 1 or "
             "BRAVEn's 2"
         },
     )
-    weight_vv: Optional[float] = field(
+    vv_weight: Optional[float] = field(
         default=None,
         metadata={
             "help": "weight of video predicting video, on masked frames (model.within_video); null: the "
@@ -454,7 +481,7 @@ class RavenCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("raven", dataclass=RavenCriterionConfig)
-class RavenCriterion(FairseqCriterion):
+class RavenCriterion(MeanCriterion):
     """``sum_p weight_p mean_frames(-cos)`` over the pairs p of students and teachers.
 
     Each term is the mean over its frames of a micro-batch, and the sample size is 1: over workers and
@@ -462,8 +489,8 @@ class RavenCriterion(FairseqCriterion):
     """
 
     def __init__(self, cfg: RavenCriterionConfig, task: Any) -> None:
-        super().__init__(task)
-        weights = {pair: getattr(cfg, f"weight_{pair}") for pair in ("va", "av", "aa", "vv")}
+        super().__init__(cfg, task)
+        weights = {pair: getattr(cfg, f"{pair}_weight") for pair in RavenModel.loss_weights}
         self.weights = {pair: weight for pair, weight in weights.items() if weight is not None}
 
     def forward(
@@ -476,31 +503,18 @@ class RavenCriterion(FairseqCriterion):
         }
         weights = {**output["weights"], **self.weights}
         loss = torch.stack([weights[pair] * term for pair, term in terms.items()]).sum()
-        logging_output = {
-            "loss": loss.detach(),
-            "ntokens": sample["ntokens"],
-            "nsentences": sample["nsentences"],
-            "sample_size": 1,
-        }
-        logging_output.update({f"loss_{pair}": term.detach() for pair, term in terms.items()})
+        log = logged(sample, 1, loss=loss, **{f"loss_{pair}": term for pair, term in terms.items()})
         for stream, monitor in output["monitors"].items():
-            logging_output.update({f"{stream}_target_{name}": x for name, x in monitor._asdict().items()})
-        return loss, 1, logging_output
+            log.update({f"{stream}_target_{name}": x for name, x in monitor._asdict().items()})
+        return loss, 1, log
 
     @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+    def reduce_metrics(logging_outputs: Logs) -> None:
         """Means over workers and micro-batches."""
-        batches = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
-        for key in logging_outputs[0] if logging_outputs else ():
-            if key.startswith("loss") or "_target_" in key:
-                total = sum(log.get(key, 0) for log in logging_outputs)
-                metrics.log_scalar(key, torch.as_tensor(total / batches).item(), batches, round=4)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        return True
+        keys = logging_outputs[0] if logging_outputs else ()
+        log_means(logging_outputs, [key for key in keys if key.startswith("loss") or "_target_" in key])
 
 
 @register_criterion("braven", dataclass=RavenCriterionConfig)
 class BravenCriterion(RavenCriterion):
-    """The same: a model of either name brings its own weights."""
+    """RAVEn's criterion: the model of each name has its own default weights."""

@@ -1,0 +1,141 @@
+"""Checkpoints that become recognisers, and what these make of clips."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import av_ssl
+from av_ssl import inference
+from av_ssl.checkpoints.loading import load
+from av_ssl.data.collate import add_lengths
+from av_ssl.errors import DataError
+from av_ssl.inference import RecogniserSpec, SearchOptions, frame_batches
+from av_ssl.layout import read_manifest
+from av_ssl.targets.feature_shards import device_of
+from tests.targets.small_corpus import write_checkpoint
+from tests.transcription.small_recogniser import write_recogniser
+
+
+def transcribe(spec: RecogniserSpec, data: Path, max_frames: int = 1000):
+    clips = read_manifest(data / "train.tsv")
+    return {hypothesis.id: hypothesis for hypothesis in spec.open().transcribe(clips, max_frames)}
+
+
+def test_ctc_greedy_is_the_best_path_with_its_probability(ctc, data):
+    found = transcribe(RecogniserSpec(ctc, device="cpu", search=SearchOptions(beam=1)), data, max_frames=18)
+    model = load(ctc)
+    recogniser = RecogniserSpec(ctc, device="cpu", search=SearchOptions(beam=1)).open()
+    clips = read_manifest(data / "train.tsv")
+    dataset = recogniser.dataset(clips)
+    batch = dataset.collater([dataset[0]])
+    with torch.no_grad():
+        log_probs = model.get_normalized_probs(model(**batch["net_input"]), log_probs=True)[:, 0]
+    log_probs[:, 1:4] = -math.inf  # never output
+    scores, path = log_probs.max(-1)
+    tokens = [int(token) for token in torch.unique_consecutive(path) if token != 0]
+    pieces = [model.text_encoder.dictionary[token] for token in tokens]
+    assert tokens
+    assert found["train_0"].text == model.text_encoder.decode(" ".join(pieces))
+    assert found["train_0"].confidence == pytest.approx(math.exp(float(scores.sum()) / len(tokens)), rel=1e-4)
+    assert found["train_0"].frames == 10
+
+
+def test_attention_decoder_is_rated_by_the_mean_of_its_tokens(tmp_path, data):
+    checkpoint = write_recogniser(tmp_path / "seq2seq.pt")
+    spec = RecogniserSpec(checkpoint, device="cpu", search=SearchOptions(beam=2, max_len_a=0, max_len_b=4))
+    recogniser = spec.open()
+    clips = read_manifest(data / "train.tsv")[:1]
+    (hypothesis,) = recogniser.transcribe(clips)
+    dataset = recogniser.dataset(clips)
+    batch = dataset.collater([dataset[0]])
+    add_lengths(batch["net_input"], recogniser.task.target_dictionary.pad())
+    ((best, *_),) = recogniser.task.inference_step(recogniser.generator, [recogniser.model], batch)
+    tokens = best["tokens"][None]
+    with torch.inference_mode():
+        history = torch.cat([tokens.new_full((1, 1), 2), tokens[:, :-1]], dim=1)
+        inputs = {key: batch["net_input"][key] for key in ("source", "padding_mask", "frame_index")}
+        logits, _ = recogniser.model(**inputs, prev_output_tokens=history)
+        likelihood = logits.float().log_softmax(-1).gather(-1, tokens[..., None])
+    assert tokens[0, -1] == 2  # the end counts, too
+    assert hypothesis.confidence == pytest.approx(math.exp(float(likelihood.mean())), rel=1e-3)
+    longer = transcribe(
+        RecogniserSpec(checkpoint, device="cpu", search=SearchOptions(beam=2, lenpen=2, max_len_b=4)), data
+    )
+    assert all(0 < one.confidence < 1 for one in longer.values())  # the length penalty is no probability
+
+
+def test_a_model_with_both_heads_is_transcribed_with(tmp_path, data):
+    checkpoint = write_recogniser(tmp_path / "hybrid.pt", "hybrid_ctc_attention", ("audio",))
+    found = transcribe(
+        RecogniserSpec(checkpoint, device="cpu", search=SearchOptions(beam=2, max_len_b=0)), data
+    )
+    assert len(found) == 9
+    assert all(0 < one.confidence < 1 for one in found.values())
+
+
+def test_streams_are_those_of_the_training_unless_named(tmp_path, data):
+    checkpoint = write_recogniser(tmp_path / "vsr.pt", "av_hubert_ctc", ("video",))
+    recogniser = RecogniserSpec(checkpoint, device="cpu").open()
+    assert recogniser.streams == ("video",)
+    assert recogniser.dataset(read_manifest(data / "train.tsv"))[0].audio is None
+    assert RecogniserSpec(checkpoint, "av", "cpu").open().streams == ("audio", "video")
+    state = torch.load(checkpoint)
+    del state["cfg"]["task"]["modalities"]
+    torch.save(state, checkpoint)
+    inference.open_model.cache_clear()
+    with pytest.raises(DataError, match=r"vsr\.pt: .* name --modalities"):
+        RecogniserSpec(checkpoint).open()
+
+
+def test_further_keys_of_the_task(ctc, data):
+    clips = read_manifest(data / "train.tsv")
+    spec = RecogniserSpec(ctc, device="cpu", task_options=("image_crop_size=10", "modalities=video"))
+    assert spec.open().dataset(clips)[0].video.shape == (10, 10, 10)
+    assert spec.open().streams == ("video",)
+    assert spec.settings()["task options"] == ["image_crop_size=10", "modalities=video"]
+    with pytest.raises(DataError, match=r"--task-option: .*ctc_wieght.*lists the keys"):
+        RecogniserSpec(ctc, device="cpu", task_options=("ctc_wieght=1",)).open()
+
+
+def test_batches_keep_to_the_budget(ctc, data):
+    dataset = RecogniserSpec(ctc, device="cpu").open().dataset(read_manifest(data / "train.tsv"))
+    batches = frame_batches(dataset, 40)
+    assert sorted(index for batch in batches for index in batch) == list(range(9))
+    assert all(len(batch) * max(dataset.size(index) for index in batch) <= 40 for batch in batches)
+    assert batches == frame_batches(dataset, 40)
+
+
+def test_a_model_without_dictionary_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"model\.pt: holds no dictionary.*name a recogniser"):
+        RecogniserSpec(write_checkpoint(tmp_path / "model.pt"), device="cpu").open()
+    with pytest.raises(DataError, match=r"none\.pt: there is no such file"):
+        RecogniserSpec(tmp_path / "none.pt", device="cpu").open()
+
+
+def test_the_device_is_a_gpu_only_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == "cpu"
+    with pytest.raises(DataError, match="--device cuda"):
+        device_of("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert device_of("auto", 6) == "cuda:2"
+    assert device_of("cpu", 6) == "cpu"
+
+
+def test_one_clip_by_its_files(ctc, data):
+    clip = read_manifest(data / "train.tsv")[4]
+    found = av_ssl.transcribe(ctc, clip.video, clip.audio, beam=2)
+    expected = transcribe(RecogniserSpec(ctc, search=SearchOptions(beam=2)), data, max_frames=1)["train_4"]
+    assert found.text == expected.text
+    assert found.confidence == pytest.approx(expected.confidence, rel=1e-4)
+    assert av_ssl.transcribe(ctc, audio=clip.audio).confidence != found.confidence
+    with pytest.raises(DataError, match=r"ctc\.pt takes .*name a file of video"):
+        av_ssl.transcribe(ctc, audio=clip.audio, modalities="av")
+    clip.video.write_bytes(b"noise")
+    with pytest.raises(DataError, match=r"train_4\.npy: cannot be read"):
+        av_ssl.transcribe(ctc, clip.video, clip.audio)
