@@ -1,0 +1,113 @@
+"""Data folders made of another one.
+
+    python clips.py join DATA SUBSET OUT       # clips of DATA/SUBSET.tsv and .wrd, two joined to one
+    python clips.py shuffle DATA OUT --seed 1  # DATA/train.tsv, each clip with the video of another
+
+Joined clips are longer than any that a recogniser was trained on.
+
+Shuffled video says nothing about the audio or its label. Each clip gets the video of another, drawn at
+random, each once, cut or played back and forth to the length of its own: lengths say nothing either. Audio and
+order stay, so the labels are those of DATA. OUT/valid.tsv lists DATA's clips unchanged: fairseq opens it even if
+nothing is validated.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from from_av_ssl import (
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    Clip,
+    manifest_text,
+    read_crops,
+    read_manifest,
+    read_wave,
+    write_atomically,
+)
+from numpy.typing import NDArray
+
+
+def join(first: Clip, second: Clip, out: Path) -> Clip:
+    """Write both clips, one after the other; audio is cut or padded to the length of its video."""
+    videos, waves = [], []
+    for clip in (first, second):
+        videos.append(read_crops(clip.video))
+        length = len(videos[-1]) * SAMPLES_PER_FRAME
+        wave = read_wave(clip.audio)[:length]
+        waves.append(np.pad(wave, (0, length - len(wave))))
+    video, audio = np.concatenate(videos), np.concatenate(waves)
+    name = f"{first.id.replace('/', '-')}+{second.id.replace('/', '-')}"
+    np.save(out / f"{name}.npy", video)
+    soundfile.write(out / f"{name}.wav", audio, SAMPLE_RATE)
+    return Clip(name, out / f"{name}.npy", out / f"{name}.wav", len(video), len(audio), line=0)
+
+
+def join_all(data: Path, subset: str, out: Path) -> None:
+    """Write ``out/SUBSET.tsv`` and ``.wrd``; a last clip without a partner is left out."""
+    out.mkdir(parents=True, exist_ok=True)
+    clips = read_manifest(data / f"{subset}.tsv")
+    words = (data / f"{subset}.wrd").read_text(encoding="utf-8").splitlines()
+    pairs = [(number, number + 1) for number in range(0, len(clips) - 1, 2)]
+    joined = [join(clips[a], clips[b], out.resolve()) for a, b in pairs]
+    text = "".join(f"{words[a]} {words[b]}\n" for a, b in pairs)
+    write_atomically(out / f"{subset}.wrd", text.encode())
+    write_atomically(out / f"{subset}.tsv", manifest_text(joined).encode())
+
+
+def derangement(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random order ``[count]`` in which nothing keeps its place.
+
+    Raises:
+        ValueError: there is none of fewer than two.
+    """
+    if count < 2:
+        raise ValueError(f"{count} clips cannot swap their video: give at least 2")
+    while True:  # about one random order in three will do
+        order = rng.permutation(count)
+        if (order != np.arange(count)).all():
+            return order
+
+
+def fit(video: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
+    """``[T, H, W]`` -> ``[frames, H, W]``: the first frames, or all of them, then backwards, and so on."""
+    missing = max(0, frames - len(video))
+    mode = "reflect" if len(video) > 1 else "edge"
+    return np.pad(video, ((0, missing), (0, 0), (0, 0)), mode=mode)[:frames]
+
+
+def shuffle(data: Path, out: Path, seed: int) -> None:
+    """Write ``out/train.tsv``, ``out/valid.tsv`` and the video in ``out/video``."""
+    folder = out.resolve() / "video"
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = read_manifest(data / "train.tsv")
+    videos = [read_crops(clip.video) for clip in clips if clip.video is not None]
+    order = derangement(len(videos), np.random.default_rng(seed))
+    shuffled = []
+    for number, (clip, own, other) in enumerate(zip(clips, videos, order, strict=True)):
+        np.save(folder / f"{number:05d}.npy", fit(videos[other], len(own)))
+        shuffled.append(replace(clip, video=folder / f"{number:05d}.npy", frames=len(own)))
+    write_atomically(out / "train.tsv", manifest_text(shuffled).encode())
+    write_atomically(out / "valid.tsv", manifest_text(read_manifest(data / "valid.tsv")).encode())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("join", "shuffle"))
+    parser.add_argument("paths", nargs="+", metavar="ARGUMENT", help="as above")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if args.action == "join":
+        data, subset, out = args.paths
+        join_all(Path(data), subset, Path(out))
+    else:
+        data, out = map(Path, args.paths)
+        shuffle(data, out, args.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Tables of results from what the steps of an experiment left: means over seeds, every seed, costs."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+from corpora import Corpus
+from methods import Column, Method, Methods, Table
+from steps import Step, Steps
+
+COSTS = {
+    "updates": "pre-training: updates",
+    "frames": "frames",
+    "seconds": "seconds",
+    "earlier updates": "earlier models, for labels: updates",
+    "earlier frames": "their frames",
+    "earlier seconds": "their seconds",
+    "labels": "clustering, seconds",
+    "teacher": "speech teachers: training, seconds",
+    "teacher targets": "their targets, seconds",
+    "pseudo-labels": "pseudo-labels, seconds",
+    "fine-tuning": "fine-tuning, seconds",
+    "training": "training, seconds",
+}
+"""Heads of the table of costs, which has those columns in which a method has costs."""
+ABOUT_COSTS = (
+    "Means over the seeds. Frames are real ones, 25 a second, without padding: compare these. Seconds are "
+    "those of the commands, start included, with other steps running at the same time. Work that methods "
+    "share is counted for each of them."
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method with one seed: scores in percent by ``SUBSET/COLUMN``, costs by the keys of ``COSTS``."""
+
+    scores: dict[str, float]
+    costs: dict[str, float]
+    versions: list[str]
+
+
+Runs = Mapping[str, Mapping[int, Run]]
+"""By method and seed: those that are finished."""
+
+
+def methods_of(methods: Methods, corpus: Corpus) -> dict[str, Method]:
+    """Those of the corpus's tables."""
+    named = [name for table in corpus.tables for name in methods.tables[table].methods]
+    return {name: methods.methods[name] for name in named}
+
+
+# What is finished.
+
+
+def note(step: Step, out: Path) -> dict[str, str | float]:
+    """Digest of the script, seconds and version, from step.py; empty where the step has not ended."""
+    file = out / "done" / step.name
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
+
+
+def finished(step: Step, out: Path) -> bool:
+    """Whether the step and all before it ended with their present commands."""
+    script = hashlib.sha256(step.script.encode()).hexdigest()
+    return note(step, out).get("script") == script and all(finished(one, out) for one in step.after)
+
+
+def collect(methods: Methods, corpus: Corpus) -> Runs:
+    """Everything that is finished, of all methods and seeds."""
+    folders = {path.name.split(".")[0] for path in corpus.out.glob("done/seed_*")}
+    runs: dict[str, dict[int, Run]] = {name: {} for name in methods_of(methods, corpus)}
+    for seed in sorted(int(name.removeprefix("seed_")) for name in folders):
+        steps = Steps(methods, corpus, seed)
+        for name, of_method in runs.items():
+            scorings = steps.scores(methods.methods[name])
+            if all(finished(step, corpus.out) for step in scorings.values()):
+                of_method[seed] = run_of(methods, methods.methods[name], scorings, corpus.out)
+    return runs
+
+
+def run_of(methods: Methods, method: Method, scorings: Mapping[tuple[str, Column], Step], out: Path) -> Run:
+    needed = {one.name: one for step in scorings.values() for one in step.all_steps()}.values()
+    pretrained = any(methods.trainings[name].pretrained for name in method.models.values())
+    return Run(
+        {
+            f"{subset}/{column.key}": score(step, method, column, out)
+            for (subset, column), step in scorings.items()
+        },
+        costs([step for step in needed if pretrained or step.kind == "fine-tuning"], out),
+        sorted({str(note(step, out)["version"]) for step in needed}),
+    )
+
+
+def score(step: Step, method: Method, column: Column, out: Path) -> float:
+    """In percent, from what a command printed, or from the file that ``fairseq-generate`` wrote.
+
+    Raises:
+        ValueError: there is no score in it.
+    """
+    written = sorted(step.result.glob("generate-*.txt")) if step.result else []
+    file = written[0] if written else out / "logs" / f"{step.name}.log"
+    text = file.read_text(errors="replace")
+    layers = method.measure.name == "probe"
+    section = text.partition(f"| {column.clips} |")[2] if layers else text
+    found = [float(number) for number in re.findall(method.measure.pattern, section)]
+    if not found:
+        raise ValueError(f"{file} holds no score: delete {out / 'done' / step.name} and run again")
+    return max(found) if layers else found[-1]
+
+
+def costs(needed: Iterable[Step], out: Path) -> dict[str, float]:
+    """Seconds of all steps by kind; of pre-trainings updates and frames, too."""
+    found, pretrainings = dict.fromkeys(COSTS, 0.0), []
+    for step in needed:
+        seconds = float(note(step, out)["seconds"])
+        if step.kind == "pre-training":
+            log = (out / "logs" / f"{step.name}.log").read_text(errors="replace")
+            pretrainings.append((*logged_work(log), seconds))
+        elif step.kind in found:
+            found[step.kind] += seconds
+    # The last one is the method's own; those before it gave labels.
+    for place, work in enumerate(reversed(pretrainings)):
+        for key, amount in zip(("updates", "frames", "seconds"), work, strict=True):
+            found[f"earlier {key}" if place else key] += amount
+    return found
+
+
+def logged_work(log: str) -> tuple[int, int]:
+    """Updates and frames in a pre-training's log (``common.log_format=json``).
+
+    The lines that end an epoch hold the frames of its mean update and the updates so far.
+
+    Raises:
+        ValueError: there are no such lines.
+    """
+    frames, before = 0.0, 0
+    for text in re.findall(r"\[train\]\[INFO\] - (\{.*\})", log):
+        epoch = json.loads(text)
+        updates = int(epoch["train_num_updates"])
+        frames += float(epoch["train_wpb"]) * (updates - before)
+        before = updates
+    if not before:
+        raise ValueError("the log has no line at the end of an epoch")
+    return before, round(frames)
+
+
+# Tables, in markdown.
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows under a head; the cell above the first column may be empty."""
+    lines = ["| " + " | ".join(heads).lstrip() + " |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def mean_and_range(values: Sequence[float]) -> str:
+    """For example ``54.0 (50.0 to 60.0)``."""
+    if not values:
+        return "-"
+    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
+
+
+def gain(differences: Sequence[float], higher_is_better: bool) -> str:
+    """Mean, and in how many it is better, for example ``-1.5 (1 of 2)``."""
+    if not differences:
+        return "-"
+    better = sum(difference > 0 if higher_is_better else difference < 0 for difference in differences)
+    return f"{mean(differences):+.1f} ({better} of {len(differences)})"
+
+
+def score_table(table: Table, methods: Mapping[str, Method], runs: Runs, subset: str) -> str:
+    """Mean and range over the seeds that are finished; a method without any is left out."""
+    rows = []
+    for name in filter(runs.get, table.methods):
+        keys = [f"{subset}/{column.key}" for column in table.columns]
+        of_seeds = [[run.scores[key] for run in runs[name].values() if key in run.scores] for key in keys]
+        rows.append([methods[name].title, *map(mean_and_range, of_seeds), ", ".join(map(str, runs[name]))])
+    return markdown_table(["", *(column.title for column in table.columns), "seeds"], rows)
+
+
+def gain_table(table: Table, methods: Mapping[str, Method], runs: Runs, subset: str) -> str:
+    """Difference of each method to its baseline over the seeds that both have; empty where there are none."""
+    rows = []
+    for name in table.methods:
+        of_baseline = runs.get(methods[name].baseline, {})
+        shared = [
+            (runs[name][seed].scores, of_baseline[seed].scores) for seed in runs[name] if seed in of_baseline
+        ]
+        cells = []
+        for key in (f"{subset}/{column.key}" for column in table.columns):
+            differences = [own[key] - other[key] for own, other in shared if key in own and key in other]
+            cells.append(gain(differences, methods[name].measure.higher_is_better))
+        if shared:
+            rows.append([f"{methods[name].title} - {methods[methods[name].baseline].title}", *cells])
+    return markdown_table(["", *(column.title for column in table.columns)], rows) if rows else ""
+
+
+def cost_table(methods: Mapping[str, Method], runs: Runs) -> str:
+    """Means over the seeds."""
+    means = {
+        name: {key: mean(run.costs[key] for run in of_method.values()) for key in COSTS}
+        for name, of_method in runs.items()
+        if of_method
+    }
+    keys = [key for key in COSTS if any(row[key] for row in means.values())]
+    rows = [
+        [methods[name].title, *(f"{row[key]:,.0f}" if row[key] else "-" for key in keys)]
+        for name, row in means.items()
+    ]
+    return markdown_table(["", *(COSTS[key] for key in keys)], rows)
+
+
+def compared(table: Table, methods: Mapping[str, Method], runs: Runs, subsets: Sequence[str]) -> list[str]:
+    """Heading and tables; nothing while no method of the table is finished."""
+    if not any(runs[name] for name in table.methods):
+        return []
+    measure = methods[table.methods[0]].measure
+    better = "positive" if measure.higher_is_better else "negative"
+    about = f"Difference to the baseline in points; {better} is better. In parentheses: seeds in which it is."
+    parts = [f"## {table.title}", f"{measure.title}. {table.about}".strip()]
+    for subset in subsets:
+        parts += [f"### {subset}"] if len(subsets) > 1 else []
+        parts.append(score_table(table, methods, runs, subset))
+        gains = gain_table(table, methods, runs, subset)
+        parts += [about, gains] if gains else []
+    return parts
+
+
+# The documents.
+
+
+def machine() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def write(methods: Methods, corpus: Corpus, command: str) -> str:
+    """Write ``results.md`` and ``results.json``.
+
+    Args:
+        command: that was run last; the tables hold all that is finished.
+
+    Returns:
+        The first text.
+    """
+    runs, rows = collect(methods, corpus), methods_of(methods, corpus)
+    versions = sorted(
+        {one for of_method in runs.values() for run in of_method.values() for one in run.versions}
+    )
+    updates = ", ".join(f"{name} {count}" for name, count in corpus.updates.items())
+    parts = [
+        f"# Results on {corpus.title}",
+        f"Written by `{command}`; every number is in results.json. {', '.join(versions)}; {machine()}.",
+        f"{corpus.about} Mean, and range over seeds. The seed varies initialisation, batches, masks, noise in "
+        f"training and clusters, not the corpus. Updates: {updates}.",
+    ]
+    for name in corpus.tables:
+        parts += compared(methods.tables[name], rows, runs, corpus.subsets)
+    text = "\n\n".join([*parts, "## Cost", ABOUT_COSTS, cost_table(rows, runs)]) + "\n"
+    document = {"command": command, "versions": versions, "machine": machine(), "sizes": corpus.sizes}
+    document["methods"] = {
+        name: {"title": rows[name].title, "seeds": {seed: asdict(run) for seed, run in of_method.items()}}
+        for name, of_method in runs.items()
+        if of_method
+    }
+    (corpus.out / "results.md").write_text(text, encoding="utf-8")
+    (corpus.out / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return text
