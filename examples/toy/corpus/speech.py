@@ -5,8 +5,6 @@ other texts, and neither terminating nor seeding the library puts it back. What 
 never spoken is kept, and every utterance is spoken by a forked child of it, seeded, that exits afterwards.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import json
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.voices import Voice
+from corpus.script import Voice
 
 # espeak-ng/speak_lib.h
 _SYNCHRONOUS = 2
@@ -45,7 +43,7 @@ class Timed:
     start: float
     end: float
 
-    def later(self, seconds: float) -> Timed:
+    def later(self, seconds: float) -> "Timed":
         return Timed(self.label, self.start + seconds, self.end + seconds)
 
 
@@ -128,11 +126,8 @@ class Synthesiser:
         library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         if library.espeak_SetVoiceByName(voice.name.encode()):
             return
-        for parameter, value in (
-            (_RATE, voice.words_per_minute),
-            (_PITCH, voice.pitch),
-            (_RANGE, voice.pitch_range),
-        ):
+        values = {_RATE: voice.words_per_minute, _PITCH: voice.pitch, _RANGE: voice.pitch_range}
+        for parameter, value in values.items():
             library.espeak_SetParameter(parameter, value, 0)
         recorder = _Recorder()
         callback = _Callback(recorder)
@@ -147,12 +142,10 @@ class Synthesiser:
         starts = [sample / self.rate for sample, _ in events["phones"]]
         ends = [*starts[1:], len(wave) / self.rate]
         labels = [label.strip(_STRESS_MARKS) for _, label in events["phones"]]
-        phones = tuple(
-            Timed(*phone) for phone in zip(labels, starts, ends, strict=True) if phone[1] < phone[2]
-        )
-        return Utterance(
-            wave, self.rate, _word_times(words, [s / self.rate for s in events["words"]], phones), phones
-        )
+        timed = [Timed(*phone) for phone in zip(labels, starts, ends, strict=True)]
+        phones = tuple(phone for phone in timed if phone.start < phone.end)
+        words_at = [sample / self.rate for sample in events["words"]]
+        return Utterance(wave, self.rate, _word_times(words, words_at, phones), phones)
 
 
 class _Recorder:

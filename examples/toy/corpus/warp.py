@@ -1,11 +1,10 @@
-"""Smooth displacement of a picture from a few points whose displacement is known.
+"""Smooth displacement of an image from a few points whose displacement is known.
 
 Linear-kernel radial basis functions with an affine part: exact at the points but for a slight smoothing, and
 without the ripples of thin plates, which matters where lips move by twice their thickness.
 """
 
-from __future__ import annotations
-
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,3 +46,21 @@ def _distances(a: Floats, b: Floats) -> Floats:
     np.maximum(squared, 0, out=squared)
     np.sqrt(squared, out=squared)
     return squared
+
+
+def grid(axis: NDArray[np.floating] | NDArray[np.int_]) -> NDArray[np.float32]:
+    """Places (x, y) of a square grid, `[n, n, 2]`."""
+    return np.stack(np.meshgrid(axis, axis), -1).astype(np.float32)
+
+
+def finely(displacement: NDArray[np.float32], nodes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """A displacement of every pixel `[size, size, 2]` from one of a grid of `nodes`."""
+    coarse = displacement.reshape(nodes.shape)
+    return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def look_up(image: NDArray[np.uint8], places: Floats, displacement: Floats) -> NDArray[np.uint8]:
+    """The colours of an image at displaced places `[S, S, 2]`."""
+    moved = places + displacement
+    found = cv2.remap(image, moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found, np.uint8)
