@@ -95,9 +95,11 @@ def say(name: str, what: str) -> None:
 def progress(log: Path, updates: int, seconds: float) -> str:
     """Updates done and the time left; of other commands the last line of the log."""
     text = log.read_text(errors="replace")
+    if not updates:
+        return re.split(r"[\r\n]+", text.strip())[-1][:80] or "running"
     done = [int(number) for number in re.findall(r'"num_updates": "(\d+)"', text)]
-    if not updates or not done:
-        return (re.split(r"[\r\n]+", text.strip()) or [""])[-1].strip()[:80] or "running"
+    if not done:
+        return "starting"
     # A resumed training did its first updates in another run.
     here = done[-1] - done[0]
     left = f", about {seconds * (updates - done[-1]) / here / 60:.0f} min left" if here else ""

@@ -1,4 +1,4 @@
-"""The toy corpus is a program, not part of the package: its folder is put on the path, as running it does."""
+"""The examples are programs, not part of the package: their folders are put on the path."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-TOY = Path(__file__).resolve().parents[3] / "examples" / "toy"
-if str(TOY) not in sys.path:
-    sys.path.insert(0, str(TOY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "toy"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "experiments"))
 
-from corpus.clip import Clip, Settings, Slot, Studio  # noqa: E402
-from corpus.photographs import Portrait, load_portraits  # noqa: E402
-from corpus.speech import Synthesiser  # noqa: E402
+from corpus.clip import Clip, Settings, Slot, Studio
+from corpus.look import Portrait, load_portraits
+from corpus.speech import Synthesiser
 
-from av_ssl.media.face_mesh import FaceMesh  # noqa: E402
+from av_ssl.media.face_mesh import FaceMesh
 
 NEEDS_EXTRA = "the toy corpus needs the extra av_ssl[toy]"
 
