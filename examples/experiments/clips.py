@@ -5,10 +5,9 @@
 
 Joined clips are longer than any that a recogniser was trained on.
 
-Shuffled video says nothing about the audio or its label. Each clip gets the video of another, drawn at
-random, each once, cut or played back and forth to the length of its own: lengths say nothing either. Audio and
-order stay, so the labels are those of DATA. OUT/valid.tsv lists DATA's clips unchanged: fairseq opens it even if
-nothing is validated.
+Shuffled video says nothing about the audio or its label. Each clip gets the video of another, at random and
+each once, cut or played back and forth to its own length: lengths say nothing either. Audio and order
+stay, so the labels are those of DATA. OUT/valid.tsv lists its clips unchanged: fairseq always opens it.
 """
 
 import argparse

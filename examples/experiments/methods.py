@@ -1,17 +1,19 @@
-"""Reads the table of methods, ``methods.yaml``: what is trained, from what, and how it is scored."""
+"""Reads the table of methods, ``methods.yaml``, which explains every key."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import yaml
 
 FILE = Path(__file__).with_name("methods.yaml")
 TASKS = {"video": "VSR", "audio": "ASR", "av": "AVSR"}
-PRETRAINING_NOISE, TRAINING_NOISE = 0.25, 0.5
-"""Share of the clips that get babble."""
-Row = TypeVar("Row")
+Row = SimpleNamespace
+"""A row: its ``name``, and the keys of its section."""
+
+
+class MethodError(ValueError):
+    """A row of ``methods.yaml`` has an unknown key, lacks one, or names something that is not there."""
 
 
 class Column(NamedTuple):
@@ -39,172 +41,62 @@ class Column(NamedTuple):
         return ", ".join(filter(None, (TASKS.get(self.streams), clips)))
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A score: its title, a regular expression that finds it in a command's output, which way is better."""
+class Section(dict[str, Any]):
+    """Rows by name."""
 
-    name: str
-    title: str
-    pattern: str
-    higher_is_better: bool = False
+    def __init__(self, name: str) -> None:
+        self.name = name
 
-
-@dataclass(frozen=True)
-class Labels:
-    """Cluster labels of a layer of a model, or of MFCC."""
-
-    name: str
-    model: str = ""
-    layer: int = 0
-
-    @property
-    def rate(self) -> int:
-        """Labels a second."""
-        return 25 if self.model else 100
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A speech model that is trained on the corpus."""
-
-    name: str
-    labels: str
-
-
-@dataclass(frozen=True)
-class Training:
-    """One ``fairseq-hydra-train`` command; ``methods.yaml`` explains the keys."""
-
-    name: str
-    kind: str
-    recipe: str
-    overrides: list[str] = field(default_factory=list)
-    updates: list[str] = field(default_factory=list)
-    noise: float = 0.0
-    start: dict[str, str] = field(default_factory=dict)
-    labels: str = ""
-    teachers: list[str] = field(default_factory=list)
-    data: str = "all"
-    # Of recognisers alone:
-    streams: str = ""
-    pretrained: bool = True
-    rests: bool = False
-    pseudo_labels: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of tables: the trainings that are scored, by streams, and how."""
-
-    name: str
-    title: str
-    models: dict[str, str]
-    columns: list[Column]
-    measure: Measure
-    baseline: str = ""
-    untrained: bool = False
-    decoding: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of results; ``about`` stands below its title."""
-
-    name: str
-    title: str
-    columns: list[Column]
-    methods: list[str]
-    about: str = ""
-
-
-class MethodError(ValueError):
-    """A row of ``methods.yaml`` has an unknown key, lacks one, or names something that is not there."""
+    def __missing__(self, row: str) -> Any:
+        raise MethodError(f"methods.yaml: there is no {row!r} among the {self.name}")
 
 
 class Methods:
-    """The content of ``methods.yaml``, each section a dictionary by name."""
+    """The sections of ``methods.yaml``.
+
+    ``methods`` are the rows of ``recognisers`` and ``methods``: their ``models`` name the trainings that are
+    scored, by streams. ``trainings`` are those of ``pretrainings`` and ``classifiers``, and a fine-tuning for
+    each kind of streams of a recogniser.
+    """
 
     def __init__(self, path: Path = FILE) -> None:
-        self.path = path
-        self._sections = yaml.safe_load(path.read_text(encoding="utf-8"))
-        self.columns = {
-            name: [Column(*text.rpartition("_")[::2]) for text in texts]
-            for name, texts in self._sections["columns"].items()
-        }
-        self.measures = self._rows("measures", Measure)
-        self.labels = self._rows("labels", Labels)
-        self.teachers = self._rows("teachers", Teacher)
-        pretraining = {"kind": "pre-training", "noise": PRETRAINING_NOISE}
-        classifier = {"kind": "training", "noise": TRAINING_NOISE}
-        self.trainings = self._rows("pretrainings", Training, pretraining)
-        self.trainings |= self._rows("classifiers", Training, classifier)
-        self.methods = self._rows("recognisers", self._recogniser)
-        self.methods |= self._rows("methods", self._scored)
-        self.tables = self._rows("tables", self._table)
-        self._check()
-
-    def _rows(
-        self, section: str, make: Callable[..., Row], default: dict[str, Any] | None = None
-    ) -> dict[str, Row]:
-        rows = {}
-        for name, row in self._sections[section].items():
-            try:
-                rows[name] = make(**{"name": name, **(default or {}), **row})
-            except (TypeError, KeyError) as error:
-                raise MethodError(f"{self.path}: {section}.{name}: {error}") from error
-        return rows
-
-    def _recogniser(
-        self,
-        name: str,
-        title: str,
-        start: str,
-        columns: str = "standard",
-        baseline: str = "",
-        decoding: tuple[str, ...] = (),
-        times: int = 1,
-        **keys: Any,
-    ) -> Method:
-        """Add a training for each kind of streams."""
-        settings = {"recipe": "finetune", "rests": keys.get("pretrained", True), "data": "labelled", **keys}
-        models = {}
-        for streams in dict.fromkeys(column.streams for column in self.columns[columns]):
-            models[streams] = f"{name}_{streams}"
-            self.trainings[models[streams]] = Training(
-                models[streams],
-                "fine-tuning",
-                updates=[f"finetune_{streams}"] * times,
-                noise=0 if streams == "video" else TRAINING_NOISE,
-                start={"model.w2v_path": start},
-                streams=streams,
-                **settings,
-            )
-        wer = self.measures["wer"]
-        return Method(name, title, models, self.columns[columns], wer, baseline, decoding=[*decoding])
-
-    def _scored(self, name: str, model: str, columns: str, measure: str = "wer", **keys: Any) -> Method:
-        streams = [column.streams for column in self.columns[columns]]
-        models = self.methods[model].models if model in self.methods else dict.fromkeys(streams, model)
-        return Method(
-            name, models=models, columns=self.columns[columns], measure=self.measures[measure], **keys
-        )
-
-    def _table(self, columns: str, **keys: Any) -> Table:
-        return Table(columns=self.columns[columns], **keys)
-
-    def _check(self) -> None:
-        """Everything that a row names is there."""
-        named = [(one.name, "trainings", one.model) for one in self.labels.values() if one.model]
-        named += [(one.name, "labels", one.labels) for one in self.teachers.values()]
-        for one in self.trainings.values():
-            recognisers = [one.pseudo_labels["recogniser"]] if one.pseudo_labels else []
-            named += [(one.name, "trainings", name) for name in (*one.start.values(), *recognisers)]
-            named += [(one.name, "labels", one.labels)] if one.labels else []
-            named += [(one.name, "teachers", name) for name in one.teachers]
+        self._content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        self.columns = Section("columns")
+        for name, texts in self._content["columns"].items():
+            self.columns[name] = [Column(*text.rpartition("_")[::2]) for text in texts]
+        self.measures, self.labels, self.teachers = map(self._rows, ("measures", "labels", "teachers"))
+        self.trainings = self._rows("trainings", "pretrainings", "classifiers")
+        self.methods, self.tables = self._rows("methods", "recognisers", "methods"), self._rows("tables")
+        for row in (*self.tables.values(), *self.methods.values()):
+            row.columns = self.columns[row.columns]
         for method in self.methods.values():
-            named += [(method.name, "trainings", name) for name in method.models.values()]
-            named += [(method.name, "methods", method.baseline)] if method.baseline else []
-        named += [(table.name, "methods", name) for table in self.tables.values() for name in table.methods]
-        for row, section, name in named:
-            if name not in getattr(self, section):
-                raise MethodError(f"{self.path}: {row}: {name!r} is not one of the {section}")
+            method.measure = self.measures[method.measure]
+            streams = dict.fromkeys(column.streams for column in method.columns)
+            if method.model in self._content["recognisers"]:
+                method.models = self.methods[method.model].models
+            elif method.model:
+                method.models = dict.fromkeys(streams, method.model)
+            else:
+                method.models = {each: self._finetuning(method, each) for each in streams}
+
+    def _rows(self, name: str, *parts: str) -> Section:
+        """The rows of one section, or of several parts."""
+        section = Section(name)
+        for part in parts or (name,):
+            default = self._content["defaults"][part]
+            for key, row in self._content[part].items():
+                section[key] = Row(name=key, **{**default, **row})
+                missing = {one for one, value in vars(section[key]).items() if value == "required"}
+                if wrong := missing | (row.keys() - default.keys()):
+                    raise MethodError(f"methods.yaml: {part}.{key}: {', '.join(wrong)} unknown or missing")
+        return section
+
+    def _finetuning(self, method: Row, streams: str) -> str:
+        """Add the training of a recogniser; its name."""
+        name = f"{method.name}_{streams}"
+        values = {**vars(method), "name": name, "streams": streams, "start": {"model.w2v_path": method.start}}
+        values["updates"] = [f"finetune_{streams}"] * method.times
+        values["noise"] = 0 if streams == "video" else method.noise
+        values["rests"] = method.rests and method.pretrained
+        self.trainings[name] = Row(**values)
+        return name

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 from corpora import Corpus
-from methods import Column, Method, Methods, Table
+from methods import Column, Methods, Row
 from steps import Step, Steps
 
 COSTS = {
@@ -23,8 +23,8 @@ COSTS = {
     "earlier seconds": "their seconds",
     "labels": "clustering, seconds",
     "teacher": "speech teachers: training, seconds",
-    "teacher targets": "their targets, seconds",
-    "pseudo-labels": "pseudo-labels, seconds",
+    "teacher_targets": "their targets, seconds",
+    "transcribe": "pseudo-labels, seconds",
     "fine-tuning": "fine-tuning, seconds",
     "training": "training, seconds",
 }
@@ -49,7 +49,7 @@ Runs = Mapping[str, Mapping[int, Run]]
 """By method and seed: those that are finished."""
 
 
-def methods_of(methods: Methods, corpus: Corpus) -> dict[str, Method]:
+def methods_of(methods: Methods, corpus: Corpus) -> dict[str, Row]:
     """Those of the corpus's tables."""
     named = [name for table in corpus.tables for name in methods.tables[table].methods]
     return {name: methods.methods[name] for name in named}
@@ -83,7 +83,7 @@ def collect(methods: Methods, corpus: Corpus) -> Runs:
     return runs
 
 
-def run_of(methods: Methods, method: Method, scorings: Mapping[tuple[str, Column], Step], out: Path) -> Run:
+def run_of(methods: Methods, method: Row, scorings: Mapping[tuple[str, Column], Step], out: Path) -> Run:
     needed = {one.name: one for step in scorings.values() for one in step.all_steps()}.values()
     pretrained = any(methods.trainings[name].pretrained for name in method.models.values())
     return Run(
@@ -96,7 +96,7 @@ def run_of(methods: Methods, method: Method, scorings: Mapping[tuple[str, Column
     )
 
 
-def score(step: Step, method: Method, column: Column, out: Path) -> float:
+def score(step: Step, method: Row, column: Column, out: Path) -> float:
     """In percent, from what a command printed, or from the file that ``fairseq-generate`` wrote.
 
     Raises:
@@ -174,7 +174,7 @@ def gain(differences: Sequence[float], higher_is_better: bool) -> str:
     return f"{mean(differences):+.1f} ({better} of {len(differences)})"
 
 
-def score_table(table: Table, methods: Mapping[str, Method], runs: Runs, subset: str) -> str:
+def score_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str) -> str:
     """Mean and range over the seeds that are finished; a method without any is left out."""
     rows = []
     for name in filter(runs.get, table.methods):
@@ -184,7 +184,7 @@ def score_table(table: Table, methods: Mapping[str, Method], runs: Runs, subset:
     return markdown_table(["", *(column.title for column in table.columns), "seeds"], rows)
 
 
-def gain_table(table: Table, methods: Mapping[str, Method], runs: Runs, subset: str) -> str:
+def gain_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str) -> str:
     """Difference of each method to its baseline over the seeds that both have; empty where there are none."""
     rows = []
     for name in table.methods:
@@ -201,7 +201,7 @@ def gain_table(table: Table, methods: Mapping[str, Method], runs: Runs, subset: 
     return markdown_table(["", *(column.title for column in table.columns)], rows) if rows else ""
 
 
-def cost_table(methods: Mapping[str, Method], runs: Runs) -> str:
+def cost_table(methods: Mapping[str, Row], runs: Runs) -> str:
     """Means over the seeds."""
     means = {
         name: {key: mean(run.costs[key] for run in of_method.values()) for key in COSTS}
@@ -216,13 +216,13 @@ def cost_table(methods: Mapping[str, Method], runs: Runs) -> str:
     return markdown_table(["", *(COSTS[key] for key in keys)], rows)
 
 
-def compared(table: Table, methods: Mapping[str, Method], runs: Runs, subsets: Sequence[str]) -> list[str]:
+def compared(table: Row, methods: Mapping[str, Row], runs: Runs, subsets: Sequence[str]) -> list[str]:
     """Heading and tables; nothing while no method of the table is finished."""
     if not any(runs[name] for name in table.methods):
         return []
     measure = methods[table.methods[0]].measure
     better = "positive" if measure.higher_is_better else "negative"
-    about = f"Difference to the baseline in points; {better} is better. In parentheses: seeds in which it is."
+    about = f"Difference to the baseline in points, {better} is better; in parentheses: in how many seeds."
     parts = [f"## {table.title}", f"{measure.title}. {table.about}".strip()]
     for subset in subsets:
         parts += [f"### {subset}"] if len(subsets) > 1 else []
@@ -259,8 +259,8 @@ def write(methods: Methods, corpus: Corpus, command: str) -> str:
     parts = [
         f"# Results on {corpus.title}",
         f"Written by `{command}`; every number is in results.json. {', '.join(versions)}; {machine()}.",
-        f"{corpus.about} Mean, and range over seeds. The seed varies initialisation, batches, masks, noise in "
-        f"training and clusters, not the corpus. Updates: {updates}.",
+        f"{corpus.about} Mean, and range over seeds. The seed varies initialisation, batches, masks, noise "
+        f"in training and clusters, not the corpus. Updates: {updates}.",
     ]
     for name in corpus.tables:
         parts += compared(methods.tables[name], rows, runs, corpus.subsets)

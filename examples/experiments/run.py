@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import report
-from corpora import REPOSITORY, names, read_corpus
+from corpora import CORPORA, REPOSITORY, read_corpus
 from methods import Methods
 from steps import Step, Steps
 
@@ -26,7 +26,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--corpus", choices=names(), default="toy", help="(default: %(default)s)")
+    add("--corpus", choices=CORPORA, default="toy", help="(default: %(default)s)")
     add("--methods", nargs="+", metavar="METHOD", help="(default: all that the corpus has)")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
     add("--labelled", type=int, metavar="N", help="labelled clips (default: the corpus's first number)")
@@ -48,12 +48,16 @@ def write_plan(out: Path, steps: Iterable[Step], threads: int = 1) -> None:
     for step in wanted.values():
         write_if_changed(scripts / f"{step.name}.sh", step.script)
         needs = [f"commands/{step.name}.sh", *dict.fromkeys(f"done/{one.name}" for one in step.after)]
-        options = ["--updates", str(step.updates)] if step.updates else []
-        options += ["--result", str(step.result)] if step.result else []
-        rules.append(f"done/{step.name}: {' '.join(needs)}\n\t@$(STEP) $@ $^ {in_make(options)}\n")
-    program = [sys.executable, str(Path(__file__).with_name("step.py")), "--threads", str(threads)]
-    head = "# Written by run.py. `make -j2` in this folder runs what is not finished.\n"
-    head += f"STEP := {in_make(program)}\n\n.PHONY: all\nall:"
+        options = in_make([str(step.updates), str(step.result or "")])
+        rules.append(f"done/{step.name}: {' '.join(needs)}\n\t@$(STEP) {options} $@ $^\n")
+    head = f"""# Written by run.py. `make -j2` in this folder runs what is not finished.
+STEP := {in_make([str(Path(__file__).with_name("step.sh"))])}
+export PATH := {in_make([str(Path(sys.executable).parent)])}:$(PATH)
+export OMP_NUM_THREADS := {threads}
+export PYTHONUNBUFFERED := 1
+
+.PHONY: all
+all:"""
     everything = "".join(f" \\\n    done/{name}" for name in wanted)
     write_if_changed(out / "Makefile", "\n".join([f"{head}{everything}\n", *rules]))
 
@@ -82,11 +86,11 @@ def make(out: Path, *targets: str, jobs: int = 1) -> None:
         sys.exit(status)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, methods: Methods | None = None) -> None:
     args = parse(arguments)
     name = f"{args.corpus}-quick" if args.quick else args.corpus
     out = (args.out or REPOSITORY / "out" / name).resolve()
-    methods = Methods()
+    methods = methods or Methods()
     corpus = read_corpus(args.corpus, out, args.quick, args.labelled, args.validation)
     known = report.methods_of(methods, corpus)
     if unknown := set(args.methods or ()) - known.keys():

@@ -40,8 +40,6 @@ CLIPS_A_BATCH = 16
 LENGTH_JITTER = 0.1
 """Relative error of the lengths by which clips are batched, so that batches differ between epochs."""
 LEARNING_RATE, WARMUP_SHARE, CLIP_NORM = 2e-3, 0.1, 5.0
-HELD_OUT_MASKS = 10
-"""Draws of masks for the clips that accuracy is measured on."""
 # Some hundred updates of so small a model are too few to overfit.
 NO_DROPOUT = {"attention_dropout": 0.0, "activation_dropout": 0.0}
 
@@ -65,20 +63,10 @@ class Predictor(nn.Module):
         """Output ``[B, at least S, C]`` for what the extractor made, frames hidden by ``masked [B, S]``."""
         raise NotImplementedError
 
-    def forward(
-        self, waves: Sequence[NDArray[np.int16]], frames: Sequence[int], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Predict the clusters of all frames F of the clips, of which some are masked.
-
-        Args:
-            waves: samples ``[N]`` of each clip, 16 kHz.
-            frames: of each clip, 50 a second, those that have a label.
-            rng: draws the masks.
-
-        Returns:
-            Logits float32 ``[F, K]``; bool ``[F]``, which frames are masked.
-        """
-        scaled = [wave.astype(np.float32) / 2**15 for wave in waves]
+    def forward(self, sounds: "Sequence[Sound]", rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Logits float32 ``[F, K]`` of all frames of the clips; bool ``[F]``, which of them were masked."""
+        frames = [len(sound.clusters) for sound in sounds]
+        scaled = [sound.wave.astype(np.float32) / 2**15 for sound in sounds]
         inputs = self.extractor(scaled, sampling_rate=SAMPLE_RATE, padding=self.padding, return_tensors="pt")
         masked = torch.from_numpy(draw_spans(frames, max(frames), MASKS, rng))
         real = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
@@ -144,14 +132,14 @@ class Sound(NamedTuple):
     clusters: Tensor
 
 
-def read_sounds(data: Path, labels: Path, split: str) -> list[Sound]:
-    """The clips of a split that have audio, cut where labels end and after ``WINDOW_SECONDS``.
+def read_sounds(manifest: Path, labels: Path) -> list[Sound]:
+    """The clips that have audio, cut where labels end and after ``WINDOW_SECONDS``.
 
     Raises:
         DataError: a file cannot be read, manifest and labels do not fit each other, or no clip is left.
     """
-    clips = read_manifest(data / f"{split}.tsv")
-    lines = LabelFile(labels / f"{split}.km", clips)
+    clips = read_manifest(manifest)
+    lines = LabelFile(labels, clips)
     sounds = []
     for number, clip in enumerate(clips):
         if clip.audio is None:
@@ -162,13 +150,13 @@ def read_sounds(data: Path, labels: Path, split: str) -> list[Sound]:
             ids = [int(text) for text in lines.line(number).split()]
         except ValueError:
             raise DataError(
-                f"{lines.path}, line {number + 1}: no list of cluster numbers; write it by `av-ssl targets`"
+                f"{labels}, line {number + 1}: no list of cluster numbers; write it by `av-ssl targets`"
             ) from None
         if clusters := ids[::LABELS_A_FRAME][:frames]:
             samples = (len(clusters) - 1) * HOP + RECEPTIVE_FIELD
             sounds.append(Sound(wave[:samples], torch.tensor(clusters)))
     if not sounds:
-        raise DataError(f"{data / split}.tsv: no clip has audio and labels in {lines.path}")
+        raise DataError(f"{manifest}: no clip has audio and labels in {labels}")
     return sounds
 
 
@@ -182,15 +170,6 @@ def batches(sounds: Sequence[Sound], rng: np.random.Generator) -> Iterator[list[
             yield [sounds[number] for number in order[start : start + CLIPS_A_BATCH]]
 
 
-def predict(
-    predictor: Predictor, sounds: Sequence[Sound], rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits ``[F, K]`` and clusters ``[F]`` of all frames, and which of them were masked, bool ``[F]``."""
-    clusters = [sound.clusters for sound in sounds]
-    logits, masked = predictor([sound.wave for sound in sounds], [len(ids) for ids in clusters], rng)
-    return logits, torch.cat(clusters), masked
-
-
 def train(predictor: Predictor, sounds: Sequence[Sound], updates: int, rng: np.random.Generator) -> None:
     """AdamW with a learning rate that rises and falls linearly."""
     optimizer = torch.optim.AdamW(predictor.parameters(), LEARNING_RATE, betas=(0.9, 0.98))
@@ -201,7 +180,9 @@ def train(predictor: Predictor, sounds: Sequence[Sound], updates: int, rng: np.r
     drawn = batches(sounds, rng)
     predictor.train()
     for _ in trange(updates, unit="update", mininterval=1):
-        logits, clusters, masked = predict(predictor, next(drawn), rng)
+        batch = next(drawn)
+        clusters = torch.cat([sound.clusters for sound in batch])
+        logits, masked = predictor(batch, rng)
         weights = torch.where(masked, 1.0, UNMASKED_WEIGHT)
         loss = (cross_entropy(logits, clusters, reduction="none") * weights).sum() / weights.sum()
         optimizer.zero_grad()
@@ -211,50 +192,26 @@ def train(predictor: Predictor, sounds: Sequence[Sound], updates: int, rng: np.r
         schedule.step()
 
 
-@torch.no_grad()
-def accuracy(
-    predictor: Predictor, sounds: Sequence[Sound], rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """Shares of frames, over several draws of masks.
-
-    Returns:
-        Masked frames that are right, other frames that are right, masked frames in the most frequent cluster.
-    """
-    predictor.eval()
-    drawn = [predict(predictor, sounds, rng) for _ in range(HELD_OUT_MASKS)]
-    logits, clusters, masked = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-    hits = (logits.argmax(dim=1) == clusters).float()
-    counts = clusters[masked].bincount()
-    return hits[masked].mean().item(), hits[~masked].mean().item(), (counts.max() / counts.sum()).item()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder with train.tsv and valid.tsv")
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder with train.tsv")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the model")
     parser.add_argument("--kind", choices=KINDS, required=True)
-    parser.add_argument("--labels", type=Path, required=True, help="folder with train.km and valid.km")
+    parser.add_argument("--labels", type=Path, required=True, help="folder with train.km")
     parser.add_argument("--updates", type=int, default=600, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of weights, batches, masks (%(default)s)")
     args = parser.parse_args(arguments)
     torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
     try:
-        training, held_out = (read_sounds(args.data, args.labels, split) for split in ("train", "valid"))
+        sounds = read_sounds(args.data / "train.tsv", args.labels / "train.km")
     except DataError as error:
         sys.exit(f"speech_teacher.py: {error}")
-    clusters = 1 + max(int(sound.clusters.max()) for sound in training + held_out)
-    predictor = KINDS[args.kind](clusters)
-    train(predictor, training, args.updates, rng)
-    masked, others, most_frequent = accuracy(predictor, held_out, rng)
+    predictor = KINDS[args.kind](1 + max(int(sound.clusters.max()) for sound in sounds))
+    train(predictor, sounds, args.updates, np.random.default_rng(args.seed))
     predictor.model.save_pretrained(args.out)
     predictor.extractor.save_pretrained(args.out)
-    print(
-        f"{args.out}: {masked:.1%} of the masked and {others:.1%} of the other frames of {len(held_out)} held-out"
-        f" clips get the right one of {clusters} clusters; the most frequent has {most_frequent:.1%}"
-    )
 
 
 if __name__ == "__main__":

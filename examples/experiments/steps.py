@@ -10,11 +10,10 @@ from pathlib import Path
 
 import yaml
 from corpora import REPOSITORY, Corpus
-from methods import Column, Labels, Method, Methods, Training
+from methods import Column, Methods, Row
 
 HERE = Path(__file__).resolve().parent
 COMMANDS = yaml.safe_load((HERE / "commands.yaml").read_text(encoding="utf-8"))
-WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,15 @@ class Step:
 
     @property
     def script(self) -> str:
-        """The shell file, in lines of at most ``WIDTH`` characters where its words allow it."""
-        parts, lines = list[str](), [""]
+        """The shell file: an option and its value a line."""
+        parts = list[str]()
         for word in map(shlex.quote, self.command):
-            if parts and re.fullmatch(r"--[a-z-]+", parts[-1]) and not word.startswith("--"):
-                parts[-1] += f" {word}"  # an option and its value
-            else:
+            if parts and (word.startswith("--") or not re.fullmatch(r"--[a-z-]+", parts[-1])):
                 parts.append(word)
-        for part in parts:
-            if lines[-1] and len(lines[-1]) + len(part) > WIDTH - 3:
-                lines.append("   ")
-            lines[-1] += f" {part}" if lines[-1] else part
+            else:
+                parts[-1:] = [" ".join([*parts[-1:], word])]
         note = f"# {self.recipe.name} and what it inherits: {digest(self.recipe)}\n" if self.recipe else ""
-        return note + " \\\n".join(lines) + "\n"
+        return note + " \\\n    ".join(parts) + "\n"
 
     def all_steps(self) -> "Iterator[Step]":
         """What it needs, first to last, and itself; some may come more than once."""
@@ -87,85 +82,58 @@ class Steps:
         self.noise, self.labelled = self.data / "noise", self.data / f"labelled_{corpus.labelled}"
         self.prepared: tuple[Step, ...] = ()
         for name, command in corpus.prepare.items():
-            self.prepared = (Step(name, "data", tuple(command), self.prepared),)
+            self.prepared = (Step(name, "data", command, self.prepared),)
 
     def step(
-        self,
-        command: str,
-        name: str,
-        result: Path,
-        *options: object,
-        after: Sequence[Step] = (),
-        kind: str = "score",
-        updates: int = 0,
-        recipe: Path | None = None,
-        **values: object,
-    ) -> Step:
-        """A command of ``commands.yaml`` and more options.
+        self, command: str, name: str, result: str | Path, *options: object, kind: str = "",
+        after: Sequence[Step] = (), updates: int = 0, recipe: Path | None = None, **values: object,
+    ) -> Step:  # fmt: skip
+        """A command of ``commands.yaml`` and more options; its name is the kind of cost.
 
-        It comes after the data, the steps among its values, and ``after``.
+        It comes after the data, ``after``, and the steps among its values and options.
         """
-        corpus = self.corpus
+        corpus, result = self.corpus, self.folder / result
+        name = f"seed_{self.seed}.{name}" if result.is_relative_to(self.folder) else name
         known = {"here": HERE, "plugin": REPOSITORY / "av_ssl", "recipes": corpus.recipes, "data": self.data}
         known |= {**corpus.sizes, "labelled": self.labelled, "device": corpus.device, "seed": self.seed}
         known |= {"result": result, "updates": updates, **values}
         words = [word.format(**known) for word in COMMANDS[command].split()]
-        earlier = [value for value in values.values() if isinstance(value, Step)]
-        return Step(
-            name,
-            kind,
-            (*words, *map(str, options)),
-            (*self.prepared, *earlier, *after),
-            result,
-            updates,
-            recipe,
-        )
-
-    def named(self, name: str) -> str:
-        """The name of a step that depends on the seed."""
-        return f"seed_{self.seed}.{name}"
+        words += map(str, options)
+        earlier = [one for one in (*values.values(), *options) if isinstance(one, Step)]
+        after = (*self.prepared, *earlier, *after)
+        return Step(name, kind or command, tuple(words), after, result, updates, recipe)
 
     # Data and targets.
 
     def long_clips(self, subset: str) -> Step:
-        data, result = self.labelled, self.data / "long"
-        return self.step("long", f"long_{subset}", result, kind="data", data=data, subset=subset)
+        return self.step("long", f"long_{subset}", self.data / "long", data=self.labelled, subset=subset)
 
     def shuffled(self) -> Step:
-        return self.step("shuffled", "shuffled", self.corpus.out / "shuffled", kind="data")
+        return self.step("shuffled", "shuffled", self.corpus.out / "shuffled")
 
     def trials(self, subset: str) -> Step:
-        result = self.data / f"trials_{subset}.txt"
-        return self.step("trials", f"trials_{subset}", result, kind="data", subset=subset)
+        return self.step("trials", f"trials_{subset}", self.data / f"trials_{subset}.txt", subset=subset)
 
-    def clusters(self, labels: Labels) -> Step:
-        options: tuple[object, ...] = ()
-        after = []
+    def clusters(self, name: str) -> Step:
+        labels, options = self.methods.labels[name], ()
         if labels.model:
-            after = [self.training(labels.model)]
-            options = ("--checkpoint", after[0], "--layer", labels.layer)
-        name, result = self.named(f"labels_{labels.name}"), self.folder / "labels" / labels.name
-        return self.step("labels", name, result, *options, after=after, kind="labels")
+            options = ("--checkpoint", self.training(labels.model), "--layer", labels.layer)
+        return self.step("labels", f"labels_{name}", f"labels/{name}", *options)
 
     def teacher_targets(self, teacher: str) -> Step:
         """Features of all clips by a speech model, and their clusters."""
-        folder, name = self.folder / "teachers" / teacher, self.named(f"teacher_{teacher}")
-        labels = self.clusters(self.methods.labels[self.methods.teachers[teacher].labels])
-        trained = self.step("teacher", name, folder / "model", kind="teacher", labels=labels, model=teacher)
-        name, result = f"{name}_targets", folder / "targets"
-        return self.step("teacher_targets", name, result, kind="teacher targets", teacher=trained)
+        labels, folder = self.clusters(self.methods.teachers[teacher].labels), f"teachers/{teacher}"
+        model = self.step("teacher", f"teacher_{teacher}", f"{folder}/model", labels=labels, model=teacher)
+        return self.step("teacher_targets", f"teacher_{teacher}_targets", f"{folder}/targets", teacher=model)
 
     def pseudo_labels(self, recogniser: str, keep: float) -> Step:
         """The labelled clips, and the most confident transcripts of the others."""
-        training = self.methods.trainings[recogniser]
-        tagged = self.tagged(training)
-        folder, kind = self.folder / "pseudo_labels" / tagged, "pseudo-labels"
-        model, name = self.training(recogniser), self.named(f"transcribe_{tagged}")
-        transcripts = self.step(
-            "transcribe", name, folder / "transcripts", kind=kind, recogniser=model, streams=training.streams
-        )
-        name, result = self.named(f"pseudo_labels_{tagged}"), folder / "data"
-        return self.step("pseudo_labels", name, result, kind=kind, transcripts=transcripts, keep=keep)
+        training, model = self.methods.trainings[recogniser], self.training(recogniser)
+        name, values = self.tagged(training), {"recogniser": model, "streams": training.streams}
+        folder = f"pseudo_labels/{name}"
+        transcripts = self.step("transcribe", f"transcribe_{name}", f"{folder}/transcripts", **values)
+        values = {"transcripts": transcripts, "keep": keep}
+        return self.step("pseudo_labels", f"pseudo_labels_{name}", f"{folder}/data", **values)
 
     # Trainings.
 
@@ -187,8 +155,8 @@ class Steps:
             options.append("dataset.disable_validation=true")
         return self.step(
             "train",
-            self.named(self.tagged(training)),
-            self.folder / "checkpoints" / self.tagged(training),
+            self.tagged(training),
+            f"checkpoints/{self.tagged(training)}",
             *options,
             *training.overrides,
             after=after,
@@ -199,7 +167,7 @@ class Steps:
             config=training.recipe,
         )
 
-    def training_data(self, training: Training) -> tuple[object, list[Step], list[str]]:
+    def training_data(self, training: Row) -> tuple[object, list[Step], list[str]]:
         """The data folder, the steps that make it and the targets, and options that name the targets."""
         after, options = list[Step](), list[str]()
         data: object = self.labelled if training.data == "labelled" else self.data
@@ -209,43 +177,44 @@ class Steps:
         if training.pseudo_labels:
             data = self.pseudo_labels(**training.pseudo_labels)
         if training.labels:
-            labels = self.methods.labels[training.labels]
-            after.append(self.clusters(labels))
-            options += [f"+task.label_dir={after[-1]}", f"+task.label_rate={labels.rate}"]
+            after.append(self.clusters(training.labels))
+            rate = self.methods.labels[training.labels].rate
+            options += [f"+task.label_dir={after[-1]}", f"+task.label_rate={rate}"]
         if training.teachers:
             after += map(self.teacher_targets, training.teachers)
             options.append(f"model.teachers=[{','.join(map(str, after))}]")
         return data, after, options
 
-    def tagged(self, training: Training) -> str:
+    def tagged(self, training: Row) -> str:
         """The name of a training, with the number of labelled clips where it is trained on these."""
         return f"{training.name}_{self.corpus.labelled}" if training.data == "labelled" else training.name
 
     # Scores.
 
-    def scores(self, method: Method) -> dict[tuple[str, Column], Step]:
+    def scores(self, method: Row) -> dict[tuple[str, Column], Step]:
         """By subset and column."""
         columns = [(subset, column) for subset in self.corpus.subsets for column in method.columns]
         return {(subset, column): self.score(method, column, subset) for subset, column in columns}
 
-    def score(self, method: Method, column: Column, subset: str) -> Step:
-        budget = f"_{self.corpus.labelled}" if method.measure.name == "wer" else ""
-        name = f"{method.name}_{column.key}_{subset}{budget}"
-        result, model = self.folder / "results" / name, self.training(method.models[column.streams])
-        options, values = list[object](), {"model": model, "subset": subset, "streams": column.streams}
-        if method.measure.name == "wer":
+    def score(self, method: Row, column: Column, subset: str) -> Step:
+        measure, options = method.measure.name, list[object]()
+        name = f"{method.name}_{column.key}_{subset}" + (
+            f"_{self.corpus.labelled}" if measure == "wer" else ""
+        )
+        model = self.training(method.models[column.streams])
+        values = {"model": model, "subset": subset, "streams": column.streams}
+        if measure == "wer":
             options += ["--cpu", *method.decoding] if self.corpus.device == "cpu" else method.decoding
             if column.snr:
                 options += ["--noise-wav", self.noise, "--noise-prob", 1, f"--noise-snr={column.snr}"]
             values["data"] = self.long_clips(subset) if column.clips == "long" else self.labelled
         elif column.snr:
             options += ["--noise", f"{self.noise / subset}.tsv", "--snr", column.snr]
-        if method.measure.name == "eer":
+        if measure == "eer":
             values["pairs"] = self.trials(subset)
-        if method.measure.name == "probe":
+        if measure == "probe":
             untrained = ["--untrained", self.seed] if method.untrained else []
             features = f"features_{method.name}_{column.streams}_{subset}"
-            folder, label = self.folder / features, self.named(features)
-            values["features"] = self.step("features", label, folder, *untrained, **values)
+            values["features"] = self.step("features", features, features, *untrained, **values)
             options += self.corpus.probes
-        return self.step(method.measure.name, self.named(f"score_{name}"), result, *options, **values)
+        return self.step(measure, f"score_{name}", f"results/{name}", *options, **values)

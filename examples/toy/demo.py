@@ -14,10 +14,9 @@ import report
 from corpora import REPOSITORY, read_corpus
 from methods import Methods
 from run import make, write_plan
-from step import version
 from steps import Steps
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
 parser.add_argument("--out", type=Path, help="output folder (default: out/demo or out/demo-quick)")
 parser.add_argument("--seed", type=int, default=1, help="of training (default: 1)")
@@ -26,7 +25,7 @@ name = "demo-quick" if args.quick else "demo"
 out = (args.out or REPOSITORY / "out" / name).resolve()
 begun = time.time()
 
-# Two rows of the table of methods: recognisers from scratch, and from AV2vec. Both score video, audio and both.
+# Two rows of the table of methods: recognisers from scratch, and from AV2vec.
 methods = Methods()
 corpus = read_corpus("toy", out, args.quick)
 steps = Steps(methods, corpus, args.seed)
@@ -57,7 +56,7 @@ text = f"""Word error rate in %: {corpus.about}
 
 {report.score_table(table, rows, runs, "test")}
 
-`make {name}`, seed {args.seed}, {version()}, {(time.time() - begun) / 60:.1f} min. {report.machine()}.
+`make {name}`, seed {args.seed}, {(time.time() - begun) / 60:.1f} min. {report.machine()}.
 """
 (out / "results.md").write_text(text)
 print(f"\n{text}\nAlso in {out / 'results.md'}; commands, logs and hypotheses are in the same folder.")

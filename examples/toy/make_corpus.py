@@ -1,8 +1,5 @@
 #!/usr/bin/env python
-"""Make a corpus of talking faces here, without a download.
-
-Synthetic voices say sentences such as "bin blue at two now" (24 words), and photographed faces move their mouths with
-them. The clips are ordinary mp4 files with transcripts, in the folders of LRS3, so they enter as any data set does:
+"""Make a corpus of talking faces here, without a download; README.md tells more.
 
     python examples/toy/make_corpus.py CORPUS --train 600 --valid 40 --test 60
     preprocess/folder.sh CORPUS DATA
@@ -12,18 +9,8 @@ them. The clips are ordinary mp4 files with transcripts, in the folders of LRS3,
     CORPUS/alignments/SPLIT/SPEAKER/CLIP.json       times of the phones, the viseme track, where the lips are
     CORPUS/corpus.json                              the settings
 
-The same settings give the same clips bit for bit with any number of workers (on one machine and one set of library
-versions). A run that was stopped resumes; with larger counts a corpus grows.
-
-What it is not: there are two photographs, an astronaut and Grace Hopper. Speakers of the test and valid splits have
-voices that are not in training and faces with another shape and other colours, but no face is truly unseen. It shows
-that a method learns; it says nothing about people.
-
-With `--emotions` voices and faces show one of five: pitch, range, rate and loudness, brows and corners of the mouth.
-Crop entire faces then: `preprocess/folder.sh CORPUS DATA --region face`.
-
-`--difficulty` is how far the lips stray from what is said: at 0 lip-reading is easier than listening (for smoke
-tests), at 1 the words can hardly be read from the lips.
+The same settings give the same clips bit for bit with any number of workers (on one machine and one set of
+library versions). A run that was stopped resumes; with larger counts a corpus grows.
 """
 
 import argparse
@@ -70,7 +57,7 @@ def plan(settings: Settings, counts: Mapping[str, int]) -> list[Slot]:
 def generate(
     root: Path, settings: Settings, counts: Mapping[str, int], portraits: Sequence[Portrait], workers: int
 ) -> tuple[int, int]:
-    """Make the clips that `root` lacks, in several processes; numbers of clips made, and of those that were there.
+    """Make the clips that `root` lacks, in several processes; numbers of clips made and kept.
 
     Raises `ValueError` for wrong counts and where `root` holds a corpus with other settings or more clips,
     `SpeechError` where espeak-ng cannot be used, and `OSError` where `root` cannot be written.
@@ -94,12 +81,7 @@ def generate(
 def _claim(root: Path, settings: Settings, counts: Mapping[str, int]) -> None:
     """Note in `root` what is made there, or check that it is what was made there before."""
     path = root / "corpus.json"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot be made ({error.strerror}): choose another folder", str(root)
-        ) from error
+    root.mkdir(parents=True, exist_ok=True)
     if path.exists():
         try:
             known = json.loads(path.read_text(encoding="utf-8"))

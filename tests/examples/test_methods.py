@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from corpora import names, read_corpus
+from corpora import CORPORA, read_corpus
 from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
 from methods import FILE, Column, MethodError, Methods
 from omegaconf import OmegaConf
 from report import methods_of
+from run import main
 from steps import COMMANDS, Step, Steps
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
@@ -53,7 +54,7 @@ def emotions(tmp_path: Path) -> Steps:
     return steps_of(tmp_path, "toy_emotions")
 
 
-@pytest.mark.parametrize("corpus", names())
+@pytest.mark.parametrize("corpus", CORPORA)
 def test_every_step_has_one_command_and_comes_after_what_it_reads(corpus: str, tmp_path: Path) -> None:
     steps = steps_of(tmp_path, corpus)
     found: dict[str, Step] = {}
@@ -76,7 +77,7 @@ def stated(recipe: Path) -> dict:
     return OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, [*parts, recipe])))
 
 
-@pytest.mark.parametrize("corpus", names())
+@pytest.mark.parametrize("corpus", CORPORA)
 def test_plus_signs_mark_the_keys_that_the_recipe_does_not_name(corpus: str, tmp_path: Path) -> None:
     """hydra refuses others."""
     steps = steps_of(tmp_path, corpus)
@@ -132,7 +133,7 @@ def test_labels_of_the_second_iteration_are_clusters_of_the_first(toy: Steps) ->
 def test_variants_of_distillation_share_their_teachers(toy: Steps) -> None:
     found = needed(toy, "distillav", "distillav_one", "distillav_fixed", "distillav_finetuned")
     kinds = [step.kind for step in found.values()]
-    assert [kinds.count(kind) for kind in ("labels", "teacher", "teacher targets", "pre-training")] == [
+    assert [kinds.count(kind) for kind in ("labels", "teacher", "teacher_targets", "pre-training")] == [
         1,
         2,
         2,
@@ -295,18 +296,19 @@ def test_baselines_are_in_the_table_and_trained_alike(comparison) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("pretrain_av2vec: {recipe: pretrain}", "pretrain_av2vec: {nose: 1}", "pretrain_av2vec.*nose"),
-        ("hubert: {labels: mfcc}", "hubert: {labels: plp}", "hubert.*'plp'"),
-        ("title: AV2vec, start: pretrain_av2vec", "title: AV2vec, start: x", "av2vec_video.*'x'"),
-        ("[hybrid, hybrid_attention", "[hybrids, hybrid_attention", "decoding.*'hybrids'"),
+        ("pretrain_av2vec: {recipe: pretrain}", "pretrain_av2vec: {nose: 1}", "pretrain_av2vec: .*nose"),
+        ("hubert: {labels: mfcc}", "hubert: {labels: plp}", "'plp' among the labels"),
+        ("title: AV2vec, start: pretrain_av2vec", "title: AV2vec, start: x", "'x' among the trainings"),
+        ("[hybrid, hybrid_attention", "[hybrids, hybrid_attention", "'hybrids' among the methods"),
+        ("columns: one_stream", "columns: two", "'two' among the columns"),
     ],
 )  # fmt: skip
 def test_wrong_rows_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = FILE.read_text()
     assert old in text
-    (tmp_path / "methods.yaml").write_text(text.replace(old, new))
-    with pytest.raises(MethodError, match=message):
-        Methods(tmp_path / "methods.yaml")
+    (tmp_path / "methods.yaml").write_text(text.replace(old, new, 1))
+    with pytest.raises(MethodError, match=rf"methods\.yaml: .*{message}"):
+        main(["--dry-run", "--out", str(tmp_path)], Methods(tmp_path / "methods.yaml"))
 
 
 def test_every_command_is_used(toy: Steps, emotions: Steps) -> None:

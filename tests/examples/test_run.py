@@ -17,7 +17,6 @@ from corpora import Corpus, read_corpus
 from methods import Methods
 from report import collect, cost_table, gain_table, logged_work, markdown_table, score_table, write
 from run import main, make, write_plan
-from step import progress
 from steps import Step, Steps
 
 METHODS = Methods()
@@ -104,27 +103,33 @@ def test_a_failure_shows_the_end_of_the_log(tmp_path: Path, capfd: pytest.Captur
     with pytest.raises(SystemExit):
         run(tmp_path, append(tmp_path, "later", failing))
     error = capfd.readouterr().err
-    assert "what went wrong\nbad failed (exit status 3)" in error
+    assert "what went wrong\nbad failed" in error
     assert str(tmp_path / "logs" / "bad.log") in error
     assert not list((tmp_path / "done").iterdir())
     assert not (tmp_path / "later").exists()
 
 
-def test_progress_of_trainings_has_the_time_left(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("loading\n")
-    assert progress(log, 900, 10.0) == "starting"
-    log.write_text('{"num_updates": "100"}\n{"num_updates": "300"}\n')
-    assert progress(log, 900, 120.0) == "300 of 900 updates, about 6 min left"
-    log.write_text("1/9\r5/9")
-    assert progress(log, 0, 10.0) == "5/9"
+def test_progress_of_trainings_has_the_time_left(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPORT_EVERY", "0.7")
+    lines = """echo '"num_updates": "100"'; sleep 1.2; echo '"num_updates": "300"'; sleep 0.8"""
+    training = Step("one", "training", ("bash", "-c", lines), updates=900)
+    run(
+        tmp_path,
+        training,
+        Step("other", "data", ("printf", "1/9\\r5/9")),
+        append(tmp_path, "x", code="sleep 1"),
+    )
+    printed = capfd.readouterr().out
+    assert "one: 100 of 900 updates\n" in printed
+    assert "one: 300 of 900 updates, about 0 min left" in printed
 
 
 def test_shell_files_hold_commands_that_can_be_copied(tmp_path: Path) -> None:
     words = ["x", "--out", "a folder", *(f"key{n}=value" for n in range(20)), "$HOME", "model.teachers=[a,b]"]
     script = Step("one", "training", tuple(words)).script
-    assert max(map(len, script.splitlines())) <= 110
-    assert "--out 'a folder'" in script
+    assert script.startswith("x \\\n    --out 'a folder' \\\n    key0=value \\\n")
     printed = subprocess.run(
         ["bash", "-c", script.replace("x ", "printf '%s\\n' ", 1)], capture_output=True, text=True
     )
@@ -138,8 +143,8 @@ def test_a_dry_run_writes_a_makefile_for_make(tmp_path: Path) -> None:
         listed = subprocess.run(
             ["make", "-n", "-C", str(out)], capture_output=True, text=True, check=True
         ).stdout
-        assert listed.count("step.py") == len(list((out / "commands").iterdir())) > 60
-        order = [line.split("done/")[1].split()[0] for line in listed.splitlines() if "step.py" in line]
+        assert listed.count("step.sh") == len(list((out / "commands").iterdir())) > 60
+        order = [line.split("done/")[1].split()[0] for line in listed.splitlines() if "step.sh" in line]
         assert order[:2] == ["corpus", "data"]
 
 
@@ -217,7 +222,7 @@ def test_labels_and_teachers_are_counted_separately(tmp_path: Path) -> None:
     runs = collect(METHODS, corpus)
     own = {"updates": 12, "frames": 6205, "seconds": 10, "fine-tuning": 30}
     earlier = {"earlier updates": 12, "earlier frames": 6205, "earlier seconds": 10, "labels": 20}
-    taught = {"labels": 10, "teacher": 20, "teacher targets": 20}
+    taught = {"labels": 10, "teacher": 20, "teacher_targets": 20}
     for name, expected in (("av_hubert_2", own | earlier), ("distillav", own | taught)):
         assert {key: cost for key, cost in runs[name][1].costs.items() if cost} == expected
     assert cost_table(METHODS.methods, runs).count("\n") == 3

@@ -1,8 +1,8 @@
-"""One clip: a sentence, its audio and its frames, which all follow from the settings and its number; and its files.
+"""One clip and its files: sentence, audio and frames, which follow from the settings and its number.
 
-A clip is `SPLIT/SPEAKER/CLIP.mp4` and `.txt`, and `alignments/SPLIT/SPEAKER/CLIP.json`. The transcript has LRS3's
-form (Afouras et al., 2018). The alignment holds what only a synthetic corpus has: the times of the phones, the viseme
-track and where the lips are. With emotions, `CLIP.emo` and `CLIP.spk` next to the video name emotion and speaker.
+A clip is `SPLIT/SPEAKER/CLIP.mp4` and `.txt`, and `alignments/SPLIT/SPEAKER/CLIP.json`. The transcript has
+LRS3's form (Afouras et al., 2018). The alignment holds what only a synthetic corpus has: times of the phones, the
+viseme track and where the lips are. With emotions, `CLIP.emo` and `CLIP.spk` name emotion and speaker.
 
 Every file is written under a temporary name and then renamed: a file that is there is complete.
 """

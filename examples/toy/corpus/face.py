@@ -1,8 +1,8 @@
 """One speaker's face, drawn frame by frame.
 
 Two smooth displacements move the face at rest, one for everything above the mouth's seam and one for
-everything below, so that the lips can part. Both include the head's motion: each pixel of a frame is looked up
-once in the image of the face at rest. The inside of the mouth is painted into the gap.
+everything below, so that the lips can part. Both include the head's motion: each pixel of a frame is looked
+up once in the image of the face at rest. The inside of the mouth is painted into the gap.
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
 There are two photographs only, scikit-image's astronaut and matplotlib's Grace Hopper; a new speaker is a new
 warp and new colours of a known face, never a new face. Both are files of their packages, so nothing is
-downloaded. Each is turned and scaled so that the eyes lie at fixed places of a square canvas, and mirrored too:
-four portraits.
+downloaded. Each is turned and scaled so that the eyes lie at fixed places of a square canvas, and mirrored
+too: four portraits.
 """
 
 from collections.abc import Callable
