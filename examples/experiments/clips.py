@@ -25,7 +25,7 @@ from from_av_ssl import (
     read_manifest,
     read_wave,
     write_atomically,
-)
+)  # fmt: skip
 from numpy.typing import NDArray
 
 
@@ -49,25 +49,11 @@ def join_all(data: Path, subset: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(data / f"{subset}.tsv")
     words = (data / f"{subset}.wrd").read_text(encoding="utf-8").splitlines()
-    pairs = [(number, number + 1) for number in range(0, len(clips) - 1, 2)]
-    joined = [join(clips[a], clips[b], out.resolve()) for a, b in pairs]
-    text = "".join(f"{words[a]} {words[b]}\n" for a, b in pairs)
+    firsts = range(0, len(clips) - 1, 2)
+    joined = [join(clips[first], clips[first + 1], out.resolve()) for first in firsts]
+    text = "".join(f"{words[first]} {words[first + 1]}\n" for first in firsts)
     write_atomically(out / f"{subset}.wrd", text.encode())
     write_atomically(out / f"{subset}.tsv", manifest_text(joined).encode())
-
-
-def derangement(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """A random order ``[count]`` in which nothing keeps its place.
-
-    Raises:
-        ValueError: there is none of fewer than two.
-    """
-    if count < 2:
-        raise ValueError(f"{count} clips cannot swap their video: give at least 2")
-    while True:  # about one random order in three will do
-        order = rng.permutation(count)
-        if (order != np.arange(count)).all():
-            return order
 
 
 def fit(video: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
@@ -78,16 +64,23 @@ def fit(video: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
 
 
 def shuffle(data: Path, out: Path, seed: int) -> None:
-    """Write ``out/train.tsv``, ``out/valid.tsv`` and the video in ``out/video``."""
+    """Write ``out/train.tsv``, ``out/valid.tsv`` and the video in ``out/video``.
+
+    Raises:
+        ValueError: one clip has no other.
+    """
+    clips = read_manifest(data / "train.tsv")
+    if len(clips) < 2:
+        raise ValueError(f"{data / 'train.tsv'}: clips cannot swap their video: give at least 2")
     folder = out.resolve() / "video"
     folder.mkdir(parents=True, exist_ok=True)
-    clips = read_manifest(data / "train.tsv")
-    videos = [read_crops(clip.video) for clip in clips if clip.video is not None]
-    order = derangement(len(videos), np.random.default_rng(seed))
-    shuffled = []
-    for number, (clip, own, other) in enumerate(zip(clips, videos, order, strict=True)):
-        np.save(folder / f"{number:05d}.npy", fit(videos[other], len(own)))
-        shuffled.append(replace(clip, video=folder / f"{number:05d}.npy", frames=len(own)))
+    videos = [read_crops(clip.video) for clip in clips]
+    circle = np.random.default_rng(seed).permutation(len(clips))  # each gets the video of the next
+    shuffled = list(clips)
+    for number, other in zip(circle, np.roll(circle, -1), strict=True):
+        video, frames = folder / f"{number:05d}.npy", len(videos[number])
+        np.save(video, fit(videos[other], frames))
+        shuffled[number] = replace(clips[number], video=video, frames=frames)
     write_atomically(out / "train.tsv", manifest_text(shuffled).encode())
     write_atomically(out / "valid.tsv", manifest_text(read_manifest(data / "valid.tsv")).encode())
 
@@ -100,12 +93,11 @@ def main() -> None:
     parser.add_argument("paths", nargs="+", metavar="ARGUMENT", help="as above")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    data, *subset, out = args.paths
     if args.action == "join":
-        data, subset, out = args.paths
-        join_all(Path(data), subset, Path(out))
+        join_all(Path(data), *subset, Path(out))
     else:
-        data, out = map(Path, args.paths)
-        shuffle(data, out, args.seed)
+        shuffle(Path(data), Path(out), args.seed)
 
 
 if __name__ == "__main__":

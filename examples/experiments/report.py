@@ -72,28 +72,25 @@ def finished(step: Step, out: Path) -> bool:
 
 def collect(methods: Methods, corpus: Corpus) -> Runs:
     """Everything that is finished, of all methods and seeds."""
-    folders = {path.name.split(".")[0] for path in corpus.out.glob("done/seed_*")}
+    out, folders = corpus.out, {path.name.split(".")[0] for path in corpus.out.glob("done/seed_*")}
     runs: dict[str, dict[int, Run]] = {name: {} for name in methods_of(methods, corpus)}
     for seed in sorted(int(name.removeprefix("seed_")) for name in folders):
         steps = Steps(methods, corpus, seed)
         for name, of_method in runs.items():
-            scorings = steps.scores(methods.methods[name])
-            if all(finished(step, corpus.out) for step in scorings.values()):
-                of_method[seed] = run_of(methods, methods.methods[name], scorings, corpus.out)
+            method = methods.methods[name]
+            scorings = steps.scores(method)
+            if not all(finished(step, out) for step in scorings.values()):
+                continue
+            scores = {
+                f"{subset}/{column.key}": score(step, method, column, out)
+                for (subset, column), step in scorings.items()
+            }
+            needed = {one.name: one for step in scorings.values() for one in step.all_steps()}.values()
+            pretrained = any(methods.trainings[model].pretrained for model in method.models.values())
+            paid = [step for step in needed if pretrained or step.kind == "fine-tuning"]
+            versions = sorted({str(note(step, out)["version"]) for step in needed})
+            of_method[seed] = Run(scores, costs(paid, out), versions)
     return runs
-
-
-def run_of(methods: Methods, method: Row, scorings: Mapping[tuple[str, Column], Step], out: Path) -> Run:
-    needed = {one.name: one for step in scorings.values() for one in step.all_steps()}.values()
-    pretrained = any(methods.trainings[name].pretrained for name in method.models.values())
-    return Run(
-        {
-            f"{subset}/{column.key}": score(step, method, column, out)
-            for (subset, column), step in scorings.items()
-        },
-        costs([step for step in needed if pretrained or step.kind == "fine-tuning"], out),
-        sorted({str(note(step, out)["version"]) for step in needed}),
-    )
 
 
 def score(step: Step, method: Row, column: Column, out: Path) -> float:
@@ -131,9 +128,7 @@ def costs(needed: Iterable[Step], out: Path) -> dict[str, float]:
 
 
 def logged_work(log: str) -> tuple[int, int]:
-    """Updates and frames in a pre-training's log (``common.log_format=json``).
-
-    The lines that end an epoch hold the frames of its mean update and the updates so far.
+    """Updates and frames, from the lines of a log that end an epoch (``common.log_format=json``).
 
     Raises:
         ValueError: there are no such lines.
@@ -142,7 +137,7 @@ def logged_work(log: str) -> tuple[int, int]:
     for text in re.findall(r"\[train\]\[INFO\] - (\{.*\})", log):
         epoch = json.loads(text)
         updates = int(epoch["train_num_updates"])
-        frames += float(epoch["train_wpb"]) * (updates - before)
+        frames += float(epoch["train_wpb"]) * (updates - before)  # of the mean update
         before = updates
     if not before:
         raise ValueError("the log has no line at the end of an epoch")
@@ -243,14 +238,7 @@ def machine() -> str:
 
 
 def write(methods: Methods, corpus: Corpus, command: str) -> str:
-    """Write ``results.md`` and ``results.json``.
-
-    Args:
-        command: that was run last; the tables hold all that is finished.
-
-    Returns:
-        The first text.
-    """
+    """Write ``results.md`` and ``results.json``; the first text. ``command`` is the one that was run last."""
     runs, rows = collect(methods, corpus), methods_of(methods, corpus)
     versions = sorted(
         {one for of_method in runs.values() for run in of_method.values() for one in run.versions}

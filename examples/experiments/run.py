@@ -21,24 +21,6 @@ from methods import Methods
 from steps import Step, Steps
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--corpus", choices=CORPORA, default="toy", help="(default: %(default)s)")
-    add("--methods", nargs="+", metavar="METHOD", help="(default: all that the corpus has)")
-    add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
-    add("--labelled", type=int, metavar="N", help="labelled clips (default: the corpus's first number)")
-    add("--validation", action="store_true", help="score the validation clips, to choose settings")
-    add("--quick", action="store_true", help="tiny sizes, to see that everything runs")
-    add("--out", type=Path, help="(default: out/CORPUS or out/CORPUS-quick)")
-    add("--jobs", type=int, default=os.cpu_count() or 1, help="steps at once (default: cores)")
-    add("--threads", type=int, default=1, help="of a step (default: %(default)s)")
-    add("--dry-run", action="store_true", help="write OUT/Makefile and OUT/commands, run nothing")
-    return parser.parse_args(arguments)
-
-
 def write_plan(out: Path, steps: Iterable[Step], threads: int = 1) -> None:
     """Write ``out/Makefile`` and a shell file for each step; files whose content stays keep their time."""
     wanted = {one.name: one for step in steps for one in step.all_steps()}
@@ -87,7 +69,21 @@ def make(out: Path, *targets: str, jobs: int = 1) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, methods: Methods | None = None) -> None:
-    args = parse(arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--corpus", choices=CORPORA, default="toy", help="(default: %(default)s)")
+    add("--methods", nargs="+", metavar="METHOD", help="(default: all that the corpus has)")
+    add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
+    add("--labelled", type=int, metavar="N", help="labelled clips (default: the corpus's first number)")
+    add("--validation", action="store_true", help="score the validation clips, to choose settings")
+    add("--quick", action="store_true", help="tiny sizes, to see that everything runs")
+    add("--out", type=Path, help="(default: out/CORPUS or out/CORPUS-quick)")
+    add("--jobs", type=int, default=os.cpu_count() or 1, help="steps at once (default: cores)")
+    add("--threads", type=int, default=1, help="of a step (default: %(default)s)")
+    add("--dry-run", action="store_true", help="write OUT/Makefile and OUT/commands, run nothing")
+    args = parser.parse_args(arguments)
     name = f"{args.corpus}-quick" if args.quick else args.corpus
     out = (args.out or REPOSITORY / "out" / name).resolve()
     methods = methods or Methods()

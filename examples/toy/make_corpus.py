@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import cv2
-from corpus.clip import Settings, Slot, Studio, write_text
+from corpus.clip import Settings, Slot, Studio, write
 from corpus.look import PhotographError, Portrait, load_portraits
 from corpus.script import SPLITS
 from corpus.speech import SpeechError, Synthesiser
@@ -102,7 +102,7 @@ def _claim(root: Path, settings: Settings, counts: Mapping[str, int]) -> None:
     if not settings.emotions:
         del named["emotions"]  # as in corpora of earlier versions
     document = {"settings": named, "clips": {split: counts.get(split, 0) for split in SPLITS}}
-    write_text(path, json.dumps(document, indent=2) + "\n")
+    write(path, f"{json.dumps(document, indent=2)}\n".encode())
 
 
 def _start_worker(root: Path, settings: Settings, portraits: Sequence[Portrait]) -> None:

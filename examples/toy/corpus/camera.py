@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.look import CANVAS
+from corpus.warp import Floats
 
 FRAME_SPAN = 192.0  # canvas pixels that a frame shows at zoom 1
 _PIVOT = (CANVAS / 2, CANVAS / 2 + 2)  # the head turns about the nose
@@ -12,7 +13,7 @@ NOISE = 1.5  # grey levels, standard deviation
 _MARGIN = 32  # pixels by which the noise is larger than a frame
 
 
-def head_motion(frames: int, frame_rate: float, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def head_motion(frames: int, frame_rate: float, size: int, rng: np.random.Generator) -> Floats:
     """Slow roll, shift and zoom: affine matrices `[T, 2, 3]` from the canvas to a frame of `size` pixels."""
     seconds = np.arange(frames) / frame_rate
     roll = rng.uniform(-3, 3) + _sway(seconds, 2.0, 0.7, rng)  # degrees
@@ -28,16 +29,14 @@ def head_motion(frames: int, frame_rate: float, size: int, rng: np.random.Genera
     return matrices
 
 
-def _sway(
-    seconds: NDArray[np.float64], amount: float, fastest: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _sway(seconds: Floats, amount: float, fastest: float, rng: np.random.Generator) -> Floats:
     """Sum of three sines between 0.1 and `fastest` Hz."""
     strength, rate, phase = rng.normal(0, 0.6, 3), rng.uniform(0.1, fastest, 3), rng.uniform(0, 2 * np.pi, 3)
     sines = np.sin(2 * np.pi * rate * seconds[:, None] + phase)
     return amount * np.asarray(sines @ strength, np.float64)
 
 
-def light(frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def light(frames: int, rng: np.random.Generator) -> Floats:
     """Brightness factor `[T]`, slowly changing by up to 5 %."""
     return 1 + 0.05 * np.sin(np.linspace(0, rng.uniform(2, 8), frames) + rng.uniform(0, 2 * np.pi))
 

@@ -1,16 +1,16 @@
 """One clip and its files: sentence, audio and frames, which follow from the settings and its number.
 
 A clip is `SPLIT/SPEAKER/CLIP.mp4` and `.txt`, and `alignments/SPLIT/SPEAKER/CLIP.json`. The transcript has
-LRS3's form (Afouras et al., 2018). The alignment holds what only a synthetic corpus has: times of the phones, the
-viseme track and where the lips are. With emotions, `CLIP.emo` and `CLIP.spk` name emotion and speaker.
+LRS3's form (Afouras et al., 2018). The alignment holds what only a synthetic corpus has: times of the phones,
+the viseme track and where the lips are. With emotions, `CLIP.emo` and `CLIP.spk` name emotion and speaker.
 
 Every file is written under a temporary name and then renamed: a file that is there is complete.
 """
 
+import io
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from corpus.look import Portrait, draw_look
 from corpus.script import NEUTRAL, SPLITS, Voice, draw_emotion, draw_voice, sentence
 from corpus.speech import Synthesiser, Timed, Utterance
 from corpus.visemes import DIMENSIONS, viseme_track
+from corpus.warp import Floats, Image
 
 FRAME_RATE = 25  # Hz
 HELD_OUT_SHARE = 5  # one valid and one test speaker for so many training speakers
@@ -95,12 +96,12 @@ class Clip:
     """A clip: `frames` uint8 RGB `[T, S, S, 3]` at 25 Hz, `wave` int16 `[T * rate / 25]` at `rate` Hz."""
 
     slot: Slot
-    frames: NDArray[np.uint8]
+    frames: Image
     wave: NDArray[np.int16]
     rate: int
     words: tuple[Timed, ...]
     phones: tuple[Timed, ...]
-    track: NDArray[np.float64]  # [T, 7], columns `corpus.visemes.DIMENSIONS`
+    track: Floats  # [T, 7], columns `corpus.visemes.DIMENSIONS`
     lips: LipTruth
     voice: Voice
     photograph: str
@@ -109,14 +110,9 @@ class Clip:
     @property
     def transcript(self) -> str:
         """LRS3's form; times in seconds."""
-        lines = [
-            f"Text:  {' '.join(word.label.upper() for word in self.words)}",
-            "Conf:  1",
-            "",
-            "WORD START END",
-        ]
-        lines += [f"{word.label.upper()} {word.start:.2f} {word.end:.2f}" for word in self.words]
-        return "\n".join(lines) + "\n"
+        words = " ".join(word.label.upper() for word in self.words)
+        times = [f"{word.label.upper()} {word.start:.2f} {word.end:.2f}\n" for word in self.words]
+        return f"Text:  {words}\nConf:  1\n\nWORD START END\n" + "".join(times)
 
     @property
     def alignment(self) -> str:
@@ -144,16 +140,12 @@ class Clip:
         video, transcript, alignment = self.slot.files(root)
         for folder in (video.parent, alignment.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        write_text(transcript, self.transcript)
-        write_text(alignment, self.alignment)
+        write(transcript, self.transcript.encode())
+        write(alignment, self.alignment.encode())
         if self.emotion:
-            write_text(video.with_suffix(".emo"), f"{self.emotion}\n")
-            write_text(video.with_suffix(".spk"), f"{self.slot.speaker_name}\n")
-        with _renamed_when_done(video) as unfinished:
-            try:
-                _write_video(unfinished, self.frames, self.wave, self.rate)
-            except av.FFmpegError as error:  # which a worker process cannot send back
-                raise OSError(error.errno, f"cannot be written: {error.strerror}", str(video)) from error
+            write(video.with_suffix(".emo"), f"{self.emotion}\n".encode())
+            write(video.with_suffix(".spk"), f"{self.slot.speaker_name}\n".encode())
+        write(video, _encoded(self.frames, self.wave, self.rate))
 
 
 class Studio:
@@ -217,25 +209,20 @@ def _on_air(
     return np.clip(np.round(wave), -32768, 32767).astype(np.int16), frames
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file completely or not at all."""
-    with _renamed_when_done(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _renamed_when_done(path: Path) -> Iterator[Path]:
+def write(path: Path, content: bytes) -> None:
+    """Write a file completely or not at all."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield unfinished
+        unfinished.write_bytes(content)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _write_video(path: Path, frames: NDArray[np.uint8], wave: NDArray[np.int16], rate: int) -> None:
-    """Ordinary mp4: h264 and aac. `frames` uint8 RGB `[T, H, W, 3]`, `wave` int16 `[N]` at `rate` Hz."""
-    with av.open(str(path), "w", format="mp4") as container:
+def _encoded(frames: Image, wave: NDArray[np.int16], rate: int) -> bytes:
+    """Ordinary mp4: h264 and aac. `frames` RGB `[T, H, W, 3]`, `wave` `[N]` at `rate` Hz."""
+    content = io.BytesIO()
+    with av.open(content, "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options=_X264)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv420p"
@@ -251,3 +238,4 @@ def _write_video(path: Path, frames: NDArray[np.uint8], wave: NDArray[np.int16],
             samples.sample_rate, samples.pts = rate, start
             container.mux(audio.encode(samples))
         container.mux(audio.encode(None))
+    return content.getvalue()

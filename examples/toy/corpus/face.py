@@ -9,26 +9,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from corpus import warp
+from corpus import look, warp
 from corpus.camera import CameraNoise
-from corpus.look import (
-    CANVAS,
-    EYE_DISTANCE,
-    LEFT_EYE,
-    LOWER_INNER,
-    LOWER_OUTER,
-    RIGHT_EYE,
-    UPPER_INNER,
-    UPPER_OUTER,
-    Look,
-)
+from corpus.look import CANVAS, EYE_DISTANCE, Look
 from corpus.mouth import Lips, Mouth, box_around
 from corpus.script import Expression
 from corpus.visemes import DIMENSIONS, Viseme
-
-Floats = NDArray[np.floating]
+from corpus.warp import Floats, Image
 
 NODE_STEP = 4  # pixels between the places of a frame where the displacement is computed
 
@@ -56,29 +44,33 @@ _SEAM_SHADOW = 0.45
 class LipTruth:
     """Where the lips are, in pixels: `centre` of the outer ring `[T, 2]`, inner `gap` and `width` `[T]`."""
 
-    centre: NDArray[np.float64]
-    gap: NDArray[np.float64]
-    width: NDArray[np.float64]
+    centre: Floats
+    gap: Floats
+    width: Floats
 
 
 class TalkingFace:
     """Draws one speaker in square frames of `size` pixels (a multiple of 4); brows move if `expressive`."""
 
-    def __init__(self, look: Look, size: int, expressive: bool = False) -> None:
-        self._look, self._size = look, size
-        self._mouth = Mouth(look)
-        points = look.landmarks.astype(np.float64)
-        upper = points[UPPER_INNER] + _TEETH_MARGIN * (points[UPPER_OUTER] - points[UPPER_INNER])
-        lower = points[LOWER_INNER] + _TEETH_MARGIN * (points[LOWER_OUTER] - points[LOWER_INNER])
+    def __init__(self, speaker: Look, size: int, expressive: bool = False) -> None:
+        self._look, self._size = speaker, size
+        self._mouth = Mouth(speaker)
+        points = speaker.landmarks.astype(np.float64)
+        upper = points[look.UPPER_INNER] + _TEETH_MARGIN * (
+            points[look.UPPER_OUTER] - points[look.UPPER_INNER]
+        )
+        lower = points[look.LOWER_INNER] + _TEETH_MARGIN * (
+            points[look.LOWER_OUTER] - points[look.LOWER_INNER]
+        )
         # Points that merely could move would hold the skin around them: without expressions brows have none.
         self._brows = _BROWS if expressive else {}
         moving = [points[list(part)] for part in (_CHEEKS, _JAW)]
         neck = points[152] + EYE_DISTANCE * np.array([[-0.5, 0.35], [0.0, 0.35], [0.5, 0.35]])
         shared = np.vstack([points[_STILL], _BORDER, *moving, neck, points[list(self._brows)]])
         self._shared = shared
-        sides = ([points[UPPER_OUTER], upper, shared], [points[LOWER_OUTER], lower, shared])
+        sides = ([points[look.UPPER_OUTER], upper, shared], [points[look.LOWER_OUTER], lower, shared])
         self._at_rest = np.stack([np.vstack(side) for side in sides])
-        highest = [_FOREHEAD] if expressive else [RIGHT_EYE, LEFT_EYE]
+        highest = [_FOREHEAD] if expressive else [look.RIGHT_EYE, look.LEFT_EYE]
         self._unmoved = float(points[highest, 1].min())
         self._pixels = warp.grid(np.arange(size))
         self._nodes = warp.grid(np.arange(0, size, NODE_STEP) + (NODE_STEP - 1) / 2)
@@ -86,11 +78,11 @@ class TalkingFace:
     def render(
         self,
         track: Floats,
-        head: NDArray[np.float32],
+        head: Floats,
         light: Floats,
         rng: np.random.Generator,
         expression: Expression = _REST,
-    ) -> tuple[NDArray[np.uint8], LipTruth]:
+    ) -> tuple[Image, LipTruth]:
         """Frames uint8 RGB `[T, S, S, 3]` from a viseme track `[T, 7]`, head `[T, 2, 3]` and light `[T]`."""
         lips = self._mouth.lips(np.asarray(track, np.float64), expression.corners)
         points = self._control_points(lips, track, expression)
@@ -107,7 +99,7 @@ class TalkingFace:
             frames[t] = cv2.addWeighted(picture, light[t], noise(), 1, 0, dtype=cv2.CV_8U)
         return frames, _lip_truth(lips, head)
 
-    def _control_points(self, lips: Lips, track: Floats, expression: Expression) -> NDArray[np.float64]:
+    def _control_points(self, lips: Lips, track: Floats, expression: Expression) -> Floats:
         """Where the points `_at_rest` go, for the upper and the lower face: `[T, 2, N, 2]`."""
         shared = np.tile(self._shared, (len(track), 1, 1))
         cheeks = len(_STILL) + len(_BORDER)
@@ -125,14 +117,8 @@ class TalkingFace:
         return np.stack([upper, lower], axis=1)
 
     def _displacement(
-        self,
-        points: NDArray[np.float64],
-        fields: NDArray[np.float32],
-        to_canvas: NDArray[np.float32],
-        canvas: NDArray[np.float32],
-        lips: Lips,
-        frame: int,
-    ) -> NDArray[np.float32]:
+        self, points: Floats, fields: Floats, to_canvas: Floats, canvas: Floats, lips: Lips, frame: int
+    ) -> Floats:
         """From each pixel's place on the canvas to where its colour is in the face at rest: `[S, S, 2]`."""
         first, last, below = self._below_seam(canvas, lips, frame)
         nodes = _transform(self._nodes, to_canvas)
@@ -152,9 +138,7 @@ class TalkingFace:
         upper[last:] = lower[last:]
         return upper
 
-    def _below_seam(
-        self, canvas: NDArray[np.float32], lips: Lips, frame: int
-    ) -> tuple[int, int, NDArray[np.float32]]:
+    def _below_seam(self, canvas: Floats, lips: Lips, frame: int) -> tuple[int, int, Floats]:
         """Rows `first` to `last` that the seam crosses, and how far below it their pixels are: 0 to 1."""
         seam = (lips.upper_inner[frame] + lips.lower_inner[frame]) / 2
         ends = canvas[:, [0, -1], 1]
@@ -169,11 +153,11 @@ class TalkingFace:
         return first, last, sharp + (soft - sharp) * outside.astype(np.float32)
 
 
-def _transform(places: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+def _transform(places: Floats, matrix: Floats) -> Floats:
     return np.asarray(cv2.transform(places, matrix.astype(np.float32)))
 
 
-def _lip_truth(lips: Lips, head: NDArray[np.float32]) -> LipTruth:
+def _lip_truth(lips: Lips, head: Floats) -> LipTruth:
     """Where the lips are in the frames."""
     ring = np.concatenate([lips.upper_outer, lips.lower_outer], axis=1).mean(1)
     centre = np.einsum("tij,tj->ti", head[:, :, :2], ring) + head[:, :, 2]
@@ -181,7 +165,7 @@ def _lip_truth(lips: Lips, head: NDArray[np.float32]) -> LipTruth:
     return LipTruth(centre, lips.gap * scale, lips.width * scale)
 
 
-def _shade_seam(picture: NDArray[np.uint8], lips: Lips, frame: int, to_frame: NDArray[np.float32]) -> None:
+def _shade_seam(picture: Image, lips: Lips, frame: int, to_frame: Floats) -> None:
     """Darken the line where shut lips meet, in place."""
     strength = _SEAM_SHADOW * float(np.clip(1 - lips.gap[frame] / 6, 0, 1))
     if strength == 0:

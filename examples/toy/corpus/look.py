@@ -12,9 +12,9 @@ from importlib import resources
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from corpus import warp
+from corpus.warp import Floats, Image
 
 CANVAS = 256  # pixels, side of a portrait
 EYE_DISTANCE = 64.0  # pixels between the outer corners of the eyes on the canvas
@@ -37,8 +37,7 @@ PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "grace_hopper": ("matplotlib", "mpl-data", "sample_data", "grace_hopper.jpg"),
 }
 
-Image = NDArray[np.uint8]
-FindLandmarks = Callable[[Image], NDArray[np.float32] | None]
+FindLandmarks = Callable[[Image], Floats | None]
 
 
 class PhotographError(RuntimeError):
@@ -51,7 +50,7 @@ class Portrait:
 
     name: str
     picture: Image
-    landmarks: NDArray[np.float32]
+    landmarks: Floats
 
 
 def load_portraits(find_landmarks: FindLandmarks) -> list[Portrait]:
@@ -82,7 +81,7 @@ def _read(name: str) -> Image:
         ) from error
 
 
-def _align(name: str, picture: Image, landmarks: NDArray[np.float64]) -> Portrait:
+def _align(name: str, picture: Image, landmarks: Floats) -> Portrait:
     right, left = landmarks[RIGHT_EYE], landmarks[LEFT_EYE]
     x, y = left - right
     scale = EYE_DISTANCE / np.hypot(x, y)
@@ -104,13 +103,13 @@ class Look:
     """A speaker's face at rest: RGB `picture` `[CANVAS, CANVAS, 3]`, `landmarks` `[468, 2]`, and habits."""
 
     picture: Image
-    landmarks: NDArray[np.float32]
+    landmarks: Floats
     mouth_width: float  # factor on the photograph's
     lip_thickness: float  # factor on the photograph's
     mobility: float  # factor on how far the jaw drops
-    teeth: NDArray[np.float64]  # RGB
-    tongue: NDArray[np.float64]  # RGB
-    cavity: NDArray[np.float64]  # RGB
+    teeth: Floats  # RGB
+    tongue: Floats  # RGB
+    cavity: Floats  # RGB
 
 
 def draw_look(portrait: Portrait, rng: np.random.Generator) -> Look:
@@ -128,7 +127,7 @@ def draw_look(portrait: Portrait, rng: np.random.Generator) -> Look:
     )
 
 
-def _reshape(portrait: Portrait, rng: np.random.Generator) -> tuple[Image, NDArray[np.float32]]:
+def _reshape(portrait: Portrait, rng: np.random.Generator) -> tuple[Image, Floats]:
     """Longer or wider, and every part of the face moved a little."""
     middle = portrait.landmarks.mean(0)
     points = portrait.landmarks[_SHAPE_POINTS].astype(np.float64)
@@ -142,16 +141,14 @@ def _reshape(portrait: Portrait, rng: np.random.Generator) -> tuple[Image, NDArr
     return picture, landmarks.astype(np.float32)
 
 
-def _recolour(picture: Image, rng: np.random.Generator) -> NDArray[np.float64]:
+def _recolour(picture: Image, rng: np.random.Generator) -> Floats:
     """Other gamma, exposure and white balance; values from 0 to 1."""
     gamma, exposure = rng.uniform(0.75, 1.35), rng.uniform(0.85, 1.15)
     balance = 1 + rng.uniform(-0.08, 0.08, 3)
     return (picture / 255.0) ** gamma * exposure * balance
 
 
-def _tint_lips(
-    picture: NDArray[np.float64], landmarks: NDArray[np.float32], rng: np.random.Generator
-) -> Image:
+def _tint_lips(picture: Floats, landmarks: Floats, rng: np.random.Generator) -> Image:
     """Darker, redder lips: the photographs' own hardly differ from skin in a small grayscale frame."""
     lips = np.zeros(picture.shape[:2], np.uint8)
     for outer, inner in ((UPPER_OUTER, UPPER_INNER), (LOWER_OUTER, LOWER_INNER)):

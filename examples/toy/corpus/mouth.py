@@ -1,16 +1,13 @@
 """The shape of the mouth -> where the lips are, in pixels of the canvas, and what is visible between them."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from corpus.look import EYE_DISTANCE, LOWER_INNER, LOWER_OUTER, UPPER_INNER, UPPER_OUTER, Look
 from corpus.visemes import Viseme
-
-Floats = NDArray[np.floating]
+from corpus.warp import Floats, Image
 
 POINTS = 11  # on each curve
 MIDDLE = POINTS // 2
@@ -48,16 +45,6 @@ class Lips:
     def width(self) -> Floats:
         """Distance between the corners, `[T]` pixels."""
         return self.upper_outer[:, -1, 0] - self.upper_outer[:, 0, 0]
-
-
-class Opening(NamedTuple):
-    """The opening of the mouth in one frame, in canvas pixels below the middle between the corners."""
-
-    top: float
-    bottom: float
-    half_width: float
-    jaw_drop: float
-    lift: float
 
 
 class Mouth:
@@ -108,13 +95,7 @@ class Mouth:
         return Lips(*(np.stack(curve, -1) + self.middle for curve in curves), drop[:, 0], rise[:, 0])
 
     def paint(
-        self,
-        picture: NDArray[np.uint8],
-        canvas: Floats,
-        to_frame: Floats,
-        lips: Lips,
-        frame: int,
-        shape: Viseme,
+        self, picture: Image, canvas: Floats, to_frame: Floats, lips: Lips, frame: int, shape: Viseme
     ) -> None:
         """Paint the opening of `lips` at `frame` into `picture` uint8 RGB `[S, S, 3]`, in place.
 
@@ -122,14 +103,10 @@ class Mouth:
         """
         upper, lower = lips.upper_inner[frame], lips.lower_inner[frame]
         middle = self.middle.astype(np.float32)
-        opening = Opening(
-            top=float(upper[MIDDLE, 1] - middle[1]),
-            bottom=float(lower[MIDDLE, 1] - middle[1]),
-            half_width=float(max(upper[-1, 0] - middle[0], 1)),
-            jaw_drop=float(lips.jaw_drop[frame]),
-            lift=float(lips.lift[frame]),
-        )
-        gap = opening.bottom - opening.top
+        top, bottom = float(upper[MIDDLE, 1] - middle[1]), float(lower[MIDDLE, 1] - middle[1])
+        half_width = float(max(upper[-1, 0] - middle[0], 1))
+        opening = top, bottom, half_width, float(lips.jaw_drop[frame]), float(lips.lift[frame])
+        gap = bottom - top
         if gap <= 0:
             return
         outline = np.vstack([upper, lower[::-1]]) @ to_frame[:, :2].T + to_frame[:, 2]
@@ -139,30 +116,34 @@ class Mouth:
         inside = self._colours(canvas[here] - middle, opening, shape)
         below[:] = _cover(below.astype(np.float32), inside, cover * min(1.0, gap / _SHUT))
 
-    def _colours(self, places: Floats, opening: Opening, shape: Viseme) -> Floats:
-        """RGB `[h, w, 3]` of the inside at `places` `[h, w, 2]` from the middle between the corners."""
+    def _colours(self, places: Floats, opening: tuple[float, ...], shape: Viseme) -> Floats:
+        """RGB `[h, w, 3]` of the inside at `places` `[h, w, 2]` from the middle between the corners.
+
+        `opening`, in pixels: top, bottom and half width of the gap, drop of the jaw, lift of the lip.
+        """
+        top, bottom, half_width, jaw_drop, lift = opening
         x, y = places[..., 0], places[..., 1]
-        across, gap = np.abs(x), opening.bottom - opening.top
-        depth = _edge(y - opening.top, max(gap, 1))
+        across, gap = np.abs(x), bottom - top
+        depth = _edge(y - top, max(gap, 1))
         colours = self._cavity * (0.45 + 0.55 * depth)[..., None]
 
-        tongue_top = opening.bottom - (0.10 + 0.75 * shape.tongue) * gap
-        arch = 0.06 * EYE_DISTANCE * (x / opening.half_width) ** 2
-        tongue = _edge(y - tongue_top - arch, 1.5) * _edge(0.75 * opening.half_width - across, 2)
+        tongue_top = bottom - (0.10 + 0.75 * shape.tongue) * gap
+        arch = 0.06 * EYE_DISTANCE * (x / half_width) ** 2
+        tongue = _edge(y - tongue_top - arch, 1.5) * _edge(0.75 * half_width - across, 2)
         colours = _cover(colours, self._tongue, tongue * (0.45 + 0.55 * shape.tongue))
 
         gaps = 0.82 + 0.18 * np.sqrt(np.abs(np.sin(np.pi * x / _TOOTH_WIDTH)))
-        shade = gaps * (1 - 0.5 * np.clip(across / opening.half_width, 0, 1) ** 2)
+        shade = gaps * (1 - 0.5 * np.clip(across / half_width, 0, 1) ** 2)
         teeth = self._teeth * shade[..., None]
-        upper_edge = self.seam + _UPPER_ROW * (1 - 0.45 * (1 - shape.teeth)) - 0.4 * opening.lift
-        upper = _edge(upper_edge - y, 1.2) * _edge(0.86 * opening.half_width - across, 2)
+        upper_edge = self.seam + _UPPER_ROW * (1 - 0.45 * (1 - shape.teeth)) - 0.4 * lift
+        upper = _edge(upper_edge - y, 1.2) * _edge(0.86 * half_width - across, 2)
         if shape.tongue > 0.8:  # the tip of the tongue covers the teeth
             upper = upper * _edge(tongue_top - y + 0.75, 1.5)
         colours = _cover(colours, teeth, upper * min(1.0, 0.15 + 1.2 * shape.teeth))
 
-        if opening.jaw_drop > 0.06 * EYE_DISTANCE:
-            lower_edge = self.seam + opening.jaw_drop - _LOWER_ROW
-            lower = _edge(y - lower_edge, 1.2) * _edge(0.65 * opening.half_width - across, 2)
+        if jaw_drop > 0.06 * EYE_DISTANCE:
+            lower_edge = self.seam + jaw_drop - _LOWER_ROW
+            lower = _edge(y - lower_edge, 1.2) * _edge(0.65 * half_width - across, 2)
             colours = _cover(colours, 0.8 * teeth, 0.5 * shape.teeth * lower)
         return colours
 

@@ -57,26 +57,16 @@ class Utterance:
     phones: tuple[Timed, ...]
 
 
-class _Id(ctypes.Union):
-    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
-
-
 class _Event(ctypes.Structure):
     _fields_ = (
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", _Id),
-    )
+        ("type", ctypes.c_int), ("unique_identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int), ("audio_position", ctypes.c_int), ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p), ("id", ctypes.c_char * 8),
+    )  # fmt: skip
 
 
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_Samples, _Events = ctypes.POINTER(ctypes.c_short), ctypes.POINTER(_Event)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, _Samples, ctypes.c_int, _Events)
 
 
 class Synthesiser:
@@ -91,9 +81,7 @@ class Synthesiser:
         try:
             loader = importlib.import_module("espeakng_loader")
         except ImportError as error:
-            raise SpeechError(
-                "the toy corpus speaks through espeak-ng, which is not installed: pip install 'av_ssl[toy]'"
-            ) from error
+            raise SpeechError("espeak-ng is not installed: pip install 'av_ssl[toy]'") from error
         self._library = ctypes.CDLL(loader.get_library_path())
         data = os.fsencode(loader.get_data_path())
         self.rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
@@ -165,7 +153,7 @@ class _Recorder:
             if event.type == _EVENT_WORD:
                 self.words.append(event.sample)
             elif event.type == _EVENT_PHONEME:
-                self.phones.append((event.sample, event.id.string.decode()))
+                self.phones.append((event.sample, event.id.decode()))
             position += 1
         return 0
 

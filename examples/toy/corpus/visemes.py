@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from corpus.speech import Timed
-
-Floats = NDArray[np.float64]
+from corpus.warp import Floats
 
 RATE = 200  # Hz, of the track before it is sampled at frames
 SMOOTHING = 0.035  # s, standard deviation of the blending window

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
+Image = NDArray[np.uint8]
 
 SMOOTHING = 0.3  # pixels: how much the displacement may differ at points that contradict each other
 
 
-def fit(points: Floats, displacements: Floats) -> NDArray[np.float32]:
+def fit(points: Floats, displacements: Floats) -> Floats:
     """Coefficients `[..., N + 3, 2]` of a field that moves `points` by `displacements` (`[..., N, 2]`)."""
     count = points.shape[-2]
     system = np.zeros((*points.shape[:-2], count + 3, count + 3))
@@ -28,7 +29,7 @@ def fit(points: Floats, displacements: Floats) -> NDArray[np.float32]:
     return np.linalg.solve(system, wanted).astype(np.float32)
 
 
-def evaluate(coefficients: NDArray[np.float32], points: Floats, places: Floats) -> NDArray[np.float32]:
+def evaluate(coefficients: Floats, points: Floats, places: Floats) -> Floats:
     """Displacement `[Q, 2]` at `places` `[Q, 2]` of a field through `points` `[N, 2]`."""
     places = places.astype(np.float32)
     count = len(points)
@@ -48,18 +49,18 @@ def _distances(a: Floats, b: Floats) -> Floats:
     return squared
 
 
-def grid(axis: NDArray[np.floating] | NDArray[np.int_]) -> NDArray[np.float32]:
+def grid(axis: Floats) -> Floats:
     """Places (x, y) of a square grid, `[n, n, 2]`."""
     return np.stack(np.meshgrid(axis, axis), -1).astype(np.float32)
 
 
-def finely(displacement: NDArray[np.float32], nodes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+def finely(displacement: Floats, nodes: Floats, size: int) -> Floats:
     """A displacement of every pixel `[size, size, 2]` from one of a grid of `nodes`."""
     coarse = displacement.reshape(nodes.shape)
     return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def look_up(image: NDArray[np.uint8], places: Floats, displacement: Floats) -> NDArray[np.uint8]:
+def look_up(image: Image, places: Floats, displacement: Floats) -> Image:
     """The colours of an image at displaced places `[S, S, 2]`."""
     moved = places + displacement
     found = cv2.remap(image, moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
