@@ -38,10 +38,11 @@ def join(first: Clip, second: Clip, out: Path) -> Clip:
         wave = read_wave(clip.audio)[:length]
         waves.append(np.pad(wave, (0, length - len(wave))))
     video, audio = np.concatenate(videos), np.concatenate(waves)
-    name = f"{first.id.replace('/', '-')}+{second.id.replace('/', '-')}"
-    np.save(out / f"{name}.npy", video)
-    soundfile.write(out / f"{name}.wav", audio, SAMPLE_RATE)
-    return Clip(name, out / f"{name}.npy", out / f"{name}.wav", len(video), len(audio), line=0)
+    name = f"{first.id}+{second.id}".replace("/", "-")
+    files = out / f"{name}.npy", out / f"{name}.wav"
+    np.save(files[0], video)
+    soundfile.write(files[1], audio, SAMPLE_RATE)
+    return Clip(name, *files, len(video), len(audio), line=0)
 
 
 def join_all(data: Path, subset: str, out: Path) -> None:

@@ -15,12 +15,7 @@ Corpus = SimpleNamespace
 def read_corpus(
     name: str, out: Path, quick: bool = False, labelled: int | None = None, validation: bool = False
 ) -> Corpus:
-    """The corpus whose data lies, or will lie, in ``out``.
-
-    Args:
-        labelled: number of labelled clips; None: the first that the corpus names.
-        validation: score the validation clips instead of the test clips.
-    """
+    """The corpus whose data lies, or will lie, in ``out``; options as in ``run.py``."""
     entry, size = CORPORA[name], "quick" if quick else "full"
     sizes = entry["sizes"][size]
     budget = labelled or sizes.get("labelled", [0])[0]

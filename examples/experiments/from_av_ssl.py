@@ -1,13 +1,9 @@
 """Everything that these programs import from av_ssl; what else they need of it are its commands."""
 
+# ruff: noqa: F401
 from av_ssl.data.labels import LabelFile
 from av_ssl.data.manifest import Clip, manifest_text, read_manifest
 from av_ssl.data.reading import SAMPLE_RATE, SAMPLES_PER_FRAME, read_crops, read_wave
 from av_ssl.data.spans import SpanMask, draw_spans
 from av_ssl.errors import DataError
 from av_ssl.media.files import write_atomically
-
-__all__ = [
-    "SAMPLES_PER_FRAME", "SAMPLE_RATE", "Clip", "DataError", "LabelFile", "SpanMask", "draw_spans",
-    "manifest_text", "read_crops", "read_manifest", "read_wave", "write_atomically",
-]  # fmt: skip

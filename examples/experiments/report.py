@@ -6,56 +6,22 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from corpora import Corpus
 from methods import Column, Methods, Row
 from steps import Step, Steps
 
-COSTS = {
-    "updates": "pre-training: updates",
-    "frames": "frames",
-    "seconds": "seconds",
-    "earlier updates": "earlier models, for labels: updates",
-    "earlier frames": "their frames",
-    "earlier seconds": "their seconds",
-    "labels": "clustering, seconds",
-    "teacher": "speech teachers: training, seconds",
-    "teacher_targets": "their targets, seconds",
-    "transcribe": "pseudo-labels, seconds",
-    "fine-tuning": "fine-tuning, seconds",
-    "training": "training, seconds",
-}
-"""Heads of the table of costs, which has those columns in which a method has costs."""
-ABOUT_COSTS = (
-    "Means over the seeds. Frames are real ones, 25 a second, without padding: compare these. Seconds are "
-    "those of the commands, start included, with other steps running at the same time. Work that methods "
-    "share is counted for each of them."
-)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A method with one seed: scores in percent by ``SUBSET/COLUMN``, costs by the keys of ``COSTS``."""
-
-    scores: dict[str, float]
-    costs: dict[str, float]
-    versions: list[str]
-
-
-Runs = Mapping[str, Mapping[int, Run]]
-"""By method and seed: those that are finished."""
+Runs = Mapping[str, Mapping[int, dict[str, Any]]]
+"""What is finished, by method and seed: ``scores`` in percent by SUBSET/COLUMN, ``costs`` by their keys in
+``methods.yaml``, ``versions`` of the program."""
 
 
 def methods_of(methods: Methods, corpus: Corpus) -> dict[str, Row]:
     """Those of the corpus's tables."""
-    named = [name for table in corpus.tables for name in methods.tables[table].methods]
-    return {name: methods.methods[name] for name in named}
-
-
-# What is finished.
+    return {one: methods.methods[one] for table in corpus.tables for one in methods.tables[table].methods}
 
 
 def note(step: Step, out: Path) -> dict[str, str | float]:
@@ -73,7 +39,7 @@ def finished(step: Step, out: Path) -> bool:
 def collect(methods: Methods, corpus: Corpus) -> Runs:
     """Everything that is finished, of all methods and seeds."""
     out, folders = corpus.out, {path.name.split(".")[0] for path in corpus.out.glob("done/seed_*")}
-    runs: dict[str, dict[int, Run]] = {name: {} for name in methods_of(methods, corpus)}
+    runs: dict[str, dict[int, Any]] = {name: {} for name in methods_of(methods, corpus)}
     for seed in sorted(int(name.removeprefix("seed_")) for name in folders):
         steps = Steps(methods, corpus, seed)
         for name, of_method in runs.items():
@@ -89,7 +55,11 @@ def collect(methods: Methods, corpus: Corpus) -> Runs:
             pretrained = any(methods.trainings[model].pretrained for model in method.models.values())
             paid = [step for step in needed if pretrained or step.kind == "fine-tuning"]
             versions = sorted({str(note(step, out)["version"]) for step in needed})
-            of_method[seed] = Run(scores, costs(paid, out), versions)
+            of_method[seed] = {
+                "scores": scores,
+                "costs": costs(paid, methods.costs, out),
+                "versions": versions,
+            }
     return runs
 
 
@@ -110,9 +80,9 @@ def score(step: Step, method: Row, column: Column, out: Path) -> float:
     return max(found) if layers else found[-1]
 
 
-def costs(needed: Iterable[Step], out: Path) -> dict[str, float]:
+def costs(needed: Iterable[Step], kinds: Iterable[str], out: Path) -> dict[str, float]:
     """Seconds of all steps by kind; of pre-trainings updates and frames, too."""
-    found, pretrainings = dict.fromkeys(COSTS, 0.0), []
+    found, pretrainings = dict.fromkeys(kinds, 0.0), []
     for step in needed:
         seconds = float(note(step, out)["seconds"])
         if step.kind == "pre-training":
@@ -144,9 +114,6 @@ def logged_work(log: str) -> tuple[int, int]:
     return before, round(frames)
 
 
-# Tables, in markdown.
-
-
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Rows under a head; the cell above the first column may be empty."""
     lines = ["| " + " | ".join(heads).lstrip() + " |", "|" + "---|" * len(heads)]
@@ -174,7 +141,9 @@ def score_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str)
     rows = []
     for name in filter(runs.get, table.methods):
         keys = [f"{subset}/{column.key}" for column in table.columns]
-        of_seeds = [[run.scores[key] for run in runs[name].values() if key in run.scores] for key in keys]
+        of_seeds = [
+            [run["scores"][key] for run in runs[name].values() if key in run["scores"]] for key in keys
+        ]
         rows.append([methods[name].title, *map(mean_and_range, of_seeds), ", ".join(map(str, runs[name]))])
     return markdown_table(["", *(column.title for column in table.columns), "seeds"], rows)
 
@@ -184,9 +153,8 @@ def gain_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str) 
     rows = []
     for name in table.methods:
         of_baseline = runs.get(methods[name].baseline, {})
-        shared = [
-            (runs[name][seed].scores, of_baseline[seed].scores) for seed in runs[name] if seed in of_baseline
-        ]
+        pairs = [(run, of_baseline[seed]) for seed, run in runs[name].items() if seed in of_baseline]
+        shared = [(own["scores"], other["scores"]) for own, other in pairs]
         cells = []
         for key in (f"{subset}/{column.key}" for column in table.columns):
             differences = [own[key] - other[key] for own, other in shared if key in own and key in other]
@@ -196,19 +164,19 @@ def gain_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str) 
     return markdown_table(["", *(column.title for column in table.columns)], rows) if rows else ""
 
 
-def cost_table(methods: Mapping[str, Row], runs: Runs) -> str:
-    """Means over the seeds."""
+def cost_table(methods: Methods, runs: Runs) -> str:
+    """Means over the seeds, without columns in which no method has costs."""
     means = {
-        name: {key: mean(run.costs[key] for run in of_method.values()) for key in COSTS}
+        name: {key: mean(run["costs"][key] for run in of_method.values()) for key in methods.costs}
         for name, of_method in runs.items()
         if of_method
     }
-    keys = [key for key in COSTS if any(row[key] for row in means.values())]
+    keys = [key for key in methods.costs if any(row[key] for row in means.values())]
     rows = [
-        [methods[name].title, *(f"{row[key]:,.0f}" if row[key] else "-" for key in keys)]
+        [methods.methods[name].title, *(f"{row[key]:,.0f}" if row[key] else "-" for key in keys)]
         for name, row in means.items()
     ]
-    return markdown_table(["", *(COSTS[key] for key in keys)], rows)
+    return markdown_table(["", *(methods.costs[key] for key in keys)], rows)
 
 
 def compared(table: Row, methods: Mapping[str, Row], runs: Runs, subsets: Sequence[str]) -> list[str]:
@@ -227,9 +195,6 @@ def compared(table: Row, methods: Mapping[str, Row], runs: Runs, subsets: Sequen
     return parts
 
 
-# The documents.
-
-
 def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
@@ -241,7 +206,7 @@ def write(methods: Methods, corpus: Corpus, command: str) -> str:
     """Write ``results.md`` and ``results.json``; the first text. ``command`` is the one that was run last."""
     runs, rows = collect(methods, corpus), methods_of(methods, corpus)
     versions = sorted(
-        {one for of_method in runs.values() for run in of_method.values() for one in run.versions}
+        {one for of_method in runs.values() for run in of_method.values() for one in run["versions"]}
     )
     updates = ", ".join(f"{name} {count}" for name, count in corpus.updates.items())
     parts = [
@@ -252,13 +217,10 @@ def write(methods: Methods, corpus: Corpus, command: str) -> str:
     ]
     for name in corpus.tables:
         parts += compared(methods.tables[name], rows, runs, corpus.subsets)
-    text = "\n\n".join([*parts, "## Cost", ABOUT_COSTS, cost_table(rows, runs)]) + "\n"
+    text = "\n\n".join([*parts, "## Cost", methods.about_costs, cost_table(methods, runs)]) + "\n"
+    seeds = {name: {"title": rows[name].title, "seeds": runs[name]} for name in filter(runs.get, rows)}
     document = {"command": command, "versions": versions, "machine": machine(), "sizes": corpus.sizes}
-    document["methods"] = {
-        name: {"title": rows[name].title, "seeds": {seed: asdict(run) for seed, run in of_method.items()}}
-        for name, of_method in runs.items()
-        if of_method
-    }
+    document["methods"] = seeds
     (corpus.out / "results.md").write_text(text, encoding="utf-8")
     (corpus.out / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return text

@@ -24,11 +24,9 @@ from steps import Step, Steps
 def write_plan(out: Path, steps: Iterable[Step], threads: int = 1) -> None:
     """Write ``out/Makefile`` and a shell file for each step; files whose content stays keep their time."""
     wanted = {one.name: one for step in steps for one in step.all_steps()}
-    scripts = out / "commands"
-    scripts.mkdir(parents=True, exist_ok=True)
+    files = {out / "commands" / f"{step.name}.sh": step.script for step in wanted.values()}
     rules = []
     for step in wanted.values():
-        write_if_changed(scripts / f"{step.name}.sh", step.script)
         needs = [f"commands/{step.name}.sh", *dict.fromkeys(f"done/{one.name}" for one in step.after)]
         options = in_make([str(step.updates), str(step.result or "")])
         rules.append(f"done/{step.name}: {' '.join(needs)}\n\t@$(STEP) {options} $@ $^\n")
@@ -41,12 +39,11 @@ export PYTHONUNBUFFERED := 1
 .PHONY: all
 all:"""
     everything = "".join(f" \\\n    done/{name}" for name in wanted)
-    write_if_changed(out / "Makefile", "\n".join([f"{head}{everything}\n", *rules]))
-
-
-def write_if_changed(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    files[out / "Makefile"] = "\n".join([f"{head}{everything}\n", *rules])
+    (out / "commands").mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 def in_make(words: Iterable[str]) -> str:
@@ -97,9 +94,11 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
     write_plan(out, wanted, args.threads)
     if args.dry_run:
         return
-    make(out, jobs=args.jobs)
-    command = shlex.join(["python", "examples/experiments/run.py", *(arguments or sys.argv[1:])])
-    print(f"\n{report.write(methods, corpus, command)}\nAlso in {out / 'results.md'}.")
+    try:
+        make(out, jobs=args.jobs)
+    finally:  # after a failure, too
+        command = shlex.join(["python", "examples/experiments/run.py", *(arguments or sys.argv[1:])])
+        print(f"\n{report.write(methods, corpus, command)}\nAlso in {out / 'results.md'}.")
     if args.quick:
         print("The quick sizes show that everything runs; their scores mean nothing.")
 

@@ -26,19 +26,15 @@ from torch.nn.functional import cross_entropy
 from tqdm import trange
 
 CHANNELS, LAYERS, HEADS = 128, 4, 4
-WINDOW_SECONDS = 3
-"""Input of the Whisper kind; the longest clip of the toy corpus lasts 2.6 s."""
-HOP, RECEPTIVE_FIELD = 320, 400
-"""Samples between two frames (50 a second), and under one frame."""
-MASKS = SpanMask(0.5, 5, equal_counts=False)
-"""Spans of 0.1 s, a phone of the toy corpus, over about two fifths of a clip. HuBERT's (0.8, 10) would hide
-whole words, which the context does not predict: the grammar draws each word independently [ours]."""
+WINDOW_SECONDS = 3  # input of the Whisper kind; the longest clip of the toy corpus lasts 2.6 s
+HOP, RECEPTIVE_FIELD = 320, 400  # samples between two frames (50 a second), and under one frame
 LABELS_A_FRAME = 2
-UNMASKED_WEIGHT = 0.5
-"""Of the loss on frames that are not masked: from masked frames alone the front-end learns too slowly."""
+# Spans of 0.1 s, a phone of the toy corpus, over about two fifths of a clip. HuBERT's (0.8, 10) would hide
+# entire words, which the context does not predict: the grammar draws each word independently [ours].
+MASKS = SpanMask(0.5, 5, equal_counts=False)
+UNMASKED_WEIGHT = 0.5  # in the loss: from masked frames alone the front-end learns too slowly
 CLIPS_A_BATCH = 16
-LENGTH_JITTER = 0.1
-"""Relative error of the lengths by which clips are batched, so that batches differ between epochs."""
+LENGTH_JITTER = 0.1  # relative error of the lengths by which clips are batched: epochs differ
 LEARNING_RATE, WARMUP_SHARE, CLIP_NORM = 2e-3, 0.1, 5.0
 # Some hundred updates of so small a model are too few to overfit.
 NO_DROPOUT = {"attention_dropout": 0.0, "activation_dropout": 0.0}
@@ -47,11 +43,7 @@ NO_DROPOUT = {"attention_dropout": 0.0, "activation_dropout": 0.0}
 class Predictor(nn.Module):
     """A model of ``transformers``, which is what is kept, and a linear layer that predicts clusters.
 
-    Args:
-        model: its last hidden state has ``CHANNELS``.
-        extractor: makes the model's input of waveforms.
-        padding: an option of the extractor.
-        clusters: K.
+    ``extractor`` makes the model's input of waveforms; ``padding`` is an option of it.
     """
 
     def __init__(self, model: Any, extractor: Any, padding: str, clusters: int) -> None:
@@ -90,8 +82,7 @@ class HubertPredictor(Predictor):
 
     def encode(self, inputs: Any, masked: Tensor) -> Tensor:
         found = self.model(inputs.input_values, inputs.attention_mask, mask_time_indices=masked)
-        output: Tensor = found.last_hidden_state
-        return output
+        return found.last_hidden_state
 
 
 class WhisperPredictor(Predictor):
@@ -118,8 +109,7 @@ class WhisperPredictor(Predictor):
         hidden = masked.repeat_interleave(HOP // self.extractor.hop_length, dim=1)
         hidden = nn.functional.pad(hidden, (0, mel.size(2) - hidden.size(1)))
         shown = torch.where(hidden[:, None], self.mask, mel)
-        output: Tensor = self.model.get_encoder()(shown).last_hidden_state
-        return output
+        return self.model.get_encoder()(shown).last_hidden_state
 
 
 KINDS = {"hubert": HubertPredictor, "whisper": WhisperPredictor}

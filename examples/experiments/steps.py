@@ -18,25 +18,17 @@ COMMANDS = yaml.safe_load((HERE / "commands.yaml").read_text(encoding="utf-8"))
 
 @dataclass(frozen=True)
 class Step:
-    """A command that is run once.
+    """A command that is run once."""
 
-    Args:
-        name: of its shell file, its log and its rule in the Makefile.
-        kind: of costs.
-        command: program and arguments.
-        after: the steps that make what it reads.
-        result: what it makes; a killed step resumes from it.
-        updates: of a training.
-        recipe: of a training. Its digest is in the shell file: a step whose recipe changed runs again.
-    """
-
-    name: str
-    kind: str
+    name: str  # of its shell file, its log and its rule in the Makefile
+    kind: str  # of costs
     command: tuple[str, ...]
-    after: "tuple[Step, ...]" = ()
-    result: Path | None = None
-    updates: int = 0
-    recipe: Path | None = None
+    after: "tuple[Step, ...]" = ()  # make what it reads
+    result: Path | None = None  # what it makes; a killed step resumes from it
+    updates: int = 0  # of a training
+    recipe: Path | None = (
+        None  # of a training; its digest is in the shell file: if it changed, the step runs again
+    )
 
     def __str__(self) -> str:
         """What the commands of other steps take."""
@@ -103,8 +95,6 @@ class Steps:
         after = (*self.prepared, *earlier, *after)
         return Step(name, kind or command, tuple(words), after, result, updates, recipe)
 
-    # Data and targets.
-
     def long_clips(self, subset: str) -> Step:
         return self.step("long", f"long_{subset}", self.data / "long", data=self.labelled, subset=subset)
 
@@ -134,8 +124,6 @@ class Steps:
         transcripts = self.step("transcribe", f"transcribe_{name}", f"{folder}/transcripts", **values)
         values = {"transcripts": transcripts, "keep": keep}
         return self.step("pseudo_labels", f"pseudo_labels_{name}", f"{folder}/data", **values)
-
-    # Trainings.
 
     def training(self, name: str) -> Step:
         training, corpus = self.methods.trainings[name], self.corpus
@@ -188,8 +176,6 @@ class Steps:
     def tagged(self, training: Row) -> str:
         """The name of a training, with the number of labelled clips where it is trained on these."""
         return f"{training.name}_{self.corpus.labelled}" if training.data == "labelled" else training.name
-
-    # Scores.
 
     def scores(self, method: Row) -> dict[tuple[str, Column], Step]:
         """By subset and column."""

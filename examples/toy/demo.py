@@ -29,7 +29,7 @@ begun = time.time()
 methods = Methods()
 corpus = read_corpus("toy", out, args.quick)
 steps = Steps(methods, corpus, args.seed)
-rows = {name: methods.methods[name] for name in ("scratch", "av2vec")}
+rows = {row: methods.methods[row] for row in ("scratch", "av2vec")}
 scores = [step for method in rows.values() for step in steps.scores(method).values()]
 write_plan(out, scores, threads=2)
 
@@ -50,15 +50,13 @@ make(out, *(f"done/{name}" for name in models), jobs=2)
 print("5. Decoding of the test clips, clean and in babble noise.")
 make(out, *(f"done/{step.name}" for step in scores), jobs=2)
 
-table = methods.tables["pretraining"]
-runs = report.collect(methods, corpus)
+table = report.score_table(methods.tables["pretraining"], rows, report.collect(methods, corpus), "test")
 text = f"""Word error rate in %: {corpus.about}
 
-{report.score_table(table, rows, runs, "test")}
+{table}
 
 `make {name}`, seed {args.seed}, {(time.time() - begun) / 60:.1f} min. {report.machine()}.
 """
 (out / "results.md").write_text(text)
 print(f"\n{text}\nAlso in {out / 'results.md'}; commands, logs and hypotheses are in the same folder.")
-if args.quick:
-    print("The quick demo shows that everything runs; its error rates mean nothing.")
+print("The quick demo shows that everything runs; its error rates mean nothing." if args.quick else "")

@@ -87,9 +87,7 @@ def _claim(root: Path, settings: Settings, counts: Mapping[str, int]) -> None:
             known = json.loads(path.read_text(encoding="utf-8"))
             before, had = Settings(**known["settings"]), known["clips"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}: not written by this program ({error}): choose another folder"
-            ) from error
+            raise ValueError(f"{path}: not a corpus's ({error}): choose another folder") from error
         if before != settings:
             raise ValueError(f"{path}: made with {before}, asked for {settings}: choose another folder")
         for split in SPLITS:
@@ -125,14 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--train", type=int, default=600, help="training clips, in OUT/pretrain (%(default)s)")
     add("--valid", type=int, default=40, help="validation clips (%(default)s)")
     add("--test", type=int, default=60, help="test clips (%(default)s)")
-    speakers = "training speakers; a fifth as many others in valid, and in test (%(default)s)"
-    add("--speakers", type=int, default=defaults.speakers, help=speakers)
+    add("--speakers", type=int, default=defaults.speakers, help="in training; in test a fifth (%(default)s)")
     add("--seed", type=int, default=defaults.seed, help="(%(default)s)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
-    difficulty = "0: clear lips, easier to read than the audio; 1: hardly legible (%(default)s)"
-    add("--difficulty", type=float, default=defaults.difficulty, help=difficulty)
-    emotions = "clips show one of five emotions; CLIP.emo next to a clip names it, CLIP.spk the speaker"
-    add("--emotions", action="store_true", help=emotions)
+    add("--difficulty", type=float, default=defaults.difficulty, help="of lip-reading (%(default)s)")
+    add(
+        "--emotions", action="store_true", help="each clip shows one; CLIP.emo names it, CLIP.spk the speaker"
+    )
     add("--frame-size", type=int, default=defaults.frame_size, help="pixels (%(default)s)")
     args = parser.parse_args(arguments)
     counts = {"pretrain": args.train, "valid": args.valid, "test": args.test}

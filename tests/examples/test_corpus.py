@@ -227,7 +227,7 @@ def test_a_folder_with_something_else_is_left_alone(
 ) -> None:
     (tmp_path / "corpus.json").write_text("[]")
     assert make(tmp_path) == 1
-    assert "not written by this program" in capsys.readouterr().err
+    assert "choose another folder" in capsys.readouterr().err
 
 
 def test_a_first_clip_does_not_depend_on_how_many_follow() -> None:

@@ -224,15 +224,15 @@ def test_labels_and_teachers_are_counted_separately(tmp_path: Path) -> None:
     earlier = {"earlier updates": 12, "earlier frames": 6205, "earlier seconds": 10, "labels": 20}
     taught = {"labels": 10, "teacher": 20, "teacher_targets": 20}
     for name, expected in (("av_hubert_2", own | earlier), ("distillav", own | taught)):
-        assert {key: cost for key, cost in runs[name][1].costs.items() if cost} == expected
-    assert cost_table(METHODS.methods, runs).count("\n") == 3
+        assert {key: cost for key, cost in runs[name][1]["costs"].items() if cost} == expected
+    assert cost_table(METHODS, runs).count("\n") == 3
 
 
 def test_scores_of_probes_are_those_of_the_best_layer_and_recall_is_better_if_higher(tmp_path: Path) -> None:
     corpus = read_corpus("toy", tmp_path / "toy", quick=True)
     corpus.out.mkdir()
     pretend(corpus, "probe_av2vec", 1, 50)
-    scores = collect(METHODS, corpus)["probe_av2vec"][1].scores
+    scores = collect(METHODS, corpus)["probe_av2vec"][1]["scores"]
     assert set(scores.values()) == {49.0}
     assert "test/video_viseme" in scores
     emotions = read_corpus("toy_emotions", tmp_path / "emotions", quick=True)

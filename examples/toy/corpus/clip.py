@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -131,7 +131,7 @@ class Clip:
             "words": rows(self.words),
             "phones": rows(self.phones),
             "visemes": {"columns": DIMENSIONS, "rows": np.round(self.track, 3).tolist()},
-            "lips": {name: np.round(value, 2).tolist() for name, value in asdict(self.lips).items()},
+            "lips": {name: np.round(value, 2).tolist() for name, value in self.lips._asdict().items()},
         }
         return json.dumps(document) + "\n"
 
@@ -160,7 +160,10 @@ class Studio:
         """Make one clip. Raises `SpeechError` if espeak-ng refuses."""
         rng = self._generator(_CLIP, slot.split, slot.number)
         face, voice, photograph = self._speaker(slot.split, slot.speaker)
-        words_to_say, voice_today = sentence(rng), _vary(voice, rng)
+        words_to_say = sentence(rng)
+        # The same person on another day: up to 7 % faster or slower, a little higher or lower.
+        speed = round(voice.words_per_minute * rng.uniform(0.93, 1.07))
+        voice_today = replace(voice, words_per_minute=speed, pitch=voice.pitch + int(rng.integers(-5, 6)))
         emotion = NEUTRAL
         if self._settings.emotions:  # drawn separately: sentences and faces are those without emotions
             drawn = self._generator(_EMOTION, slot.split, slot.number)
@@ -188,12 +191,6 @@ class Studio:
 
     def _generator(self, kind: int, split: str, number: int) -> np.random.Generator:
         return np.random.default_rng((self._settings.seed, kind, SPLITS.index(split), number))
-
-
-def _vary(voice: Voice, rng: np.random.Generator) -> Voice:
-    """The same person on another day: up to 7 % faster or slower, a little higher or lower."""
-    speed = round(voice.words_per_minute * rng.uniform(0.93, 1.07))
-    return Voice(voice.name, speed, voice.pitch + int(rng.integers(-5, 6)), voice.pitch_range)
 
 
 def _on_air(

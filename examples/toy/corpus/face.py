@@ -5,7 +5,7 @@ everything below, so that the lips can part. Both include the head's motion: eac
 up once in the image of the face at rest. The inside of the mouth is painted into the gap.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -40,8 +40,7 @@ _SEAM_SOFTNESS = 0.12 * EYE_DISTANCE  # width of the transition between upper an
 _SEAM_SHADOW = 0.45
 
 
-@dataclass(frozen=True)
-class LipTruth:
+class LipTruth(NamedTuple):
     """Where the lips are, in pixels: `centre` of the outer ring `[T, 2]`, inner `gap` and `width` `[T]`."""
 
     centre: Floats
@@ -56,20 +55,17 @@ class TalkingFace:
         self._look, self._size = speaker, size
         self._mouth = Mouth(speaker)
         points = speaker.landmarks.astype(np.float64)
-        upper = points[look.UPPER_INNER] + _TEETH_MARGIN * (
-            points[look.UPPER_OUTER] - points[look.UPPER_INNER]
-        )
-        lower = points[look.LOWER_INNER] + _TEETH_MARGIN * (
-            points[look.LOWER_OUTER] - points[look.LOWER_INNER]
-        )
         # Points that merely could move would hold the skin around them: without expressions brows have none.
         self._brows = _BROWS if expressive else {}
         moving = [points[list(part)] for part in (_CHEEKS, _JAW)]
         neck = points[152] + EYE_DISTANCE * np.array([[-0.5, 0.35], [0.0, 0.35], [0.5, 0.35]])
         shared = np.vstack([points[_STILL], _BORDER, *moving, neck, points[list(self._brows)]])
         self._shared = shared
-        sides = ([points[look.UPPER_OUTER], upper, shared], [points[look.LOWER_OUTER], lower, shared])
-        self._at_rest = np.stack([np.vstack(side) for side in sides])
+        sides = []
+        for outer, inner in ((look.UPPER_OUTER, look.UPPER_INNER), (look.LOWER_OUTER, look.LOWER_INNER)):
+            edge = points[inner] + _TEETH_MARGIN * (points[outer] - points[inner])
+            sides.append(np.vstack([points[outer], edge, shared]))
+        self._at_rest = np.stack(sides)
         highest = [_FOREHEAD] if expressive else [look.RIGHT_EYE, look.LEFT_EYE]
         self._unmoved = float(points[highest, 1].min())
         self._pixels = warp.grid(np.arange(size))

@@ -7,8 +7,8 @@ too: four portraits.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import resources
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -37,15 +37,12 @@ PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "grace_hopper": ("matplotlib", "mpl-data", "sample_data", "grace_hopper.jpg"),
 }
 
-FindLandmarks = Callable[[Image], Floats | None]
-
 
 class PhotographError(RuntimeError):
     """A photograph is not where its package keeps it, or no face is found in it."""
 
 
-@dataclass(frozen=True)
-class Portrait:
+class Portrait(NamedTuple):
     """RGB `picture` `[CANVAS, CANVAS, 3]`, eyes at fixed places, and its `landmarks` `[468, 2]` (x, y)."""
 
     name: str
@@ -53,7 +50,7 @@ class Portrait:
     landmarks: Floats
 
 
-def load_portraits(find_landmarks: FindLandmarks) -> list[Portrait]:
+def load_portraits(find_landmarks: Callable[[Image], Floats | None]) -> list[Portrait]:
     """The portraits, each followed by its mirror image.
 
     `find_landmarks` gives the 468 points of the largest face of an image, or None. Raises `PhotographError`.
@@ -98,8 +95,7 @@ def _align(name: str, picture: Image, landmarks: Floats) -> Portrait:
     return Portrait(name, np.asarray(aligned, np.uint8), moved.astype(np.float32))
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """A speaker's face at rest: RGB `picture` `[CANVAS, CANVAS, 3]`, `landmarks` `[468, 2]`, and habits."""
 
     picture: Image

@@ -1,6 +1,6 @@
 """The shape of the mouth -> where the lips are, in pixels of the canvas, and what is visible between them."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,8 +25,7 @@ _MARGIN = 2  # pixels around the opening, for the smoothing of its edge
 _SHUT = 3.0  # pixels of the canvas: a smaller gap is filled with less and less of the inside
 
 
-@dataclass(frozen=True)
-class Lips:
+class Lips(NamedTuple):
     """Curves `[T, POINTS, 2]` (x, y) of the lips' edges, and what moved them, `[T]` in pixels."""
 
     upper_outer: Floats

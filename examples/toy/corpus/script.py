@@ -17,7 +17,6 @@ SLOTS = (
     ("one", "two", "three", "four", "five", "six", "nine", "zero"),
     ("again", "now", "please", "soon"),
 )
-WORDS = tuple(word for slot in SLOTS for word in slot)
 SPLITS = ("pretrain", "valid", "test")
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-029", "en-gb-x-rp")  # "en" is British
 # A variant makes espeak-ng sound like another person (vocal tract, breath, tremor); an accent changes vowels.

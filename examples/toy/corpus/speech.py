@@ -11,9 +11,8 @@ import json
 import multiprocessing
 import os
 from bisect import bisect_left
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,12 @@ from numpy.typing import NDArray
 from corpus.script import Voice
 
 # espeak-ng/speak_lib.h
-_SYNCHRONOUS = 2
+_SYNCHRONOUS, _UTF8 = 2, 1
 _PHONEME_EVENTS, _DONT_EXIT = 0x0001, 0x8000
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _EVENT_END_OF_LIST, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
-_UTF8 = 1
 
+PAUSE = "_"  # begins the names of pauses, such as `_:`
 _STRESS_MARKS = "',%=|"
 _SAME_TIME = 0.005  # s: a word's event may come this much after its first phone's
 
@@ -35,8 +34,7 @@ class SpeechError(RuntimeError):
     """espeak-ng is missing, cannot be used on this platform, or refuses a voice or a text."""
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(NamedTuple):
     """A word or phone and when it sounds, in seconds."""
 
     label: str
@@ -47,8 +45,7 @@ class Timed:
         return Timed(self.label, self.start + seconds, self.end + seconds)
 
 
-@dataclass(frozen=True)
-class Utterance:
+class Utterance(NamedTuple):
     """Mono speech `wave` int16 `[N]` at `rate` Hz, with its words and phones."""
 
     wave: NDArray[np.int16]
@@ -158,11 +155,6 @@ class _Recorder:
         return 0
 
 
-def is_pause(phone: str) -> bool:
-    """Whether espeak-ng's phone name stands for silence (`_`, `_:`)."""
-    return phone.startswith("_")
-
-
 def _word_times(words: list[str], events: list[float], phones: tuple[Timed, ...]) -> tuple[Timed, ...]:
     """A word lasts from its first phone to its last: word events come early, and say nothing of pauses."""
     if len(events) != len(words):
@@ -173,7 +165,7 @@ def _word_times(words: list[str], events: list[float], phones: tuple[Timed, ...]
     first = [bisect_left(starts, event - _SAME_TIME) for event in events]
     times = []
     for word, begin, end in zip(words, first, [*first[1:], len(phones)], strict=True):
-        sounds = [phone for phone in phones[begin:end] if not is_pause(phone.label)]
+        sounds = [phone for phone in phones[begin:end] if not phone.label.startswith(PAUSE)]
         if not sounds:
             raise SpeechError(f"espeak-ng gives no phone for the word {word!r}")
         times.append(Timed(word, sounds[0].start, sounds[-1].end))

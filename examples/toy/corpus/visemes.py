@@ -82,8 +82,7 @@ def viseme_track(
     middles = (np.arange(frames) + 0.5) / frame_rate
     times = np.arange(instants) / RATE
     sampled = np.stack([np.interp(middles, times, column) for column in track.T], axis=1)
-    clipped: Floats = np.clip(sampled, LOWEST, HIGHEST)
-    return clipped
+    return np.clip(sampled, LOWEST, HIGHEST)
 
 
 def _targets(
@@ -117,8 +116,7 @@ def _blend(targets: Floats, weights: Floats, deviation: float) -> Floats:
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (deviation * RATE)) ** 2)
 
     def average(x: Floats) -> Floats:
-        averaged: Floats = np.convolve(np.pad(x, reach, mode="edge"), window, "valid")
-        return averaged
+        return np.convolve(np.pad(x, reach, mode="edge"), window, "valid")
 
     weighted = np.stack([average(column * weights) for column in targets.T], axis=1)
     return np.asarray(weighted / average(weights)[:, None])
