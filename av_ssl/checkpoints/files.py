@@ -249,7 +249,7 @@ def read_safetensors(path: Path) -> StoredModel:
     except package.SafetensorError as error:
         raise DataError(f"{path}: is no safetensors file, or is cut off ({error}); convert again") from error
     if not isinstance(rest, dict) or rest.get("format") != FORMAT:
-        raise DataError(f"{beside}: its format is not {FORMAT!r}; it was not written by av-ssl convert")
+        raise DataError(f"{beside}: its format is not {FORMAT!r}; it was not written by av-ssl model convert")
     try:
         text = rest["text"]
         if text is not None and text["tokenizer"] is not None:

@@ -1,13 +1,13 @@
 """Train a small speech model on the audio of a data folder, to be a teacher of DistillAV.
 
-    av-ssl targets DATA --out LABELS --clusters 50                             # MFCC clusters, 100 a second
+    av-ssl targets clusters DATA --out LABELS --clusters 50                             # MFCC clusters, 100 a second
     python examples/experiments/speech_teacher.py DATA OUT --kind hubert --labels LABELS --updates 600
     av-ssl targets teacher DATA --out TEACHER --model OUT --layers top:3 --clusters 50
 
 It learns as HuBERT does (Hsu et al., 2021, section II): it predicts the clusters of masked frames, without
 transcripts. There are two kinds, as DistillAV has two teachers: HuBERT on waveforms, and Whisper's encoder on
 log-mel frames, here with HuBERT's loss, as its own needs transcripts [ours]. Hugging Face's `from_pretrained`
-reads OUT. `--updates 0` writes random weights, as an untrained baseline for `av-ssl probe`.
+reads OUT. `--updates 0` writes random weights, as an untrained baseline for `av-ssl analyse probe`.
 """
 
 import argparse

@@ -24,8 +24,7 @@ from speech_teacher import (
 )
 
 from av_ssl.errors import DataError
-from av_ssl.targets.speech_teacher import load_teacher, weights_digest
-from av_ssl.targets.speech_teacher import TeacherSpec
+from av_ssl.targets.speech_teacher import TeacherSpec, load_teacher, weights_digest
 
 TONES = (200.0, 500.0, 1200.0, 3000.0)
 
