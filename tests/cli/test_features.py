@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,15 +109,11 @@ def test_so_many_clips_spread_over_the_list(data, checkpoint, tmp_path):
         FeatureFolder(tmp_path / "f", ["test"])
 
 
-@pytest.mark.parametrize("modality", ["audio", "video"])
-def test_ravens_encoders(modality, features, tmp_path, capsys):
-    if modality == "video":
-        model = raven_file(tmp_path / "raven.pt", "video")
-        assert features(model) == 1  # 88 pixels, of pictures that have 24
-        assert "frames of 24x24 pixels are smaller than the crop of 88" in capsys.readouterr().err
-        return
-    assert features(raven_file(tmp_path / "raven.pt", "audio")) == 0
-    frames = FeatureFolder(tmp_path / "features").features("valid_1")
+def test_ravens_encoders(features, tmp_path, capsys):
+    assert features(raven_file(tmp_path / "video.pt", "video")) == 1  # 88 pixels, of frames that have 24
+    assert "24x24 pixels are smaller than the crop of 88" in capsys.readouterr().err
+    assert features(raven_file(tmp_path / "audio.pt", "audio"), out="audio") == 0
+    frames = FeatureFolder(tmp_path / "audio").features("valid_1")
     assert frames.shape == (11, 3, 16)
     assert np.isfinite(frames).all()
 
@@ -196,25 +193,22 @@ def test_a_killed_run_goes_on(features, checkpoint, tmp_path, monkeypatch):
     assert len(again) == 2
 
 
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
+def test_other_settings_are_refused(features, checkpoint, tmp_path, capsys):
+    assert features(checkpoint) == 0
+    before = (tmp_path / "features" / "valid.npy").read_bytes()
+    for words, text in (
         (["--half"], "dtype float32 (now float16)"),
         (["--layers", "1"], "layers [0, 1, 2, 3] (now [1])"),
         (["--modalities", "audio"], "streams ['audio', 'video'] (now ['audio'])"),
         (["--format", "npz"], "format npy (now npz)"),
         (["--untrained", "0"], "untrained none (now 0)"),
         (["--clips", "2"], "valid.tsv: lists other clips"),
-    ],
-)
-def test_other_settings_are_refused(words, text, features, checkpoint, tmp_path, capsys):
-    assert features(checkpoint) == 0
-    before = (tmp_path / "features" / "valid.npy").read_bytes()
-    assert features(checkpoint, *words) == 1
-    error = capsys.readouterr().err
-    assert text in error
-    assert "choose another --out" in error
-    assert (tmp_path / "features" / "valid.npy").read_bytes() == before
+    ):
+        assert features(checkpoint, *words) == 1
+        error = capsys.readouterr().err
+        assert text in error
+        assert "choose another --out" in error
+        assert (tmp_path / "features" / "valid.npy").read_bytes() == before
 
 
 # -- bad input -----------------------------------------------------------------------------------------------
@@ -264,24 +258,25 @@ def test_ids_that_lead_out_of_the_folder(features, checkpoint, data, tmp_path, c
     assert "clip ../valid_1: its id cannot be a file name" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("settings.json", None, "settings.json: cannot be read"),
-        ("settings.json", "{", "settings.json: is damaged"),
-        ("settings.json", "{}", "lacks layers, rate, channels, format"),
-        ("valid.index.tsv", "valid_0\t0\n", "line 1: needed are id, first row and number of rows"),
-        ("valid.index.tsv", None, "holds no features of any clip"),
-        ("valid.npy", "", "valid.npy: cannot be read"),
-        ("valid.index.tsv", "valid_0\t0\t5\n", r"valid.npy: has shape \(33, 4, 16\), not \(5, 4, 16\)"),
-    ],
-)
-def test_damaged_folders(name, content, message, features, checkpoint, tmp_path):
+def test_damaged_folders(features, checkpoint, tmp_path):
     assert features(checkpoint) == 0
-    path = tmp_path / "features" / name
-    path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(DataError, match=message):
-        FeatureFolder(tmp_path / "features").features("valid_0")
+    for number, (name, content, message) in enumerate(
+        (
+            ("settings.json", None, r"settings\.json: cannot be read"),
+            ("settings.json", "{", r"settings\.json: is damaged"),
+            ("settings.json", "{}", r"settings\.json: lacks layers, rate, channels, format"),
+            ("valid.index.tsv", "valid_0\t0\n", r"valid\.index\.tsv, line 1: "),
+            ("valid.index.tsv", None, "holds no features of any clip"),
+            ("valid.npy", "", r"valid\.npy: cannot be read"),
+            ("valid.index.tsv", "valid_0\t0\t5\n", r"valid\.npy: .*\(33, 4, 16\), not \(5, 4, 16\)"),
+        )
+    ):
+        folder = Path(shutil.copytree(tmp_path / "features", tmp_path / str(number)))
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_text(content)
+        with pytest.raises(DataError, match=message):
+            FeatureFolder(folder).features("valid_0")
 
 
 def test_settings_say_how_the_features_were_made(features, checkpoint, tmp_path):
