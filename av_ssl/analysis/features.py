@@ -223,9 +223,13 @@ def store_features(
     remove_abandoned(plan.out)
     for subset, clips in chosen.items():
         _keep_manifest(plan, subset, clips)
-    for subset in plan.subsets:
-        if not (plan.out / f"{subset}{INDEX}").exists():
-            _store_subset(plan, subset, settings, cluster)
+    splits = [_split(plan, subset) for subset in plan.subsets if not (plan.out / f"{subset}{INDEX}").exists()]
+    for split in splits:
+        split.apply_settings(f"delete {split.folder}, or choose another --out")
+    for split in splits:
+        split.make(cluster, plan.out / "logs")
+        _join(plan, split, settings)
+        remove_shards(split.shards)
     shutil.rmtree(plan.out / "logs", ignore_errors=True)
     return settings, {subset: _summary(plan.out, subset) for subset in plan.subsets}
 
@@ -249,25 +253,10 @@ def _keep_manifest(plan: FeaturePlan, subset: str, clips: Sequence[Clip]) -> Non
         )
 
 
-def _store_subset(
-    plan: FeaturePlan, subset: str, settings: Mapping[str, Any], cluster: ClusterOptions
-) -> None:
-    """Make the shards of a subset and join them."""
-    folder, manifest = plan.out / "shards", plan.out / f"{subset}.tsv"
-    split = SplitFeatures(
-        manifest,
-        digest(manifest),
-        read_manifest(manifest),
-        plan.source,
-        folder,
-        plan.out,
-        plan.dtype,
-        plan.shards,
-    )
-    split.apply_settings(f"delete {folder}, or choose another --out")
-    split.make(cluster, plan.out / "logs")
-    _join(plan, split, settings)
-    remove_shards(split.shards)
+def _split(plan: FeaturePlan, subset: str) -> SplitFeatures:
+    path, folder = plan.out / f"{subset}.tsv", plan.out / "shards"
+    clips = read_manifest(path)
+    return SplitFeatures(path, digest(path), clips, plan.source, folder, plan.out, plan.dtype, plan.shards)
 
 
 def _join(plan: FeaturePlan, split: SplitFeatures, settings: Mapping[str, Any]) -> None:

@@ -154,6 +154,7 @@ def make_cluster_labels(plan: ClusterPlan, cluster: ClusterOptions = HERE) -> di
         fix = f"delete {plan.features}, or choose another --out"
         keep_settings(plan.features / "settings.json", features, fix)
         splits[split].apply_settings(fix)
+    for split in to_dump:
         splits[split].make(cluster, plan.logs)
     if not fitted:
         shards = splits[plan.splits[0]].shards
