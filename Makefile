@@ -8,6 +8,8 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 WORKERS ?= 2
 PYTEST_ARGS ?=
+# Options of examples/experiments/run.py.
+ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -15,11 +17,11 @@ STAMP := $(VENV)/.installed
 LOG := $(VENV)/install.log
 comma := ,
 
-.PHONY: help install lint format test demo demo-quick evidence evidence-quick clean
+.PHONY: help install lint format test demo demo-quick experiments clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
-	@echo "variables: PYTHON, VENV, TORCH, TORCH_INDEX, WORKERS, PYTEST_ARGS"
+	@echo "variables: PYTHON, VENV, TORCH, TORCH_INDEX, WORKERS, PYTEST_ARGS, ARGS"
 
 install: $(STAMP) ## set up $(VENV) with everything that is needed
 
@@ -64,13 +66,9 @@ demo: install ## corpus of talking faces, pre-training, fine-tuning, decoding
 demo-quick: install ## the same in a few minutes, to see that it runs
 	$(BIN)/python examples/toy/demo.py --quick
 
-evidence: install ## every method against training from scratch, three seeds: examples/RESULTS.md, RESULTS_LUPI.md (hours)
-	$(BIN)/python examples/toy/evidence.py
-	$(BIN)/python examples/toy/evidence_lupi.py
-
-evidence-quick: install ## the same in minutes, to see that it runs: out/evidence-quick, out/evidence_lupi-quick
-	$(BIN)/python examples/toy/evidence.py --quick --seeds 1
-	$(BIN)/python examples/toy/evidence_lupi.py --quick --seeds 1
+experiments: install ## every method on the toy corpora, three seeds, into out/ (hours); ARGS="--quick --seeds 1": minutes
+	$(BIN)/python examples/experiments/run.py --corpus toy $(ARGS)
+	$(BIN)/python examples/experiments/run.py --corpus toy_emotions $(ARGS)
 
 clean: ## remove what was built, $(VENV) included
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -40,6 +40,10 @@ INERT = {
 }
 
 
+completions: list[Callable[[dict[str, Any], str], None]] = []
+"""Called with what a checkpoint holds and its path, after fairseq read it: they add what old files lack."""
+
+
 class Tokenizer(SentencepieceBPE):
     """What a pickled `SentencepieceBPE` is read as.
 
@@ -134,6 +138,9 @@ def explain_unreadable(module: ModuleType) -> None:
     @functools.wraps(stock)
     def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> Any:
         with explained(path):
-            return stock(path, *args, **kwargs)
+            state: dict[str, Any] = stock(path, *args, **kwargs)
+        for complete in completions:
+            complete(state, path)
+        return state
 
     module.load_checkpoint_to_cpu = load_checkpoint_to_cpu  # type: ignore[attr-defined]

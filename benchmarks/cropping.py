@@ -1,14 +1,14 @@
-"""Frames a second and core of cropping: stage by stage, whole, and against what others do.
+"""Speed of cropping on one core: each stage, all together, and against baselines.
 
     python benchmarks/cropping.py [VIDEO] [--frames 250] [--size 96] [--stride 3] [--dlib-model FILE]
 
-Without VIDEO a moving photograph of a face (224x224 as LRS3 and VoxCeleb2, from scikit-image) is filmed
-first. Everything runs on one CPU thread; speeds are source frames a second of CPU time. Two yardsticks:
-decoding alone, which no pipeline beats, and the pipeline with which AV-HuBERT's data was prepared: dlib's HOG
-detector at one upsampling and 68 points on every frame (pip install 'av_ssl[dlib]'). Without --dlib-model its
-points come from a predictor of the published one's size, made here, that is good for timing alone.
+Without VIDEO, a video of a moving photograph is made (224x224 as LRS3 and VoxCeleb2, from scikit-image).
+Everything runs on one CPU thread; speeds are source frames a second of CPU time. There are two baselines:
+decoding alone, the lower limit of any pipeline, and the pipeline of AV-HuBERT's data preparation: dlib's HOG
+detector at one upsampling and 68 points on every frame (pip install 'av_ssl[dlib]'). Without --dlib-model a
+predictor of the published size is trained here, which is good for timing only.
 
-Landmarks are found on every `--stride`-th frame; how far that moves the crops is printed, too.
+Landmarks are found on every ``--stride``-th frame; the shift of the crops that this causes is printed too.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from av_ssl.media.face_mesh import FaceMesh
 from av_ssl.media.tracking import FaceTracker, thinned
 from av_ssl.media.video import VideoReader, write_video
 
-HOG_FRAMES = 100  # enough for a figure of so slow a step
-TRAINING_PICTURES = 12
-SOURCE_SIZE = 224  # width and height of the film made here, pixels
+HOG_FRAMES = 100  # enough to time so slow a step
+TRAINING_FRAMES = 12
+SOURCE_SIZE = 224  # width and height of the video made here, pixels
 
 
 def main() -> None:
@@ -43,23 +43,23 @@ def main() -> None:
     args = _arguments()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        source = args.video or film(Path(folder) / "face.mp4", args.frames)
+        source = args.video or make_video(Path(folder) / "face.mp4", args.frames)
         settings = CropSettings(args.size, stride=args.stride)
-        stages, whole = measure(source, Path(folder), settings)
-        others = yardsticks(source, Path(folder), args.dlib_model)
+        stages, total = measure(source, Path(folder), settings)
+        others = baselines(source, Path(folder), args.dlib_model)
         moved = shift(source, settings)
     print(
         f"{platform.processor() or platform.machine()}, {_cpu_name()}, OpenCV {cv2.__version__}, one thread\n"
     )
     print("| stage | frames/s/core | ms a frame | share |\n|---|---:|---:|---:|")
     for stage, speed in stages:
-        print(f"| {stage} | {speed:,.0f} | {1000 / speed:.2f} | {whole / speed:.0%} |")
+        print(f"| {stage} | {speed:,.0f} | {1000 / speed:.2f} | {total / speed:.0%} |")
     parts = sum(1 / speed for _, speed in stages)
-    print(f"| sum of the parts | {1 / parts:,.0f} | {1000 * parts:.2f} | {whole * parts:.0%} |")
-    print(f"| **from mp4 to written crop** | {whole:,.0f} | {1000 / whole:.2f} | |")
-    print("\n| yardstick | frames/s/core | our whole way is |\n|---|---:|---:|")
+    print(f"| sum of the parts | {1 / parts:,.0f} | {1000 * parts:.2f} | {total * parts:.0%} |")
+    print(f"| **from mp4 to written crop** | {total:,.0f} | {1000 / total:.2f} | |")
+    print("\n| baseline | frames/s/core | our pipeline is |\n|---|---:|---:|")
     for name, speed in others:
-        print(f"| {name} | {speed:,.0f} | {whole / speed:.2f} x as fast |")
+        print(f"| {name} | {speed:,.0f} | {total / speed:.2f} x as fast |")
     print(
         f"\nCrops at stride {settings.stride} lie {moved.mean():.2f} of their {settings.size} pixels away "
         f"from those at stride 1 (95 % of frames: below {np.percentile(moved, 95):.2f})."
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def shift(source: Path, settings: CropSettings) -> np.ndarray:
-    """Pixels of the crop `[T]` by which what its centre shows at stride 1 is off with this stride."""
+    """Shift of the crops ``[T]``, in their pixels, between stride 1 and the stride of the settings."""
     every, some = (
         crop_transforms(points, settings.region, settings.size)
         for points in (landmarks(source, 1), landmarks(source, settings.stride))
@@ -79,13 +79,13 @@ def shift(source: Path, settings: CropSettings) -> np.ndarray:
 
 
 def landmarks(source: Path, stride: int) -> np.ndarray:
-    """Points `[T, 468, 3]` of the face that is seen longest."""
+    """Points ``[T, 468, 3]`` of the face that is tracked longest."""
     faces = OpenCVBackend(stride).track(VideoReader(source), "")
     return max(faces.tracks, key=len).interpolated(faces.frames)
 
 
 def measure(source: Path, folder: Path, settings: CropSettings) -> tuple[list[tuple[str, float]], float]:
-    """Frames/s of CPU time of each stage on the video `source`, and of all together."""
+    """Frames/s of CPU time of each stage on a video, and of all together."""
     mesh = FaceMesh()
     reader = VideoReader(source)
     images = list(reader.frames())
@@ -119,8 +119,8 @@ def measure(source: Path, folder: Path, settings: CropSettings) -> tuple[list[tu
     return rows, _speed(lambda: crop_clip(source, video, audio, settings, backend), frames)
 
 
-def yardsticks(source: Path, folder: Path, dlib_model: Path | None) -> list[tuple[str, float]]:
-    """Decoding alone, and dlib's pipeline as far as it can be run here."""
+def baselines(source: Path, folder: Path, dlib_model: Path | None) -> list[tuple[str, float]]:
+    """Decoding alone, and dlib's pipeline where dlib is installed."""
     frames = sum(1 for _ in VideoReader(source).frames())
     rows = [("decoding alone", _speed(lambda: list(VideoReader(source, keep_bytes=0).frames()), frames))]
     try:
@@ -132,7 +132,7 @@ def yardsticks(source: Path, folder: Path, dlib_model: Path | None) -> list[tupl
         from dlib_points import train_predictor
 
         dlib_model = folder / "points68.dat"
-        some = list(VideoReader(source).frames())[:TRAINING_PICTURES]
+        some = list(VideoReader(source).frames())[:TRAINING_FRAMES]
         train_predictor(some, landmarks(source, 1)[: len(some)], dlib_model)
     settings = CropSettings(backend="dlib", dlib_model=str(dlib_model), stride=1)
     backend = settings.make_backend()
@@ -141,8 +141,8 @@ def yardsticks(source: Path, folder: Path, dlib_model: Path | None) -> list[tupl
     detector = dlib.get_frontal_face_detector()
     some = list(VideoReader(source).frames())[:HOG_FRAMES]
     alone = _speed(lambda: [detector(image, 1) for image in some], len(some))
-    whole = "dlib: HOG and 68 points, from mp4 to written crop"
-    return [*rows, (whole, speed), ("its detection alone", alone)]
+    pipeline = "dlib: HOG and 68 points, from mp4 to written crop"
+    return [*rows, (pipeline, speed), ("its detection alone", alone)]
 
 
 def _speed(work: Callable[[], object], frames: int) -> float:
@@ -151,7 +151,7 @@ def _speed(work: Callable[[], object], frames: int) -> float:
     return frames / max(time.process_time() - start, 1e-9)
 
 
-def film(path: Path, frames: int) -> Path:
+def make_video(path: Path, frames: int) -> Path:
     from skimage import data
 
     photograph = np.ascontiguousarray(data.astronaut()[20:228, 120:328])

@@ -1,7 +1,7 @@
-"""A shape predictor of the size that AV-HuBERT's preparation uses, to time that pipeline without its file.
+"""A shape predictor of the size that AV-HuBERT's preparation uses, for timing without its file.
 
-Of dlib's published file of 68 points only the size matters for speed: 15 cascades of 500 trees of depth 4.
-This one is trained on a few images, with the points of our own landmarks; it is of no other use.
+Only the size of dlib's published file of 68 points matters for speed: 15 cascades of 500 trees of depth 4.
+This one is trained on a few frames with our own landmarks; it has no other use.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ POINTS = 68
 
 
 def train_predictor(images: Sequence[np.ndarray], points: Sequence[np.ndarray], out: Path) -> None:
-    """Write a predictor trained on `images` `[H, W, 3]` with the mesh `[468, 3]` of the face in each."""
+    """Write a predictor trained on images ``[H, W, 3]`` and the mesh ``[468, 3]`` of the face in each."""
     faces = [[annotation(mesh)] for mesh in points]
     dlib.train_shape_predictor(list(images), faces, options()).save(str(out))
 
 
 def annotation(mesh: np.ndarray) -> dlib.full_object_detection:
-    """Box and 68 points of a face `[468, 3]`: those that cropping uses, the others anywhere on it."""
+    """Box and 68 points of a face ``[468, 3]``: those that cropping uses; the others are arbitrary."""
     points = mesh[np.linspace(0, len(mesh) - 1, POINTS).astype(int), :2].copy()
     points[list(IBUG.stable)] = mesh[list(MESH.stable), :2]
     points[list(IBUG.lips)] = mesh[list(MESH.lips), :2]
@@ -34,7 +34,7 @@ def annotation(mesh: np.ndarray) -> dlib.full_object_detection:
 
 
 def options() -> dlib.shape_predictor_training_options:
-    """The published predictor's size, and training that is as short as can be."""
+    """The published predictor's size, and the shortest training."""
     chosen = dlib.shape_predictor_training_options()
     chosen.cascade_depth, chosen.num_trees_per_cascade_level, chosen.tree_depth = 15, 500, 4
     chosen.oversampling_amount, chosen.num_test_splits = 2, 1

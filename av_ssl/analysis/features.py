@@ -33,16 +33,13 @@ from av_ssl.io import (
     remove_abandoned,
     write_atomically,
 )
-from av_ssl.jobs import HERE, ClusterOptions, run_missing
+from av_ssl.jobs import HERE, ClusterOptions
 from av_ssl.layout import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.feature_shards import (
     FeatureShard,
     FeatureSource,
-    dump_jobs,
-    dump_shard,
-    is_complete,
+    SplitFeatures,
     remove_shards,
-    shards_of,
 )
 
 SETTINGS = "settings.json"
@@ -257,34 +254,28 @@ def _store_subset(
 ) -> None:
     """Make the shards of a subset and join them."""
     folder, manifest = plan.out / "shards", plan.out / f"{subset}.tsv"
-    clips = read_manifest(manifest)
-    shards = shards_of(folder, subset, len(clips), plan.shards)
-    made_of = {"manifest": digest(manifest), "shards": len(shards)}
-    keep_settings(folder / f"{subset}.json", made_of, f"delete {folder}, or choose another --out")
-    jobs = dump_jobs(shards, manifest, plan.source, plan.out, plan.dtype)
-    run_missing(
-        f"features of {subset}",
-        dump_shard,
-        jobs,
-        lambda job: is_complete(job, clips),
-        cluster,
-        plan.out / "logs",
+    split = SplitFeatures(
+        manifest,
+        digest(manifest),
+        read_manifest(manifest),
+        plan.source,
+        folder,
+        plan.out,
+        plan.dtype,
+        plan.shards,
     )
-    _join(plan, subset, clips, shards, settings)
-    remove_shards(shards)
+    split.apply_settings(f"delete {folder}, or choose another --out")
+    split.make(cluster, plan.out / "logs")
+    _join(plan, split, settings)
+    remove_shards(split.shards)
 
 
-def _join(
-    plan: FeaturePlan,
-    subset: str,
-    clips: Sequence[Clip],
-    shards: Sequence[FeatureShard],
-    settings: Mapping[str, Any],
-) -> None:
+def _join(plan: FeaturePlan, split: SplitFeatures, settings: Mapping[str, Any]) -> None:
     """Write the arrays of a subset in the chosen format; the index comes last."""
+    subset, clips = split.manifest.stem, split.clips
     layers, rate = settings["layers"], settings["rate"]
     shape = (len(layers), settings["channels"])
-    frames = _frames(shards, shape)
+    frames = _frames(split.shards, shape)
     counts = []
     if plan.form == "npz":
         for clip, x in zip(clips, frames, strict=True):

@@ -5,6 +5,7 @@
 """
 
 import base64
+import dataclasses
 import io
 import json
 import math
@@ -16,15 +17,17 @@ import numpy as np
 import sentencepiece
 import torch
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE
+from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 from av_ssl.checkpoints.raven_weights import published_tensors, stored_encoder
+from av_ssl.checkpoints.recogniser_encoder import encoder_args, lacks_encoder_args
 from av_ssl.checkpoints.stored import StoredModel, plain_config
 from av_ssl.data.classes import CLASSES
 from av_ssl.data.text import dictionary_of, stored_label_sets, text_state
 from av_ssl.errors import DataError
 from av_ssl.io import write_atomically
-from av_ssl_fairseq_hook.checkpoints import allow_classes, explained
+from av_ssl_fairseq_hook.checkpoints import allow_classes, completions, explained
 
 FAIRSEQ, SAFETENSORS = ".pt", ".safetensors"
 FORMAT = "av_ssl model 1"
@@ -58,11 +61,56 @@ def read_stored(path: str | Path) -> StoredModel:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
-    stored = read_safetensors(path) if path.suffix == SAFETENSORS else read_pickled(path)
+    stored = read_file(path)
     for section in ("model", "task"):
         if not isinstance(stored.cfg.get(section), dict):
             raise DataError(f"{path}: its configuration has no section {section!r}; it is not from fairseq")
-    return stored
+    return with_encoder_args(stored)
+
+
+def read_file(path: Path) -> StoredModel:
+    """Read a file in the form that its suffix names, without looking at its configuration."""
+    return read_safetensors(path) if path.suffix == SAFETENSORS else read_pickled(path)
+
+
+def with_encoder_args(stored: StoredModel) -> StoredModel:
+    """The same model; a recogniser's with its encoder's configuration, ``w2v_args``, where that is null.
+
+    ``w2v_path`` is read for its configuration if it is there.
+
+    Raises:
+        DataError: the configuration cannot be made from the tensors, see :func:`encoder_args`.
+    """
+    if not lacks_encoder_args(stored.model_cfg):
+        return stored
+    args = encoder_args(stored, pretrained_config(stored.model_cfg.get("w2v_path")))
+    return dataclasses.replace(stored, cfg={**stored.cfg, "model": {**stored.model_cfg, "w2v_args": args}})
+
+
+def pretrained_config(path: str | None) -> dict[str, Any]:
+    """The model's configuration in a pre-trained checkpoint; empty if that cannot be read or is none."""
+    if not path or not Path(path).is_file():
+        return {}
+    try:
+        model = read_file(Path(path)).cfg.get("model")
+    except DataError:
+        return {}
+    return model if isinstance(model, dict) and "w2v_path" not in model else {}
+
+
+def complete_state(state: dict[str, Any], path: str) -> None:
+    """Add what :func:`with_encoder_args` adds, to a state that fairseq's own commands have read."""
+    cfg: Any = state.get("cfg")
+    if not OmegaConf.is_dict(cfg) or not OmegaConf.is_dict(cfg.get("model")):
+        return
+    if lacks_encoder_args(cfg.model):
+        stored = with_encoder_args(StoredModel(Path(path), plain_config(cfg), state["model"], None, []))
+        with open_dict(cfg):
+            cfg.model.w2v_args = stored.model_cfg["w2v_args"]
+
+
+if complete_state not in completions:
+    completions.append(complete_state)
 
 
 def write_stored(stored: StoredModel, path: str | Path) -> list[Path]:
@@ -201,7 +249,7 @@ def read_safetensors(path: Path) -> StoredModel:
     except package.SafetensorError as error:
         raise DataError(f"{path}: is no safetensors file, or is cut off ({error}); convert again") from error
     if not isinstance(rest, dict) or rest.get("format") != FORMAT:
-        raise DataError(f"{beside}: its format is not {FORMAT!r}; it was not written by av-ssl convert")
+        raise DataError(f"{beside}: its format is not {FORMAT!r}; it was not written by av-ssl model convert")
     try:
         text = rest["text"]
         if text is not None and text["tokenizer"] is not None:

@@ -85,6 +85,7 @@ def _sections(dlib_model: Path | None) -> dict[str, list[Trial]]:
         "training and decoding": [
             Trial("torch", _torch, "pip install torch", needed=True),
             Trial("GPU", _gpu, "training on CPUs is for tests only"),
+            Trial("bfloat16 on the CPU", _bfloat16, "use float32 on this CPU, e.g. common.bf16=false"),
             Trial("fairseq", _fairseq, fairseq, needed=True),
             Trial("plug-in", _plugin, "see the first error above", needed=True),
             Trial(
@@ -134,6 +135,19 @@ def _gpu() -> str:
     names = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     (torch.ones(2, 2, device="cuda") @ torch.ones(2, 2, device="cuda")).sum().item()
     return ", ".join(f"{one.name} ({_gigabytes(one.total_memory)})" for one in names)
+
+
+def _bfloat16() -> str:
+    from av_ssl.modules.bfloat16_check import LARGEST_ERROR, bfloat16_errors
+
+    errors = bfloat16_errors()
+    wrong = [f"{name} ({error:.2g})" for name, error in errors.items() if error > LARGEST_ERROR]
+    if wrong:
+        raise RuntimeError(f"relative errors against float32: {', '.join(wrong)}")
+    return (
+        f"{len(errors)} convolutions and matrix products agree with float32 "
+        f"(relative error at most {max(errors.values()):.2g})"
+    )
 
 
 def _fairseq() -> str:

@@ -88,7 +88,7 @@ def _listed(path: Path, folder: Path) -> Iterator[Path]:
         if clip.count("/") != 1 or not video.is_file():
             raise DataError(
                 f"{path}, line {number}: there is no video {video}; "
-                "unpack the whole corpus or remove the line"
+                "unpack the entire corpus or remove the line"
             )
         yield video
 

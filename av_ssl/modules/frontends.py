@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from fairseq.modules import GradMultiply
 from torch import Tensor, nn
 
+from av_ssl.modules.convolution import Conv1d, Conv2d, convolve
+
 
 def with_scaled_gradient(extract: Callable[[], Tensor], scale: float) -> Tensor:
     """Call ``extract``; the gradient into its result is multiplied by ``scale`` (0: no backward pass)."""
@@ -36,7 +38,7 @@ def with_scaled_gradient(extract: Callable[[], Tensor], scale: float) -> Tensor:
 
 # -- ResNet-18 (He et al., 2016), under torchvision's names --------------------------------------------------
 
-CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d}
+CONVOLUTIONS: dict[int, type[nn.Module]] = {1: Conv1d, 2: Conv2d}
 BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 
 
@@ -180,7 +182,7 @@ class VisualResNet(nn.Module):
         # conv is a Conv3d(1, width): its kernel over 5 frames of 1 channel is a 2-D kernel over 5 channels.
         weight = cast(Tensor, conv.weight).squeeze(1).contiguous(memory_format=torch.channels_last)
         x = temporal_context(video, frame_index, padding_mask)
-        x = F.conv2d(x, weight, stride=2, padding=3)
+        x = convolve(F.conv2d, x, weight, stride=2, padding=3)
         for layer in rest:
             x = layer(x)
         return self.trunk(x).mean(dim=(2, 3))
@@ -287,7 +289,7 @@ class WaveformTrunk(ResNetTrunk):
 
     def __init__(self, width: int, activation: str) -> None:
         super().__init__(width, activation, dims=1)
-        self.conv1 = nn.Conv1d(1, width, kernel_size=80, stride=4, padding=38, bias=False)
+        self.conv1 = Conv1d(1, width, kernel_size=80, stride=4, padding=38, bias=False)
         self.bn1 = nn.BatchNorm1d(width)
         self.relu = make_activation(activation, width)
 

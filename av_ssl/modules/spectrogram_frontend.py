@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from av_ssl.data.mel import mel_corners, triangles
 from av_ssl.layout import SAMPLE_RATE
+from av_ssl.modules.convolution import Conv2d
 
 WINDOW = 400
 """25 ms in samples."""
@@ -121,13 +122,13 @@ class SpectrogramBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, stride: tuple[int, int]) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.conv1 = Conv2d(channels_in, channels, 3, stride, 1, bias=False)
         self.bn1 = MaskedBatchNorm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = MaskedBatchNorm(channels)
         self.downsample: nn.Module | None = None
         if stride != (1, 1) or channels_in != channels:
-            self.downsample = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+            self.downsample = Conv2d(channels_in, channels, 1, stride, bias=False)
             self.bn_downsample = MaskedBatchNorm(channels)
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
@@ -163,7 +164,7 @@ class SpectrogramResNet(nn.Module):
         self.bands, self.subtract_mean = bands, subtract_mean
         self.mel = LogMel(bands)
         self.input_norm = MaskedBatchNorm(bands)
-        self.stem = nn.Conv2d(1, width, 3, (2, 2), 1, bias=False)
+        self.stem = Conv2d(1, width, 3, (2, 2), 1, bias=False)
         self.stem_norm = MaskedBatchNorm(width)
         strides = ((1, 1), (2, 2), (2, 1), (2, 1))
         self.stages = nn.ModuleList()

@@ -16,6 +16,8 @@ from fairseq.utils import get_activation_fn, get_available_activation_fns
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from av_ssl.modules.convolution import convolve
+
 ACTIVATIONS = ChoiceEnum(get_available_activation_fns())
 
 
@@ -66,7 +68,7 @@ class WeightNormConv1d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norm = self.weight_v.float().norm(dim=(0, 1), keepdim=True).to(self.weight_v.dtype)
         weight = self.weight_v * (self.weight_g / norm)
-        return F.conv1d(x, weight, self.bias, padding=self.padding, groups=self.groups)
+        return convolve(F.conv1d, x, weight, self.bias, padding=self.padding, groups=self.groups)
 
 
 class PositionalConvolution(nn.Sequential):

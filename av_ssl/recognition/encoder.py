@@ -19,6 +19,7 @@ from omegaconf import II, OmegaConf
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
+from av_ssl.checkpoints.recogniser_encoder import ENCODER_PREFIX
 from av_ssl.checkpoints.stored import StoredModel, plain_config, pretraining_only
 from av_ssl.compat.keys import accepts_without_effect
 from av_ssl.data.dataset import DataNeeds
@@ -63,7 +64,7 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
         default="",
         metadata={
             "help": "pre-trained checkpoint: of a fused encoder (av2vec, av_hubert, distillav), of RAVEn's "
-            "two (raven, braven), or RAVEn's published weights"
+            "two (raven, braven), RAVEn's published weights, or a recogniser on one of these"
         },
     )
     no_pretrained_weights: bool = field(
@@ -138,7 +139,7 @@ def read_pretrained(cfg: Any, audio_input: str = "filterbank", modalities: str =
         return StoredModel(Path(cfg.w2v_path), plain_config(cfg.w2v_args), {}, text=None, label_sets=[])
     if not cfg.get("w2v_path"):
         raise CheckpointError("model.w2v_path is not set: name the pre-trained checkpoint to start from")
-    checkpoint = read_checkpoint(cfg.w2v_path)
+    checkpoint = encoder_part(read_checkpoint(cfg.w2v_path))
     if cfg.get("w2v_args") is None:
         check_input(cfg, checkpoint, audio_input, modalities)
         model = checkpoint.model_cfg
@@ -150,6 +151,22 @@ def read_pretrained(cfg: Any, audio_input: str = "filterbank", modalities: str =
         }
         OmegaConf.set_struct(cfg, True)
     return dataclasses.replace(checkpoint, tensors={}) if cfg.no_pretrained_weights else checkpoint
+
+
+def encoder_part(stored: StoredModel) -> StoredModel:
+    """A recogniser's encoder as a pre-trained model; any other model as it is."""
+    prefix = ENCODER_PREFIX.get(str(stored.model_cfg.get("_name")))
+    if prefix is None:
+        return stored
+    args = plain_config(stored.model_cfg["w2v_args"])
+    model = args["model"]
+    if family_of(model).streams:
+        model = {**model, "_name": "raven_encoder"}  # it is alone in the file, even if two were pre-trained
+    return dataclasses.replace(
+        stored,
+        cfg={"model": model, "task": {**stored.task_cfg, **args.get("task", {})}},
+        tensors=under_prefix(stored.tensors, prefix),
+    )
 
 
 def check_input(cfg: Any, checkpoint: StoredModel, audio_input: str, modalities: str) -> None:

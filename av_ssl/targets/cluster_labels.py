@@ -32,12 +32,9 @@ from av_ssl.targets.clusters import Codebook, FitJob, fit_job, import_sklearn, r
 from av_ssl.targets.feature_shards import (
     FeatureShard,
     FeatureSource,
+    SplitFeatures,
     device_of,
-    dump_jobs,
-    dump_shard,
-    is_complete,
     remove_shards,
-    shards_of,
     torch_threads,
 )
 
@@ -115,10 +112,6 @@ class ClusterPlan:
         """Ids 0 to K-1."""
         return self.out / f"dict.{self.label}.txt"
 
-    def manifest(self, split: str) -> Path:
-        """The clips of a split."""
-        return self.data / f"{split}.tsv"
-
     def labels(self, split: str) -> Path:
         """A line of ids for each clip."""
         return self.out / f"{split}.{self.label}"
@@ -146,12 +139,9 @@ def make_cluster_labels(plan: ClusterPlan, cluster: ClusterOptions = HERE) -> di
         DataError: a manifest or the model cannot be used, too many clips cannot be read, or the folder holds
             files that were made with other settings.
     """
-    clips = {split: read_manifest(plan.manifest(split)) for split in plan.splits}
-    for split in plan.splits:
-        check_streams(plan.manifest(split), clips[split], plan.source.streams, "fill in the column")
-    digests = {split: digest(plan.manifest(split)) for split in plan.splits}
+    splits = {split: _split(plan, split) for split in plan.splits}
     features = {**plan.source.settings(), "dtype": plan.dtype}
-    _keep_settings(plan, features, digests)
+    _keep_settings(plan, features, splits)
     remove_abandoned(plan.out)
 
     to_label = [split for split in plan.splits if not plan.is_labelled(split)]
@@ -160,65 +150,54 @@ def make_cluster_labels(plan: ClusterPlan, cluster: ClusterOptions = HERE) -> di
     if not fitted:
         import_sklearn()
         to_dump = [split for split in plan.splits if split in to_label or split == plan.splits[0]]
-    shards = {split: shards_of(plan.features, split, len(clips[split]), plan.shards) for split in to_dump}
     for split in to_dump:
         fix = f"delete {plan.features}, or choose another --out"
         keep_settings(plan.features / "settings.json", features, fix)
-        made_of = {"manifest": digests[split], "shards": len(shards[split])}
-        keep_settings(plan.features / f"{split}.json", made_of, fix)
-    _make_features(plan, shards, clips, cluster)
+        splits[split].apply_settings(fix)
+        splits[split].make(cluster, plan.logs)
     if not fitted:
-        of_split = tuple(shards[plan.splits[0]])
-        fit = FitJob(of_split, plan.centroids, plan.clusters, plan.fit_share, plan.seed)
+        shards = splits[plan.splits[0]].shards
+        fit = FitJob(shards, plan.centroids, plan.clusters, plan.fit_share, plan.seed)
         run_missing(f"{plan.clusters} clusters", fit_job, [fit], lambda job: False, cluster, plan.logs)
-    _make_labels(plan, {split: shards[split] for split in to_label}, cluster)
+    for split in to_label:
+        _make_labels(plan, splits[split], cluster)
     write_dictionary(plan.dictionary, plan.clusters)
 
     report = {}
     for split in plan.splits:
         usage = check_labels(
-            plan.labels(split), plan.dictionary, clips[split], plan.source.rate, plan.clusters
+            plan.labels(split), plan.dictionary, splits[split].clips, plan.source.rate, plan.clusters
         )
         report[split] = {**usage, "inertia_a_frame": json.loads(plan.inertia(split).read_text())}
     write_json(plan.report, report)
     if not plan.keep_features:
-        remove_shards([shard for split in to_dump for shard in shards[split]])
+        remove_shards([shard for split in to_dump for shard in splits[split].shards])
     for folder in (plan.label_shards, plan.logs):
         shutil.rmtree(folder, ignore_errors=True)
     return report
 
 
-def _make_features(
-    plan: ClusterPlan,
-    shards: Mapping[str, Sequence[FeatureShard]],
-    clips: Mapping[str, Sequence[Clip]],
-    cluster: ClusterOptions,
-) -> None:
-    jobs = [
-        job
-        for split, part in shards.items()
-        for job in dump_jobs(part, plan.manifest(split), plan.source, plan.out, plan.dtype)
-    ]
-    run_missing(
-        "features", dump_shard, jobs, lambda job: is_complete(job, clips[job.shard.split]), cluster, plan.logs
+def _split(plan: ClusterPlan, split: str) -> SplitFeatures:
+    manifest = plan.data / f"{split}.tsv"
+    clips = read_manifest(manifest)
+    check_streams(manifest, clips, plan.source.streams, "fill in the column")
+    return SplitFeatures(
+        manifest, digest(manifest), clips, plan.source, plan.features, plan.out, plan.dtype, plan.shards
     )
 
 
-def _make_labels(
-    plan: ClusterPlan, shards: Mapping[str, Sequence[FeatureShard]], cluster: ClusterOptions
+def _make_labels(plan: ClusterPlan, features: SplitFeatures, cluster: ClusterOptions) -> None:
+    """The label file of a split, and the inertia that shows that it is finished."""
+    split = features.manifest.stem
+    jobs = [LabelJob(shard, plan.centroids, plan.label_shards, plan.device) for shard in features.shards]
+    run_missing(f"labels of {split}", label_shard, jobs, LabelJob.is_complete, cluster, plan.logs)
+    inertia = join_labels(plan.labels(split), jobs)
+    write_atomically(plan.inertia(split), json.dumps(inertia).encode())
+
+
+def _keep_settings(
+    plan: ClusterPlan, features: Mapping[str, Any], splits: Mapping[str, SplitFeatures]
 ) -> None:
-    jobs = {
-        split: [LabelJob(shard, plan.centroids, plan.label_shards, plan.device) for shard in part]
-        for split, part in shards.items()
-    }
-    every = [job for part in jobs.values() for job in part]
-    run_missing("labels", label_shard, every, LabelJob.is_complete, cluster, plan.logs)
-    for split, part in jobs.items():
-        inertia = join_labels(plan.labels(split), part)
-        write_atomically(plan.inertia(split), json.dumps(inertia).encode())
-
-
-def _keep_settings(plan: ClusterPlan, features: Mapping[str, Any], digests: Mapping[str, str]) -> None:
     """Note what centroids and labels are made with, or refuse to mix them with others."""
     fix = (
         f"delete {plan.work} and the .{plan.label} files of {plan.out}, or choose another --out or "
@@ -240,8 +219,8 @@ def _keep_settings(plan: ClusterPlan, features: Mapping[str, Any], digests: Mapp
         "fit split": plan.splits[0],
     }
     keep_settings(plan.work / "settings.json", settings, fix)
-    for split, manifest in digests.items():
-        keep_settings(plan.work / f"{split}.json", {"manifest": manifest}, fix)
+    for split in plan.splits:
+        keep_settings(plan.work / f"{split}.json", {"manifest": splits[split].digest}, fix)
 
 
 # -- labels --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from av_ssl.data.dataset import BadClips
 from av_ssl.data.reading import mapped_array
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import digest, growing_array, write_atomically
+from av_ssl.io import digest, growing_array, keep_settings, write_atomically
+from av_ssl.jobs import ClusterOptions, run_missing
 from av_ssl.layout import Clip, read_manifest
 
 Lengths = NDArray[np.int64]
@@ -158,16 +159,6 @@ class FeatureShard:
         return frames, lengths
 
 
-def shards_of(folder: Path, split: str, clips: int, wanted: int | None = None) -> list[FeatureShard]:
-    """All shards of a split of this many clips, in manifest order.
-
-    Their number is ``wanted``, or one for every 1000 clips and at least 16.  It does not depend on the
-    machine, since a run may continue on another one.
-    """
-    count = min(clips, wanted or max(LEAST_SHARDS, math.ceil(clips / CLIPS_A_SHARD)))
-    return [FeatureShard(folder, split, rank, count) for rank in range(count)]
-
-
 def remove_shards(shards: Sequence[FeatureShard]) -> None:
     """Delete shards and their settings, and their folder with the last of them."""
     for shard in shards:
@@ -184,52 +175,91 @@ def remove_shards(shards: Sequence[FeatureShard]) -> None:
 
 
 @dataclass(frozen=True)
-class DumpJob:
-    """One shard of features to be made.
+class SplitFeatures:
+    """Features of a split, to be stored in shards.
+
+    Their number is ``wanted``, or one for every 1000 clips and at least 16.  It does not depend on the
+    machine, since a run may continue on another one.
 
     Args:
-        shard: the files to write.
-        manifest: of the split.
+        manifest: ``{split}.tsv``.
+        digest: of the manifest.
+        clips: of the manifest.
         source: the features.
-        bad_clips: list of clips that cannot be read, shared by all shards of the split.
+        folder: for the shards and their settings ``{split}.json``.
+        out: folder for the list of clips that cannot be read.
         dtype: ``float32``, or ``float16`` for half the disk space.
+        wanted: number of shards; None: see above.
     """
+
+    manifest: Path
+    digest: str
+    clips: Sequence[Clip]
+    source: FeatureSource
+    folder: Path
+    out: Path
+    dtype: str = "float32"
+    wanted: int | None = None
+
+    @property
+    def shards(self) -> tuple[FeatureShard, ...]:
+        """All shards, in the order of the manifest."""
+        clips = len(self.clips)
+        count = min(clips, self.wanted or max(LEAST_SHARDS, math.ceil(clips / CLIPS_A_SHARD)))
+        return tuple(FeatureShard(self.folder, self.manifest.stem, rank, count) for rank in range(count))
+
+    @property
+    def jobs(self) -> list[DumpJob]:
+        """How to make each shard."""
+        bad_clips = self.out / f"bad_clips.{self.manifest.stem}.tsv"
+        return [DumpJob(shard, self.manifest, self.source, bad_clips, self.dtype) for shard in self.shards]
+
+    def is_complete(self, job: DumpJob) -> bool:
+        """Whether a shard is made.
+
+        It is made again if one of its clips was bad and has been removed from the list of bad clips.
+        """
+        shard = job.shard
+        if not shard.lengths.is_file() or not shard.features.is_file():
+            return False
+        own = self.clips[shard.range(len(self.clips))]
+        lengths = shard.read_lengths()
+        if len(lengths) != len(own):
+            return False
+        empty = {clip.id for clip, length in zip(own, lengths, strict=True) if not length}
+        if not empty:
+            return True
+        return job.bad_clips.is_file() and empty <= {
+            line.partition("\t")[0] for line in job.bad_clips.read_text(encoding="utf-8").splitlines()
+        }
+
+    def missing_clips(self) -> list[Clip]:
+        """Clips of the shards that are not made yet."""
+        todo = [job.shard.range(len(self.clips)) for job in self.jobs if not self.is_complete(job)]
+        return [clip for part in todo for clip in self.clips[part]]
+
+    def apply_settings(
+        self, fix: str, apply: Callable[[Path, dict[str, Any], str], None] = keep_settings
+    ) -> None:
+        """Note what the shards are made of, or compare it; see :func:`av_ssl.io.keep_settings`."""
+        settings = {"manifest": self.digest, "shards": len(self.shards)}
+        apply(self.folder / f"{self.manifest.stem}.json", settings, fix)
+
+    def make(self, cluster: ClusterOptions, logs: Path) -> None:
+        """Make the shards that are missing."""
+        title = f"features of {self.manifest.stem}"
+        run_missing(title, dump_shard, self.jobs, self.is_complete, cluster, logs)
+
+
+@dataclass(frozen=True)
+class DumpJob:
+    """One shard to be made; see :class:`SplitFeatures`."""
 
     shard: FeatureShard
     manifest: Path
     source: FeatureSource
     bad_clips: Path
-    dtype: str = "float32"
-
-
-def dump_jobs(
-    shards: Sequence[FeatureShard], manifest: Path, source: FeatureSource, out: Path, dtype: str
-) -> list[DumpJob]:
-    """Jobs for the shards of a split, whose bad clips are listed in ``out``."""
-    return [DumpJob(shard, manifest, source, out / f"bad_clips.{shard.split}.tsv", dtype) for shard in shards]
-
-
-def is_complete(job: DumpJob, clips: Sequence[Clip]) -> bool:
-    """Whether the shard is made.
-
-    It is made again if one of its clips was bad and has been removed from the list of bad clips.
-
-    Args:
-        job: of the shard.
-        clips: of the whole split.
-    """
-    if not job.shard.lengths.is_file() or not job.shard.features.is_file():
-        return False
-    own = clips[job.shard.range(len(clips))]
-    lengths = job.shard.read_lengths()
-    if len(lengths) != len(own):
-        return False
-    empty = {clip.id for clip, length in zip(own, lengths, strict=True) if not length}
-    if not empty:
-        return True
-    return job.bad_clips.is_file() and empty <= {
-        line.partition("\t")[0] for line in job.bad_clips.read_text(encoding="utf-8").splitlines()
-    }
+    dtype: str
 
 
 def dump_shard(job: DumpJob) -> int:

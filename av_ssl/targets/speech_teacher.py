@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from av_ssl.data.reading import frame_waveform, read_wave
 from av_ssl.errors import DataError, MediaError
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
+from av_ssl.modules.convolution import right_convolutions
 from av_ssl.targets.ema import averaged_targets, instance_norm
 from av_ssl.targets.feature_shards import device_of
 
@@ -249,7 +250,7 @@ class SpeechTeacher:
             part = lengths[rows] if isinstance(rows, slice) else [lengths[row] for row in rows]
             longest = max(part)
             wave = waveform[rows, : longest * SAMPLES_PER_FRAME].float() / FULL_SCALE
-            with torch.autocast(wave.device.type, enabled=False):
+            with torch.autocast(wave.device.type, enabled=False), right_convolutions(wave.device):
                 targets[rows, : longest * self.per_frame] = self._targets(wave, part)
         return targets
 

@@ -30,15 +30,7 @@ from av_ssl.io import (
 from av_ssl.jobs import HERE, ClusterOptions, Crash, run_isolated, run_missing
 from av_ssl.layout import FRAME_RATE, Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.clusters import FitJob, fit_job, import_sklearn
-from av_ssl.targets.feature_shards import (
-    DumpJob,
-    dump_jobs,
-    dump_shard,
-    is_complete,
-    remove_shards,
-    shards_of,
-    torch_threads,
-)
+from av_ssl.targets.feature_shards import SplitFeatures, remove_shards, torch_threads
 from av_ssl.targets.speech_teacher import TeacherSpec
 from av_ssl.targets.teacher_targets import CENTROIDS, CLUSTERS, SETTINGS
 
@@ -99,18 +91,20 @@ def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> dict[str,
     work.apply_settings(keep_settings)
     remove_abandoned(plan.out)
     if work.sample is not None:
-        write_atomically(work.manifests[SAMPLE], work.sample)
+        write_atomically(plan.out / f"{SAMPLE}.tsv", work.sample)
     logs = plan.out / "logs"
-    for split, jobs in work.jobs.items():
-        run_missing(f"targets of {split}", dump_shard, jobs, work.is_complete, cluster, logs)
+    for split in work.splits:
+        split.make(cluster, logs)
     if not work.fitted:
         run_missing(f"{plan.clusters} clusters", fit_job, [work.fit()], lambda job: False, cluster, logs)
     if plan.dump:
-        for split, part in work.clips.items():
-            write_atomically(plan.out / f"{split}.ids", "".join(f"{clip.id}\n" for clip in part).encode())
-    elif work.sample is not None:
-        remove_shards([job.shard for job in work.jobs[SAMPLE]])
-        work.manifests[SAMPLE].unlink(missing_ok=True)
+        for split in work.splits:
+            ids = "".join(f"{clip.id}\n" for clip in split.clips)
+            write_atomically(plan.out / f"{split.manifest.stem}.ids", ids.encode())
+    else:
+        for split in work.splits:
+            remove_shards(split.shards)
+            split.manifest.unlink(missing_ok=True)
     shutil.rmtree(logs, ignore_errors=True)
     return {**work.settings, **_read_clusters(plan)}
 
@@ -121,7 +115,7 @@ def verify_teacher(plan: TeacherPlan) -> int:
     Raises:
         DataError: some are damaged, which are named.
     """
-    shards = [job.shard for jobs in _Work.of(plan).jobs.values() for job in jobs]
+    shards = [shard for split in _Work.of(plan).splits for shard in split.shards]
     finished = [shard for shard in shards if shard.lengths.is_file()]
     damaged = [
         shard.features.name
@@ -144,39 +138,34 @@ class _Work:
         plan: the plan.
         settings: of the teacher.
         fitted: the clusters are there.
-        manifests, clips, jobs: of each split.
-        sample: manifest of the sample that takes the place of the splits, if there is one.
+        splits: whose targets are made.
+        sample: manifest of the clips that take the place of the splits where targets are not kept.
     """
 
     plan: TeacherPlan
     settings: Mapping[str, Any]
     fitted: bool
-    manifests: Mapping[str, Path]
-    clips: Mapping[str, list[Clip]]
-    jobs: Mapping[str, list[DumpJob]]
-    sample: bytes | None
+    splits: Sequence[SplitFeatures]
+    sample: bytes | None = None
 
     @classmethod
     def of(cls, plan: TeacherPlan) -> _Work:
         settings = plan.source.settings()
         fitted = _is_fitted(plan)
-        sample = None
+        manifests = [plan.data / f"{split}.tsv" for split in plan.splits]
         if plan.dump:
-            manifests = {split: plan.data / f"{split}.tsv" for split in plan.splits}
-            clips = {split: read_manifest(path) for split, path in manifests.items()}
-            for split, path in manifests.items():
-                check_streams(path, clips[split], plan.source.streams, "fill in the column")
+            splits = [_split(plan, path, read_manifest(path), digest(path)) for path in manifests]
+            work = cls(plan, settings, fitted, splits)
         elif fitted:
-            manifests, clips = {}, {}
+            work = cls(plan, settings, fitted, [])
         else:
-            manifests = {SAMPLE: plan.out / f"{SAMPLE}.tsv"}
-            clips = {SAMPLE: _draw_sample(plan, settings["per_frame"])}
-            sample = manifest_part(plan.data / f"{plan.splits[0]}.tsv", clips[SAMPLE]).encode()
-        jobs = {}
-        for split, part in clips.items():
-            shards = shards_of(plan.out, split, len(part), plan.shards)
-            jobs[split] = dump_jobs(shards, manifests[split], plan.source, plan.out, DTYPE)
-        work = cls(plan, settings, fitted, manifests, clips, jobs, sample)
+            clips = _draw_sample(plan, manifests[0], settings["per_frame"])
+            sample = manifest_part(manifests[0], clips).encode()
+            split = _split(plan, plan.out / f"{SAMPLE}.tsv", clips, hashlib.sha256(sample).hexdigest())
+            work = cls(plan, settings, fitted, [split], sample)
+        for split in work.splits:
+            listed_in = manifests[0] if work.sample else split.manifest
+            check_streams(listed_in, split.clips, plan.source.streams, "fill in the column")
         work.apply_settings(check_settings)
         return work
 
@@ -184,29 +173,17 @@ class _Work:
         """Check, or check and keep, the settings of the folder and of each split."""
         out = self.plan.out
         apply(out / SETTINGS, self.settings, f"delete {out}, or choose another --out")
-        for split, manifest in self.manifests.items():
-            content = digest(manifest) if self.sample is None else hashlib.sha256(self.sample).hexdigest()
-            settings = {"manifest": content, "shards": len(self.jobs[split])}
-            fix = f"delete the files of {split} in {out}, or choose another --out"
-            apply(out / f"{split}.json", settings, fix)
+        for split in self.splits:
+            name = split.manifest.stem
+            split.apply_settings(f"delete the files of {name} in {out}, or choose another --out", apply)
 
-    def is_complete(self, job: DumpJob) -> bool:
-        """Whether a shard is made."""
-        return is_complete(job, self.clips[job.shard.split])
-
-    def missing(self) -> list[Clip]:
+    def missing_clips(self) -> list[Clip]:
         """Clips that have no targets yet."""
-        return [
-            clip
-            for split, clips in self.clips.items()
-            for job in self.jobs[split]
-            if not self.is_complete(job)
-            for clip in clips[job.shard.range(len(clips))]
-        ]
+        return [clip for split in self.splits for clip in split.missing_clips()]
 
     def estimate(self) -> Estimate:
         """Size of what is missing."""
-        clips, out = self.missing(), self.plan.out
+        clips, out = self.missing_clips(), self.plan.out
         frames = sum(clip.frames for clip in clips)
         targets = frames * self.settings["per_frame"] - len(clips) * self.settings["missing"]
         free = shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free
@@ -215,11 +192,16 @@ class _Work:
 
     def fit(self) -> FitJob:
         """K-means on about as many targets of the first split as the plan says."""
-        plan, split = self.plan, next(iter(self.jobs))
-        targets = sum(clip.frames for clip in self.clips[split]) * self.settings["per_frame"]
+        plan, first = self.plan, self.splits[0]
+        targets = sum(clip.frames for clip in first.clips) * self.settings["per_frame"]
         share = min(1.0, plan.fit_targets / max(1, targets))
-        shards = tuple(job.shard for job in self.jobs[split])
-        return FitJob(shards, plan.out / CENTROIDS, plan.clusters, share, plan.seed, plan.out / CLUSTERS)
+        return FitJob(
+            first.shards, plan.out / CENTROIDS, plan.clusters, share, plan.seed, plan.out / CLUSTERS
+        )
+
+
+def _split(plan: TeacherPlan, manifest: Path, clips: Sequence[Clip], content: str) -> SplitFeatures:
+    return SplitFeatures(manifest, content, clips, plan.source, plan.out, plan.out, DTYPE, plan.shards)
 
 
 def _is_fitted(plan: TeacherPlan) -> bool:
@@ -240,16 +222,13 @@ def _read_clusters(plan: TeacherPlan) -> dict[str, Any]:
     return read_json(plan.out / CLUSTERS, "delete it and run the same command to fit again")
 
 
-def _draw_sample(plan: TeacherPlan, per_frame: int) -> list[Clip]:
-    """Random clips of the first split that have as many targets as k-means is fitted to."""
-    manifest = plan.data / f"{plan.splits[0]}.tsv"
+def _draw_sample(plan: TeacherPlan, manifest: Path, per_frame: int) -> list[Clip]:
+    """Random clips of a split that have as many targets as k-means is fitted to."""
     clips = read_manifest(manifest)
     order = np.random.default_rng(plan.seed).permutation(len(clips))
     targets = np.cumsum([clips[number].frames * per_frame for number in order])
     drawn = order[: int(np.searchsorted(targets, plan.fit_targets)) + 1]
-    sample = [clips[number] for number in sorted(drawn)]
-    check_streams(manifest, sample, plan.source.streams, "fill in the column")
-    return sample
+    return [clips[number] for number in sorted(drawn)]
 
 
 # -- estimates -----------------------------------------------------------------------------------------------
@@ -305,7 +284,7 @@ def estimate_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> Estim
         DataError: see :func:`dump_teacher`; or the teacher fails on the clips.
     """
     work = _Work.of(plan)
-    clips, estimate = work.missing(), work.estimate()
+    clips, estimate = work.missing_clips(), work.estimate()
     if not clips or cluster.kind != "local":
         return estimate
     return replace(estimate, hours=hours_of_work(plan.source, clips, cluster.workers))

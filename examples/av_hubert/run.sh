@@ -81,7 +81,7 @@ cluster() {
         --checkpoint "$out/iteration$((iteration - 1))/checkpoint_last.pt"
         --layer "${layers[iteration - 2]}" --device "$device"
     )
-    run av-ssl targets "$data" --out "$out/labels$iteration" --clusters "${clusters[iteration - 1]}" \
+    run av-ssl targets clusters "$data" --out "$out/labels$iteration" --clusters "${clusters[iteration - 1]}" \
         --fit-share "$fit_share" "${source[@]}"
 }
 

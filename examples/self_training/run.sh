@@ -109,10 +109,10 @@ train() {
     [[ $print ]] || echo "${updates:-recipe}" >"$finished"
 }
 
-# The lengths are those that av-ssl pseudo-labels keeps: nothing is transcribed in vain.
+# The lengths are those that av-ssl data pseudo-labels keeps: nothing is transcribed in vain.
 run av-ssl transcribe "$recogniser" "$unlabelled" --subset "$subset" --out "$out/transcripts" --beam "$beam" \
     --min-frames 10 --max-frames 600 --device "$device" --workers "${workers:-$((gpus > 1 ? gpus : 1))}"
-run av-ssl pseudo-labels "$unlabelled" "$out/transcripts" --subset "$subset" --labelled "$labelled" \
+run av-ssl data pseudo-labels "$unlabelled" "$out/transcripts" --subset "$subset" --labelled "$labelled" \
     --min-confidence "$min_confidence" --keep "$keep" --out "$out/data"
 train
 if [[ -f $labelled/test.wrd ]]; then

@@ -1,69 +1,62 @@
-"""The whole job on a corpus that is made on the spot: `make demo`, or `make demo-quick` to see the machinery.
+"""The entire way on a corpus made here: `make demo`, or `make demo-quick` to see that everything runs.
 
-Makes talking faces, crops their mouths, pre-trains AV2vec on them without labels, fine-tunes recognisers for
-video, audio and both with few labels, once from AV2vec and once from scratch, and prints the word error
-rates, clean and in babble noise. What is finished is not done again; `--out` says where it lies.
+Every command is a file in OUT/commands. What is finished is not done again; a killed demo resumes.
 """
 
 import argparse
-import json
-from collections.abc import Sequence
+import sys
+import time
 from pathlib import Path
 
-from conditions import CONDITIONS, title
-from experiment import REPOSITORY, Corpus, Experiment
-from jobs import Runner
-from measures import commit, error_rates, machine
-from methods import AV2VEC, SCRATCH
-from sizes import FULL, QUICK
-from tables import markdown_table, setting
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
 
-STARTS = (SCRATCH, AV2VEC)
-Rates = dict[str, dict[str, float]]
+import report
+from corpora import REPOSITORY, read_corpus
+from methods import Methods
+from run import make, write_plan
+from steps import Steps
 
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
+parser.add_argument("--out", type=Path, help="output folder (default: out/demo or out/demo-quick)")
+parser.add_argument("--seed", type=int, default=1, help="of training (default: 1)")
+args = parser.parse_args()
+name = "demo-quick" if args.quick else "demo"
+out = (args.out or REPOSITORY / "out" / name).resolve()
+begun = time.time()
 
-def report(experiment: Experiment, rates: Rates, seconds: dict[str, float], command: str) -> str:
-    """The table, as markdown, with what it takes to make it again."""
-    keys = ["_".join(condition) for condition in CONDITIONS]
-    rows = [[start.title, *(f"{rates[start.name][key]:.1f}" for key in keys)] for start in STARTS]
-    minutes = sum(seconds.values()) / 60
-    stages = ", ".join(f"{title.lower()} {taken:.0f} s" for title, taken in seconds.items())
-    made = f"`{command}`, seed {experiment.seed}, {commit()}, {minutes:.1f} min: {stages}. {machine()}"
-    table = markdown_table(["", *map(title, CONDITIONS)], rows)
-    return "\n".join([setting(experiment.size), "", table, "", made])
+# Two rows of the table of methods: recognisers from scratch, and from AV2vec.
+methods = Methods()
+corpus = read_corpus("toy", out, args.quick)
+steps = Steps(methods, corpus, args.seed)
+rows = {row: methods.methods[row] for row in ("scratch", "av2vec")}
+scores = [step for method in rows.values() for step in steps.scores(method).values()]
+write_plan(out, scores, threads=2)
 
+print("1. Talking faces: synthetic voices, and photographs whose mouths move with them.")
+make(out, "done/corpus")
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that everything runs, proves nothing"
-    )
-    parser.add_argument("--out", type=Path, help="output folder (default: out/demo or out/demo-quick here)")
-    parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args(arguments)
+print("2. Mouth crops, audio, transcripts and lists of clips: the data folder that training reads.")
+make(out, "done/data")
 
+print("3. Pre-training: AV2vec on all clips, without transcripts.")
+make(out, f"done/{steps.training('pretrain_av2vec').name}")
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    args = parse(arguments)
-    name = "demo-quick" if args.quick else "demo"
-    out = (args.out or REPOSITORY / "out" / name).resolve()
-    corpus = Corpus(out, QUICK if args.quick else FULL, args.seed)
-    experiment, runner = Experiment(out, corpus, args.seed), Runner(out, commit())
-    runner.run("Talking faces", [corpus.making()])
-    runner.run("Mouth crops", [corpus.preprocessing()])
-    runner.run("Pre-training", experiment.pretraining_jobs(STARTS))
-    runner.run("Fine-tuning", experiment.finetuning_jobs(STARTS), at_once=2)
-    runner.run("Decoding", experiment.decoding_jobs(STARTS), at_once=2)
-    rates = {start.name: error_rates(experiment, start) for start in STARTS}
-    table = report(experiment, rates, runner.seconds, f"make {name}")
-    (out / "results.md").write_text(table + "\n")
-    (out / "results.json").write_text(json.dumps(rates, indent=2) + "\n")
-    print(f"\n{table}\n\nAlso in {out / 'results.md'}; logs and hypotheses lie beside it.")
-    if args.quick:
-        print("The quick demo shows that everything runs; its error rates mean nothing.")
+write_plan(out, scores, threads=1)
+print("4. Fine-tuning with few labels, from scratch and from AV2vec: VSR (video), ASR (audio), AVSR (both).")
+models = [steps.training(name).name for method in rows.values() for name in method.models.values()]
+make(out, *(f"done/{name}" for name in models), jobs=2)
 
+print("5. Decoding of the test clips, clean and in babble noise.")
+make(out, *(f"done/{step.name}" for step in scores), jobs=2)
 
-if __name__ == "__main__":
-    main()
+table = report.score_table(methods.tables["pretraining"], rows, report.collect(methods, corpus), "test")
+text = f"""Word error rate in %: {corpus.about}
+
+{table}
+
+`make {name}`, seed {args.seed}, {(time.time() - begun) / 60:.1f} min. {report.machine()}.
+"""
+(out / "results.md").write_text(text)
+print(f"\n{text}\nAlso in {out / 'results.md'}; commands, logs and hypotheses are in the same folder.")
+print("The quick demo shows that everything runs; its error rates mean nothing." if args.quick else "")

@@ -1,4 +1,4 @@
-"""`av-ssl probe` and `av-ssl plot` on small folders of features."""
+"""`av-ssl analyse probe` and `av-ssl analyse plot` on small folders of features."""
 
 from __future__ import annotations
 

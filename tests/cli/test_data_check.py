@@ -1,4 +1,4 @@
-"""`av-ssl check`: a sound folder passes, and every damage is reported with file and line."""
+"""`av-ssl data check`: a sound folder passes, and every damage is reported with file and line."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def test_recordings_without_video_are_listed_where_they_are(tmp_path, capsys):
     assert main(command) == 1
     assert "00001.wav: is no wav file of 16 kHz" in capsys.readouterr().err
     assert main(["crop", "--corpus", "voxceleb1", str(source), str(out)]) == 1
-    assert "VoxCeleb1 has no videos; go on with av-ssl manifest" in capsys.readouterr().err
+    assert "VoxCeleb1 has no videos; go on with av-ssl data manifest" in capsys.readouterr().err
 
 
 def test_only_the_clips_of_a_list_of_ids(tmp_path, capsys):

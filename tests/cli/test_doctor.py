@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from av_ssl.cli import doctor
 from av_ssl.cli.main import main
@@ -62,6 +64,58 @@ def fails(error: BaseException):
 def test_what_does_not_work_is_told_with_its_mend(error, status, text):
     finding = doctor.Trial("dlib", fails(error), "pip install dlib-bin").run()
     assert (finding.status, finding.detail) == (status, text)
+
+
+class WrongKernel(TorchDispatchMode):
+    """One operation whose bfloat16 output gets a wrong number; in every third run, if `seldom`."""
+
+    def __init__(self, operation, value: float, seldom: bool) -> None:
+        super().__init__()
+        self.operation, self.value, self.every, self.calls = operation, value, 3 if seldom else 1, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if func is self.operation:
+            first = output[1] if isinstance(output, tuple) else output
+            if first.dtype == torch.bfloat16:
+                self.calls += 1
+                if self.calls % self.every == 0:
+                    first.view(-1)[0] = self.value
+        return output
+
+
+aten = torch.ops.aten
+
+
+@pytest.mark.parametrize(
+    ("operation", "value", "seldom", "wrong", "right"),
+    [
+        (aten.convolution.default, 1e3, False, "3 x 3 convolution (", "linear layer"),
+        (
+            aten.convolution_backward.default,
+            torch.nan,
+            True,
+            "3 x 3 convolution, stride 2 (inf)",
+            "linear layer",
+        ),
+        (aten.mm.default, torch.inf, False, "linear layer (inf)", "convolution"),
+        (aten.bmm.default, 1e3, False, "batched matrix product (", "convolution"),
+    ],
+)
+def test_wrong_kernels_of_bfloat16_are_named(operation, value, seldom, wrong, right):
+    trial = next(one for one in doctor._sections(None)["training and decoding"] if "bfloat16" in one.name)
+    with WrongKernel(operation, value, seldom):
+        finding = trial.run()
+    assert (finding.status, finding.needed) == ("BROKEN", False)
+    assert wrong in finding.detail
+    assert right not in finding.detail
+    assert "float32" in finding.detail
+
+
+def test_bfloat16_is_right_here(printed):
+    line = line_of(printed, "bfloat16")
+    assert line.split()[0] == "works"
+    assert "15 convolutions and matrix products agree with float32" in line
 
 
 def test_exit_status_depends_on_what_is_needed(monkeypatch, capsys):

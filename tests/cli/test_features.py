@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import av_ssl
-from av_ssl.analysis import features as feature_folder
 from av_ssl.analysis.features import FeatureFolder
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
 from av_ssl.inference import FeatureSpec
 from av_ssl.layout import read_manifest
+from av_ssl.targets import feature_shards
 from av_ssl.targets.feature_shards import dump_shard
 from tests.methods import raven_layout
 from tests.targets.small_corpus import write_checkpoint, write_data
@@ -167,7 +167,7 @@ def test_from_python(checkpoint, data, features, tmp_path):
         av_ssl.features(str(checkpoint), str(video), str(audio), [2]), stored[:, [2]], atol=1e-6
     )
     assert not np.allclose(av_ssl.features(checkpoint, video), stored)
-    with pytest.raises(DataError, match="is given audio and video; name a file of audio"):
+    with pytest.raises(DataError, match=r"model\.pt takes audio and video; .*audio"):
         av_ssl.features(checkpoint, video, modalities="av")
 
 
@@ -183,11 +183,11 @@ def test_a_killed_run_goes_on(features, checkpoint, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         done.append(dump_shard(job))
 
-    monkeypatch.setattr(feature_folder, "dump_shard", killed)
+    monkeypatch.setattr(feature_shards, "dump_shard", killed)
     assert features(checkpoint) == 130
     assert not (tmp_path / "features" / "valid.index.tsv").exists()
     again = []
-    monkeypatch.setattr(feature_folder, "dump_shard", lambda job: again.append(job) or dump_shard(job))
+    monkeypatch.setattr(feature_shards, "dump_shard", lambda job: again.append(job) or dump_shard(job))
     assert features(checkpoint) == 0
     assert len(again) == 2
     for name in ("valid.npy", "valid.index.tsv", "valid.times.npy"):
@@ -240,11 +240,11 @@ def test_mistakes_are_named_and_do_not_bind_the_folder(features, checkpoint, dat
     assert not (tmp_path / "features").exists()
 
 
-def test_a_speech_model_neither_sees_nor_is_untrained(features, tmp_path, capsys):
+def test_a_speech_model_has_neither_video_nor_random_weights(features, tmp_path, capsys):
     assert features(tmp_path, "--modalities", "av") == 1
-    assert "is a speech model, it hears" in capsys.readouterr().err
+    assert "--modalities av: " in capsys.readouterr().err
     assert features(tmp_path, "--untrained", "0") == 1
-    assert "is a speech model; leave the option out" in capsys.readouterr().err
+    assert "--untrained: " in capsys.readouterr().err
 
 
 def test_a_clip_that_cannot_be_read_has_no_frames(features, checkpoint, data, tmp_path, capsys):

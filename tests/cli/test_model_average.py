@@ -1,4 +1,4 @@
-"""`av-ssl average`."""
+"""`av-ssl model average`."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""`av-ssl convert`."""
+"""`av-ssl model convert`."""
 
 import json
 import sys

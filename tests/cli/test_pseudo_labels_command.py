@@ -1,4 +1,4 @@
-"""`av-ssl pseudo-labels`: filtering, the folder for training, its report, bad input."""
+"""`av-ssl data pseudo-labels`: filtering, the folder for training, its report, bad input."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from av_ssl import jobs
 from av_ssl.cli.main import main
 from av_ssl.data.labels import FrameLabels, keep_agreeing
 from av_ssl.layout import read_manifest
-from av_ssl.targets import cluster_labels
+from av_ssl.targets import cluster_labels, feature_shards
 from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.mfcc import mfcc
 from tests.methods.raven_layout import published
@@ -145,7 +145,7 @@ def test_another_split_is_labelled_with_the_same_centroids(targets, data, tmp_pa
 def test_kept_features_serve_another_number_of_clusters(targets, tmp_path, monkeypatch):
     assert targets("--half", "--keep-features") == 0
     assert np.load(tmp_path / "labels" / "features" / "train_0_9.npy").dtype == np.float16
-    monkeypatch.setattr(cluster_labels, "dump_shard", None)
+    monkeypatch.setattr(feature_shards, "dump_shard", None)
     assert targets("--half", "--clusters", "3", "--label-name", "km3") == 0
     assert set((tmp_path / "labels" / "train.km3").read_text().split()) == {"0", "1", "2"}
     assert not (tmp_path / "labels" / "features").exists()
@@ -160,7 +160,8 @@ def test_a_killed_run_continues(stage, targets, tmp_path, monkeypatch):
     calls: list[str] = []
 
     def counted(name, limit=99):
-        function = getattr(cluster_labels, name)
+        module = feature_shards if name == "dump_shard" else cluster_labels
+        function = getattr(module, name)
 
         def run(job):
             if calls.count(name) == limit:
@@ -168,7 +169,7 @@ def test_a_killed_run_continues(stage, targets, tmp_path, monkeypatch):
             calls.append(name)
             return function(job)
 
-        monkeypatch.setattr(cluster_labels, name, run)
+        monkeypatch.setattr(module, name, run)
 
     counted(stage, limit=0 if stage == "fit_job" else 4)
     assert targets() == 130

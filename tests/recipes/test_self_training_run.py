@@ -60,7 +60,7 @@ def test_the_chain(run, tmp_path: Path):
     )
     assert "--min-frames 10 --max-frames 600 --device cuda --workers 2" in transcribe
     assert pseudo_labels == (
-        f"av-ssl pseudo-labels {tmp_path}/un labelled {out}/transcripts --subset train --labelled "
+        f"av-ssl data pseudo-labels {tmp_path}/un labelled {out}/transcripts --subset train --labelled "
         f"{tmp_path}/labelled --min-confidence 0.5 --keep 0.8 --out {out}/data"
     )
     assert "--config-name base_433h task" in train

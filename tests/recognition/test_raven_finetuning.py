@@ -123,6 +123,11 @@ def test_a_fine_tuned_model_needs_its_file_alone(
     with torch.no_grad():
         expected, _ = trained(**batch("video"), prev_output_tokens=history)
         assert torch.equal(loaded(**batch("video"), prev_output_tokens=history)[0], expected)
+    # Another model can start from its encoder.
+    again = build(CTCModel, config(CTCConfig, tmp_path / "fine_tuned.pt"), dictionary, "video")
+    for name, tensor in again.w2v_encoder.w2v_model.state_dict().items():
+        if not name.startswith("after_norm."):
+            assert torch.equal(tensor, trained.encoder.w2v_model.state_dict()[name]), name
 
 
 # -- what is refused -----------------------------------------------------------------------------------------

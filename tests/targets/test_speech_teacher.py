@@ -16,6 +16,7 @@ from av_ssl.targets.speech_teacher import (
     make_teacher,
     weights_digest,
 )
+from tests.modules.recorder import Recorder
 from tests.targets.tiny_teachers import FAMILIES, WHISPER_SECONDS, save_teacher, tiny_teacher
 
 pytest.importorskip("transformers")
@@ -138,6 +139,15 @@ def test_bfloat16_is_close(family: str):
     assert rough.dtype == torch.float32
     error = (rough - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert error < 0.05
+
+
+def test_convolutions_that_bfloat16_gets_wrong_are_computed_in_float32():
+    made = teacher("wavlm", dtype=torch.bfloat16)
+    with Recorder() as recorder:
+        made(waveform([40]), [40])
+    positional = made.model.config.num_conv_pos_embeddings
+    assert {dtype for dtype, kernel in recorder.seen if kernel[-1] == positional} == {torch.float32}
+    assert torch.bfloat16 in recorder.dtypes
 
 
 def test_whisper_gets_a_long_clip_in_several_windows():

@@ -1,38 +1,47 @@
-"""One clip: a sentence, its sound and its pictures, all of which follow from the settings and its number."""
+"""One clip and its files: sentence, audio and frames, which follow from the settings and its number.
 
-from __future__ import annotations
+A clip is `SPLIT/SPEAKER/CLIP.mp4` and `.txt`, and `alignments/SPLIT/SPEAKER/CLIP.json`. The transcript has
+LRS3's form (Afouras et al., 2018). The alignment holds what only a synthetic corpus has: times of the phones,
+the viseme track and where the lips are. With emotions, `CLIP.emo` and `CLIP.spk` name emotion and speaker.
 
+Every file is written under a temporary name and then renamed: a file that is there is complete.
+"""
+
+import io
+import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.camera import light
-from corpus.emotion import Emotion, draw_emotion
+from corpus.camera import head_motion, light
 from corpus.face import LipTruth, TalkingFace
-from corpus.grammar import sentence
-from corpus.look import draw_look
-from corpus.motion import head_motion
-from corpus.photographs import Portrait
+from corpus.look import Portrait, draw_look
+from corpus.script import NEUTRAL, SPLITS, Voice, draw_emotion, draw_voice, sentence
 from corpus.speech import Synthesiser, Timed, Utterance
-from corpus.visemes import viseme_track
-from corpus.voices import SPLITS, Voice, draw_voice
+from corpus.visemes import DIMENSIONS, viseme_track
+from corpus.warp import Floats, Image
 
 FRAME_RATE = 25  # Hz
 HELD_OUT_SHARE = 5  # one valid and one test speaker for so many training speakers
 
 SILENCE = (0.04, 0.16)  # s, before the first word and after the last
-_SPEAKER, _CLIP, _EMOTION = 0, 1, 2  # keep the random numbers of speakers, clips and emotions apart
+_SPEAKER, _CLIP, _EMOTION = 0, 1, 2  # separate the random numbers of speakers, clips and emotions
+_X264 = {"preset": "superfast", "crf": "20"}
+_AAC = {"aac_coder": "fast"}  # a third of the default coder's time, which would equal that of the frames
+_AAC_FRAME = 1024  # samples
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a clip depends on besides its split and number.
+    """What a clip depends on in addition to its split and number.
 
     `speakers` counts the training speakers, `difficulty` is that of `corpus.visemes`, `frame_size` in pixels.
-    With `emotions` clips say and show one each (`corpus.emotion`).
     """
 
     seed: int = 0
@@ -73,8 +82,13 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """Path below the corpus without suffix, e.g. `pretrain/p003/00043`."""
+        """Path below the corpus without suffix, for example `pretrain/p003/00043`."""
         return f"{self.split}/{self.speaker_name}/{self.number:05d}"
+
+    def files(self, root: Path) -> tuple[Path, Path, Path]:
+        """Video, transcript and alignment."""
+        video = root / f"{self.name}.mp4"
+        return video, video.with_suffix(".txt"), root / "alignments" / f"{self.name}.json"
 
 
 @dataclass(frozen=True)
@@ -82,16 +96,56 @@ class Clip:
     """A clip: `frames` uint8 RGB `[T, S, S, 3]` at 25 Hz, `wave` int16 `[T * rate / 25]` at `rate` Hz."""
 
     slot: Slot
-    frames: NDArray[np.uint8]
+    frames: Image
     wave: NDArray[np.int16]
     rate: int
     words: tuple[Timed, ...]
     phones: tuple[Timed, ...]
-    track: NDArray[np.float64]  # [T, 7], columns `corpus.visemes.DIMENSIONS`
+    track: Floats  # [T, 7], columns `corpus.visemes.DIMENSIONS`
     lips: LipTruth
     voice: Voice
     photograph: str
-    emotion: str = ""  # where the corpus has emotions
+    emotion: str  # empty in a corpus without emotions
+
+    @property
+    def transcript(self) -> str:
+        """LRS3's form; times in seconds."""
+        words = " ".join(word.label.upper() for word in self.words)
+        times = [f"{word.label.upper()} {word.start:.2f} {word.end:.2f}\n" for word in self.words]
+        return f"Text:  {words}\nConf:  1\n\nWORD START END\n" + "".join(times)
+
+    @property
+    def alignment(self) -> str:
+        """JSON: times in seconds, `visemes` a row a frame with named `columns`, `lips` in pixels."""
+
+        def rows(times: tuple[Timed, ...]) -> list[tuple[str, float, float]]:
+            return [(timed.label, round(timed.start, 4), round(timed.end, 4)) for timed in times]
+
+        document = {
+            "id": self.slot.name,
+            "speaker": self.slot.speaker_name,
+            "voice": asdict(self.voice),
+            "photograph": self.photograph,
+            **({"emotion": self.emotion} if self.emotion else {}),
+            "frame_rate": FRAME_RATE,
+            "words": rows(self.words),
+            "phones": rows(self.phones),
+            "visemes": {"columns": DIMENSIONS, "rows": np.round(self.track, 3).tolist()},
+            "lips": {name: np.round(value, 2).tolist() for name, value in self.lips._asdict().items()},
+        }
+        return json.dumps(document) + "\n"
+
+    def write(self, root: Path) -> None:
+        """Write the clip's files, the video last. Raises `OSError`, for example when the disk is full."""
+        video, transcript, alignment = self.slot.files(root)
+        for folder in (video.parent, alignment.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        write(transcript, self.transcript.encode())
+        write(alignment, self.alignment.encode())
+        if self.emotion:
+            write(video.with_suffix(".emo"), f"{self.emotion}\n".encode())
+            write(video.with_suffix(".spk"), f"{self.slot.speaker_name}\n".encode())
+        write(video, _encoded(self.frames, self.wave, self.rate))
 
 
 class Studio:
@@ -103,32 +157,28 @@ class Studio:
         self._speaker = lru_cache(maxsize=64)(self._draw_speaker)
 
     def record(self, slot: Slot) -> Clip:
-        """Make one clip; raises `SpeechError` where espeak-ng does not comply."""
+        """Make one clip. Raises `SpeechError` if espeak-ng refuses."""
         rng = self._generator(_CLIP, slot.split, slot.number)
         face, voice, photograph = self._speaker(slot.split, slot.speaker)
-        words_to_say, voice_today = sentence(rng), _vary(voice, rng)
-        emotion = self._emotion(slot)
-        if emotion is not None:
-            voice_today = emotion.voice(voice_today)
+        words_to_say = sentence(rng)
+        # The same person on another day: up to 7 % faster or slower, a little higher or lower.
+        speed = round(voice.words_per_minute * rng.uniform(0.93, 1.07))
+        voice_today = replace(voice, words_per_minute=speed, pitch=voice.pitch + int(rng.integers(-5, 6)))
+        emotion = NEUTRAL
+        if self._settings.emotions:  # drawn separately: sentences and faces are those without emotions
+            drawn = self._generator(_EMOTION, slot.split, slot.number)
+            emotion = draw_emotion(slot.number // slot.speakers, drawn)
+        voice_today = emotion.voice(voice_today)
         utterance = self._synthesiser.say(words_to_say, voice_today, int(rng.integers(2**31)))
         before, after = rng.uniform(*SILENCE, 2)
-        wave, frames = _on_air(utterance, before, after, rng, 1.0 if emotion is None else emotion.loudness)
+        wave, frames = _on_air(utterance, before, after, rng, emotion.loudness)
         words = tuple(word.later(before) for word in utterance.words)
         phones = tuple(phone.later(before) for phone in utterance.phones)
         track = viseme_track(phones, frames, FRAME_RATE, rng, self._settings.difficulty)
         head = head_motion(frames, FRAME_RATE, self._settings.frame_size, rng)
-        expression = None if emotion is None else emotion.expression
-        pictures = face.render(track, head, light(frames, rng), rng, expression)
-        lips = face.lip_truth(track, head, expression)
-        name = "" if emotion is None else emotion.name
+        pictures, lips = face.render(track, head, light(frames, rng), rng, emotion.expression)
+        name = emotion.name if self._settings.emotions else ""
         return Clip(slot, pictures, wave, utterance.rate, words, phones, track, lips, voice, photograph, name)
-
-    def _emotion(self, slot: Slot) -> Emotion | None:
-        """Drawn apart, so that sentences and faces are those of the corpus without emotions."""
-        if not self._settings.emotions:
-            return None
-        rng = self._generator(_EMOTION, slot.split, slot.number)
-        return draw_emotion(slot.number // slot.speakers, rng)
 
     def _draw_speaker(self, split: str, number: int) -> tuple[TalkingFace, Voice, str]:
         rng = self._generator(_SPEAKER, split, number)
@@ -143,16 +193,10 @@ class Studio:
         return np.random.default_rng((self._settings.seed, kind, SPLITS.index(split), number))
 
 
-def _vary(voice: Voice, rng: np.random.Generator) -> Voice:
-    """The same person on another day: up to 7 % faster or slower, a little higher or lower."""
-    speed = round(voice.words_per_minute * rng.uniform(0.93, 1.07))
-    return Voice(voice.name, speed, voice.pitch + int(rng.integers(-5, 6)), voice.pitch_range)
-
-
 def _on_air(
-    utterance: Utterance, before: float, after: float, rng: np.random.Generator, loudness: float = 1.0
+    utterance: Utterance, before: float, after: float, rng: np.random.Generator, loudness: float
 ) -> tuple[NDArray[np.int16], int]:
-    """The utterance at some loudness, between seconds of silence, over a faint hiss; and how many frames."""
+    """The utterance at some loudness, between seconds of silence, over a faint hiss; number of frames."""
     start = round(before * utterance.rate)
     # espeak-ng ends a sentence with a long pause of its own.
     frames = int(np.ceil((before + utterance.words[-1].end + after) * FRAME_RATE))
@@ -160,3 +204,35 @@ def _on_air(
     spoken = utterance.wave[: len(wave) - start]
     wave[start : start + len(spoken)] += spoken * (rng.uniform(0.5, 1) * loudness)
     return np.clip(np.round(wave), -32768, 32767).astype(np.int16), frames
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file completely or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _encoded(frames: Image, wave: NDArray[np.int16], rate: int) -> bytes:
+    """Ordinary mp4: h264 and aac. `frames` RGB `[T, H, W, 3]`, `wave` `[N]` at `rate` Hz."""
+    content = io.BytesIO()
+    with av.open(content, "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=FRAME_RATE, options=_X264)
+        video.height, video.width = frames.shape[1:3]
+        video.pix_fmt = "yuv420p"
+        video.codec_context.thread_count = 1  # clips are made in parallel, and one thread is reproducible
+        audio = container.add_stream("aac", rate=rate, layout="mono", options=_AAC)
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(video.encode(None))
+        sound = (wave / 32768).astype(np.float32)[None]
+        for start in range(0, sound.shape[1], _AAC_FRAME):
+            chunk = np.ascontiguousarray(sound[:, start : start + _AAC_FRAME])
+            samples = av.AudioFrame.from_ndarray(chunk, format="fltp", layout="mono")
+            samples.sample_rate, samples.pts = rate, start
+            container.mux(audio.encode(samples))
+        container.mux(audio.encode(None))
+    return content.getvalue()

@@ -1,30 +1,24 @@
 """One speaker's face, drawn frame by frame.
 
-The face at rest is pulled into shape by two smooth displacements, one for everything above the mouth's seam
-and one for everything below, so that the lips can part. Both carry the head's motion too: each pixel of a
-frame is looked up once in the picture of the face at rest. The inside of the mouth is painted into the gap.
+Two smooth displacements move the face at rest, one for everything above the mouth's seam and one for
+everything below, so that the lips can part. Both include the head's motion: each pixel of a frame is looked
+up once in the image of the face at rest. The inside of the mouth is painted into the gap.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from corpus import warp
+from corpus import look, warp
 from corpus.camera import CameraNoise
-from corpus.emotion import Expression
-from corpus.interior import Interior, box_around
-from corpus.look import LOWER_INNER, LOWER_OUTER, UPPER_INNER, UPPER_OUTER, Look
-from corpus.mouth import Lips, Mouth
-from corpus.photographs import CANVAS, EYE_DISTANCE, LEFT_EYE, RIGHT_EYE
+from corpus.look import CANVAS, EYE_DISTANCE, Look
+from corpus.mouth import Lips, Mouth, box_around
+from corpus.script import Expression
 from corpus.visemes import DIMENSIONS, Viseme
+from corpus.warp import Floats, Image
 
-Floats = NDArray[np.floating]
-
-NODE_STEP = 4  # pixels between the places of a frame where the displacement is worked out
+NODE_STEP = 4  # pixels between the places of a frame where the displacement is computed
 
 # Points of the 468-point face mesh.
 _STILL = [1, 2, 98, 327, 33, 133, 362, 263, 50, 280, 234, 454, 10]  # nose, eyes, cheek bones, sides, brow
@@ -35,98 +29,76 @@ _FOREHEAD = 10
 _BROWS = {  # upper edges, right and left, and where between the outer (0) and the inner end (1) each point is
     70: 0.0, 63: 0.25, 105: 0.5, 66: 0.75, 107: 1.0, 300: 0.0, 293: 0.25, 334: 0.5, 296: 0.75, 336: 1.0,
 }  # fmt: skip
+_STEPS = (0.0, CANVAS / 2, CANVAS - 1.0)
+# Corners and edge middles of the canvas, which never move.
+_BORDER = np.array([(x, y) for x in _STEPS for y in _STEPS if (x, y) != (_STEPS[1], _STEPS[1])])
 _REST = Expression()
 _CHEEK_SHIFT = 0.06 * EYE_DISTANCE
 _NECK_SHARE = 0.3  # of the jaw's drop
 _TEETH_MARGIN = 0.25  # share of the lip that is left out at its inner edge, where the photograph shows teeth
-_SEAM_SOFTNESS = 0.12 * EYE_DISTANCE  # how gently upper and lower face join outside the mouth
+_SEAM_SOFTNESS = 0.12 * EYE_DISTANCE  # width of the transition between upper and lower face outside the mouth
 _SEAM_SHADOW = 0.45
 
 
-@dataclass(frozen=True)
-class LipTruth:
+class LipTruth(NamedTuple):
     """Where the lips are, in pixels: `centre` of the outer ring `[T, 2]`, inner `gap` and `width` `[T]`."""
 
-    centre: NDArray[np.float64]
-    gap: NDArray[np.float64]
-    width: NDArray[np.float64]
+    centre: Floats
+    gap: Floats
+    width: Floats
 
 
 class TalkingFace:
     """Draws one speaker in square frames of `size` pixels (a multiple of 4); brows move if `expressive`."""
 
-    def __init__(self, look: Look, size: int, expressive: bool = False) -> None:
-        self._look, self._size = look, size
-        self._mouth = Mouth(look)
-        self._interior = Interior(look, self._mouth)
-        points = look.landmarks.astype(np.float64)
-        upper = points[UPPER_INNER] + _TEETH_MARGIN * (points[UPPER_OUTER] - points[UPPER_INNER])
-        lower = points[LOWER_INNER] + _TEETH_MARGIN * (points[LOWER_OUTER] - points[LOWER_INNER])
+    def __init__(self, speaker: Look, size: int, expressive: bool = False) -> None:
+        self._look, self._size = speaker, size
+        self._mouth = Mouth(speaker)
+        points = speaker.landmarks.astype(np.float64)
         # Points that merely could move would hold the skin around them: without expressions brows have none.
         self._brows = _BROWS if expressive else {}
-        shared = np.vstack(
-            [
-                points[_STILL],
-                _border(),
-                points[list(_CHEEKS)],
-                points[list(_JAW)],
-                _neck(points[152]),
-                points[list(self._brows)],
-            ]
-        )
+        moving = [points[list(part)] for part in (_CHEEKS, _JAW)]
+        neck = points[152] + EYE_DISTANCE * np.array([[-0.5, 0.35], [0.0, 0.35], [0.5, 0.35]])
+        shared = np.vstack([points[_STILL], _BORDER, *moving, neck, points[list(self._brows)]])
         self._shared = shared
-        self._at_rest = np.stack(
-            [
-                np.vstack([points[UPPER_OUTER], upper, shared]),
-                np.vstack([points[LOWER_OUTER], lower, shared]),
-            ]
-        )
-        highest = [_FOREHEAD] if expressive else [RIGHT_EYE, LEFT_EYE]
+        sides = []
+        for outer, inner in ((look.UPPER_OUTER, look.UPPER_INNER), (look.LOWER_OUTER, look.LOWER_INNER)):
+            edge = points[inner] + _TEETH_MARGIN * (points[outer] - points[inner])
+            sides.append(np.vstack([points[outer], edge, shared]))
+        self._at_rest = np.stack(sides)
+        highest = [_FOREHEAD] if expressive else [look.RIGHT_EYE, look.LEFT_EYE]
         self._unmoved = float(points[highest, 1].min())
-        self._pixels = _grid(np.arange(size))
-        self._nodes = _grid(np.arange(0, size, NODE_STEP) + (NODE_STEP - 1) / 2)
+        self._pixels = warp.grid(np.arange(size))
+        self._nodes = warp.grid(np.arange(0, size, NODE_STEP) + (NODE_STEP - 1) / 2)
 
     def render(
         self,
         track: Floats,
-        head: NDArray[np.float32],
+        head: Floats,
         light: Floats,
         rng: np.random.Generator,
-        expression: Expression | None = None,
-    ) -> NDArray[np.uint8]:
+        expression: Expression = _REST,
+    ) -> tuple[Image, LipTruth]:
         """Frames uint8 RGB `[T, S, S, 3]` from a viseme track `[T, 7]`, head `[T, 2, 3]` and light `[T]`."""
-        expression = expression or _REST
         lips = self._mouth.lips(np.asarray(track, np.float64), expression.corners)
         points = self._control_points(lips, track, expression)
         fields = warp.fit(points, self._at_rest - points)
         frames = np.empty((len(track), self._size, self._size, 3), np.uint8)
         noise = CameraNoise(self._size, rng)
-        for t, stand in enumerate(track):
+        for t, shape in enumerate(track):
             to_canvas = cv2.invertAffineTransform(head[t])
             canvas = _transform(self._pixels, to_canvas)
             back = self._displacement(points[t], fields[t], to_canvas, canvas, lips, t)
-            picture = cv2.remap(
-                self._look.picture, canvas + back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
-            self._interior.paint(picture, canvas, head[t], lips, t, Viseme(*stand))
+            picture = warp.look_up(self._look.picture, canvas, back)
+            self._mouth.paint(picture, canvas, head[t], lips, t, Viseme(*shape))
             _shade_seam(picture, lips, t, head[t])
             frames[t] = cv2.addWeighted(picture, light[t], noise(), 1, 0, dtype=cv2.CV_8U)
-        return frames
+        return frames, _lip_truth(lips, head)
 
-    def lip_truth(
-        self, track: Floats, head: NDArray[np.float32], expression: Expression | None = None
-    ) -> LipTruth:
-        """Where `render` puts the lips."""
-        lips = self._mouth.lips(np.asarray(track, np.float64), (expression or _REST).corners)
-        ring = np.concatenate([lips.upper_outer, lips.lower_outer], axis=1).mean(1)
-        centre = np.einsum("tij,tj->ti", head[:, :, :2], ring) + head[:, :, 2]
-        scale = np.linalg.norm(head[:, 0, :2], axis=1)
-        return LipTruth(centre, lips.gap * scale, lips.width * scale)
-
-    def _control_points(self, lips: Lips, track: Floats, expression: Expression) -> NDArray[np.float64]:
+    def _control_points(self, lips: Lips, track: Floats, expression: Expression) -> Floats:
         """Where the points `_at_rest` go, for the upper and the lower face: `[T, 2, N, 2]`."""
         shared = np.tile(self._shared, (len(track), 1, 1))
-        cheeks = len(_STILL) + len(_border())
+        cheeks = len(_STILL) + len(_BORDER)
         jaw = cheeks + len(_CHEEKS)
         neck = jaw + len(_JAW)
         brows = shared.shape[1] - len(self._brows)
@@ -141,43 +113,28 @@ class TalkingFace:
         return np.stack([upper, lower], axis=1)
 
     def _displacement(
-        self,
-        points: NDArray[np.float64],
-        fields: NDArray[np.float32],
-        to_canvas: NDArray[np.float32],
-        canvas: NDArray[np.float32],
-        lips: Lips,
-        frame: int,
-    ) -> NDArray[np.float32]:
+        self, points: Floats, fields: Floats, to_canvas: Floats, canvas: Floats, lips: Lips, frame: int
+    ) -> Floats:
         """From each pixel's place on the canvas to where its colour is in the face at rest: `[S, S, 2]`."""
         first, last, below = self._below_seam(canvas, lips, frame)
         nodes = _transform(self._nodes, to_canvas)
-        # Either field is worked out only where it is used, and one node beyond, which interpolation needs.
-        # Above the eyes, or an expressive face's brows, nothing moves.
+        # Each field is computed only where it is used, and one node beyond, which interpolation needs. Above
+        # the eyes, or an expressive face's brows, nothing moves.
         unmoved = int(np.searchsorted(nodes[:, :, 1].max(1), self._unmoved))
         upper_nodes = slice(unmoved, last // NODE_STEP + 2)
         lower_nodes = slice(max(0, first // NODE_STEP - 1), len(nodes))
-        upper, lower = (
-            self._finely(nodes, rows, points[part], fields[part])
-            for part, rows in enumerate((upper_nodes, lower_nodes))
-        )
+        parts = []
+        for part, rows in enumerate((upper_nodes, lower_nodes)):
+            coarse, places = np.zeros_like(nodes), nodes[rows]
+            found = warp.evaluate(fields[part], points[part], places.reshape(-1, 2))
+            coarse[rows] = found.reshape(places.shape)
+            parts.append(warp.finely(coarse, nodes, self._size))
+        upper, lower = parts
         upper[first:last] += (lower[first:last] - upper[first:last]) * below[..., None]
         upper[last:] = lower[last:]
         return upper
 
-    def _finely(
-        self, nodes: NDArray[np.float32], rows: slice, points: NDArray[np.float64], field: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """One displacement `[S, S, 2]`, right between the given rows of nodes."""
-        coarse = np.zeros_like(nodes)
-        places = nodes[rows]
-        coarse[rows] = warp.evaluate(field, points, places.reshape(-1, 2)).reshape(places.shape)
-        fine = cv2.resize(coarse, (self._size, self._size), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(fine, np.float32)
-
-    def _below_seam(
-        self, canvas: NDArray[np.float32], lips: Lips, frame: int
-    ) -> tuple[int, int, NDArray[np.float32]]:
+    def _below_seam(self, canvas: Floats, lips: Lips, frame: int) -> tuple[int, int, Floats]:
         """Rows `first` to `last` that the seam crosses, and how far below it their pixels are: 0 to 1."""
         seam = (lips.upper_inner[frame] + lips.lower_inner[frame]) / 2
         ends = canvas[:, [0, -1], 1]
@@ -192,26 +149,19 @@ class TalkingFace:
         return first, last, sharp + (soft - sharp) * outside.astype(np.float32)
 
 
-def _grid(axis: NDArray[np.floating] | NDArray[np.int_]) -> NDArray[np.float32]:
-    """Places (x, y) of a square grid, `[n, n, 2]`."""
-    return np.stack(np.meshgrid(axis, axis), -1).astype(np.float32)
-
-
-def _transform(places: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+def _transform(places: Floats, matrix: Floats) -> Floats:
     return np.asarray(cv2.transform(places, matrix.astype(np.float32)))
 
 
-def _border() -> NDArray[np.float64]:
-    """Corners and edge middles of the canvas, which never move."""
-    steps = (0.0, CANVAS / 2, CANVAS - 1.0)
-    return np.array([(x, y) for x in steps for y in steps if (x, y) != (steps[1], steps[1])])
+def _lip_truth(lips: Lips, head: Floats) -> LipTruth:
+    """Where the lips are in the frames."""
+    ring = np.concatenate([lips.upper_outer, lips.lower_outer], axis=1).mean(1)
+    centre = np.einsum("tij,tj->ti", head[:, :, :2], ring) + head[:, :, 2]
+    scale = np.linalg.norm(head[:, 0, :2], axis=1)
+    return LipTruth(centre, lips.gap * scale, lips.width * scale)
 
 
-def _neck(chin: NDArray[np.float64]) -> NDArray[np.float64]:
-    return chin + EYE_DISTANCE * np.array([[-0.5, 0.35], [0.0, 0.35], [0.5, 0.35]])
-
-
-def _shade_seam(picture: NDArray[np.uint8], lips: Lips, frame: int, to_frame: NDArray[np.float32]) -> None:
+def _shade_seam(picture: Image, lips: Lips, frame: int, to_frame: Floats) -> None:
     """Darken the line where shut lips meet, in place."""
     strength = _SEAM_SHADOW * float(np.clip(1 - lips.gap[frame] / 6, 0, 1))
     if strength == 0:

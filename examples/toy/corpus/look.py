@@ -1,62 +1,117 @@
-"""A portrait -> the face of one speaker: another shape, other colours, other lips.
+"""A photograph -> the face of one speaker: another shape, other colours, other lips.
 
-There are two photographs only, so a new speaker is a new warp and new colours of a known face, never a new
-face.
+There are two photographs only, scikit-image's astronaut and matplotlib's Grace Hopper; a new speaker is a new
+warp and new colours of a known face, never a new face. Both are files of their packages, so nothing is
+downloaded. Each is turned and scaled so that the eyes lie at fixed places of a square canvas, and mirrored
+too: four portraits.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from collections.abc import Callable
+from importlib import resources
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from corpus import warp
-from corpus.photographs import CANVAS, LEFT_EYE, RIGHT_EYE, Picture, Portrait
+from corpus.warp import Floats, Image
 
-# Rings of the lips in the 468-point face mesh, eleven points each from image left to image right.
+CANVAS = 256  # pixels, side of a portrait
+EYE_DISTANCE = 64.0  # pixels between the outer corners of the eyes on the canvas
+EYES_ABOVE_MIDDLE = 20.0  # pixels, so that the middle of the canvas is on the nose
+
+# Points of the 468-point face mesh: outer corners of the person's eyes, and rings of the lips, eleven points
+# each from image left to image right.
+RIGHT_EYE, LEFT_EYE = 33, 263
 UPPER_OUTER = [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291]
 UPPER_INNER = [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308]
 LOWER_INNER = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308]
 LOWER_OUTER = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291]
-
-_SHAPE_POINTS = [
-    RIGHT_EYE,
-    LEFT_EYE,
-    1,
-    152,
-    234,
-    454,
-    172,
-    397,
-    10,
-    13,
-]  # eyes, nose, chin, cheeks, jaw, brow, mouth
+# Eyes, nose, chin, cheeks, jaw, brow, mouth.
+_SHAPE_POINTS = [RIGHT_EYE, LEFT_EYE, 1, 152, 234, 454, 172, 397, 10, 13]
 _CORNERS = np.array([[0, 0], [CANVAS - 1, 0], [0, CANVAS - 1], [CANVAS - 1, CANVAS - 1]], np.float64)
-_STEP = 8  # pixels between the places where the warp is worked out
+_STEP = 8  # pixels between the places where the warp is computed
+
+PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
+    "astronaut": ("skimage", "data", "astronaut.png"),
+    "grace_hopper": ("matplotlib", "mpl-data", "sample_data", "grace_hopper.jpg"),
+}
 
 
-@dataclass(frozen=True)
-class Look:
+class PhotographError(RuntimeError):
+    """A photograph is not where its package keeps it, or no face is found in it."""
+
+
+class Portrait(NamedTuple):
+    """RGB `picture` `[CANVAS, CANVAS, 3]`, eyes at fixed places, and its `landmarks` `[468, 2]` (x, y)."""
+
+    name: str
+    picture: Image
+    landmarks: Floats
+
+
+def load_portraits(find_landmarks: Callable[[Image], Floats | None]) -> list[Portrait]:
+    """The portraits, each followed by its mirror image.
+
+    `find_landmarks` gives the 468 points of the largest face of an image, or None. Raises `PhotographError`.
+    """
+    portraits = []
+    for name in PHOTOGRAPHS:
+        photograph = _read(name)
+        for suffix, picture in (("", photograph), ("_mirrored", np.ascontiguousarray(photograph[:, ::-1]))):
+            landmarks = find_landmarks(picture)
+            if landmarks is None:
+                raise PhotographError(f"no face is found in the photograph {name}: check the face mesh")
+            portraits.append(_align(name + suffix, picture, landmarks[:, :2].astype(np.float64)))
+    return portraits
+
+
+def _read(name: str) -> Image:
+    package, *path = PHOTOGRAPHS[name]
+    try:
+        encoded = resources.files(package).joinpath(*path).read_bytes()
+        picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    except (ImportError, OSError, cv2.error) as error:
+        raise PhotographError(
+            f"{package}: cannot read {'/'.join(path)} ({error}): pip install 'av_ssl[toy]'"
+        ) from error
+
+
+def _align(name: str, picture: Image, landmarks: Floats) -> Portrait:
+    right, left = landmarks[RIGHT_EYE], landmarks[LEFT_EYE]
+    x, y = left - right
+    scale = EYE_DISTANCE / np.hypot(x, y)
+    cos, sin = scale * x / np.hypot(x, y), scale * y / np.hypot(x, y)
+    rotation = np.array([[cos, sin], [-sin, cos]])
+    place = np.array([CANVAS / 2, CANVAS / 2 - EYES_ABOVE_MIDDLE])
+    matrix = np.column_stack([rotation, place - rotation @ (right + left) / 2])
+    if scale < 1:  # against aliasing
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.4 / scale), np.uint8)
+    aligned = cv2.warpAffine(
+        picture, matrix, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    moved = landmarks @ rotation.T + matrix[:, 2]
+    return Portrait(name, np.asarray(aligned, np.uint8), moved.astype(np.float32))
+
+
+class Look(NamedTuple):
     """A speaker's face at rest: RGB `picture` `[CANVAS, CANVAS, 3]`, `landmarks` `[468, 2]`, and habits."""
 
-    photograph: str
-    picture: Picture
-    landmarks: NDArray[np.float32]
+    picture: Image
+    landmarks: Floats
     mouth_width: float  # factor on the photograph's
     lip_thickness: float  # factor on the photograph's
     mobility: float  # factor on how far the jaw drops
-    teeth: NDArray[np.float64]  # RGB
-    tongue: NDArray[np.float64]  # RGB
-    cavity: NDArray[np.float64]  # RGB
+    teeth: Floats  # RGB
+    tongue: Floats  # RGB
+    cavity: Floats  # RGB
 
 
 def draw_look(portrait: Portrait, rng: np.random.Generator) -> Look:
     """Another person's face from a portrait."""
     picture, landmarks = _reshape(portrait, rng)
     return Look(
-        photograph=portrait.name,
         picture=_tint_lips(_recolour(picture, rng), landmarks, rng),
         landmarks=landmarks,
         mouth_width=rng.uniform(0.94, 1.06),
@@ -68,40 +123,29 @@ def draw_look(portrait: Portrait, rng: np.random.Generator) -> Look:
     )
 
 
-def _reshape(portrait: Portrait, rng: np.random.Generator) -> tuple[Picture, NDArray[np.float32]]:
-    """Longer or wider, and every part of the face a little elsewhere."""
+def _reshape(portrait: Portrait, rng: np.random.Generator) -> tuple[Image, Floats]:
+    """Longer or wider, and every part of the face moved a little."""
     middle = portrait.landmarks.mean(0)
     points = portrait.landmarks[_SHAPE_POINTS].astype(np.float64)
     moves = (points - middle) * rng.uniform(-0.08, 0.08, 2) + rng.normal(0, 2.5, points.shape)
     points = np.vstack([points, _CORNERS])
     moves = np.vstack([moves, np.zeros_like(_CORNERS)])
-
-    axis = np.arange(0, CANVAS, _STEP) + (_STEP - 1) / 2
-    places = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    back = warp.evaluate(warp.fit(points + moves, -moves), points + moves, places)
-    back = cv2.resize(back.reshape(len(axis), len(axis), 2), (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
-    pixels = np.stack(np.meshgrid(*[np.arange(CANVAS, dtype=np.float32)] * 2), -1)
-    picture = cv2.remap(
-        portrait.picture, pixels + back, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    nodes = warp.grid(np.arange(0, CANVAS, _STEP) + (_STEP - 1) / 2)
+    back = warp.evaluate(warp.fit(points + moves, -moves), points + moves, nodes.reshape(-1, 2))
+    picture = warp.look_up(portrait.picture, warp.grid(np.arange(CANVAS)), warp.finely(back, nodes, CANVAS))
     landmarks = portrait.landmarks + warp.evaluate(warp.fit(points, moves), points, portrait.landmarks)
-    return np.asarray(picture, np.uint8), landmarks.astype(np.float32)
+    return picture, landmarks.astype(np.float32)
 
 
-def _recolour(picture: Picture, rng: np.random.Generator) -> NDArray[np.float64]:
+def _recolour(picture: Image, rng: np.random.Generator) -> Floats:
     """Other gamma, exposure and white balance; values from 0 to 1."""
-    gamma, exposure, balance = (
-        rng.uniform(0.75, 1.35),
-        rng.uniform(0.85, 1.15),
-        1 + rng.uniform(-0.08, 0.08, 3),
-    )
+    gamma, exposure = rng.uniform(0.75, 1.35), rng.uniform(0.85, 1.15)
+    balance = 1 + rng.uniform(-0.08, 0.08, 3)
     return (picture / 255.0) ** gamma * exposure * balance
 
 
-def _tint_lips(
-    picture: NDArray[np.float64], landmarks: NDArray[np.float32], rng: np.random.Generator
-) -> Picture:
-    """Darker, redder lips: the photographs' own are too pale to be told from skin in a small grey picture."""
+def _tint_lips(picture: Floats, landmarks: Floats, rng: np.random.Generator) -> Image:
+    """Darker, redder lips: the photographs' own hardly differ from skin in a small grayscale frame."""
     lips = np.zeros(picture.shape[:2], np.uint8)
     for outer, inner in ((UPPER_OUTER, UPPER_INNER), (LOWER_OUTER, LOWER_INNER)):
         ring = np.vstack([landmarks[outer], landmarks[inner][::-1]])

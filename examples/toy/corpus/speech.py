@@ -5,30 +5,27 @@ other texts, and neither terminating nor seeding the library puts it back. What 
 never spoken is kept, and every utterance is spoken by a forked child of it, seeded, that exits afterwards.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import json
 import multiprocessing
 import os
 from bisect import bisect_left
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corpus.voices import Voice
+from corpus.script import Voice
 
 # espeak-ng/speak_lib.h
-_SYNCHRONOUS = 2
+_SYNCHRONOUS, _UTF8 = 2, 1
 _PHONEME_EVENTS, _DONT_EXIT = 0x0001, 0x8000
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _EVENT_END_OF_LIST, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
-_UTF8 = 1
 
+PAUSE = "_"  # begins the names of pauses, such as `_:`
 _STRESS_MARKS = "',%=|"
 _SAME_TIME = 0.005  # s: a word's event may come this much after its first phone's
 
@@ -37,20 +34,18 @@ class SpeechError(RuntimeError):
     """espeak-ng is missing, cannot be used on this platform, or refuses a voice or a text."""
 
 
-@dataclass(frozen=True)
-class Timed:
+class Timed(NamedTuple):
     """A word or phone and when it sounds, in seconds."""
 
     label: str
     start: float
     end: float
 
-    def later(self, seconds: float) -> Timed:
+    def later(self, seconds: float) -> "Timed":
         return Timed(self.label, self.start + seconds, self.end + seconds)
 
 
-@dataclass(frozen=True)
-class Utterance:
+class Utterance(NamedTuple):
     """Mono speech `wave` int16 `[N]` at `rate` Hz, with its words and phones."""
 
     wave: NDArray[np.int16]
@@ -59,26 +54,16 @@ class Utterance:
     phones: tuple[Timed, ...]
 
 
-class _Id(ctypes.Union):
-    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
-
-
 class _Event(ctypes.Structure):
     _fields_ = (
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", _Id),
-    )
+        ("type", ctypes.c_int), ("unique_identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int), ("audio_position", ctypes.c_int), ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p), ("id", ctypes.c_char * 8),
+    )  # fmt: skip
 
 
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_Samples, _Events = ctypes.POINTER(ctypes.c_short), ctypes.POINTER(_Event)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, _Samples, ctypes.c_int, _Events)
 
 
 class Synthesiser:
@@ -93,9 +78,7 @@ class Synthesiser:
         try:
             loader = importlib.import_module("espeakng_loader")
         except ImportError as error:
-            raise SpeechError(
-                "the toy corpus speaks through espeak-ng, which is not installed: pip install 'av_ssl[toy]'"
-            ) from error
+            raise SpeechError("espeak-ng is not installed: pip install 'av_ssl[toy]'") from error
         self._library = ctypes.CDLL(loader.get_library_path())
         data = os.fsencode(loader.get_data_path())
         self.rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
@@ -128,11 +111,8 @@ class Synthesiser:
         library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         if library.espeak_SetVoiceByName(voice.name.encode()):
             return
-        for parameter, value in (
-            (_RATE, voice.words_per_minute),
-            (_PITCH, voice.pitch),
-            (_RANGE, voice.pitch_range),
-        ):
+        values = {_RATE: voice.words_per_minute, _PITCH: voice.pitch, _RANGE: voice.pitch_range}
+        for parameter, value in values.items():
             library.espeak_SetParameter(parameter, value, 0)
         recorder = _Recorder()
         callback = _Callback(recorder)
@@ -147,12 +127,10 @@ class Synthesiser:
         starts = [sample / self.rate for sample, _ in events["phones"]]
         ends = [*starts[1:], len(wave) / self.rate]
         labels = [label.strip(_STRESS_MARKS) for _, label in events["phones"]]
-        phones = tuple(
-            Timed(*phone) for phone in zip(labels, starts, ends, strict=True) if phone[1] < phone[2]
-        )
-        return Utterance(
-            wave, self.rate, _word_times(words, [s / self.rate for s in events["words"]], phones), phones
-        )
+        timed = [Timed(*phone) for phone in zip(labels, starts, ends, strict=True)]
+        phones = tuple(phone for phone in timed if phone.start < phone.end)
+        words_at = [sample / self.rate for sample in events["words"]]
+        return Utterance(wave, self.rate, _word_times(words, words_at, phones), phones)
 
 
 class _Recorder:
@@ -172,14 +150,9 @@ class _Recorder:
             if event.type == _EVENT_WORD:
                 self.words.append(event.sample)
             elif event.type == _EVENT_PHONEME:
-                self.phones.append((event.sample, event.id.string.decode()))
+                self.phones.append((event.sample, event.id.decode()))
             position += 1
         return 0
-
-
-def is_pause(phone: str) -> bool:
-    """Whether espeak-ng's phone name stands for silence (`_`, `_:`)."""
-    return phone.startswith("_")
 
 
 def _word_times(words: list[str], events: list[float], phones: tuple[Timed, ...]) -> tuple[Timed, ...]:
@@ -192,7 +165,7 @@ def _word_times(words: list[str], events: list[float], phones: tuple[Timed, ...]
     first = [bisect_left(starts, event - _SAME_TIME) for event in events]
     times = []
     for word, begin, end in zip(words, first, [*first[1:], len(phones)], strict=True):
-        sounds = [phone for phone in phones[begin:end] if not is_pause(phone.label)]
+        sounds = [phone for phone in phones[begin:end] if not phone.label.startswith(PAUSE)]
         if not sounds:
             raise SpeechError(f"espeak-ng gives no phone for the word {word!r}")
         times.append(Timed(word, sounds[0].start, sounds[-1].end))

@@ -1,4 +1,4 @@
-"""Phones with times -> how the mouth stands in every frame.
+"""Phones with times -> the shape of the mouth in every frame.
 
 Each phone asks for a viseme; neighbours blend in proportion to their dominance (after Cohen & Massaro, 1993),
 so that lips close fully for a short /b/ while a /k/ takes the shape of the vowels around it.
@@ -9,19 +9,14 @@ scales, all at once: how much each phone is under-articulated, its shift in time
 smaller movement of the whole clip, and slow movements that mean nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from av_ssl.analysis.alignments import Visemes, read_visemes
 from corpus.speech import Timed
-
-Floats = NDArray[np.float64]
+from corpus.warp import Floats
 
 RATE = 200  # Hz, of the track before it is sampled at frames
 SMOOTHING = 0.035  # s, standard deviation of the blending window
@@ -29,7 +24,7 @@ LEAD = 0.02  # s by which the lips are ahead of the sound
 
 
 class Viseme(NamedTuple):
-    """A stand of the mouth; the defaults are a mouth at rest."""
+    """The shape of the mouth; the defaults are a mouth at rest."""
 
     jaw: float = 0.0  # 0 shut, 1 wide open
     lift: float = 0.0  # of the upper lip
@@ -45,45 +40,19 @@ REST = np.array(Viseme())
 LOWEST = np.array(Viseme(jaw=-0.2, lift=-0.2, width=0.45, thickness=0.4))
 HIGHEST = np.array(Viseme(jaw=1.2, lift=0.6, width=1.3, thickness=1.6, teeth=1.0, tongue=1.0, tuck=1.0))
 
-VISEMES: dict[str, Viseme] = {
-    "rest": Viseme(),
-    "pbm": Viseme(width=0.98, thickness=0.62),
-    "fv": Viseme(jaw=0.30, lift=0.35, thickness=0.9, teeth=1.0, tuck=1.0),
-    "th": Viseme(jaw=0.24, lift=0.06, width=1.02, thickness=0.95, teeth=0.7, tongue=1.0),
-    "tdn": Viseme(jaw=0.20, lift=0.08, width=1.04, thickness=0.95, teeth=1.0, tongue=0.45),
-    "l": Viseme(jaw=0.30, lift=0.08, width=1.02, thickness=0.95, teeth=0.7, tongue=0.8),
-    "sz": Viseme(jaw=0.12, lift=0.12, width=1.14, thickness=0.9, teeth=1.0),
-    "sh": Viseme(jaw=0.22, lift=0.18, width=0.74, thickness=1.2, teeth=1.0),
-    "kg": Viseme(jaw=0.30, lift=0.05, width=1.04, thickness=0.95, teeth=0.4),
-    "r": Viseme(jaw=0.22, lift=0.10, width=0.78, thickness=1.15, teeth=0.5, tongue=0.2),
-    "w": Viseme(jaw=0.10, lift=0.06, width=0.52, thickness=1.25),
-    "ee": Viseme(jaw=0.24, lift=0.14, width=1.22, thickness=0.85, teeth=1.0),
-    "ih": Viseme(jaw=0.32, lift=0.10, width=1.08, thickness=0.95, teeth=0.8),
-    "eh": Viseme(jaw=0.52, lift=0.12, width=1.10, thickness=0.92, teeth=0.7, tongue=0.1),
-    "ah": Viseme(jaw=0.95, lift=0.12, width=1.02, thickness=0.95, teeth=0.4, tongue=0.1),
-    "uh": Viseme(jaw=0.62, lift=0.10, thickness=0.95, teeth=0.5, tongue=0.1),
-    "oh": Viseme(jaw=0.55, lift=0.12, width=0.70, thickness=1.15),
-    "oo": Viseme(jaw=0.22, lift=0.10, width=0.55, thickness=1.25),
+_HERE = Path(__file__).parent
+# The shape of each viseme, and how much it imposes itself on its neighbours.
+_ROWS = [line.split("\t") for line in (_HERE / "mouths.tsv").read_text().splitlines()[1:]]
+VISEMES = {name: Viseme(*map(float, numbers)) for name, _, *numbers in _ROWS}
+DOMINANCE = {name: float(dominance) for name, dominance, *_ in _ROWS}
+PHONE_TABLE = _HERE / "visemes.tsv"
+_LINES = [line.split("\t") for line in PHONE_TABLE.read_text().splitlines()]
+# By phone: the visemes that it passes through; none for phones that the lips do not show.
+PHONE_VISEMES = {
+    phone: () if names == "-" else tuple(names.split())
+    for names, phones in _LINES
+    for phone in phones.split()
 }
-
-# How much a viseme imposes itself on its neighbours; 1 where nothing is said.
-DOMINANCE: dict[str, float] = {
-    "pbm": 3.0,
-    "fv": 2.5,
-    "w": 2.2,
-    "sh": 1.8,
-    "th": 1.6,
-    "oo": 1.6,
-    "oh": 1.5,
-    "ah": 1.3,
-    "ee": 1.3,
-    "rest": 0.8,
-    "tdn": 0.7,
-    "kg": 0.4,
-}
-
-PHONE_TABLE = Path(__file__).with_name("visemes.tsv")
-PHONE_VISEMES: Visemes = read_visemes(PHONE_TABLE)
 _MODIFIERS = "#[]^;-"  # espeak-ng's marks of dental, retroflex, palatal, ... variants of a phone
 
 
@@ -103,7 +72,7 @@ def visemes_of(phone: str) -> tuple[str, ...]:
 def viseme_track(
     phones: Sequence[Timed], frames: int, frame_rate: float, rng: np.random.Generator, difficulty: float
 ) -> Floats:
-    """How the mouth stands at the middle of every frame: `[frames, 7]`, columns `DIMENSIONS`."""
+    """The shape of the mouth at the middle of every frame: `[frames, 7]`, columns `DIMENSIONS`."""
     instants = round(frames / frame_rate * RATE) + 1
     targets, weights = _targets(phones, instants, rng, difficulty)
     track = _blend(targets, weights, SMOOTHING + 0.02 * difficulty)
@@ -113,8 +82,7 @@ def viseme_track(
     middles = (np.arange(frames) + 0.5) / frame_rate
     times = np.arange(instants) / RATE
     sampled = np.stack([np.interp(middles, times, column) for column in track.T], axis=1)
-    clipped: Floats = np.clip(sampled, LOWEST, HIGHEST)
-    return clipped
+    return np.clip(sampled, LOWEST, HIGHEST)
 
 
 def _targets(
@@ -130,7 +98,7 @@ def _targets(
             first, last = max(0, round(begin * RATE)), max(0, round(end * RATE))
             here = slice(first, max(last, first + 1))
             targets[here] = _articulate(np.array(VISEMES[name]), rng, difficulty)
-            weights[here] = DOMINANCE.get(name, 1.0)
+            weights[here] = DOMINANCE[name]
     return targets, weights
 
 
@@ -148,8 +116,7 @@ def _blend(targets: Floats, weights: Floats, deviation: float) -> Floats:
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (deviation * RATE)) ** 2)
 
     def average(x: Floats) -> Floats:
-        averaged: Floats = np.convolve(np.pad(x, reach, mode="edge"), window, "valid")
-        return averaged
+        return np.convolve(np.pad(x, reach, mode="edge"), window, "valid")
 
     weighted = np.stack([average(column * weights) for column in targets.T], axis=1)
     return np.asarray(weighted / average(weights)[:, None])

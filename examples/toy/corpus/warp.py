@@ -1,20 +1,20 @@
-"""Smooth displacement of a picture from a few points whose displacement is known.
+"""Smooth displacement of an image from a few points whose displacement is known.
 
 Linear-kernel radial basis functions with an affine part: exact at the points but for a slight smoothing, and
 without the ripples of thin plates, which matters where lips move by twice their thickness.
 """
 
-from __future__ import annotations
-
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
+Image = NDArray[np.uint8]
 
 SMOOTHING = 0.3  # pixels: how much the displacement may differ at points that contradict each other
 
 
-def fit(points: Floats, displacements: Floats) -> NDArray[np.float32]:
+def fit(points: Floats, displacements: Floats) -> Floats:
     """Coefficients `[..., N + 3, 2]` of a field that moves `points` by `displacements` (`[..., N, 2]`)."""
     count = points.shape[-2]
     system = np.zeros((*points.shape[:-2], count + 3, count + 3))
@@ -29,7 +29,7 @@ def fit(points: Floats, displacements: Floats) -> NDArray[np.float32]:
     return np.linalg.solve(system, wanted).astype(np.float32)
 
 
-def evaluate(coefficients: NDArray[np.float32], points: Floats, places: Floats) -> NDArray[np.float32]:
+def evaluate(coefficients: Floats, points: Floats, places: Floats) -> Floats:
     """Displacement `[Q, 2]` at `places` `[Q, 2]` of a field through `points` `[N, 2]`."""
     places = places.astype(np.float32)
     count = len(points)
@@ -47,3 +47,21 @@ def _distances(a: Floats, b: Floats) -> Floats:
     np.maximum(squared, 0, out=squared)
     np.sqrt(squared, out=squared)
     return squared
+
+
+def grid(axis: Floats) -> Floats:
+    """Places (x, y) of a square grid, `[n, n, 2]`."""
+    return np.stack(np.meshgrid(axis, axis), -1).astype(np.float32)
+
+
+def finely(displacement: Floats, nodes: Floats, size: int) -> Floats:
+    """A displacement of every pixel `[size, size, 2]` from one of a grid of `nodes`."""
+    coarse = displacement.reshape(nodes.shape)
+    return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def look_up(image: Image, places: Floats, displacement: Floats) -> Image:
+    """The colours of an image at displaced places `[S, S, 2]`."""
+    moved = places + displacement
+    found = cv2.remap(image, moved, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found, np.uint8)

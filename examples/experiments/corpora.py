@@ -1,0 +1,35 @@
+"""Reads ``corpora.yaml``, which explains the keys of a corpus."""
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CORPORA = yaml.safe_load(Path(__file__).with_name("corpora.yaml").read_text(encoding="utf-8"))
+Corpus = SimpleNamespace
+"""The keys of ``corpora.yaml`` at one size, their ``{braces}`` filled in; ``labelled`` is one number."""
+
+
+def read_corpus(
+    name: str, out: Path, quick: bool = False, labelled: int | None = None, validation: bool = False
+) -> Corpus:
+    """The corpus whose data lies, or will lie, in ``out``; options as in ``run.py``."""
+    entry, size = CORPORA[name], "quick" if quick else "full"
+    sizes = entry["sizes"][size]
+    budget = labelled or sizes.get("labelled", [0])[0]
+    values = {**sizes, "repository": REPOSITORY, "out": out, "labelled": budget}
+
+    def arguments(command: str) -> tuple[str, ...]:
+        return tuple(word.format(**values) for word in shlex.split(command))
+
+    corpus = Corpus(name=name, out=out, **{**entry, "sizes": sizes, "labelled": budget})
+    corpus.about = entry["about"].format(**values)
+    corpus.recipes = Path(entry["recipes"].format(**values))
+    corpus.prepare = {step: arguments(command) for step, command in entry["prepare"].items()}
+    corpus.probes = arguments(entry.get("probes", ""))
+    corpus.subsets = [entry["validation"]] if validation else entry["subsets"]
+    corpus.updates = entry["updates"][size]
+    corpus.resting = entry.get("resting", {}).get(size, {})
+    return corpus

@@ -1,0 +1,9 @@
+"""Everything that these programs import from av_ssl; what else they need of it are its commands."""
+
+# ruff: noqa: F401
+from av_ssl.data.labels import LabelFile
+from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.data.spans import SpanMask, draw_spans
+from av_ssl.errors import DataError
+from av_ssl.io import write_atomically
+from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, manifest_text, read_manifest

@@ -1,0 +1,103 @@
+"""Reads the table of methods, ``methods.yaml``, which explains every key."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import yaml
+
+FILE = Path(__file__).with_name("methods.yaml")
+TASKS = {"video": "VSR", "audio": "ASR", "av": "AVSR"}
+Row = SimpleNamespace
+"""A row: its ``name``, and the keys of its section."""
+
+
+class MethodError(ValueError):
+    """A row of ``methods.yaml`` has an unknown key, lacks one, or names something that is not there."""
+
+
+class Column(NamedTuple):
+    """What a model is scored on: streams, empty where the model decides, and clips."""
+
+    streams: str
+    clips: str
+
+    @property
+    def key(self) -> str:
+        """Name in files, for example ``audio_0dB``."""
+        return "_".join(filter(None, self))
+
+    @property
+    def snr(self) -> str:
+        """Signal-to-noise ratio in dB; empty without noise."""
+        return self.clips.removesuffix("dB") if self.clips.endswith("dB") else ""
+
+    @property
+    def title(self) -> str:
+        """Head of a column, for example ``ASR, 0 dB babble``."""
+        if self == ("video", "clean"):
+            return TASKS[self.streams]
+        clips = f"{self.snr} dB babble" if self.snr else self.clips.replace("long", "twice as long")
+        return ", ".join(filter(None, (TASKS.get(self.streams), clips)))
+
+
+class Section(dict[str, Any]):
+    """Rows by name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __missing__(self, row: str) -> Any:
+        raise MethodError(f"methods.yaml: there is no {row!r} among the {self.name}")
+
+
+class Methods:
+    """The sections of ``methods.yaml``.
+
+    ``methods`` are the rows of ``recognisers`` and ``methods``: their ``models`` name the trainings that are
+    scored, by streams. ``trainings`` are those of ``pretrainings`` and ``classifiers``, and a fine-tuning for
+    each kind of streams of a recogniser.
+    """
+
+    def __init__(self, path: Path = FILE) -> None:
+        self._content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        self.costs, self.about_costs = self._content["costs"], self._content["about_costs"]
+        self.columns = Section("columns")
+        for name, texts in self._content["columns"].items():
+            self.columns[name] = [Column(*text.rpartition("_")[::2]) for text in texts]
+        self.measures, self.labels, self.teachers = map(self._rows, ("measures", "labels", "teachers"))
+        self.trainings = self._rows("trainings", "pretrainings", "classifiers")
+        self.methods, self.tables = self._rows("methods", "recognisers", "methods"), self._rows("tables")
+        for row in (*self.tables.values(), *self.methods.values()):
+            row.columns = self.columns[row.columns]
+        for method in self.methods.values():
+            method.measure = self.measures[method.measure]
+            streams = dict.fromkeys(column.streams for column in method.columns)
+            if method.model in self._content["recognisers"]:
+                method.models = self.methods[method.model].models
+            elif method.model:
+                method.models = dict.fromkeys(streams, method.model)
+            else:
+                method.models = {each: self._finetuning(method, each) for each in streams}
+
+    def _rows(self, name: str, *parts: str) -> Section:
+        """The rows of one section, or of several parts."""
+        section = Section(name)
+        for part in parts or (name,):
+            default = self._content["defaults"][part]
+            for key, row in self._content[part].items():
+                section[key] = Row(name=key, **{**default, **row})
+                missing = {one for one, value in vars(section[key]).items() if value == "required"}
+                if wrong := missing | (row.keys() - default.keys()):
+                    raise MethodError(f"methods.yaml: {part}.{key}: {', '.join(wrong)} unknown or missing")
+        return section
+
+    def _finetuning(self, method: Row, streams: str) -> str:
+        """Add the training of a recogniser; its name."""
+        name = f"{method.name}_{streams}"
+        values = {**vars(method), "name": name, "streams": streams, "start": {"model.w2v_path": method.start}}
+        values["updates"] = [f"finetune_{streams}"] * method.times
+        values["noise"] = 0 if streams == "video" else method.noise
+        values["rests"] = method.rests and method.pretrained
+        self.trainings[name] = Row(**values)
+        return name

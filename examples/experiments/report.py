@@ -1,0 +1,226 @@
+"""Tables of results from what the steps of an experiment left: means over seeds, every seed, costs."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from corpora import Corpus
+from methods import Column, Methods, Row
+from steps import Step, Steps
+
+Runs = Mapping[str, Mapping[int, dict[str, Any]]]
+"""What is finished, by method and seed: ``scores`` in percent by SUBSET/COLUMN, ``costs`` by their keys in
+``methods.yaml``, ``versions`` of the program."""
+
+
+def methods_of(methods: Methods, corpus: Corpus) -> dict[str, Row]:
+    """Those of the corpus's tables."""
+    return {one: methods.methods[one] for table in corpus.tables for one in methods.tables[table].methods}
+
+
+def note(step: Step, out: Path) -> dict[str, str | float]:
+    """Digest of the script, seconds and version, from step.py; empty where the step has not ended."""
+    file = out / "done" / step.name
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
+
+
+def finished(step: Step, out: Path) -> bool:
+    """Whether the step and all before it ended with their present commands."""
+    script = hashlib.sha256(step.script.encode()).hexdigest()
+    return note(step, out).get("script") == script and all(finished(one, out) for one in step.after)
+
+
+def collect(methods: Methods, corpus: Corpus) -> Runs:
+    """Everything that is finished, of all methods and seeds."""
+    out, folders = corpus.out, {path.name.split(".")[0] for path in corpus.out.glob("done/seed_*")}
+    runs: dict[str, dict[int, Any]] = {name: {} for name in methods_of(methods, corpus)}
+    for seed in sorted(int(name.removeprefix("seed_")) for name in folders):
+        steps = Steps(methods, corpus, seed)
+        for name, of_method in runs.items():
+            method = methods.methods[name]
+            scorings = steps.scores(method)
+            if not all(finished(step, out) for step in scorings.values()):
+                continue
+            scores = {
+                f"{subset}/{column.key}": score(step, method, column, out)
+                for (subset, column), step in scorings.items()
+            }
+            needed = {one.name: one for step in scorings.values() for one in step.all_steps()}.values()
+            pretrained = any(methods.trainings[model].pretrained for model in method.models.values())
+            paid = [step for step in needed if pretrained or step.kind == "fine-tuning"]
+            versions = sorted({str(note(step, out)["version"]) for step in needed})
+            of_method[seed] = {
+                "scores": scores,
+                "costs": costs(paid, methods.costs, out),
+                "versions": versions,
+            }
+    return runs
+
+
+def score(step: Step, method: Row, column: Column, out: Path) -> float:
+    """In percent, from what a command printed, or from the file that ``fairseq-generate`` wrote.
+
+    Raises:
+        ValueError: there is no score in it.
+    """
+    written = sorted(step.result.glob("generate-*.txt")) if step.result else []
+    file = written[0] if written else out / "logs" / f"{step.name}.log"
+    text = file.read_text(errors="replace")
+    layers = method.measure.name == "probe"
+    section = text.partition(f"| {column.clips} |")[2] if layers else text
+    found = [float(number) for number in re.findall(method.measure.pattern, section)]
+    if not found:
+        raise ValueError(f"{file} holds no score: delete {out / 'done' / step.name} and run again")
+    return max(found) if layers else found[-1]
+
+
+def costs(needed: Iterable[Step], kinds: Iterable[str], out: Path) -> dict[str, float]:
+    """Seconds of all steps by kind; of pre-trainings updates and frames, too."""
+    found, pretrainings = dict.fromkeys(kinds, 0.0), []
+    for step in needed:
+        seconds = float(note(step, out)["seconds"])
+        if step.kind == "pre-training":
+            log = (out / "logs" / f"{step.name}.log").read_text(errors="replace")
+            pretrainings.append((*logged_work(log), seconds))
+        elif step.kind in found:
+            found[step.kind] += seconds
+    # The last one is the method's own; those before it gave labels.
+    for place, work in enumerate(reversed(pretrainings)):
+        for key, amount in zip(("updates", "frames", "seconds"), work, strict=True):
+            found[f"earlier {key}" if place else key] += amount
+    return found
+
+
+def logged_work(log: str) -> tuple[int, int]:
+    """Updates and frames, from the lines of a log that end an epoch (``common.log_format=json``).
+
+    Raises:
+        ValueError: there are no such lines.
+    """
+    frames, before = 0.0, 0
+    for text in re.findall(r"\[train\]\[INFO\] - (\{.*\})", log):
+        epoch = json.loads(text)
+        updates = int(epoch["train_num_updates"])
+        frames += float(epoch["train_wpb"]) * (updates - before)  # of the mean update
+        before = updates
+    if not before:
+        raise ValueError("the log has no line at the end of an epoch")
+    return before, round(frames)
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows under a head; the cell above the first column may be empty."""
+    lines = ["| " + " | ".join(heads).lstrip() + " |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def mean_and_range(values: Sequence[float]) -> str:
+    """For example ``54.0 (50.0 to 60.0)``."""
+    if not values:
+        return "-"
+    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
+
+
+def gain(differences: Sequence[float], higher_is_better: bool) -> str:
+    """Mean, and in how many it is better, for example ``-1.5 (1 of 2)``."""
+    if not differences:
+        return "-"
+    better = sum(difference > 0 if higher_is_better else difference < 0 for difference in differences)
+    return f"{mean(differences):+.1f} ({better} of {len(differences)})"
+
+
+def score_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str) -> str:
+    """Mean and range over the seeds that are finished; a method without any is left out."""
+    rows = []
+    for name in filter(runs.get, table.methods):
+        keys = [f"{subset}/{column.key}" for column in table.columns]
+        of_seeds = [
+            [run["scores"][key] for run in runs[name].values() if key in run["scores"]] for key in keys
+        ]
+        rows.append([methods[name].title, *map(mean_and_range, of_seeds), ", ".join(map(str, runs[name]))])
+    return markdown_table(["", *(column.title for column in table.columns), "seeds"], rows)
+
+
+def gain_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str) -> str:
+    """Difference of each method to its baseline over the seeds that both have; empty where there are none."""
+    rows = []
+    for name in table.methods:
+        of_baseline = runs.get(methods[name].baseline, {})
+        pairs = [(run, of_baseline[seed]) for seed, run in runs[name].items() if seed in of_baseline]
+        shared = [(own["scores"], other["scores"]) for own, other in pairs]
+        cells = []
+        for key in (f"{subset}/{column.key}" for column in table.columns):
+            differences = [own[key] - other[key] for own, other in shared if key in own and key in other]
+            cells.append(gain(differences, methods[name].measure.higher_is_better))
+        if shared:
+            rows.append([f"{methods[name].title} - {methods[methods[name].baseline].title}", *cells])
+    return markdown_table(["", *(column.title for column in table.columns)], rows) if rows else ""
+
+
+def cost_table(methods: Methods, runs: Runs) -> str:
+    """Means over the seeds, without columns in which no method has costs."""
+    means = {
+        name: {key: mean(run["costs"][key] for run in of_method.values()) for key in methods.costs}
+        for name, of_method in runs.items()
+        if of_method
+    }
+    keys = [key for key in methods.costs if any(row[key] for row in means.values())]
+    rows = [
+        [methods.methods[name].title, *(f"{row[key]:,.0f}" if row[key] else "-" for key in keys)]
+        for name, row in means.items()
+    ]
+    return markdown_table(["", *(methods.costs[key] for key in keys)], rows)
+
+
+def compared(table: Row, methods: Mapping[str, Row], runs: Runs, subsets: Sequence[str]) -> list[str]:
+    """Heading and tables; nothing while no method of the table is finished."""
+    if not any(runs[name] for name in table.methods):
+        return []
+    measure = methods[table.methods[0]].measure
+    better = "positive" if measure.higher_is_better else "negative"
+    about = f"Difference to the baseline in points, {better} is better; in parentheses: in how many seeds."
+    parts = [f"## {table.title}", f"{measure.title}. {table.about}".strip()]
+    for subset in subsets:
+        parts += [f"### {subset}"] if len(subsets) > 1 else []
+        parts.append(score_table(table, methods, runs, subset))
+        gains = gain_table(table, methods, runs, subset)
+        parts += [about, gains] if gains else []
+    return parts
+
+
+def machine() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def write(methods: Methods, corpus: Corpus, command: str) -> str:
+    """Write ``results.md`` and ``results.json``; the first text. ``command`` is the one that was run last."""
+    runs, rows = collect(methods, corpus), methods_of(methods, corpus)
+    versions = sorted(
+        {one for of_method in runs.values() for run in of_method.values() for one in run["versions"]}
+    )
+    updates = ", ".join(f"{name} {count}" for name, count in corpus.updates.items())
+    parts = [
+        f"# Results on {corpus.title}",
+        f"Written by `{command}`; every number is in results.json. {', '.join(versions)}; {machine()}.",
+        f"{corpus.about} Mean, and range over seeds. The seed varies initialisation, batches, masks, noise "
+        f"in training and clusters, not the corpus. Updates: {updates}.",
+    ]
+    for name in corpus.tables:
+        parts += compared(methods.tables[name], rows, runs, corpus.subsets)
+    text = "\n\n".join([*parts, "## Cost", methods.about_costs, cost_table(methods, runs)]) + "\n"
+    seeds = {name: {"title": rows[name].title, "seeds": runs[name]} for name in filter(runs.get, rows)}
+    document = {"command": command, "versions": versions, "machine": machine(), "sizes": corpus.sizes}
+    document["methods"] = seeds
+    (corpus.out / "results.md").write_text(text, encoding="utf-8")
+    (corpus.out / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return text

@@ -1,0 +1,311 @@
+"""Running steps by make, and tables of what they left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import report
+from corpora import Corpus, read_corpus
+from methods import Methods
+from report import collect, cost_table, gain_table, logged_work, markdown_table, score_table, write
+from run import main, make, write_plan
+from steps import Step, Steps
+
+METHODS = Methods()
+EPOCH = '[x][train][INFO] - {{"epoch": {}, "train_wpb": "{}", "train_num_updates": "{}"}}\n'
+INNER = '[x][train_inner][INFO] - {"epoch": 1, "wpb": "9", "num_updates": "5"}\n'
+
+
+# Steps. They add to RESULT/file: one sees how often they ran and what was there.
+
+
+def append(out: Path, name: str, *after: Step, text: str = "x", code: str = "") -> Step:
+    result = out / name
+    code = f"mkdir -p {result}; printf {text} >> {result}/file; {code}"
+    return Step(name, "training", ("bash", "-c", code), after, result)
+
+
+def content(step: Step) -> str:
+    return (step.result / "file").read_text()
+
+
+def run(out: Path, *steps: Step) -> None:
+    write_plan(out, steps)
+    make(out, jobs=2)
+
+
+def test_finished_steps_are_not_run_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    one = append(tmp_path, "one")
+    two = append(tmp_path, "two", one)
+    run(tmp_path, two)
+    assert "two: done in " in capfd.readouterr().out
+    run(tmp_path, two)
+    assert (content(one), content(two)) == ("x", "x")
+    assert "done in" not in capfd.readouterr().out
+    note = json.loads((tmp_path / "done" / "two").read_text())
+    assert 0 <= note["seconds"] < 30
+    assert note["script"] == hashlib.sha256(two.script.encode()).hexdigest()
+    assert (tmp_path / "logs" / "two.log").read_text() == ""
+
+
+def test_a_changed_command_runs_again_from_nothing_with_all_that_comes_after(tmp_path: Path) -> None:
+    one = append(tmp_path, "one")
+    two, other = append(tmp_path, "two", one), append(tmp_path, "other")
+    run(tmp_path, two, other)
+    changed = append(tmp_path, "one", text="y")
+    run(tmp_path, append(tmp_path, "two", changed), other)
+    assert (content(one), content(two), content(other)) == ("y", "x", "x")
+    inputs = [json.loads((tmp_path / "done" / name).read_text())["inputs"] for name in ("one", "two")]
+    assert len(set(inputs)) == 2
+
+
+def test_newer_files_of_the_same_content_change_nothing(tmp_path: Path) -> None:
+    one = append(tmp_path, "one")
+    run(tmp_path, one)
+    written = (tmp_path / "done" / "one").read_text()
+    future = time.time() + 60
+    os.utime(tmp_path / "commands" / "one.sh", (future, future))
+    run(tmp_path, one)
+    assert (tmp_path / "done" / "one").read_text() == written
+    assert content(one) == "x"
+
+
+def test_a_killed_step_keeps_its_folder_until_its_command_changes(tmp_path: Path) -> None:
+    slow = append(tmp_path, "one", code="[ -e ../go ] || sleep 60")
+    write_plan(tmp_path, [slow])
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from run import *; make(Path({str(tmp_path)!r}))"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    while not (tmp_path / "one" / "file").is_file():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) != 0
+    assert not (tmp_path / "done" / "one").exists()
+    (tmp_path.parent / "go").touch()
+    make(tmp_path)
+    assert content(slow) == "xx"
+    (tmp_path / "done" / "one").unlink()  # asks for another run
+    make(tmp_path)
+    assert content(slow) == "x"
+
+
+def test_a_failure_shows_the_end_of_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    failing = append(tmp_path, "bad", code="echo what went wrong; exit 3")
+    with pytest.raises(SystemExit):
+        run(tmp_path, append(tmp_path, "later", failing))
+    error = capfd.readouterr().err
+    assert "what went wrong\nbad failed" in error
+    assert str(tmp_path / "logs" / "bad.log") in error
+    assert not list((tmp_path / "done").iterdir())
+    assert not (tmp_path / "later").exists()
+
+
+def test_progress_of_trainings_has_the_time_left(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPORT_EVERY", "0.7")
+    lines = """echo '"num_updates": "100"'; sleep 1.2; echo '"num_updates": "300"'; sleep 0.8"""
+    training = Step("one", "training", ("bash", "-c", lines), updates=900)
+    run(
+        tmp_path,
+        training,
+        Step("other", "data", ("printf", "1/9\\r5/9")),
+        append(tmp_path, "x", code="sleep 1"),
+    )
+    printed = capfd.readouterr().out
+    assert "one: 100 of 900 updates\n" in printed
+    assert "one: 300 of 900 updates, about 0 min left" in printed
+
+
+def test_shell_files_hold_commands_that_can_be_copied(tmp_path: Path) -> None:
+    words = ["x", "--out", "a folder", *(f"key{n}=value" for n in range(20)), "$HOME", "model.teachers=[a,b]"]
+    script = Step("one", "training", tuple(words)).script
+    assert script.startswith("x \\\n    --out 'a folder' \\\n    key0=value \\\n")
+    printed = subprocess.run(
+        ["bash", "-c", script.replace("x ", "printf '%s\\n' ", 1)], capture_output=True, text=True
+    )
+    assert printed.stdout.splitlines() == words[1:]
+
+
+def test_a_dry_run_writes_a_makefile_for_make(tmp_path: Path) -> None:
+    for corpus in ("toy", "toy_emotions"):
+        out = tmp_path / corpus
+        main(["--corpus", corpus, "--seeds", "1", "--dry-run", "--out", str(out)])
+        listed = subprocess.run(
+            ["make", "-n", "-C", str(out)], capture_output=True, text=True, check=True
+        ).stdout
+        assert listed.count("step.sh") == len(list((out / "commands").iterdir())) > 60
+        order = [line.split("done/")[1].split()[0] for line in listed.splitlines() if "step.sh" in line]
+        assert order[:2] == ["corpus", "data"]
+
+
+def test_unknown_methods_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"tables of toy have scratch, .*not emotion_teacher"):
+        main(["--methods", "emotion_teacher", "--out", str(tmp_path)])
+
+
+# Tables.
+
+
+def pretend(corpus: Corpus, method: str, seed: int, score: float, version: str = "commit abc") -> Steps:
+    """Leave what the steps of a method would leave: ten seconds each, one score in all columns."""
+    steps = Steps(METHODS, corpus, seed)
+    for folder in ("done", "logs"):
+        (corpus.out / folder).mkdir(exist_ok=True)
+    for scoring in steps.scores(METHODS.methods[method]).values():
+        for step in scoring.all_steps():
+            script = hashlib.sha256(step.script.encode()).hexdigest()
+            note = {"script": script, "seconds": 10.0, "version": version}
+            (corpus.out / "done" / step.name).write_text(json.dumps(note))
+            log = INNER + EPOCH.format(1, 500.5, 10) + EPOCH.format(2, 600, 12)
+            (corpus.out / "logs" / f"{step.name}.log").write_text(log)
+        text = f"WER: 99.0\nWER: {score}\n"
+        if METHODS.methods[method].measure.name == "probe":
+            rows = "".join(f"| layer {layer} | {score - layer} (1 to 2) |\n" for layer in (1, 2))
+            text = f"| phone | x |\n|---|---|\n{rows}\n| viseme | x |\n|---|---|\n{rows}"
+        elif METHODS.methods[method].measure.name == "recall":
+            text = f"accuracy 9.0 %, unweighted average recall {score} %\n"
+        if METHODS.methods[method].measure.name == "wer":
+            scoring.result.mkdir(parents=True, exist_ok=True)
+            (scoring.result / "generate-test.txt").write_text(text)
+        else:
+            (corpus.out / "logs" / f"{scoring.name}.log").write_text(text)
+    return steps
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    """The second seed of AV2vec was interrupted."""
+    corpus = read_corpus("toy", tmp_path, quick=True)
+    pretend(corpus, "scratch", 1, 70)
+    pretend(corpus, "scratch", 2, 72)
+    pretend(corpus, "av2vec", 1, 50, "commit def")
+    pretend(corpus, "av2vec", 2, 40)
+    (tmp_path / "done" / "seed_2.score_av2vec_av_0dB_test_16").unlink()
+    return corpus
+
+
+def test_the_report_has_scores_gains_costs_and_versions_of_finished_seeds(corpus: Corpus) -> None:
+    text = write(METHODS, corpus, "python run.py")
+    assert "| from scratch |" + " 71.0 (70.0 to 72.0) |" * 5 + " 1, 2 |" in text
+    assert "| AV2vec |" + " 50.0 |" * 5 + " 1 |" in text
+    assert "| AV2vec - from scratch |" + " -20.0 (1 of 1) |" * 5 in text
+    assert "| AV2vec | 12 | 6,205 | 10 | 30 |" in text
+    assert "| from scratch | - | - | - | 30 |" in text
+    assert "`python run.py`" in text
+    assert "commit abc, commit def" in text
+    assert "AV-HuBERT" not in text
+    found = json.loads((corpus.out / "results.json").read_text())
+    assert set(found["methods"]) == {"scratch", "av2vec"}
+    (seed,) = found["methods"]["av2vec"]["seeds"].values()
+    assert (seed["scores"]["test/audio_0dB"], seed["costs"]["frames"]) == (50.0, 6205)
+
+
+def test_what_was_made_by_another_command_is_not_finished(corpus: Corpus) -> None:
+    (corpus.out / "done" / "data").write_text('{"script": "of before"}')
+    assert not any(collect(METHODS, corpus).values())
+
+
+def test_labels_and_teachers_are_counted_separately(tmp_path: Path) -> None:
+    corpus = read_corpus("toy", tmp_path, quick=True)
+    pretend(corpus, "av_hubert_2", 1, 50)
+    pretend(corpus, "distillav", 1, 50)
+    runs = collect(METHODS, corpus)
+    own = {"updates": 12, "frames": 6205, "seconds": 10, "fine-tuning": 30}
+    earlier = {"earlier updates": 12, "earlier frames": 6205, "earlier seconds": 10, "labels": 20}
+    taught = {"labels": 10, "teacher": 20, "teacher_targets": 20}
+    for name, expected in (("av_hubert_2", own | earlier), ("distillav", own | taught)):
+        assert {key: cost for key, cost in runs[name][1]["costs"].items() if cost} == expected
+    assert cost_table(METHODS, runs).count("\n") == 3
+
+
+def test_scores_of_probes_are_those_of_the_best_layer_and_recall_is_better_if_higher(tmp_path: Path) -> None:
+    corpus = read_corpus("toy", tmp_path / "toy", quick=True)
+    corpus.out.mkdir()
+    pretend(corpus, "probe_av2vec", 1, 50)
+    scores = collect(METHODS, corpus)["probe_av2vec"][1]["scores"]
+    assert set(scores.values()) == {49.0}
+    assert "test/video_viseme" in scores
+    emotions = read_corpus("toy_emotions", tmp_path / "emotions", quick=True)
+    emotions.out.mkdir()
+    pretend(emotions, "emotion_audio_only", 1, 50)
+    pretend(emotions, "emotion_embeddings", 1, 55)
+    text = write(METHODS, emotions, "x")
+    assert "| LUPI: embeddings - audio only | +5.0 (1 of 1) | +5.0 (1 of 1) |" in text
+    assert "positive is better" in text
+
+
+def test_columns_that_a_method_lacks_are_left_empty(tmp_path: Path) -> None:
+    corpus = read_corpus("toy", tmp_path, quick=True)
+    pretend(corpus, "raven", 1, 49)
+    pretend(corpus, "raven_scratch", 1, 50)
+    runs, table = collect(METHODS, corpus), METHODS.tables["pretraining"]
+    rows = score_table(table, METHODS.methods, runs, "test").splitlines()
+    assert rows[0] == "| | VSR | ASR, clean | AVSR, clean | ASR, 0 dB babble | AVSR, 0 dB babble | seeds |"
+    assert rows[2] == "| RAVEn's encoders from scratch | 50.0 | 50.0 | - | 50.0 | - | 1 |"
+    gains = gain_table(table, METHODS.methods, runs, "test").splitlines()
+    cell = "-1.0 (1 of 1)"
+    assert gains[2] == f"| RAVEn - RAVEn's encoders from scratch | {cell} | {cell} | - | {cell} | - |"
+
+
+def test_a_score_that_is_missing_is_named(corpus: Corpus) -> None:
+    steps = Steps(METHODS, corpus, 1)
+    step = next(iter(steps.scores(METHODS.methods["scratch"]).values()))
+    (step.result / "generate-test.txt").write_text("killed")
+    with pytest.raises(ValueError, match=r"generate-test\.txt holds no score: delete .*done/seed_1"):
+        collect(METHODS, corpus)
+
+
+def test_work_is_that_of_all_epochs() -> None:
+    assert logged_work(INNER + EPOCH.format(1, 500.5, 10) + EPOCH.format(2, 600, 12)) == (
+        12,
+        10 * 500.5 + 2 * 600,
+    )
+    with pytest.raises(ValueError, match="no line at the end of an epoch"):
+        logged_work(INNER)
+
+
+def test_cells() -> None:
+    assert markdown_table(["", "VSR"], [["scratch", "72.2"]]).splitlines()[0] == "| | VSR |"
+    assert [report.mean_and_range(one) for one in ([50.0], [50.0, 60.0, 52.0], [])] == [
+        "50.0",
+        "54.0 (50.0 to 60.0)",
+        "-",
+    ]
+    assert report.gain([-4.0, 1.0, 0.0], False) == "-1.0 (1 of 3)"
+    assert report.gain([-4.0, 1.0, 6.0], True) == "+1.0 (2 of 3)"
+
+
+def test_a_finished_demo_only_prints_its_table(tmp_path: Path) -> None:
+    corpus = read_corpus("toy", tmp_path, quick=True)
+    for method, score in (("scratch", 72.25), ("av2vec", 52.25)):
+        pretend(corpus, method, 3, score)
+    demo = Path(report.__file__).parents[1] / "toy" / "demo.py"
+    # make sees nothing to do: it is given a program that does nothing, and results of before.
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "make").write_text("#!/bin/sh\n")
+    (fake / "make").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{fake}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, str(demo), "--quick", "--seed", "3", "--out", str(tmp_path)]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    assert lines[:6] == [
+        "Word error rate in %: 8 test clips of unheard voices, 16 labelled clips, 40 without labels.",
+        "",
+        "| | VSR | ASR, clean | AVSR, clean | ASR, 0 dB babble | AVSR, 0 dB babble | seeds |",
+        "|---|---|---|---|---|---|---|",
+        "| from scratch |" + " 72.2 |" * 5 + " 3 |",
+        "| AV2vec |" + " 52.2 |" * 5 + " 3 |",
+    ]
+    assert lines[7].startswith("`make demo-quick`, seed 3, ")
+    assert "5. Decoding" in printed
