@@ -24,6 +24,7 @@ Class = TypeVar("Class", bound=type)
 RENAMED = {
     # model
     "init_from": "w2v_path",
+    "target_norm": "embedding_norm",  # LUPI's; RAVEn's key of this name stays
     "mask_prob_video": "mask_prob_image",
     "ema_updates": "ema_anneal_end_step",
     "min_target_var": "min_target_std",
