@@ -103,7 +103,7 @@ def test_clip_with_labels_of_another_length_is_left_out(data, labels, tmp_path):
 
 
 def test_wrong_label_rate_is_named(data, labels):
-    with pytest.raises(DataError, match=r"train\.km.*check label_rate"):
+    with pytest.raises(DataError, match=r"train\.km.*label_rate"):
         read_train(data, labels, label_rate=100)
 
 
