@@ -1,4 +1,4 @@
-"""Errors whose text is meant for the user: they name the file, the line and the mend."""
+"""Errors whose text is meant for the user: they name the file, the line and the fix."""
 
 from __future__ import annotations
 

@@ -189,6 +189,6 @@ def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: in
     if not kept:
         raise DataError(
             f"none of {len(clips)} clips has {low} to {max_frames} video frames; "
-            "widen min_sample_size and max_sample_size, or mend the frame counts of the manifest"
+            "widen min_sample_size and max_sample_size, or correct the frame counts of the manifest"
         )
     return kept

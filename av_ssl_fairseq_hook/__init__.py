@@ -1,7 +1,7 @@
 """Lets stock fairseq 0.12.2 and hydra 1.0 run on Python 3.10 to 3.13; neither package is edited.
 
 `install` puts a finder first on `sys.meta_path` that acts on modules of fairseq and hydra while these are
-imported (`mends` says how) and costs any other process about a millisecond.  The stock commands reach it
+imported (`patches` says how) and costs any other process about a millisecond.  The stock commands reach it
 through `av_ssl_fairseq_hook.pth`, which Python runs at its start when it lies in site-packages; where no
 `.pth` file is read, `python -m av_ssl_fairseq_hook COMMAND` starts a stock command with the finder in place.
 
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-MENDED_PACKAGES = frozenset({"fairseq", "hydra"})
+PATCHED_PACKAGES = frozenset({"fairseq", "hydra"})
 
 
-def is_mended(module_name: str) -> bool:
-    """Whether a module belongs to a package that is mended."""
-    return module_name.partition(".")[0] in MENDED_PACKAGES
+def is_patched(module_name: str) -> bool:
+    """Whether a module belongs to a package that is patched."""
+    return module_name.partition(".")[0] in PATCHED_PACKAGES
 
 
 class Finder:
-    """Lets the finders behind it find a module of fairseq or hydra, and has `mends` execute it."""
+    """Lets the finders behind it find a module of fairseq or hydra, and has `patches` execute it."""
 
     # How many of these modules are executing, one inside the other, with another `dataclasses.dataclass`:
-    # what they import in turn goes through `mends` as well, to get the stock one back.
+    # what they import in turn goes through `patches` as well, to get the stock one back.
     executing = 0
 
     @classmethod
     def find_spec(
         cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not is_mended(name) and not cls.executing:
+        if not is_patched(name) and not cls.executing:
             return None
         for finder in sys.meta_path:
             if finder is cls or not hasattr(finder, "find_spec"):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None:
-                from av_ssl_fairseq_hook import mends
+                from av_ssl_fairseq_hook import patches
 
-                return mends.wrap(spec)
+                return patches.wrap(spec)
         return None
 
 
@@ -58,8 +58,8 @@ def install() -> None:
     if Finder in sys.meta_path:
         # pytest has put its own before it, which takes the modules of hydra, as hydra has a pytest plug-in.
         sys.meta_path.remove(Finder)
-    elif not MENDED_PACKAGES.isdisjoint(sys.modules):
-        from av_ssl_fairseq_hook import mends
+    elif not PATCHED_PACKAGES.isdisjoint(sys.modules):
+        from av_ssl_fairseq_hook import patches
 
-        mends.mend_imported()
+        patches.patch_imported()
     sys.meta_path.insert(0, Finder)

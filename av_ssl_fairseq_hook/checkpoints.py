@@ -84,7 +84,7 @@ def allow_classes() -> None:
 
 @contextlib.contextmanager
 def explained(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let errors of `torch.load` name the file and the mend, as `pickle.UnpicklingError`.
+    """Let errors of `torch.load` name the file and the fix, as `pickle.UnpicklingError`.
 
     Damaged bytes can make it raise nearly anything: what counts is that it was torch that raised.
     """
@@ -132,7 +132,7 @@ def _first_line(error: Exception) -> str:
 def explain_unreadable(module: ModuleType) -> None:
     """Have `fairseq.checkpoint_utils` name the checkpoint that it cannot read."""
     stock: Callable[..., Any] = module.load_checkpoint_to_cpu
-    if hasattr(stock, "__wrapped__"):  # mended before
+    if hasattr(stock, "__wrapped__"):  # patched before
         return
 
     @functools.wraps(stock)

@@ -34,13 +34,13 @@ SIDE = 96
 MASKING = StreamMasking(SpanMask(0.8, 10), SpanMask(0.3, 5), modality_dropout=0.5, audio_dropout=0.5)
 
 
-def make_pictures(frames: int, rng: np.random.Generator) -> np.ndarray:
+def make_frames(frames: int, rng: np.random.Generator) -> np.ndarray:
     """`[T, 96, 96]` uint8: a blurred texture that drifts, with a little noise."""
     texture = cv2.GaussianBlur(rng.normal(0, 1, (2 * SIDE, 2 * SIDE)).astype(np.float32), (0, 0), 3)
     texture = 128 + 40 * texture / texture.std()
     steps = np.clip(SIDE / 2 + np.cumsum(rng.integers(-1, 2, (frames, 2)), axis=0), 0, SIDE).astype(int)
-    pictures = np.stack([texture[y : y + SIDE, x : x + SIDE] for y, x in steps])
-    return np.clip(pictures + rng.normal(0, 2, pictures.shape), 0, 255).astype(np.uint8)
+    images = np.stack([texture[y : y + SIDE, x : x + SIDE] for y, x in steps])
+    return np.clip(images + rng.normal(0, 2, images.shape), 0, 255).astype(np.uint8)
 
 
 def make_clips(folder: Path, suffix: str, count: int, frames: int) -> list[Clip]:
@@ -48,11 +48,11 @@ def make_clips(folder: Path, suffix: str, count: int, frames: int) -> list[Clip]
     clips = []
     for k in range(count):
         video, audio = folder / f"{k}{suffix}", folder / f"{k}.wav"
-        pictures = make_pictures(frames, rng)
+        images = make_frames(frames, rng)
         if suffix == ".npy":
-            np.save(video, pictures)
+            np.save(video, images)
         else:
-            write_video(video, pictures)
+            write_video(video, images)
         wave = rng.normal(0, 3000, frames * SAMPLES_PER_FRAME).astype(np.int16)
         soundfile.write(audio, wave, 16000, subtype="PCM_16")
         clips.append(Clip(str(k), video, audio, frames, len(wave), k + 2))

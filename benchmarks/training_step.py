@@ -55,7 +55,7 @@ def convolve_padding(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def float_video(batch: dict[str, Any]) -> dict[str, Any]:
-    """Normalised float pictures cross to the device, as other pipelines send them."""
+    """Normalised float frames cross to the device, as other pipelines send them."""
     video = batch["host_video"].float().sub_(255 * 0.421).div_(255 * 0.165)
     video = video.to(batch["padding_mask"].device)
     return {**batch, "source": {**batch["source"], "video": video}}

@@ -1,1 +1,1 @@
-"""What encoders have learned: their layers on disk, similarities, probes, pictures."""
+"""What encoders have learned: their layers on disk, similarities, probes, figures."""

@@ -195,7 +195,7 @@ def measure(cfg: Any, task: Any, model: nn.Module, steps: int, update: int) -> S
     """Train ``steps`` steps on batches spread over an epoch, after one on the largest, which is not timed.
 
     Args:
-        update: the number of updates that the model is told it has had: a frozen encoder may thaw by then.
+        update: the number of updates that the model is set to: a frozen encoder may be unfrozen by then.
     """
     trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     task.load_dataset("train")

@@ -337,14 +337,14 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def check_suffix(path: Path) -> Path:
-    """The path of a picture; raises DataError when its suffix is none of those that can be drawn."""
+    """The path of a figure; raises DataError for an unknown suffix."""
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: name a file that ends in {', '.join(SUFFIXES)}")
     return path
 
 
 def save(figure: Figure, path: Path) -> int:
-    """Write a picture, whole or not at all; the same figure gives the same bytes.  Returns their number.
+    """Write a figure atomically; the same figure gives the same bytes.  Returns their number.
 
     Raises MediaError, which names the file, when it cannot be written.
     """

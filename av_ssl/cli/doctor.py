@@ -38,7 +38,7 @@ class Trial:
 
     name: str
     attempt: Callable[[], str]
-    mend: str
+    fix: str
     needed: bool = False
 
     def run(self) -> Finding:
@@ -46,12 +46,12 @@ class Trial:
         try:
             return Finding(self.name, WORKS, self.attempt(), self.needed)
         except ModuleNotFoundError as error:
-            return Finding(self.name, MISSING, f"{error.name} is not installed: {self.mend}", self.needed)
+            return Finding(self.name, MISSING, f"{error.name} is not installed: {self.fix}", self.needed)
         except AbsentError as error:
-            return Finding(self.name, MISSING, f"{error}; {self.mend}", self.needed)
+            return Finding(self.name, MISSING, f"{error}; {self.fix}", self.needed)
         except Exception as error:  # whatever a broken installation raises is what the user is to see
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            return Finding(self.name, BROKEN, f"{reason}; {self.mend}", self.needed)
+            return Finding(self.name, BROKEN, f"{reason}; {self.fix}", self.needed)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +108,7 @@ def _sections(dlib_model: Path | None) -> dict[str, list[Trial]]:
         ],
         "analysis": [
             Trial("probes: scikit-learn", _version("sklearn"), "pip install scikit-learn"),
-            Trial("pictures: matplotlib", _version("matplotlib"), "pip install matplotlib"),
+            Trial("figures: matplotlib", _version("matplotlib"), "pip install matplotlib"),
         ],
     }
 
@@ -131,7 +131,7 @@ def _gpu() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise AbsentError("torch sees none")
+        raise AbsentError("torch finds none")
     names = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     (torch.ones(2, 2, device="cuda") @ torch.ones(2, 2, device="cuda")).sum().item()
     return ", ".join(f"{one.name} ({_gigabytes(one.total_memory)})" for one in names)
@@ -209,7 +209,7 @@ def _opencv() -> str:
     gray = np.full((192, 192, 3), 128, np.uint8)
     found, (score, points) = mesh.detect(gray), mesh.landmarks(gray, Region((96.0, 96.0), 192.0))
     if found or score > 0.5 or points.shape != (468, 3):
-        raise RuntimeError("the face models find a face in a gray picture")
+        raise RuntimeError("the face models find a face in a gray image")
     return f"OpenCV {cv2.__version__}; both models run"
 
 

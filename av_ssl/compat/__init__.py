@@ -1,4 +1,4 @@
-"""Stock fairseq 0.12.2 on today's Python, torch and pip; its mends are in `av_ssl_fairseq_hook`."""
+"""Stock fairseq 0.12.2 on today's Python, torch and pip; its patches are in `av_ssl_fairseq_hook`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import av_ssl_fairseq_hook
 
 
 def prepare() -> None:
-    """Import fairseq with everything mended that it needs here; a second call does nothing.
+    """Import fairseq with everything patched that it needs here; a second call does nothing.
 
     Every module of the plug-in that imports fairseq at its top comes after a call of this.
 
     Raises:
-        ImportError: fairseq, hydra or omegaconf is not installed; says how to mend that.
+        ImportError: fairseq, hydra or omegaconf is not installed; says how to patch that.
     """
     av_ssl_fairseq_hook.install()
     try:

@@ -1,7 +1,7 @@
 """Configuration keys of other versions and programs that stay readable.
 
 Keys that were renamed since version 0.1 are read wherever fairseq merges a configuration with its defaults:
-YAML files, command lines and stored checkpoints (the patch is in ``av_ssl_fairseq_hook.mends``).  Keys of
+YAML files, command lines and stored checkpoints (the patch is in ``av_ssl_fairseq_hook.patches``).  Keys of
 AV-HuBERT that have no effect here are accepted, so that its YAML files and checkpoints work unchanged.
 """
 

@@ -141,15 +141,15 @@ class TextEncoder:
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Compare with what `state_dict` stored in a checkpoint; raises DataError where they differ."""
-        mend = "use the dictionary and the tokenizer that the model was trained with (label_dir, tokenizer)"
+        fix = "use the dictionary and the tokenizer that the model was trained with (label_dir, tokenizer)"
         stored, own = list(state["symbols"]), self.dictionary.symbols
         if stored != own:
             raise DataError(
-                f"{self.origin}: the checkpoint has another dictionary, {difference(stored, own)}; {mend}"
+                f"{self.origin}: the checkpoint has another dictionary, {difference(stored, own)}; {fix}"
             )
         tokenizer = state.get("tokenizer")
         if (None if tokenizer is None else tokenizer.cpu().numpy().tobytes()) != self.tokenizer:
-            raise DataError(f"{self.origin}: the checkpoint was trained with another tokenizer; {mend}")
+            raise DataError(f"{self.origin}: the checkpoint was trained with another tokenizer; {fix}")
 
 
 class TokenCount(NamedTuple):

@@ -40,7 +40,7 @@ def aligned_weights(gram: Tensor) -> Tensor:
 class GradientBalancer:
     """Hands the representation to K tasks and weights what they send back.
 
-    The weights are made anew in every backward pass, from what this process and micro-batch sees: nothing is
+    The weights are computed in every backward pass, from what this process and micro-batch sees: nothing is
     synchronised between workers.  The products of the gradients are brought to the host, which waits for the
     heads' backward pass: once a step.
 

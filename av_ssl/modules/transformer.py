@@ -103,7 +103,7 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
-        """``x [B, T, C]``, ``attend`` bool ``[B, 1, 1, T]``, True on frames that may be looked at."""
+        """``x [B, T, C]``, ``attend`` bool ``[B, 1, 1, T]``, True on frames that may be attended to."""
         batch, frames, channels = x.shape
         q, k, v = (
             projection(x).view(batch, frames, self.heads, -1).transpose(1, 2)

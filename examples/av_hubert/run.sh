@@ -8,7 +8,7 @@ Usage: examples/av_hubert/run.sh DATA OUT [options] [-- overrides of every train
 
   DATA  folder with {train,valid}.tsv, as preprocess/ makes it
   OUT   receives labels1, iteration1, labels2, ...; OUT/iteration5/checkpoint_last.pt is the model
-        Killed and started again, it goes on where it was.
+        The same command continues a killed run.
 
   --corpus lrs3|vox   schedule for 433 h or for 1,759 h (default: lrs3)
   --iterations N      how many, at most 5 (default: 5)
@@ -85,7 +85,7 @@ cluster() {
         --fit-share "$fit_share" "${source[@]}"
 }
 
-# Trains an iteration from scratch, or goes on with it.  fairseq adds an update to a run that was finished, which
+# Trains an iteration from scratch, or continues it.  fairseq adds an update to a run that was finished, which
 # would make another model of it: a file says that it is.
 train() {
     local save=$out/iteration$1

@@ -10,7 +10,7 @@ Usage: examples/self_training/run.sh RECOGNISER UNLABELLED LABELLED ENCODER OUT 
   UNLABELLED  folder with train.tsv
   LABELLED    folder with {train,valid,test}.tsv and .wrd, dict.wrd.txt, spm.model
   ENCODER     pre-trained checkpoint that the new model starts from
-  OUT         receives transcripts, data, model, decode; killed and started again, it goes on where it was
+  OUT         receives transcripts, data, model, decode; the same command continues a killed run
 
   --subset NAME           of UNLABELLED (default: train)
   --config FILE           recipe of the fine-tuning (default: examples/av2vec/conf/finetune/base_433h.yaml)

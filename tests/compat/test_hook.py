@@ -1,4 +1,4 @@
-"""The finder: what it mends, and that it leaves everything else alone."""
+"""The finder: what it patches, and that it leaves everything else alone."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_installing_again_keeps_one_finder_and_keeps_it_first(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("name", "mended"),
+    ("name", "patched"),
     [
         ("fairseq", True),
         ("fairseq.data", True),
@@ -78,8 +78,8 @@ def test_installing_again_keeps_one_finder_and_keeps_it_first(monkeypatch: pytes
         ("torch", False),
     ],
 )
-def test_only_fairseq_and_hydra_are_mended(name: str, mended: bool) -> None:
-    assert av_ssl_fairseq_hook.is_mended(name) is mended
+def test_only_fairseq_and_hydra_are_mended(name: str, patched: bool) -> None:
+    assert av_ssl_fairseq_hook.is_patched(name) is patched
 
 
 def test_fairseq_is_imported_and_dataclasses_are_as_before() -> None:
@@ -106,15 +106,15 @@ print([name for name, module in sys.modules.items()
 
 def test_fairseq_that_was_imported_first_is_mended_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.10 imports fairseq without the finder; the plug-in brings the finder in afterwards."""
-    from av_ssl_fairseq_hook import mends
+    from av_ssl_fairseq_hook import patches
 
-    mended = []
-    monkeypatch.setitem(mends.AFTER, "json", ((3, 10), mended.append))
-    monkeypatch.setitem(mends.AFTER, "a_module_that_nobody_imported", ((3, 10), mended.append))
+    patched = []
+    monkeypatch.setitem(patches.AFTER, "json", ((3, 10), patched.append))
+    monkeypatch.setitem(patches.AFTER, "a_module_that_nobody_imported", ((3, 10), patched.append))
     for name in ("fairseq", "hydra._internal.utils", "hydra.core.plugins"):
-        monkeypatch.delitem(mends.AFTER, name)
-    mends.mend_imported()
-    assert [module.__name__ for module in mended] == ["json"]
+        monkeypatch.delitem(patches.AFTER, name)
+    patches.patch_imported()
+    assert [module.__name__ for module in patched] == ["json"]
 
 
 def test_text_is_cut_into_blocks_without_what_numpy_dropped() -> None:

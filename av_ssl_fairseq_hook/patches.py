@@ -1,11 +1,11 @@
-"""What stock fairseq 0.12.2 and hydra 1.0.7 trip over, and what mends it, each only where it is needed.
+"""What stock fairseq 0.12.2 and hydra 1.0.7 trip over, and what patches it, each only where it is needed.
 
-| needed on      | what breaks                                                      | mend                 |
+| needed on      | what breaks                                                      | patch                 |
 |----------------|------------------------------------------------------------------|----------------------|
 | Python >= 3.11 | both nest dataclass instances as defaults, which must hash now   | hashing_dataclass    |
-| Python >= 3.12 | hydra scans for plug-ins with `find_module`, which finders lost  | mend_plugin_scan     |
+| Python >= 3.12 | hydra scans for plug-ins with `find_module`, which finders lost  | patch_plugin_scan     |
 | Python >= 3.13 | antlr4 4.8, hydra's parser, imports `typing.io`, which is gone   | restore_typing_io    |
-| Python >= 3.10 | hydra prints a job's traceback with an argument that was renamed | mend_error_report    |
+| Python >= 3.10 | hydra prints a job's traceback with an argument that was renamed | patch_error_report    |
 | numpy >= 2     | language models are trained on blocks typed `np.compat.long`      | restore_numpy_compat |
 | torch >= 2.6   | `torch.load` refuses what checkpoints hold beside tensors        | checkpoints.py       |
 | all            | a key of a stored task that its class lacks ends the loading     | ignore_unknown_keys  |
@@ -39,7 +39,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from av_ssl_fairseq_hook import Finder, is_mended
+from av_ssl_fairseq_hook import Finder, is_patched
 
 DATACLASS = dataclasses.dataclass
 DEFAULTS_MUST_HASH = sys.version_info >= (3, 11)
@@ -53,7 +53,7 @@ def hashing_dataclass(cls: type | None = None, /, **options: Any) -> Any:
     """
     if cls is None:
         return functools.partial(hashing_dataclass, **options)
-    if is_mended(cls.__module__) and "__hash__" not in vars(cls) and options.get("eq", True):
+    if is_patched(cls.__module__) and "__hash__" not in vars(cls) and options.get("eq", True):
         options = {"unsafe_hash": True, **options}
     return DATACLASS(cls, **options)
 
@@ -65,13 +65,13 @@ hashing_dataclass.__kwdefaults__ = DATACLASS.__kwdefaults__  # type: ignore[attr
 def _dataclass_for(module_name: str) -> Iterator[None]:
     """Give modules of fairseq and hydra the hashing decorator, and what they import in turn the stock one."""
     before = dataclasses.dataclass
-    mended = DEFAULTS_MUST_HASH and is_mended(module_name)
-    dataclasses.dataclass = hashing_dataclass if mended else DATACLASS
-    Finder.executing += mended
+    patched = DEFAULTS_MUST_HASH and is_patched(module_name)
+    dataclasses.dataclass = hashing_dataclass if patched else DATACLASS
+    Finder.executing += patched
     try:
         yield
     finally:
-        Finder.executing -= mended
+        Finder.executing -= patched
         dataclasses.dataclass = before
 
 
@@ -90,10 +90,10 @@ class _MendingLoader:
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
-        _mend(module, BEFORE)
+        _patch(module, BEFORE)
         with _dataclass_for(module.__name__):
             self._loader.exec_module(module)
-        _mend(module, AFTER)
+        _patch(module, AFTER)
 
 
 @functools.cache
@@ -106,7 +106,7 @@ def _hydra_is_stock() -> bool:
 
 
 def wrap(spec: ModuleSpec) -> ModuleSpec:
-    """Have a module mended when it is executed; built-in modules and namespaces have nothing to mend."""
+    """Have a module patched when it is executed; built-in modules and namespaces have nothing to patch."""
     if spec.name.partition(".")[0] == "hydra" and not _hydra_is_stock():
         return spec
     if hasattr(spec.loader, "exec_module") and not isinstance(spec.loader, type):
@@ -114,10 +114,10 @@ def wrap(spec: ModuleSpec) -> ModuleSpec:
     return spec
 
 
-def mend_imported() -> None:
-    """Mend the modules that were imported before the finder was there (possible on Python 3.10 only)."""
+def patch_imported() -> None:
+    """Patch the modules that were imported before the finder was there (possible on Python 3.10 only)."""
     for name in AFTER.keys() & sys.modules.keys():
-        _mend(sys.modules[name], AFTER)
+        _patch(sys.modules[name], AFTER)
 
 
 def restore_typing_io(_: ModuleType) -> None:
@@ -142,7 +142,7 @@ class _Importer:
         return importlib.import_module(name)
 
 
-def mend_plugin_scan(module: ModuleType) -> None:
+def patch_plugin_scan(module: ModuleType) -> None:
     """Give `hydra.core.plugins` a `pkgutil` that hands it importers with `find_module`."""
 
     def walk_packages(*args: Any, **kwargs: Any) -> Iterator[tuple[_Importer, str, bool]]:
@@ -152,7 +152,7 @@ def mend_plugin_scan(module: ModuleType) -> None:
     module.pkgutil = types.SimpleNamespace(walk_packages=walk_packages)  # type: ignore[attr-defined]
 
 
-def mend_error_report(module: ModuleType) -> None:
+def patch_error_report(module: ModuleType) -> None:
     """Let `hydra._internal.utils` end a failed job with that job's traceback, not one of its own."""
     stock: Callable[[Callable[[], Any]], Any] = module.run_and_report
 
@@ -200,7 +200,7 @@ def explain_unreadable_checkpoints(module: ModuleType) -> None:
 def read_renamed_keys(module: ModuleType) -> None:
     """Let `fairseq.dataclass.utils` read keys of av_ssl's that have another name now."""
     stock: Callable[..., Any] = module.merge_with_parent
-    if hasattr(stock, "__wrapped__"):  # mended before
+    if hasattr(stock, "__wrapped__"):  # patched before
         return
 
     @functools.wraps(stock)
@@ -224,7 +224,7 @@ def ignore_unknown_keys(module: ModuleType) -> None:
     Only a checkpoint can have them here: in a YAML file and on a command line they are refused before.
     """
     stock: Callable[..., Any] = module.merge_with_parent
-    if stock.__module__ == __name__:  # mended before
+    if stock.__module__ == __name__:  # patched before
         return
 
     def merge_with_parent(structure: Any, cfg: Any) -> Any:
@@ -267,15 +267,15 @@ def end_reading_ahead(module: ModuleType) -> None:
     atexit.register(end)
 
 
-Mend = Callable[[ModuleType], None]
-# Module to (least Python version, mend), run before or after the module's own code.
-BEFORE: dict[str, tuple[tuple[int, int], Mend]] = {
+Patch = Callable[[ModuleType], None]
+# Module to (least Python version, patch), run before or after the module's own code.
+BEFORE: dict[str, tuple[tuple[int, int], Patch]] = {
     "hydra": ((3, 13), restore_typing_io),
     "fairseq.tasks.text_to_speech": ((3, 10), silence_tensorboardx),
 }
-AFTER: dict[str, tuple[tuple[int, int], Mend]] = {
-    "hydra._internal.utils": ((3, 10), mend_error_report),
-    "hydra.core.plugins": ((3, 12), mend_plugin_scan),
+AFTER: dict[str, tuple[tuple[int, int], Patch]] = {
+    "hydra._internal.utils": ((3, 10), patch_error_report),
+    "hydra.core.plugins": ((3, 12), patch_plugin_scan),
     "fairseq": ((3, 10), allow_checkpoint_classes),
     "fairseq.checkpoint_utils": ((3, 10), explain_unreadable_checkpoints),
     "fairseq.data.iterators": ((3, 10), end_reading_ahead),
@@ -285,9 +285,9 @@ AFTER: dict[str, tuple[tuple[int, int], Mend]] = {
 }
 
 
-def _mend(module: ModuleType, table: dict[str, tuple[tuple[int, int], Mend]]) -> None:
-    """Run the mend that the table holds for a module, if this Python needs it."""
+def _patch(module: ModuleType, table: dict[str, tuple[tuple[int, int], Patch]]) -> None:
+    """Run the patch that the table holds for a module, if this Python needs it."""
     if module.__name__ in table:
-        least_python, mend = table[module.__name__]
+        least_python, patch = table[module.__name__]
         if sys.version_info >= least_python:
-            mend(module)
+            patch(module)
