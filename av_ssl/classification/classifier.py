@@ -92,7 +92,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "header": ("softmax", "aam"),
     # lupi_student
     "embedding_norm": ("standardize", "none"),
-    "target_norm": (None, "standardize", "none"),
     "agg_grad_to_encoder": (True,),
     "agg_trained_by": ("teacher",),
     "hint_dim": (0,),
@@ -113,7 +112,7 @@ def check_choices(section: str, cfg: Any) -> None:
     for key, supported in CHOICES.items():
         value = getattr(cfg, key, supported[0])
         if value not in supported:
-            remaining = " or ".join(str(one) for one in supported if one is not None)
+            remaining = " or ".join(map(str, supported))
             raise DataError(
                 f"{section}.{key}={value} is not supported (version 0.1 had more values): use {remaining}"
             )

@@ -73,9 +73,6 @@ class LupiStudentConfig(ClassifierConfig):
             "distance=mse, which depends on their scale); none (for distance=nmse, which does not)"
         },
     )
-    target_norm: Optional[str] = field(
-        default=None, metadata={"help": "name of embedding_norm in version 0.1"}
-    )
     # Keys of version 0.1 with one value left.  They stay so that a checkpoint with another one is refused.
     agg_grad_to_encoder: bool = field(default=True, metadata={"help": "must be true"})
     agg_trained_by: str = field(default="teacher", metadata={"help": "must be teacher"})
@@ -130,7 +127,7 @@ class FrozenTeacher:
                     f"{key}={own[key]}, but the teacher {path} was trained with {value}: set the same"
                 )
         check_choices("model", cfg)
-        return cls(model, cfg.target_norm or cfg.embedding_norm)
+        return cls(model, cfg.embedding_norm)
 
     def check_classes(self, classes: ClassList) -> None:
         """Raise DataError unless its classes are those of the student: probabilities go by position."""
@@ -209,10 +206,7 @@ class LupiStudent(AVClassifier):
     cfg: LupiStudentConfig
 
     def __init__(
-        self,
-        cfg: LupiStudentConfig,
-        pretrained: StoredModel | None,
-        teacher: Optional[FrozenTeacher] = None,
+        self, cfg: LupiStudentConfig, pretrained: StoredModel | None, teacher: Optional[FrozenTeacher] = None
     ) -> None:
         super().__init__(cfg, pretrained, with_header=str(cfg.phase) != "embed")
         self.phase = str(cfg.phase)

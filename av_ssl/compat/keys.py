@@ -29,6 +29,7 @@ RENAMED = {
     "min_target_var": "min_target_std",
     "min_pred_var": "min_pred_std",
     "var_check_start": "collapse_check_start",
+    "target_norm": "embedding_norm",  # of lupi_student; raven's target_norm has another meaning
     # criterion
     "lambda_reg": "regression_weight",
     "lambda_regression": "regression_weight",

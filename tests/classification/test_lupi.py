@@ -279,12 +279,12 @@ def test_a_teacher_that_fits(monkeypatch):
     sequential = {"segment_frames": 4, "segment_hop": 4}
     teacher = classifier(segment_frames=4)
     assert load_teacher(monkeypatch, teacher, {"segment_frames": 4}, sequential).norm == "standardize"
-    # Without segments there is no aggregator, whatever its size would be; version 0.1 wrote target_norm.
-    whole = load_teacher(monkeypatch, classifier(), aggregate_dim=7, target_norm="none")
+    # Without segments there is no aggregator, whatever its size would be.
+    whole = load_teacher(monkeypatch, classifier(), aggregate_dim=7, embedding_norm="none")
     assert whole.norm == "none"
     assert load_teacher(monkeypatch, classifier(), embedding_norm="none").norm == "none"
-    with pytest.raises(DataError, match=r"model\.target_norm=l2 .* standardize or none"):
-        load_teacher(monkeypatch, classifier(), target_norm="l2")
+    with pytest.raises(DataError, match=r"model\.embedding_norm=l2 .* standardize or none"):
+        load_teacher(monkeypatch, classifier(), embedding_norm="l2")
     with pytest.raises(DataError, match=r"model\.teacher_path: t\.pt holds LupiStudent, .* with a head"):
         load_teacher(monkeypatch, student(phase="embed"))
 
@@ -365,7 +365,7 @@ def test_what_each_phase_needs_for_training(options, teacher, key):
 @pytest.mark.parametrize(
     ("option", "supported"),
     [
-        ({"target_norm": "layernorm"}, "standardize or none"),
+        ({"embedding_norm": "layernorm"}, "standardize or none"),
         ({"agg_grad_to_encoder": False}, "True"),
         ({"agg_trained_by": "labels"}, "teacher"),
         ({"hint_dim": 8}, "0"),

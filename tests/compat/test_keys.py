@@ -94,14 +94,23 @@ def test_other_keys_are_still_refused() -> None:
         criterions.build_criterion(OmegaConf.create({"_name": "av2vec", "lambda_clusters": 1.0}), None)
 
 
+def test_a_lupi_student() -> None:
+    cfg = OmegaConf.create({"model": {"_name": "lupi_student", "target_norm": "none"}})
+    add_defaults(cfg)
+    assert cfg.model.embedding_norm == "none"
+    cfg = OmegaConf.create({"model": {"_name": "raven", "target_norm": "instance"}})
+    add_defaults(cfg)
+    assert cfg.model.target_norm == "instance"
+
+
 def test_the_table_names_keys_that_exist() -> None:
     own = [*MODEL_DATACLASS_REGISTRY.values(), *REGISTRIES["criterion"]["dataclass_registry"].values()]
-    keys = {
-        field.name
+    configurations = [
+        {field.name for field in dataclasses.fields(structure)}
         for structure in own
         if structure is not None and structure.__module__.startswith("av_ssl.")
-        for field in dataclasses.fields(structure)
-    }
-    assert set(RENAMED.values()) <= keys
-    assert not RENAMED.keys() & keys
+    ]
+    for old, new in RENAMED.items():
+        assert any(new in keys for keys in configurations), new
+        assert not any(old in keys and new in keys for keys in configurations), old
     assert set(NOW_A_LIST) <= set(RENAMED.values())
