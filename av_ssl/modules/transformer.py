@@ -6,7 +6,7 @@ first forward pass.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from fairseq.utils import get_activation_fn, get_available_activation_fns
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from av_ssl.compat.keys import option
 from av_ssl.modules.convolution import convolve
 
 ACTIVATIONS = ChoiceEnum(get_available_activation_fns())
@@ -25,26 +26,20 @@ ACTIVATIONS = ChoiceEnum(get_available_activation_fns())
 class TransformerConfig(FairseqDataclass):
     """Size and regularisation of the Transformer encoder; the defaults are AV-HuBERT Base's."""
 
-    encoder_layers: int = field(default=12, metadata={"help": "number of Transformer layers"})
-    encoder_embed_dim: int = field(default=768, metadata={"help": "channels C of the encoder"})
-    encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "channels of the feed-forward blocks"})
-    encoder_attention_heads: int = field(default=12, metadata={"help": "attention heads"})
-    activation_fn: ACTIVATIONS = field(  # type: ignore[valid-type]
-        default="gelu", metadata={"help": "activation of the feed-forward blocks"}
-    )
-    dropout: float = field(default=0.1, metadata={"help": "dropout before the layers and after each block"})
-    attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights"})
-    activation_dropout: float = field(
-        default=0.0, metadata={"help": "dropout inside the feed-forward blocks"}
-    )
-    encoder_layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping a layer"})
-    layer_norm_first: bool = field(
-        default=False, metadata={"help": "layer norm before each block, not after it"}
-    )
-    conv_pos: int = field(default=128, metadata={"help": "kernel of the positional convolution, in frames"})
-    conv_pos_groups: int = field(default=16, metadata={"help": "groups of the positional convolution"})
-    checkpoint_activations: bool = field(
-        default=False, metadata={"help": "recompute layers in the backward pass: less memory, more time"}
+    encoder_layers: int = option(12, "number of Transformer layers")
+    encoder_embed_dim: int = option(768, "channels C of the encoder")
+    encoder_ffn_embed_dim: int = option(3072, "channels of the feed-forward blocks")
+    encoder_attention_heads: int = option(12, "attention heads")
+    activation_fn: ACTIVATIONS = option("gelu", "activation of the feed-forward blocks")  # type: ignore[valid-type]
+    dropout: float = option(0.1, "dropout before the layers and after each block")
+    attention_dropout: float = option(0.1, "dropout of attention weights")
+    activation_dropout: float = option(0.0, "dropout inside the feed-forward blocks")
+    encoder_layerdrop: float = option(0.0, "probability of skipping a layer")
+    layer_norm_first: bool = option(False, "layer norm before each block, not after it")
+    conv_pos: int = option(128, "kernel of the positional convolution, in frames")
+    conv_pos_groups: int = option(16, "groups of the positional convolution")
+    checkpoint_activations: bool = option(
+        False, "recompute layers in the backward pass: less memory, more time"
     )
 
 
