@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 LOG := $(VENV)/install.log
 comma := ,
 
-.PHONY: help install lint format test demo demo-quick experiments clean
+.PHONY: help install lint docs format test demo demo-quick experiments clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ lint: install ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install ## the documentation as a site, in site/; its links are checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 format: install ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -71,5 +74,5 @@ experiments: install ## every method on the toy corpora, three seeds, into out/ 
 	$(BIN)/python examples/experiments/run.py --corpus toy_emotions $(ARGS)
 
 clean: ## remove what was built, $(VENV) included
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -40,6 +40,7 @@ OF_FAIRSEQ = [
 
 DLIB = "dlib-bin>=20"  # dlib, compiled
 MATPLOTLIB = "matplotlib>=3.8"
+MKDOCS = "mkdocs-material>=9.6"
 PYAV = "av>=14,<19"
 SAFETENSORS = "safetensors>=0.4"
 SCIKIT_IMAGE = "scikit-image>=0.22"
@@ -92,7 +93,9 @@ setup(
         "plot": [MATPLOTLIB, SCIKIT_LEARN],
         "teachers": [SCIKIT_LEARN, TRANSFORMERS],
         "toy": [PYAV, "espeakng-loader>=0.2.4", MATPLOTLIB, SCIKIT_IMAGE],
+        "docs": [MKDOCS],
         "dev": [
+            MKDOCS,
             MATPLOTLIB,
             PYAV,
             SAFETENSORS,

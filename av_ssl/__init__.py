@@ -30,6 +30,7 @@ def load(path: str | Path) -> Any:
     Raises:
         DataError: the file is missing, truncated, no checkpoint, of an unknown model, or lacks tensors.
     """
+    import av_ssl.tasks  # noqa: F401  (registers all models)
     from av_ssl.checkpoints.loading import load as load_model
 
     return load_model(path)

@@ -15,9 +15,9 @@ options() {
   --stride N        find landmarks on every N-th frame (default: 3)
   --region, --backend, --dlib-model, --landmarks, --mean-face: as in av-ssl crop --help
   --ids FILE        take only the clips whose ids FILE lists, one a line
-  --valid N         validation clips: below 1 a share, else a number (default: see preprocess/README.md)
+  --valid N         validation clips: below 1 a share, else a number (default: see docs/preprocessing.md)
   --test N          likewise test clips, where the corpus has none of its own
-  --fold NAME       also make OUT/fold_NAME, a published division by speaker: see preprocess/README.md
+  --fold NAME       also make OUT/fold_NAME, a published division by speaker: see docs/preprocessing.md
   --valid-ids FILE  validation clips are those whose ids FILE lists
   --seed N          of the random choices (default: 0)
   --labelled N      also make OUT/labelled_N, with N transcribed training clips

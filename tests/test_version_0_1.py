@@ -1,7 +1,7 @@
 """Checkpoints of version 0.1 load, give the same outputs and resume; its folders are finished.
 
-The files and what they must give are in `fixtures/version_0_1`; `make.py` there wrote them with version 0.1.
-The paths that they hold are gone: everything is restored in another folder.
+The files and the expected numbers are in `fixtures/version_0_1`, where `make.py` wrote them with version 0.1.
+The tests restore them in another folder: the paths that they hold are gone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOLERANCES = {"confidences": {"rtol": 0, "atol": 2e-4}}
 """They are printed with four digits."""
 NEEDS_TRANSFORMERS = ("distillav_online", "teacher", "teacher_online")
 REPORT = "report.json"
-"""Written by every call; numbers of clips and of clusters."""
+"""Every call writes it again."""
 PIECES = {
     "labels_mfcc": ["train.mfcc", "valid.mfcc"],
     "labels_layer": ["train.km", "valid.km"],
@@ -161,8 +161,8 @@ def test_converted_to_av_hubert(root: Path):
     np.testing.assert_array_equal(*files)
 
 
-def test_no_configuration_leads_to_a_file_that_is_there(root: Path):
-    """What a user's checkpoint names may be gone; so is what these name."""
+def test_stored_paths_are_gone(root: Path):
+    """The checkpoints load all the same: data, pre-trained model and teacher are not read."""
     student = av_ssl.load(root / "checkpoints/student_embed.pt")
     recogniser = av_ssl.load(root / "checkpoints/ctc.pt")
     for path in (student.cfg.teacher_path, student.task_cfg["data"], recogniser.cfg.w2v_path):

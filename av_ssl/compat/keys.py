@@ -30,12 +30,12 @@ def option(default: Any, help_text: str) -> Any:
 RENAMED = {
     # model
     "init_from": "w2v_path",
+    "target_norm": "embedding_norm",  # LUPI's; RAVEn's key of this name stays
     "mask_prob_video": "mask_prob_image",
     "ema_updates": "ema_anneal_end_step",
     "min_target_var": "min_target_std",
     "min_pred_var": "min_pred_std",
     "var_check_start": "collapse_check_start",
-    "target_norm": "embedding_norm",  # of lupi_student; raven's target_norm has another meaning
     # criterion
     "lambda_reg": "regression_weight",
     "lambda_regression": "regression_weight",

@@ -1,7 +1,5 @@
-"""Manifest -> samples -> batches.
+"""From a manifest to batches.
 
-`manifest` and `labels` read what AV-HuBERT's preparation writes, `reading` and `features` turn files into
-arrays, `noise` and `augment` change them, `masking` draws what the student must not see, `dataset` and
-`collate` make batches; `class_labels`, `segments` and `classification_dataset` are for classes of whole
-clips.
+`reading` turns files into arrays, `noise` adds noise, and `clip_reader` makes a sample of a clip. `labels`,
+`text` and `classes` read labels, `masking` draws masks, `dataset` and `collate` make batches.
 """

@@ -119,7 +119,7 @@ def label_classes(task: Any) -> list[int]:
     if not classes:
         raise DataError(
             "this model predicts cluster ids: name the label files, e.g. task.labels=[km], and the folder "
-            "that holds them (task.label_dir); `av-ssl targets` makes them"
+            "that holds them (task.label_dir); `av-ssl targets clusters` makes them"
         )
     return classes
 

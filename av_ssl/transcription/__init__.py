@@ -1,1 +1,1 @@
-"""Transcripts of clips that have none, and what self-training makes of them."""
+"""Transcripts of clips, and pseudo-labels for self-training made of them."""

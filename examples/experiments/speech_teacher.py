@@ -1,6 +1,6 @@
 """Train a small speech model on the audio of a data folder, to be a teacher of DistillAV.
 
-    av-ssl targets clusters DATA --out LABELS --clusters 50                             # MFCC clusters, 100 a second
+    av-ssl targets clusters DATA --out LABELS --clusters 50                # MFCC clusters, 100 a second
     python examples/experiments/speech_teacher.py DATA OUT --kind hubert --labels LABELS --updates 600
     av-ssl targets teacher DATA --out TEACHER --model OUT --layers top:3 --clusters 50
 

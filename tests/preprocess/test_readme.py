@@ -6,7 +6,7 @@ import pytest
 
 from av_ssl.media import crop_folder, crops
 
-README = Path(__file__).resolve().parents[2] / "preprocess" / "README.md"
+README = Path(__file__).resolve().parents[2] / "docs" / "preprocessing.md"
 REASONS = [
     "UNREADABLE",
     "NO_VIDEO",
