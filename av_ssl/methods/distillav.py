@@ -16,6 +16,7 @@ option names its origin.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -105,7 +106,6 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         self.teacher_heads = make_heads(cfg.encoder_embed_dim, cfg.teacher_shapes, sizes)
         aligned = str(cfg.balance) == "aligned_mtl"
         self.balancer = GradientBalancer(str(cfg.gram)) if aligned else None
-        self._targets: TeacherTargets | None = None
 
     @classmethod
     def build_model(cls, cfg: DistillAVConfig, task: Any = None) -> "DistillAVModel":
@@ -122,11 +122,10 @@ class DistillAVModel(MaskedAudioVisualEncoder):
 
     # -- teachers --------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def targets(self) -> TeacherTargets:
-        if self._targets is None:
-            self._targets = open_targets(self.cfg)
-        return self._targets
+        """The teachers and what their folders hold."""
+        return open_targets(self.cfg)
 
     @property
     def data_needs(self) -> DataNeeds:

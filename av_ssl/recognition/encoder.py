@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -231,13 +232,11 @@ class RepresentationDistillation:
     def __init__(self, cfg: Any, heads: TeacherHeads) -> None:
         self.cfg = cfg
         self.heads = heads
-        self._targets: TeacherTargets | None = None
 
-    @property
+    @cached_property
     def targets(self) -> TeacherTargets:
-        if self._targets is None:
-            self._targets = open_targets(self.cfg)
-        return self._targets
+        """The teachers and what their folders hold."""
+        return open_targets(self.cfg)
 
     def __call__(self, x: Tensor, source: Mapping[str, Any], teachers: Mapping[str, Any]) -> dict[str, Any]:
         """``predictions`` and ``targets`` of each teacher, for the encoder's output ``[B, T, C]``."""

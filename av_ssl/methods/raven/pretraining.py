@@ -35,7 +35,12 @@ from av_ssl.data.spans import MASK_SEMANTICS, SpanMask
 from av_ssl.methods.criterion import Logs, MeanCriterion, log_means, logged
 from av_ssl.methods.encoder_model import Source
 from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
-from av_ssl.modules.relative_transformer import Predictor, synchronise_batch_norm, use_batch_statistics
+from av_ssl.modules.relative_transformer import (
+    Predictor,
+    RelativeTransformerSizes,
+    synchronise_batch_norm,
+    use_batch_statistics,
+)
 from av_ssl.optim import clip_together
 from av_ssl.targets.collapse import CollapseGuard, bounded, monitor_bounds, target_monitor
 from av_ssl.targets.ema import (
@@ -212,17 +217,17 @@ class RavenModel(BaseFairseqModel):
 
     def make_predictor(self, pair: Pair) -> Predictor:
         cfg = self.cfg
-        layers = cfg.predictor_layers_video if pair.student == "video" else cfg.predictor_layers_audio
-        return Predictor(
-            cfg.encoder_embed_dim,
-            cfg.encoder_embed_dim,
-            width=cfg.predictor_embed_dim,
+        sizes = RelativeTransformerSizes(
+            layers=cfg.predictor_layers_video if pair.student == "video" else cfg.predictor_layers_audio,
+            channels=cfg.predictor_embed_dim,
+            ffn_channels=cfg.predictor_ffn_embed_dim,
             heads=cfg.predictor_attention_heads,
-            ffn=cfg.predictor_ffn_embed_dim,
-            layers=layers,
             dropout=cfg.dropout,
+            attention_dropout=cfg.dropout,
+            layer_scale=None,
             ffn_norm=str(cfg.ffn_norm),
         )
+        return Predictor(cfg.encoder_embed_dim, cfg.encoder_embed_dim, sizes)
 
     def name_clip_groups(self) -> None:
         """Let ``grouped_adam`` clip the gradients of each student and its predictors by their own norm."""
