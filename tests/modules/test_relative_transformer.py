@@ -187,5 +187,3 @@ def test_every_parameter_of_the_predictor_has_a_gradient(masked):
 def test_mask_embedding_is_small():
     large = predictor(channels=4096, ffn_channels=8)
     assert large.embed.mask_emb.std().item() == pytest.approx(0.02, rel=0.05)
-        0.02, rel=0.05
-    )
