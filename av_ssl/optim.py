@@ -8,7 +8,7 @@ configuration files). The steps are those of fairseq's ``adam``.
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
 
 from fairseq.logging import metrics
@@ -17,6 +17,8 @@ from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.utils import clip_grad_norm_
 from omegaconf import II
 from torch import nn
+
+from av_ssl.compat.keys import option
 
 logger = logging.getLogger(__name__)
 
@@ -79,20 +81,15 @@ def clip_together(parameters: Iterable[nn.Parameter], name: str) -> None:
 class GroupedAdamConfig(FairseqAdamConfig):
     """Keys in addition to those of fairseq's ``adam``; their defaults change nothing."""
 
-    layer_decay: float = field(
-        default=1.0,
-        metadata={"help": "factor on the learning rate for every layer of a pre-trained encoder above"},
+    layer_decay: float = option(
+        1.0, "factor on the learning rate for every layer of a pre-trained encoder above"
     )
-    head_lr: Optional[float] = field(
-        default=None,
-        metadata={"help": "peak learning rate outside the pre-trained encoder; null: optimization.lr"},
+    head_lr: Optional[float] = option(
+        None, "peak learning rate outside the pre-trained encoder; null: optimization.lr"
     )
-    lr_floor: float = field(
-        default=0.0, metadata={"help": "least peak learning rate of a group; the scheduler's min_lr"}
-    )
-    group_clip_norm: float = field(
-        default=0.0,
-        metadata={"help": "clip each clip group's gradient to this norm; needs optimization.clip_norm=0"},
+    lr_floor: float = option(0.0, "least peak learning rate of a group; the scheduler's min_lr")
+    group_clip_norm: float = option(
+        0.0, "clip each clip group's gradient to this norm; needs optimization.clip_norm=0"
     )
     clip_norm: float = II("optimization.clip_norm")
     amp: bool = II("common.amp")

@@ -206,10 +206,7 @@ class LupiStudent(AVClassifier):
     cfg: LupiStudentConfig
 
     def __init__(
-        self,
-        cfg: LupiStudentConfig,
-        pretrained: StoredModel | None,
-        teacher: Optional[FrozenTeacher] = None,
+        self, cfg: LupiStudentConfig, pretrained: StoredModel | None, teacher: Optional[FrozenTeacher] = None
     ) -> None:
         super().__init__(cfg, pretrained, with_header=str(cfg.phase) != "embed")
         self.phase = str(cfg.phase)

@@ -1,4 +1,4 @@
-"""Configuration keys of other versions and programs that stay readable.
+"""Configuration keys: how they are declared, and those of other versions and programs that stay readable.
 
 Keys that were renamed since version 0.1 are read wherever fairseq merges a configuration with its defaults:
 YAML files, command lines and stored checkpoints (the patch is in ``av_ssl_fairseq_hook.patches``).  Keys of
@@ -20,6 +20,12 @@ from av_ssl.errors import DataError
 logger = logging.getLogger(__name__)
 
 Class = TypeVar("Class", bound=type)
+
+
+def option(default: Any, help_text: str) -> Any:
+    """A field of a configuration dataclass, as fairseq reads it."""
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
 
 RENAMED = {
     # model
@@ -91,7 +97,7 @@ def accepts_without_effect(help_text: str, **keys: Any) -> Callable[[Class], Cla
         annotations = inspect.get_annotations(cls)
         for name, default in keys.items():
             annotations[name] = Any
-            setattr(cls, name, dataclasses.field(default=default, metadata={"help": help_text}))
+            setattr(cls, name, option(default, help_text))
         cls.__annotations__ = annotations
         return cls
 

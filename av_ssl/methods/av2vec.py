@@ -15,7 +15,7 @@ from later work, and the help of each option names its origin:  ``[paper]``, ``[
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional, cast
 
 import torch
@@ -25,6 +25,7 @@ from fairseq.models import register_model
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import read_checkpoint
+from av_ssl.compat.keys import option
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.methods.criterion import (
@@ -77,76 +78,50 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
     """AV2vec Base; masking and encoder as in :class:`~av_ssl.methods.fused_encoder.RecipeConfig`."""
 
     # start
-    w2v_path: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "start from the encoder of this checkpoint (av_hubert, av2vec), heads at random [ours]"
-        },
+    w2v_path: Optional[str] = option(
+        None, "start from the encoder of this checkpoint (av_hubert, av2vec), heads at random [ours]"
     )
     # masking
-    selection_type: REPLACEMENTS = field(
-        default="same_seq",
-        metadata={"help": "what replaces masked video frames under masking_type=input [recipes]"},
+    selection_type: REPLACEMENTS = option(
+        "same_seq", "what replaces masked video frames under masking_type=input [recipes]"
     )
-    mask_margin: int = field(
-        default=0,
-        metadata={
-            "help": "widen video masks by so many frames a side, which the loss leaves out: the 3-D "
-            "convolution shows the two outermost frames of a masked span to its neighbours [ours]"
-        },
+    mask_margin: int = option(
+        0,
+        "widen video masks by so many frames a side, which the loss leaves out: the 3-D convolution shows "
+        "the two outermost frames of a masked span to its neighbours [ours]",
     )
     # objectives
-    use_regression: bool = field(default=True, metadata={"help": "regress the teacher's targets"})
-    use_mlm: bool = field(
-        default=False,
-        metadata={"help": "predict the cluster ids of task.labels, too (AV2vec-MLM)"},
-    )
-    loss_on: ChoiceEnum(["union", "surviving", "all"]) = field(  # type: ignore[valid-type]
-        default="union",
-        metadata={
-            "help": "frames in the loss: masked in either stream, in the streams kept, or all [reconstructed]"
-        },
+    use_regression: bool = option(True, "regress the teacher's targets")
+    use_mlm: bool = option(False, "predict the cluster ids of task.labels, too (AV2vec-MLM)")
+    loss_on: ChoiceEnum(["union", "surviving", "all"]) = option(  # type: ignore[valid-type]
+        "union", "frames in the loss: masked in either stream, in the streams kept, or all [reconstructed]"
     )
     # teacher
-    average_top_k_layers: int = field(
-        default=8, metadata={"help": "teacher layers in the target [reconstructed]"}
+    average_top_k_layers: int = option(8, "teacher layers in the target [reconstructed]")
+    target_type: ChoiceEnum(["ffn", "residual"]) = option(  # type: ignore[valid-type]
+        "ffn", "feed-forward output or residual stream of the layers [data2vec]"
     )
-    target_type: ChoiceEnum(["ffn", "residual"]) = field(  # type: ignore[valid-type]
-        default="ffn", metadata={"help": "feed-forward output or residual stream of the layers [data2vec]"}
+    instance_norm_target_layer: bool = option(True, "normalise each layer over time [data2vec]")
+    layer_norm_targets: bool = option(False, "layer norm of the averaged target [data2vec]")
+    teacher_modalities: ChoiceEnum(["av", "a", "v"]) = option(  # type: ignore[valid-type]
+        "av", "streams that the teacher receives: both [paper], a or v [ours]"
     )
-    instance_norm_target_layer: bool = field(
-        default=True, metadata={"help": "normalise each layer over time [data2vec]"}
+    ema_scope: ChoiceEnum(["layers", "transformer", "full"]) = option(  # type: ignore[valid-type]
+        "layers",
+        "what is averaged: Transformer layers (positional convolution copied), all of the Transformer, or "
+        "the whole model, front-ends included [reconstructed]",
     )
-    layer_norm_targets: bool = field(
-        default=False, metadata={"help": "layer norm of the averaged target [data2vec]"}
-    )
-    teacher_modalities: ChoiceEnum(["av", "a", "v"]) = field(  # type: ignore[valid-type]
-        default="av", metadata={"help": "streams that the teacher receives: both [paper], a or v [ours]"}
-    )
-    ema_scope: ChoiceEnum(["layers", "transformer", "full"]) = field(  # type: ignore[valid-type]
-        default="layers",
-        metadata={
-            "help": "what is averaged: Transformer layers (positional convolution copied), all of the "
-            "Transformer, or the whole model, front-ends included [reconstructed]"
-        },
-    )
-    ema_decay: float = field(default=0.999, metadata={"help": "decay at the start [data2vec]"})
-    ema_end_decay: float = field(default=0.9999, metadata={"help": "decay at the end [data2vec]"})
-    ema_anneal_end_step: int = field(
-        default=30000, metadata={"help": "updates until ema_end_decay [data2vec]"}
-    )
+    ema_decay: float = option(0.999, "decay at the start [data2vec]")
+    ema_end_decay: float = option(0.9999, "decay at the end [data2vec]")
+    ema_anneal_end_step: int = option(30000, "updates until ema_end_decay [data2vec]")
     # collapse guard
-    min_target_std: float = field(
-        default=0.1,
-        metadata={
-            "help": "stop if the targets' standard deviation over frames, in the mean of 100 updates, falls "
-            "below [data2vec]"
-        },
+    min_target_std: float = option(
+        0.1,
+        "stop if the targets' standard deviation over frames, in the mean of 100 updates, falls below "
+        "[data2vec]",
     )
-    min_pred_std: float = field(default=0.01, metadata={"help": "the same for predictions [data2vec]"})
-    collapse_check_start: int = field(
-        default=5000, metadata={"help": "updates before these two are checked [data2vec]"}
-    )
+    min_pred_std: float = option(0.01, "the same for predictions [data2vec]")
+    collapse_check_start: int = option(5000, "updates before these two are checked [data2vec]")
 
 
 # -- model ---------------------------------------------------------------------------------------------------
@@ -404,17 +379,11 @@ MEANS = ("loss", "loss_regression", "features_pen", *TEACHER_STATISTICS, "gradie
 class AV2vecCriterionConfig(FeaturePenaltyConfig):
     """Weights of the terms; each term is a mean over its own frames."""
 
-    regression_weight: float = field(default=1.0, metadata={"help": "weight of the regression [ours]"})
-    pred_masked_weight: float = field(
-        default=1.0, metadata={"help": "weight of cluster ids on the frames of the loss [ours]"}
-    )
-    pred_nomask_weight: float = field(
-        default=0.0, metadata={"help": "weight of cluster ids on the other frames [ours]"}
-    )
-    loss_beta: float = field(
-        default=0.0, metadata={"help": "smooth-L1 threshold; 0: squared error [data2vec]"}
-    )
-    loss_scale: Optional[float] = field(default=None, metadata={"help": "null: 1/sqrt(C) [data2vec]"})
+    regression_weight: float = option(1.0, "weight of the regression [ours]")
+    pred_masked_weight: float = option(1.0, "weight of cluster ids on the frames of the loss [ours]")
+    pred_nomask_weight: float = option(0.0, "weight of cluster ids on the other frames [ours]")
+    loss_beta: float = option(0.0, "smooth-L1 threshold; 0: squared error [data2vec]")
+    loss_scale: Optional[float] = option(None, "null: 1/sqrt(C) [data2vec]")
 
 
 @register_criterion("av2vec", dataclass=AV2vecCriterionConfig)

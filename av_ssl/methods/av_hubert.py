@@ -20,7 +20,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.models import register_model
 from torch import Tensor
 
-from av_ssl.compat.keys import accepts_without_effect
+from av_ssl.compat.keys import accepts_without_effect, option
 from av_ssl.methods.criterion import (
     BITS,
     FeaturePenaltyConfig,
@@ -92,19 +92,16 @@ class UnusedKeys(FairseqDataclass):
 class AVHubertConfig(MaskedEncoderConfig, ClusterHeadConfig, UnusedKeys):
     """AV-HuBERT's keys; names and defaults are its own."""
 
-    resnet_weights: Optional[str] = field(
-        default=None,
-        metadata={"help": "not supported: start from a checkpoint by checkpoint.finetune_from_model"},
+    resnet_weights: Optional[str] = option(
+        None, "not supported: start from a checkpoint by checkpoint.finetune_from_model"
     )
-    count_padding: bool = field(
-        default=False,
-        metadata={
-            "help": "padding counts in the feature penalty and in the ResNet's batch norms, as in "
-            "AV-HuBERT; slower [ours]"
-        },
+    count_padding: bool = option(
+        False,
+        "padding counts in the feature penalty and in the ResNet's batch norms, as in AV-HuBERT; slower "
+        "[ours]",
     )
-    mask_channel_prob: float = field(
-        default=0.0, metadata={"help": "masking of channels: not supported (masking_type=input ignores it)"}
+    mask_channel_prob: float = option(
+        0.0, "masking of channels: not supported (masking_type=input ignores it)"
     )
 
 
@@ -226,10 +223,10 @@ LOSSES = ("loss", "loss_features_pen")
 class AVHubertCriterionConfig(FeaturePenaltyConfig):
     """Names and defaults are AV-HuBERT's."""
 
-    pred_masked_weight: float = field(default=1.0, metadata={"help": "weight of masked frames"})
-    pred_nomask_weight: float = field(default=0.0, metadata={"help": "weight of the other frames"})
-    loss_weights: Optional[List[float]] = field(
-        default=None, metadata={"help": "weights of extra losses: one, of the mean squared fused feature"}
+    pred_masked_weight: float = option(1.0, "weight of masked frames")
+    pred_nomask_weight: float = option(0.0, "weight of the other frames")
+    loss_weights: Optional[List[float]] = option(
+        None, "weights of extra losses: one, of the mean squared fused feature"
     )
     log_keys: List[str] = field(
         default_factory=list, metadata={"help": "more entries of the model's output to log"}

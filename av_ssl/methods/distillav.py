@@ -15,7 +15,8 @@ option names its origin.
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor
 
+from av_ssl.compat.keys import option
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SpanMask
@@ -56,34 +58,24 @@ from av_ssl.targets.teacher_targets import TeacherTargets
 class DistillAVConfig(RecipeConfig, TeachersConfig):
     """DistillAV Base; masking and encoder as in :class:`~av_ssl.methods.fused_encoder.RecipeConfig`."""
 
-    mask_equal_counts: bool = field(
-        default=True,
-        metadata={
-            "help": "unmask random frames until all clips of a batch have equally many masked ones [public "
-            "code]; false: longer clips keep more [ours]"
-        },
+    mask_equal_counts: bool = option(
+        True,
+        "unmask random frames until all clips of a batch have equally many masked ones [public code]; "
+        "false: longer clips keep more [ours]",
     )
-    loss_on: ChoiceEnum(["all", "union", "surviving"]) = field(  # type: ignore[valid-type]
-        default="all",
-        metadata={
-            "help": "frames in the loss: all [public code], masked in either stream, or in the streams kept "
-            "[ours]"
-        },
+    loss_on: ChoiceEnum(["all", "union", "surviving"]) = option(  # type: ignore[valid-type]
+        "all", "frames in the loss: all [public code], masked in either stream, or in the streams kept [ours]"
     )
-    logit_temp: float = field(default=0.1, metadata={"help": "cosines are divided by it [public code]"})
-    balance: ChoiceEnum(["aligned_mtl", "none"]) = field(  # type: ignore[valid-type]
-        default="aligned_mtl",
-        metadata={
-            "help": "how the tasks' gradients are combined at the encoder's output: by Aligned-MTL [public "
-            "code], or as a plain sum (none), with the weights of the criterion"
-        },
+    logit_temp: float = option(0.1, "cosines are divided by it [public code]")
+    balance: ChoiceEnum(["aligned_mtl", "none"]) = option(  # type: ignore[valid-type]
+        "aligned_mtl",
+        "how the tasks' gradients are combined at the encoder's output: by Aligned-MTL [public code], or as "
+        "a plain sum (none), with the weights of the criterion",
     )
-    gram: ChoiceEnum(["batch_sum", "full"]) = field(  # type: ignore[valid-type]
-        default="batch_sum",
-        metadata={
-            "help": "Aligned-MTL compares gradients that are summed over the clips of a batch [public code], "
-            "or all of them (full) [ours]"
-        },
+    gram: ChoiceEnum(["batch_sum", "full"]) = option(  # type: ignore[valid-type]
+        "batch_sum",
+        "Aligned-MTL compares gradients that are summed over the clips of a batch [public code], or all of "
+        "them (full) [ours]",
     )
 
 
@@ -114,7 +106,6 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         self.teacher_heads = make_heads(cfg.encoder_embed_dim, cfg.teacher_shapes, sizes)
         aligned = str(cfg.balance) == "aligned_mtl"
         self.balancer = GradientBalancer(str(cfg.gram)) if aligned else None
-        self._targets: TeacherTargets | None = None
 
     @classmethod
     def build_model(cls, cfg: DistillAVConfig, task: Any = None) -> "DistillAVModel":
@@ -131,11 +122,10 @@ class DistillAVModel(MaskedAudioVisualEncoder):
 
     # -- teachers --------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def targets(self) -> TeacherTargets:
-        if self._targets is None:
-            self._targets = open_targets(self.cfg)
-        return self._targets
+        """The teachers and what their folders hold."""
+        return open_targets(self.cfg)
 
     @property
     def data_needs(self) -> DataNeeds:
@@ -197,8 +187,8 @@ class DistillAVCriterionConfig(FeaturePenaltyConfig):
     The feature penalty is never balanced.
     """
 
-    regression_weight: float = field(default=1.0, metadata={"help": "weight of the regressions; 0: none"})
-    cluster_weight: float = field(default=1.0, metadata={"help": "weight of the soft clusters; 0: none"})
+    regression_weight: float = option(1.0, "weight of the regressions; 0: none")
+    cluster_weight: float = option(1.0, "weight of the soft clusters; 0: none")
 
 
 @register_criterion("distillav", dataclass=DistillAVCriterionConfig)

@@ -11,7 +11,7 @@ Student: the encoder on a corrupted clip.  Spans of each stream are masked and o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.compat.keys import option
 from av_ssl.data.clip_reader import STREAMS
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
@@ -37,35 +38,18 @@ RESNET_ACTIVATIONS = ChoiceEnum(["prelu", "relu"])
 class AudioVisualEncoderConfig(TransformerConfig):
     """The fused encoder; names and defaults are AV-HuBERT's unless the help says otherwise."""
 
-    audio_feat_dim: int = field(
-        default=104,
-        metadata={"help": "stacked filterbank channels: 4 frames of 26 (AV-HuBERT has no default)"},
+    audio_feat_dim: int = option(
+        104, "stacked filterbank channels: 4 frames of 26 (AV-HuBERT has no default)"
     )
-    modality_fuse: FUSIONS = field(  # type: ignore[valid-type]
-        default="concat", metadata={"help": "how the two streams are fused"}
-    )
-    resnet_relu_type: RESNET_ACTIVATIONS = field(  # type: ignore[valid-type]
-        default="prelu", metadata={"help": "activation of the visual front-end"}
-    )
-    resnet_width: int = field(
-        default=64,
-        metadata={"help": "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)"},
-    )
-    sub_encoder_layers: int = field(
-        default=0, metadata={"help": "Transformer layers of each stream, after its front-end"}
-    )
-    dropout_input: float = field(default=0.0, metadata={"help": "dropout of the fused features"})
-    feature_grad_mult: float = field(
-        default=1.0, metadata={"help": "scale of the gradient into the front-ends; 0 freezes them"}
-    )
-    image_mean: float = field(
-        default=II("task.image_mean"), metadata={"help": "mean of the grayscale values (0..1)"}
-    )
-    image_std: float = field(default=II("task.image_std"), metadata={"help": "their standard deviation"})
-    compile: bool = field(
-        default=False,
-        metadata={"help": "torch.compile the ResNet and the Transformer layers (torch >= 2.2) [ours]"},
-    )
+    modality_fuse: FUSIONS = option("concat", "how the two streams are fused")  # type: ignore[valid-type]
+    resnet_relu_type: RESNET_ACTIVATIONS = option("prelu", "activation of the visual front-end")  # type: ignore[valid-type]
+    resnet_width: int = option(64, "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)")
+    sub_encoder_layers: int = option(0, "Transformer layers of each stream, after its front-end")
+    dropout_input: float = option(0.0, "dropout of the fused features")
+    feature_grad_mult: float = option(1.0, "scale of the gradient into the front-ends; 0 freezes them")
+    image_mean: float = option(II("task.image_mean"), "mean of the grayscale values (0..1)")
+    image_std: float = option(II("task.image_std"), "their standard deviation")
+    compile: bool = option(False, "torch.compile the ResNet and the Transformer layers (torch >= 2.2) [ours]")
 
 
 class Features(NamedTuple):
@@ -179,36 +163,26 @@ REPLACEMENTS = ChoiceEnum(["same_other_seq", "same_seq"])
 class MaskedEncoderConfig(AudioVisualEncoderConfig):
     """How the student's input is corrupted; names and defaults are AV-HuBERT's."""
 
-    masking_type: MASKINGS = field(  # type: ignore[valid-type]
-        default="input",
-        metadata={
-            "help": "what is masked: the input itself, the fused features (feature), or each stream's "
-            "features before fusion (stream_feature)"
-        },
+    masking_type: MASKINGS = option(  # type: ignore[valid-type]
+        "input",
+        "what is masked: the input itself, the fused features (feature), or each stream's features before "
+        "fusion (stream_feature)",
     )
-    selection_type: REPLACEMENTS = field(  # type: ignore[valid-type]
-        default="same_other_seq",
-        metadata={
-            "help": "what replaces masked video frames under masking_type=input: the same frames of another "
-            "clip, or other frames of the same clip (same_seq)"
-        },
+    selection_type: REPLACEMENTS = option(  # type: ignore[valid-type]
+        "same_other_seq",
+        "what replaces masked video frames under masking_type=input: the same frames of another clip, or "
+        "other frames of the same clip (same_seq)",
     )
-    mask_prob_audio: float = field(default=0.65, metadata={"help": "masked audio spans x length / frames"})
-    mask_length_audio: int = field(default=10, metadata={"help": "frames of a masked audio span"})
-    mask_prob_image: float = field(default=0.65, metadata={"help": "masked video spans x length / frames"})
-    mask_length_image: int = field(default=10, metadata={"help": "frames of a masked video span"})
-    mask_selection: SELECTIONS = field(  # type: ignore[valid-type]
-        default="static", metadata={"help": "how the lengths of spans are drawn"}
-    )
-    mask_other: float = field(
-        default=0.0, metadata={"help": "shortest span (uniform) or standard deviation (normal)"}
-    )
-    no_mask_overlap: bool = field(default=False, metadata={"help": "spans of a stream do not overlap"})
-    mask_min_space: int = field(default=1, metadata={"help": "frames between spans that may not overlap"})
-    modality_dropout: float = field(
-        default=0.0, metadata={"help": "probability that the student loses one stream of a batch"}
-    )
-    audio_dropout: float = field(default=0.0, metadata={"help": "that it is the audio"})
+    mask_prob_audio: float = option(0.65, "masked audio spans x length / frames")
+    mask_length_audio: int = option(10, "frames of a masked audio span")
+    mask_prob_image: float = option(0.65, "masked video spans x length / frames")
+    mask_length_image: int = option(10, "frames of a masked video span")
+    mask_selection: SELECTIONS = option("static", "how the lengths of spans are drawn")  # type: ignore[valid-type]
+    mask_other: float = option(0.0, "shortest span (uniform) or standard deviation (normal)")
+    no_mask_overlap: bool = option(False, "spans of a stream do not overlap")
+    mask_min_space: int = option(1, "frames between spans that may not overlap")
+    modality_dropout: float = option(0.0, "probability that the student loses one stream of a batch")
+    audio_dropout: float = option(0.0, "that it is the audio")
 
 
 @dataclass
@@ -219,38 +193,23 @@ class RecipeConfig(MaskedEncoderConfig):
     for AV2vec a reconstruction.
     """
 
-    layer_norm_first: bool = field(default=True, metadata={"help": "layer norm before each block [recipes]"})
-    encoder_layerdrop: float = field(
-        default=0.05, metadata={"help": "probability of skipping a layer [recipes]"}
+    layer_norm_first: bool = option(True, "layer norm before each block [recipes]")
+    encoder_layerdrop: float = option(0.05, "probability of skipping a layer [recipes]")
+    dropout_input: float = option(0.1, "dropout of the fused features [recipes]")
+    feature_grad_mult: float = option(0.1, "scale of the gradient into the front-ends [recipes]")
+    masking_type: MASKINGS = option(  # type: ignore[valid-type]
+        "stream_feature",
+        "what is masked: each stream's features before fusion, the input itself (input), or the fused "
+        "features (feature) [public code]",
     )
-    dropout_input: float = field(default=0.1, metadata={"help": "dropout of the fused features [recipes]"})
-    feature_grad_mult: float = field(
-        default=0.1, metadata={"help": "scale of the gradient into the front-ends [recipes]"}
+    mask_prob_audio: float = option(0.8, "masked audio spans x length / frames [public code]")
+    mask_prob_image: float = option(0.3, "masked video spans x length / frames [public code]")
+    mask_length_image: int = option(5, "frames of a masked video span [public code]")
+    modality_dropout: float = option(
+        0.5, "probability that the student loses one stream of a batch [public code]"
     )
-    masking_type: MASKINGS = field(  # type: ignore[valid-type]
-        default="stream_feature",
-        metadata={
-            "help": "what is masked: each stream's features before fusion, the input itself (input), or the "
-            "fused features (feature) [public code]"
-        },
-    )
-    mask_prob_audio: float = field(
-        default=0.8, metadata={"help": "masked audio spans x length / frames [public code]"}
-    )
-    mask_prob_image: float = field(
-        default=0.3, metadata={"help": "masked video spans x length / frames [public code]"}
-    )
-    mask_length_image: int = field(
-        default=5, metadata={"help": "frames of a masked video span [public code]"}
-    )
-    modality_dropout: float = field(
-        default=0.5,
-        metadata={"help": "probability that the student loses one stream of a batch [public code]"},
-    )
-    audio_dropout: float = field(default=0.5, metadata={"help": "that it is the audio [public code]"})
-    final_dim: int = field(
-        default=256, metadata={"help": "channels in which output and clusters are compared [recipes]"}
-    )
+    audio_dropout: float = option(0.5, "that it is the audio [public code]")
+    final_dim: int = option(256, "channels in which output and clusters are compared [recipes]")
 
 
 class MaskedAudioVisualEncoder(AudioVisualEncoder):

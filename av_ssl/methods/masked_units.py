@@ -6,7 +6,7 @@ parameters lie on the model itself, under the names that published checkpoints h
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from torch import Tensor, nn
 
+from av_ssl.compat.keys import option
 from av_ssl.errors import DataError
 from av_ssl.methods.criterion import BITS, Logs, cross_entropy_sums, log_means
 
@@ -25,18 +26,11 @@ SMALLEST_NORM = 1e-6
 class ClusterHeadConfig(FairseqDataclass):
     """Names and defaults are AV-HuBERT's."""
 
-    final_dim: int = field(
-        default=0,
-        metadata={"help": "channels in which output and classes are compared; 0: encoder_embed_dim"},
-    )
-    untie_final_proj: bool = field(
-        default=False, metadata={"help": "one projection for each label set, not one for all"}
-    )
-    logit_temp: float = field(default=0.1, metadata={"help": "similarities are divided by it"})
-    target_glu: bool = field(default=False, metadata={"help": "linear layer and GLU on the class vectors"})
-    sim_type: SIMILARITIES = field(  # type: ignore[valid-type]
-        default="cosine", metadata={"help": "similarity of output and class vector"}
-    )
+    final_dim: int = option(0, "channels in which output and classes are compared; 0: encoder_embed_dim")
+    untie_final_proj: bool = option(False, "one projection for each label set, not one for all")
+    logit_temp: float = option(0.1, "similarities are divided by it")
+    target_glu: bool = option(False, "linear layer and GLU on the class vectors")
+    sim_type: SIMILARITIES = option("cosine", "similarity of output and class vector")  # type: ignore[valid-type]
 
 
 CLUSTER_HEAD_TENSORS = ("label_embs_concat", "final_proj.", "target_glu.")

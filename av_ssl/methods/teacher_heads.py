@@ -21,6 +21,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from av_ssl.compat.keys import option
 from av_ssl.methods.criterion import Logs, log_means, regression_loss, soft_cross_entropy
 from av_ssl.methods.masked_units import cosine_similarities
 from av_ssl.modules.aligned_mtl import GradientBalancer
@@ -39,23 +40,16 @@ class TeachersConfig(FairseqDataclass):
         default_factory=list,
         metadata={"help": "folders of teachers, which `av-ssl targets teacher` makes (absolute paths)"},
     )
-    teacher_source: SOURCES = field(  # type: ignore[valid-type]
-        default="disk",
-        metadata={
-            "help": "targets that the folders hold (disk), teachers that run in training (online), or what "
-            "the folders hold and the other teachers online (mixed)"
-        },
+    teacher_source: SOURCES = option(  # type: ignore[valid-type]
+        "disk",
+        "targets that the folders hold (disk), teachers that run in training (online), or what the folders "
+        "hold and the other teachers online (mixed)",
     )
-    teacher_precision: PRECISIONS = field(  # type: ignore[valid-type]
-        default="bfloat16", metadata={"help": "of teachers that run in training"}
+    teacher_precision: PRECISIONS = option("bfloat16", "of teachers that run in training")  # type: ignore[valid-type]
+    soft_label_temp: float = option(
+        0.1, "squared distances to centroids are divided by inertia times this (DistillAV)"
     )
-    soft_label_temp: float = field(
-        default=0.1,
-        metadata={"help": "squared distances to centroids are divided by inertia times this (DistillAV)"},
-    )
-    teacher_shapes: Any = field(
-        default=None, metadata={"help": "sizes of the heads; filled in from the folders, do not set it"}
-    )
+    teacher_shapes: Any = option(None, "sizes of the heads; filled in from the folders, do not set it")
 
 
 class Prediction(NamedTuple):

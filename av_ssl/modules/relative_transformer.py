@@ -354,35 +354,13 @@ class Predictor(RelativeTransformer):
     Args:
         dim_in: channels of the student.
         dim_out: channels of the teacher.
-        width: channels of the predictor, which do not grow with the encoder in RAVEn.
-        ffn: channels of its feed-forward blocks.
-        layers: 2 in RAVEn.
+        sizes: of the Transformer; in RAVEn its channels do not grow with the encoder.
     """
 
-    def __init__(
-        self,
-        dim_in: int,
-        dim_out: int,
-        width: int = 512,
-        heads: int = 8,
-        ffn: int = 2048,
-        layers: int = 2,
-        dropout: float = 0.1,
-        ffn_norm: str = "batch",
-    ) -> None:
-        sizes = RelativeTransformerSizes(
-            layers=layers,
-            channels=width,
-            ffn_channels=ffn,
-            heads=heads,
-            dropout=dropout,
-            attention_dropout=dropout,
-            layer_scale=None,
-            ffn_norm=ffn_norm,
-        )
+    def __init__(self, dim_in: int, dim_out: int, sizes: RelativeTransformerSizes) -> None:
         super().__init__(sizes)
-        self.embed = MaskedProjection(dim_in, width)
-        self.last_linear = nn.Linear(width, dim_out)
+        self.embed = MaskedProjection(dim_in, sizes.channels)
+        self.last_linear = nn.Linear(sizes.channels, dim_out)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, padding_mask: Tensor | None = None) -> Tensor:
         """Predict every frame.

@@ -6,7 +6,7 @@ first forward pass.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from fairseq.utils import get_activation_fn, get_available_activation_fns
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from av_ssl.compat.keys import option
 from av_ssl.modules.convolution import convolve
 
 ACTIVATIONS = ChoiceEnum(get_available_activation_fns())
@@ -25,26 +26,20 @@ ACTIVATIONS = ChoiceEnum(get_available_activation_fns())
 class TransformerConfig(FairseqDataclass):
     """Size and regularisation of the Transformer encoder; the defaults are AV-HuBERT Base's."""
 
-    encoder_layers: int = field(default=12, metadata={"help": "number of Transformer layers"})
-    encoder_embed_dim: int = field(default=768, metadata={"help": "channels C of the encoder"})
-    encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "channels of the feed-forward blocks"})
-    encoder_attention_heads: int = field(default=12, metadata={"help": "attention heads"})
-    activation_fn: ACTIVATIONS = field(  # type: ignore[valid-type]
-        default="gelu", metadata={"help": "activation of the feed-forward blocks"}
-    )
-    dropout: float = field(default=0.1, metadata={"help": "dropout before the layers and after each block"})
-    attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights"})
-    activation_dropout: float = field(
-        default=0.0, metadata={"help": "dropout inside the feed-forward blocks"}
-    )
-    encoder_layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping a layer"})
-    layer_norm_first: bool = field(
-        default=False, metadata={"help": "layer norm before each block, not after it"}
-    )
-    conv_pos: int = field(default=128, metadata={"help": "kernel of the positional convolution, in frames"})
-    conv_pos_groups: int = field(default=16, metadata={"help": "groups of the positional convolution"})
-    checkpoint_activations: bool = field(
-        default=False, metadata={"help": "recompute layers in the backward pass: less memory, more time"}
+    encoder_layers: int = option(12, "number of Transformer layers")
+    encoder_embed_dim: int = option(768, "channels C of the encoder")
+    encoder_ffn_embed_dim: int = option(3072, "channels of the feed-forward blocks")
+    encoder_attention_heads: int = option(12, "attention heads")
+    activation_fn: ACTIVATIONS = option("gelu", "activation of the feed-forward blocks")  # type: ignore[valid-type]
+    dropout: float = option(0.1, "dropout before the layers and after each block")
+    attention_dropout: float = option(0.1, "dropout of attention weights")
+    activation_dropout: float = option(0.0, "dropout inside the feed-forward blocks")
+    encoder_layerdrop: float = option(0.0, "probability of skipping a layer")
+    layer_norm_first: bool = option(False, "layer norm before each block, not after it")
+    conv_pos: int = option(128, "kernel of the positional convolution, in frames")
+    conv_pos_groups: int = option(16, "groups of the positional convolution")
+    checkpoint_activations: bool = option(
+        False, "recompute layers in the backward pass: less memory, more time"
     )
 
 
@@ -103,7 +98,7 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
-        """``x [B, T, C]``, ``attend`` bool ``[B, 1, 1, T]``, True on frames that may be attended to."""
+        """``x [B, T, C]``, ``attend`` bool ``[B, 1, 1, T]``, True on frames that are not padding."""
         batch, frames, channels = x.shape
         q, k, v = (
             projection(x).view(batch, frames, self.heads, -1).transpose(1, 2)
@@ -115,28 +110,19 @@ class SelfAttention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """One encoder layer, normalised before (``norm_first``) or after its two blocks."""
+    """One encoder layer, normalised before (``layer_norm_first``) or after its two blocks."""
 
-    def __init__(
-        self,
-        channels: int,
-        ffn_channels: int,
-        heads: int,
-        dropout: float,
-        attention_dropout: float,
-        activation_dropout: float,
-        activation: str,
-        norm_first: bool,
-    ) -> None:
+    def __init__(self, cfg: TransformerConfig) -> None:
         super().__init__()
-        self.self_attn = SelfAttention(channels, heads, attention_dropout)
+        channels, ffn_channels = cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim
+        self.self_attn = SelfAttention(channels, cfg.encoder_attention_heads, cfg.attention_dropout)
         self.self_attn_layer_norm = nn.LayerNorm(channels)
         self.fc1 = nn.Linear(channels, ffn_channels)
         self.fc2 = nn.Linear(ffn_channels, channels)
         self.final_layer_norm = nn.LayerNorm(channels)
-        self.dropout, self.activation_dropout = nn.Dropout(dropout), nn.Dropout(activation_dropout)
-        self.activation = get_activation_fn(activation)
-        self.norm_first = norm_first
+        self.dropout, self.activation_dropout = nn.Dropout(cfg.dropout), nn.Dropout(cfg.activation_dropout)
+        self.activation = get_activation_fn(str(cfg.activation_fn))
+        self.norm_first = cfg.layer_norm_first
 
     def feed_forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.activation_dropout(self.activation(self.fc1(x))))
@@ -153,7 +139,7 @@ class TransformerLayer(nn.Module):
 
 
 class LayerOutput(NamedTuple):
-    """What one layer leaves: the residual stream after it and its feed-forward output, both ``[B, T, C]``."""
+    """The residual stream after a layer and the layer's feed-forward output, both ``[B, T, C]``."""
 
     residual: Tensor
     ffn: Tensor
@@ -170,7 +156,7 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         channels = cfg.encoder_embed_dim
         self.pos_conv = PositionalConvolution(channels, cfg.conv_pos, cfg.conv_pos_groups)
-        self.layers = nn.ModuleList(make_layer(cfg) for _ in range(layers or cfg.encoder_layers))
+        self.layers = nn.ModuleList(TransformerLayer(cfg) for _ in range(layers or cfg.encoder_layers))
         self.layer_norm = nn.LayerNorm(channels)
         self.norm_first = cfg.layer_norm_first
         self.layerdrop = cfg.encoder_layerdrop
@@ -216,19 +202,6 @@ class TransformerEncoder(nn.Module):
             if first is not None and number >= first:
                 outputs.append(LayerOutput(x, ffn))
         return x, outputs
-
-
-def make_layer(cfg: TransformerConfig) -> TransformerLayer:
-    return TransformerLayer(
-        channels=cfg.encoder_embed_dim,
-        ffn_channels=cfg.encoder_ffn_embed_dim,
-        heads=cfg.encoder_attention_heads,
-        dropout=cfg.dropout,
-        attention_dropout=cfg.attention_dropout,
-        activation_dropout=cfg.activation_dropout,
-        activation=str(cfg.activation_fn),
-        norm_first=cfg.layer_norm_first,
-    )
 
 
 def init_linear(module: nn.Module) -> None:

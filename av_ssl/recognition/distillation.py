@@ -4,7 +4,7 @@ DistillAV's abstract states that it distils in fine-tuning as well (arXiv 2502.0
 schedule are not public, so those here are our choice [ours].
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
@@ -14,6 +14,7 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 from torch import Tensor
 
+from av_ssl.compat.keys import option
 from av_ssl.errors import DataError
 from av_ssl.methods.criterion import Logs, log_means
 from av_ssl.methods.teacher_heads import reduce_teacher_metrics, teacher_log, teacher_losses
@@ -25,27 +26,17 @@ LOSS, WEIGHT, CLIPS = "distillation_loss", "distillation_weight", "distilled_cli
 class DistillationFineTuningConfig(FairseqDataclass):
     """The recognition loss, and the weight of distillation over the updates."""
 
-    recognition: Any = field(
-        default=None,
-        metadata={
-            "help": "the recognition loss and its keys, e.g. {_name: label_smoothed_cross_entropy, "
-            "label_smoothing: 0.1}; also ctc, hybrid_ctc_attention"
-        },
+    recognition: Any = option(
+        None,
+        "the recognition loss and its keys, e.g. {_name: label_smoothed_cross_entropy, label_smoothing: "
+        "0.1}; also ctc, hybrid_ctc_attention",
     )
-    distillation_weight: float = field(
-        default=0.1, metadata={"help": "weight of the distillation once the encoder is trained"}
+    distillation_weight: float = option(0.1, "weight of the distillation once the encoder is trained")
+    final_weight: Optional[float] = option(
+        None, "weight at max_update, approached linearly; null: it stays the same"
     )
-    final_weight: Optional[float] = field(
-        default=None,
-        metadata={"help": "weight at max_update, approached linearly; null: it stays the same"},
-    )
-    warmup_updates: int = field(
-        default=0,
-        metadata={"help": "updates in which the weight rises from 0, after the encoder is unfrozen"},
-    )
-    max_update: int = field(
-        default=II("optimization.max_update"), metadata={"help": "updates of the whole training"}
-    )
+    warmup_updates: int = option(0, "updates in which the weight rises from 0, after the encoder is unfrozen")
+    max_update: int = option(II("optimization.max_update"), "updates of the whole training")
 
 
 class Recorder:

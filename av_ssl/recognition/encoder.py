@@ -8,7 +8,8 @@ pre-training, on the same layer, and the teachers get the clean audio whatever t
 import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
 from av_ssl.checkpoints.recogniser_encoder import ENCODER_PREFIX
 from av_ssl.checkpoints.stored import StoredModel, plain_config, pretraining_only
-from av_ssl.compat.keys import accepts_without_effect
+from av_ssl.compat.keys import accepts_without_effect, option
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.methods.encoders import family_of, load_pretrained
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 class FineTuningMaskConfig(FairseqDataclass):
     """Keys of AV-HuBERT's fine-tuning files for masks; its recipes set ``apply_mask: false``."""
 
-    apply_mask: bool = field(default=False, metadata={"help": "masking in fine-tuning: not supported"})
+    apply_mask: bool = option(False, "masking in fine-tuning: not supported")
 
 
 @dataclass
@@ -60,52 +61,36 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
     """Keys that every fine-tuning model has; names and defaults are AV-HuBERT's unless marked [ours]."""
 
     # the pre-trained encoder
-    w2v_path: str = field(
-        default="",
-        metadata={
-            "help": "pre-trained checkpoint: of a fused encoder (av2vec, av_hubert, distillav), of RAVEn's "
-            "two (raven, braven), RAVEn's published weights, or a recogniser on one of these"
-        },
+    w2v_path: str = option(
+        "",
+        "pre-trained checkpoint: of a fused encoder (av2vec, av_hubert, distillav), of RAVEn's two (raven, "
+        "braven), RAVEn's published weights, or a recogniser on one of these",
     )
-    no_pretrained_weights: bool = field(
-        default=False, metadata={"help": "take the checkpoint's configuration only and train from scratch"}
+    no_pretrained_weights: bool = option(
+        False, "take the checkpoint's configuration only and train from scratch"
     )
     # its regularisation
-    dropout_input: float = field(default=0.0, metadata={"help": "dropout of the encoder's fused features"})
-    final_dropout: float = field(default=0.0, metadata={"help": "dropout of the encoder's output"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout inside the encoder"})
-    attention_dropout: float = field(default=0.0, metadata={"help": "attention dropout inside the encoder"})
-    activation_dropout: float = field(
-        default=0.0, metadata={"help": "feed-forward dropout inside the encoder"}
+    dropout_input: float = option(0.0, "dropout of the encoder's fused features")
+    final_dropout: float = option(0.0, "dropout of the encoder's output")
+    dropout: float = option(0.0, "dropout inside the encoder")
+    attention_dropout: float = option(0.0, "attention dropout inside the encoder")
+    activation_dropout: float = option(0.0, "feed-forward dropout inside the encoder")
+    layerdrop: float = option(0.0, "probability of skipping an encoder layer")
+    drop_path: float = option(
+        0.0, "probability that a clip skips half an encoder layer (RAVEn's encoders alone)"
     )
-    layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping an encoder layer"})
-    drop_path: float = field(
-        default=0.0,
-        metadata={"help": "probability that a clip skips half an encoder layer (RAVEn's encoders alone)"},
-    )
-    feature_grad_mult: float = field(
-        default=0.0, metadata={"help": "gradient scale of the front-ends; 0: frozen"}
-    )
+    feature_grad_mult: float = option(0.0, "gradient scale of the front-ends; 0: frozen")
     # its training
-    freeze_finetune_updates: int = field(
-        default=0, metadata={"help": "updates during which the encoder is frozen (and in eval mode)"}
+    freeze_finetune_updates: int = option(0, "updates during which the encoder is frozen (and in eval mode)")
+    frozen_train_mode: bool = option(
+        False,
+        "keep a frozen encoder in train mode: dropout acts, batch-norm statistics drift (as AV-HuBERT has "
+        "it) [ours]",
     )
-    frozen_train_mode: bool = field(
-        default=False,
-        metadata={
-            "help": "keep a frozen encoder in train mode: dropout acts, batch-norm statistics drift "
-            "(as AV-HuBERT has it) [ours]"
-        },
-    )
-    normalize: bool = field(default=II("task.normalize"), metadata={"help": "must be as in pre-training"})
-    sync_batch_norm: bool = field(
-        default=False, metadata={"help": "batch-norm statistics over all GPUs (RAVEn: true) [ours]"}
-    )
-    compile: bool = field(default=False, metadata={"help": "torch.compile the encoder [ours]"})
-    w2v_args: Any = field(
-        default=None,
-        metadata={"help": "the encoder's configuration; filled in from w2v_path, do not set it"},
-    )
+    normalize: bool = option(II("task.normalize"), "must be as in pre-training")
+    sync_batch_norm: bool = option(False, "batch-norm statistics over all GPUs (RAVEn: true) [ours]")
+    compile: bool = option(False, "torch.compile the encoder [ours]")
+    w2v_args: Any = option(None, "the encoder's configuration; filled in from w2v_path, do not set it")
 
 
 # -- the checkpoint ------------------------------------------------------------------------------------------
@@ -247,13 +232,11 @@ class RepresentationDistillation:
     def __init__(self, cfg: Any, heads: TeacherHeads) -> None:
         self.cfg = cfg
         self.heads = heads
-        self._targets: TeacherTargets | None = None
 
-    @property
+    @cached_property
     def targets(self) -> TeacherTargets:
-        if self._targets is None:
-            self._targets = open_targets(self.cfg)
-        return self._targets
+        """The teachers and what their folders hold."""
+        return open_targets(self.cfg)
 
     def __call__(self, x: Tensor, source: Mapping[str, Any], teachers: Mapping[str, Any]) -> dict[str, Any]:
         """``predictions`` and ``targets`` of each teacher, for the encoder's output ``[B, T, C]``."""

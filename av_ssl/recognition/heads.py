@@ -9,7 +9,7 @@ Each takes any encoder that :class:`~av_ssl.recognition.encoder.FineTunedEncoder
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from fairseq.models.transformer import TransformerConfig, TransformerDecoderBase
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.stored import StoredModel
+from av_ssl.compat.keys import option
 from av_ssl.data.text import BLANK
 from av_ssl.methods.encoder_model import Source
 from av_ssl.recognition.encoder import FineTunedEncoder, PretrainedEncoderConfig
@@ -31,26 +32,20 @@ from av_ssl.recognition.encoder import FineTunedEncoder, PretrainedEncoderConfig
 class Seq2SeqConfig(PretrainedEncoderConfig):
     """Decoder keys; names and defaults are AV-HuBERT's."""
 
-    decoder_embed_dim: int = field(default=768, metadata={"help": "channels of the decoder"})
-    decoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "channels of its feed-forward blocks"})
-    decoder_layers: int = field(default=6, metadata={"help": "decoder layers"})
-    decoder_layerdrop: float = field(
-        default=0.0, metadata={"help": "probability of skipping a decoder layer"}
-    )
-    decoder_attention_heads: int = field(default=4, metadata={"help": "attention heads"})
-    decoder_learned_pos: bool = field(
-        default=False, metadata={"help": "learned instead of sinusoidal positions"}
-    )
-    decoder_normalize_before: bool = field(default=False, metadata={"help": "layer norm before each block"})
-    no_token_positional_embeddings: bool = field(default=False, metadata={"help": "no positions"})
-    decoder_dropout: float = field(default=0.0, metadata={"help": "dropout of the decoder"})
-    decoder_attention_dropout: float = field(default=0.0, metadata={"help": "its attention dropout"})
-    decoder_activation_dropout: float = field(default=0.0, metadata={"help": "its feed-forward dropout"})
-    max_target_positions: int = field(default=2048, metadata={"help": "longest output, in tokens"})
-    share_decoder_input_output_embed: bool = field(default=False, metadata={"help": "tie the two embeddings"})
-    no_scale_embedding: bool = field(
-        default=True, metadata={"help": "do not scale embeddings by sqrt(channels)"}
-    )
+    decoder_embed_dim: int = option(768, "channels of the decoder")
+    decoder_ffn_embed_dim: int = option(3072, "channels of its feed-forward blocks")
+    decoder_layers: int = option(6, "decoder layers")
+    decoder_layerdrop: float = option(0.0, "probability of skipping a decoder layer")
+    decoder_attention_heads: int = option(4, "attention heads")
+    decoder_learned_pos: bool = option(False, "learned instead of sinusoidal positions")
+    decoder_normalize_before: bool = option(False, "layer norm before each block")
+    no_token_positional_embeddings: bool = option(False, "no positions")
+    decoder_dropout: float = option(0.0, "dropout of the decoder")
+    decoder_attention_dropout: float = option(0.0, "its attention dropout")
+    decoder_activation_dropout: float = option(0.0, "its feed-forward dropout")
+    max_target_positions: int = option(2048, "longest output, in tokens")
+    share_decoder_input_output_embed: bool = option(False, "tie the two embeddings")
+    no_scale_embedding: bool = option(True, "do not scale embeddings by sqrt(channels)")
 
 
 class Seq2SeqEncoder(FineTunedEncoder):
@@ -253,13 +248,11 @@ class HybridConfig(Seq2SeqConfig):
     """Keys of both heads; the defaults are RAVEn's decoder in fairseq's terms: layer norm before each block,
     embeddings scaled by sqrt(channels), output not tied to them."""
 
-    decoder_normalize_before: bool = field(default=True, metadata={"help": "layer norm before each block"})
-    no_scale_embedding: bool = field(
-        default=False, metadata={"help": "do not scale embeddings by sqrt(channels)"}
-    )
-    decoder_dropout: float = field(default=0.1, metadata={"help": "dropout of the decoder"})
-    decoder_attention_dropout: float = field(default=0.1, metadata={"help": "its attention dropout"})
-    ctc_dropout: float = field(default=0.1, metadata={"help": "dropout of the CTC head's input"})
+    decoder_normalize_before: bool = option(True, "layer norm before each block")
+    no_scale_embedding: bool = option(False, "do not scale embeddings by sqrt(channels)")
+    decoder_dropout: float = option(0.1, "dropout of the decoder")
+    decoder_attention_dropout: float = option(0.1, "its attention dropout")
+    ctc_dropout: float = option(0.1, "dropout of the CTC head's input")
 
 
 class CTCHead(nn.Module):

@@ -3,7 +3,7 @@
 The defaults are those of RAVEn's published configuration files (Haliassos et al., 2023, arXiv 2212.06246).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import editdistance
@@ -16,6 +16,7 @@ from fairseq.logging import metrics
 from fairseq.utils import get_perplexity
 from torch import Tensor
 
+from av_ssl.compat.keys import option
 from av_ssl.data.text import BLANK
 from av_ssl.methods.criterion import BITS, Logs, MeanCriterion, log_means, logged
 
@@ -27,12 +28,8 @@ PER_CLIP = ("loss", "ctc_loss", "attention_loss", "unaligned")
 class HybridCriterionConfig(FairseqDataclass):
     """The weights of the two terms."""
 
-    ctc_weight: float = field(
-        default=0.1, metadata={"help": "weight of CTC; that of the attention decoder is the rest"}
-    )
-    label_smoothing: float = field(
-        default=0.1, metadata={"help": "probability distributed over all symbols but the correct one"}
-    )
+    ctc_weight: float = option(0.1, "weight of CTC; that of the attention decoder is the rest")
+    label_smoothing: float = option(0.1, "probability distributed over all symbols but the correct one")
 
 
 @register_criterion("hybrid_ctc_attention", dataclass=HybridCriterionConfig)

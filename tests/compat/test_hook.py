@@ -156,6 +156,7 @@ def test_a_missing_fairseq_names_the_mend(tmp_path: Path) -> None:
     code = """
 sys.modules['fairseq'] = None
 from av_ssl.compat import prepare
+prepare()
 """
     result = run_code(code)
     assert result.returncode == 1

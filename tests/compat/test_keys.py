@@ -94,6 +94,15 @@ def test_other_keys_are_still_refused() -> None:
         criterions.build_criterion(OmegaConf.create({"_name": "av2vec", "lambda_clusters": 1.0}), None)
 
 
+def test_a_lupi_student() -> None:
+    cfg = OmegaConf.create({"model": {"_name": "lupi_student", "target_norm": "none"}})
+    add_defaults(cfg)
+    assert cfg.model.embedding_norm == "none"
+    cfg = OmegaConf.create({"model": {"_name": "raven", "target_norm": "instance"}})
+    add_defaults(cfg)
+    assert cfg.model.target_norm == "instance"
+
+
 def test_the_table_names_keys_that_exist() -> None:
     registered = [*MODEL_DATACLASS_REGISTRY.values(), *REGISTRIES["criterion"]["dataclass_registry"].values()]
     keys = [

@@ -102,7 +102,7 @@ def test_heads_have_plain_gradients_the_encoder_balanced_ones(folders, balance: 
     plain = copy.deepcopy(model)
     plain.balancer = None
     plain.zero_grad()
-    plain._targets = model.targets
+    plain.targets = model.targets
     loss_of(plain, batch)[0].backward()
     for name, parameter in model.named_parameters():
         expected = dict(plain.named_parameters())[name].grad

@@ -146,13 +146,14 @@ def test_unknown_norm():
 
 def predictor(**overrides) -> Predictor:
     torch.manual_seed(0)
-    return Predictor(12, 20, **{"width": 16, "heads": 2, "ffn": 24, **overrides})
+    sizes = {"layers": 2, "channels": 16, "heads": 2, "ffn_channels": 24, "layer_scale": None, **overrides}
+    return Predictor(12, 20, RelativeTransformerSizes(**sizes))
 
 
 @pytest.mark.parametrize(("channels", "parameters"), [(512, 7_357_952), (1024, 7_882_752)])
 def test_predictor_has_the_published_size(channels, parameters):
     with torch.device("meta"):
-        net = Predictor(channels, channels)
+        net = Predictor(channels, channels, RelativeTransformerSizes(layers=2, layer_scale=None))
     assert sum(parameter.numel() for parameter in net.parameters()) == parameters
     names = set(net.state_dict())
     assert {"embed.linear.weight", "embed.mask_emb", "after_norm.bias", "last_linear.bias"} <= names
@@ -184,4 +185,5 @@ def test_every_parameter_of_the_predictor_has_a_gradient(masked):
 
 
 def test_mask_embedding_is_small():
-    assert predictor(width=4096, ffn=8).embed.mask_emb.std().item() == pytest.approx(0.02, rel=0.05)
+    large = predictor(channels=4096, ffn_channels=8)
+    assert large.embed.mask_emb.std().item() == pytest.approx(0.02, rel=0.05)

@@ -6,7 +6,7 @@ Transformer with relative positions.  Tensor names are those of the published we
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -14,6 +14,7 @@ from fairseq.models import register_model
 from omegaconf import II, MISSING
 from torch import Tensor, nn
 
+from av_ssl.compat.keys import option
 from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.methods.encoders import EncoderFamily
 from av_ssl.modules.frontends import (
@@ -36,47 +37,29 @@ ACTIVATION = "swish"
 class RavenEncoderConfig(FairseqDataclass):
     """Size and regularisation of one encoder; the defaults are RAVEn Base's."""
 
-    encoder_layers: int = field(default=12, metadata={"help": "number of Transformer blocks"})
-    encoder_embed_dim: int = field(default=512, metadata={"help": "channels D of the encoder"})
-    encoder_ffn_embed_dim: int = field(default=2048, metadata={"help": "channels of the feed-forward blocks"})
-    encoder_attention_heads: int = field(default=8, metadata={"help": "attention heads"})
-    dropout: float = field(
-        default=0.1,
-        metadata={"help": "dropout of the Transformer's input and positions, after and inside its blocks"},
+    encoder_layers: int = option(12, "number of Transformer blocks")
+    encoder_embed_dim: int = option(512, "channels D of the encoder")
+    encoder_ffn_embed_dim: int = option(2048, "channels of the feed-forward blocks")
+    encoder_attention_heads: int = option(8, "attention heads")
+    dropout: float = option(
+        0.1, "dropout of the Transformer's input and positions, after and inside its blocks"
     )
-    attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights"})
-    drop_path: float = field(
-        default=0.0, metadata={"help": "probability that a clip skips half a block (stochastic depth)"}
-    )
-    layer_scale: float = field(
-        default=0.1, metadata={"help": "initial factor of each block's output channels; 0: no such factors"}
-    )
-    ffn_norm: ChoiceEnum(FFN_NORMS) = field(  # type: ignore[valid-type]
-        default="batch", metadata={"help": "norm before the feed-forward blocks"}
-    )
-    resnet_width: int = field(
-        default=64, metadata={"help": "channels of the ResNet's first stage (RAVEn has 64; less is cheaper)"}
-    )
-    feature_grad_mult: float = field(
-        default=1.0, metadata={"help": "scale of the gradient into the front-end; 0 freezes it [ours]"}
-    )
-    image_mean: float = field(
-        default=II("task.image_mean"), metadata={"help": "mean of the grayscale values (0..1)"}
-    )
-    image_std: float = field(default=II("task.image_std"), metadata={"help": "their standard deviation"})
-    compile: bool = field(
-        default=False,
-        metadata={"help": "torch.compile the ResNet and the Transformer blocks (torch >= 2.2) [ours]"},
-    )
+    attention_dropout: float = option(0.1, "dropout of attention weights")
+    drop_path: float = option(0.0, "probability that a clip skips half a block (stochastic depth)")
+    layer_scale: float = option(0.1, "initial factor of each block's output channels; 0: no such factors")
+    ffn_norm: ChoiceEnum(FFN_NORMS) = option("batch", "norm before the feed-forward blocks")  # type: ignore[valid-type]
+    resnet_width: int = option(64, "channels of the ResNet's first stage (RAVEn has 64; less is cheaper)")
+    feature_grad_mult: float = option(1.0, "scale of the gradient into the front-end; 0 freezes it [ours]")
+    image_mean: float = option(II("task.image_mean"), "mean of the grayscale values (0..1)")
+    image_std: float = option(II("task.image_std"), "their standard deviation")
+    compile: bool = option(False, "torch.compile the ResNet and the Transformer blocks (torch >= 2.2) [ours]")
 
 
 @dataclass
 class SingleRavenEncoderConfig(RavenEncoderConfig):
     """An encoder without a training objective, as published."""
 
-    modality: ChoiceEnum(MODALITIES) = field(  # type: ignore[valid-type]
-        default=MISSING, metadata={"help": "the stream that it encodes"}
-    )
+    modality: ChoiceEnum(MODALITIES) = option(MISSING, "the stream that it encodes")  # type: ignore[valid-type]
 
 
 @register_model("raven_encoder", dataclass=SingleRavenEncoderConfig)

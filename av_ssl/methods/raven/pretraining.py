@@ -17,7 +17,7 @@ where the paper does not give it.
 import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, cast
 
 import torch
@@ -28,13 +28,19 @@ from fairseq.models import BaseFairseqModel, register_model
 from omegaconf import II
 from torch import Tensor, nn
 
+from av_ssl.compat.keys import option
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import UnimodalMasking
 from av_ssl.data.spans import MASK_SEMANTICS, SpanMask
 from av_ssl.methods.criterion import Logs, MeanCriterion, log_means, logged
 from av_ssl.methods.encoder_model import Source
 from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
-from av_ssl.modules.relative_transformer import Predictor, synchronise_batch_norm, use_batch_statistics
+from av_ssl.modules.relative_transformer import (
+    Predictor,
+    RelativeTransformerSizes,
+    synchronise_batch_norm,
+    use_batch_statistics,
+)
 from av_ssl.optim import clip_together
 from av_ssl.targets.collapse import CollapseGuard, bounded, monitor_bounds, target_monitor
 from av_ssl.targets.ema import (
@@ -61,99 +67,65 @@ class RavenConfig(RavenEncoderConfig):
     """RAVEn Base; both students have the encoder's keys."""
 
     # masking
-    mask_prob_image: float = field(default=0.2, metadata={"help": "masked video frames, see mask_semantics"})
-    mask_prob_audio: float = field(default=0.2, metadata={"help": "masked audio frames, see mask_semantics"})
-    mask_length: int = field(default=3, metadata={"help": "frames of a masked span (40 ms each)"})
-    mask_semantics: SEMANTICS = field(  # type: ignore[valid-type]
-        default="fraction",
-        metadata={
-            "help": "meaning of the two probabilities: masked spans x length / frames, as in the authors' "
-            "program (0.2 masks about 17 %), or the probability that a span starts at a frame, as in the "
-            "paper (about 49 %)"
-        },
+    mask_prob_image: float = option(0.2, "masked video frames, see mask_semantics")
+    mask_prob_audio: float = option(0.2, "masked audio frames, see mask_semantics")
+    mask_length: int = option(3, "frames of a masked span (40 ms each)")
+    mask_semantics: SEMANTICS = option(  # type: ignore[valid-type]
+        "fraction",
+        "meaning of the two probabilities: masked spans x length / frames, as in the authors' program (0.2 "
+        "masks about 17 %), or the probability that a span starts at a frame, as in the paper (about 49 %)",
     )
     # predictors
-    predictor_embed_dim: int = field(default=512, metadata={"help": "channels of the predictors"})
-    predictor_ffn_embed_dim: int = field(
-        default=2048, metadata={"help": "channels of their feed-forward blocks"}
-    )
-    predictor_attention_heads: int = field(default=8, metadata={"help": "their attention heads"})
-    predictor_layers_video: int = field(
-        default=2, metadata={"help": "blocks of predictors on the video student"}
-    )
-    predictor_layers_audio: int = field(
-        default=2, metadata={"help": "blocks of predictors on the audio student"}
-    )
-    within_audio: bool = field(
-        default=True, metadata={"help": "the audio student predicts the audio teacher on masked frames"}
-    )
-    within_video: bool = field(
-        default=False,
-        metadata={
-            "help": "the video student predicts the video teacher on masked frames (off: the asymmetry)"
-        },
+    predictor_embed_dim: int = option(512, "channels of the predictors")
+    predictor_ffn_embed_dim: int = option(2048, "channels of their feed-forward blocks")
+    predictor_attention_heads: int = option(8, "their attention heads")
+    predictor_layers_video: int = option(2, "blocks of predictors on the video student")
+    predictor_layers_audio: int = option(2, "blocks of predictors on the audio student")
+    within_audio: bool = option(True, "the audio student predicts the audio teacher on masked frames")
+    within_video: bool = option(
+        False, "the video student predicts the video teacher on masked frames (off: the asymmetry)"
     )
     # teachers
-    target: TARGETS = field(  # type: ignore[valid-type]
-        default="last",
-        metadata={"help": "the teacher's output, or the mean of all its blocks' outputs (mean_blocks)"},
+    target: TARGETS = option(  # type: ignore[valid-type]
+        "last", "the teacher's output, or the mean of all its blocks' outputs (mean_blocks)"
     )
-    target_norm: TARGET_NORMS = field(  # type: ignore[valid-type]
-        default="none", metadata={"help": "instance: normalise each clip and channel over time"}
+    target_norm: TARGET_NORMS = option("none", "instance: normalise each clip and channel over time")  # type: ignore[valid-type]
+    ema_decay: float = option(0.999, "the teachers' decay at the start; a half cosine takes it to 1")
+    ema_anneal_end_step: int = option(
+        II("optimization.max_update"), "updates until the decay is 1, at least 1: those of the whole training"
     )
-    ema_decay: float = field(
-        default=0.999, metadata={"help": "the teachers' decay at the start; a half cosine takes it to 1"}
+    teacher_drop_path: bool = option(
+        False, "the teachers skip blocks at random too, as in the authors' program"
     )
-    ema_anneal_end_step: int = field(
-        default=II("optimization.max_update"),
-        metadata={"help": "updates until the decay is 1, at least 1: those of the whole training"},
-    )
-    teacher_drop_path: bool = field(
-        default=False,
-        metadata={"help": "the teachers skip blocks at random too, as in the authors' program"},
-    )
-    sync_batch_norm: bool = field(
-        default=True,
-        metadata={"help": "batch-norm statistics over all GPUs, teachers and predictors included"},
+    sync_batch_norm: bool = option(
+        True, "batch-norm statistics over all GPUs, teachers and predictors included"
     )
     # collapse guard
-    min_target_std: float = field(
-        default=0.1,
-        metadata={
-            "help": "stop if the standard deviation over frames of a teacher's output, before target_norm, "
-            "stays below for 500 updates (of unit vectors, times the square root of their channels: 1 where "
-            "they point everywhere) [ours]"
-        },
+    min_target_std: float = option(
+        0.1,
+        "stop if the standard deviation over frames of a teacher's output, before target_norm, stays below "
+        "for 500 updates (of unit vectors, times the square root of their channels: 1 where they point "
+        "everywhere) [ours]",
     )
-    max_target_cosine: float = field(
-        default=0.95,
-        metadata={
-            "help": "stop if the mean cosine of frames of different clips stays above for 500 updates [ours]"
-        },
+    max_target_cosine: float = option(
+        0.95, "stop if the mean cosine of frames of different clips stays above for 500 updates [ours]"
     )
-    collapse_check_start: int = field(
-        default=5000, metadata={"help": "updates before these two are checked [ours]"}
-    )
+    collapse_check_start: int = option(5000, "updates before these two are checked [ours]")
 
 
 @dataclass
 class BravenConfig(RavenConfig):
     """BRAVEn Base; its losses weigh audio by audio twice."""
 
-    predictor_layers_video: int = field(
-        default=1, metadata={"help": "blocks of predictors on the video student"}
+    predictor_layers_video: int = option(1, "blocks of predictors on the video student")
+    mask_prob_audio: float = option(
+        0.4, "masked audio frames; the paper says more than RAVEn's [the value reconstructed]"
     )
-    mask_prob_audio: float = field(
-        default=0.4,
-        metadata={"help": "masked audio frames; the paper says more than RAVEn's [the value reconstructed]"},
+    target: TARGETS = option(  # type: ignore[valid-type]
+        "mean_blocks", "the teacher's output, or the mean of all its blocks' outputs (mean_blocks)"
     )
-    target: TARGETS = field(  # type: ignore[valid-type]
-        default="mean_blocks",
-        metadata={"help": "the teacher's output, or the mean of all its blocks' outputs (mean_blocks)"},
-    )
-    target_norm: TARGET_NORMS = field(  # type: ignore[valid-type]
-        default="instance",
-        metadata={"help": "instance: normalise each clip and channel over time [reconstructed]"},
+    target_norm: TARGET_NORMS = option(  # type: ignore[valid-type]
+        "instance", "instance: normalise each clip and channel over time [reconstructed]"
     )
 
 
@@ -245,17 +217,17 @@ class RavenModel(BaseFairseqModel):
 
     def make_predictor(self, pair: Pair) -> Predictor:
         cfg = self.cfg
-        layers = cfg.predictor_layers_video if pair.student == "video" else cfg.predictor_layers_audio
-        return Predictor(
-            cfg.encoder_embed_dim,
-            cfg.encoder_embed_dim,
-            width=cfg.predictor_embed_dim,
+        sizes = RelativeTransformerSizes(
+            layers=cfg.predictor_layers_video if pair.student == "video" else cfg.predictor_layers_audio,
+            channels=cfg.predictor_embed_dim,
+            ffn_channels=cfg.predictor_ffn_embed_dim,
             heads=cfg.predictor_attention_heads,
-            ffn=cfg.predictor_ffn_embed_dim,
-            layers=layers,
             dropout=cfg.dropout,
+            attention_dropout=cfg.dropout,
+            layer_scale=None,
             ffn_norm=str(cfg.ffn_norm),
         )
+        return Predictor(cfg.encoder_embed_dim, cfg.encoder_embed_dim, sizes)
 
     def name_clip_groups(self) -> None:
         """Let ``grouped_adam`` clip the gradients of each student and its predictors by their own norm."""
@@ -456,27 +428,17 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
 class RavenCriterionConfig(FairseqDataclass):
     """Weights of the terms; one whose predictor the model does not have has no effect."""
 
-    va_weight: Optional[float] = field(
-        default=None,
-        metadata={"help": "weight of video predicting audio, on all frames; null: the model's, 1"},
+    va_weight: Optional[float] = option(
+        None, "weight of video predicting audio, on all frames; null: the model's, 1"
     )
-    av_weight: Optional[float] = field(
-        default=None,
-        metadata={"help": "weight of audio predicting video, on all frames; null: the model's, 1"},
+    av_weight: Optional[float] = option(
+        None, "weight of audio predicting video, on all frames; null: the model's, 1"
     )
-    aa_weight: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "weight of audio predicting audio, on masked frames; null: the model's, RAVEn's 1 or "
-            "BRAVEn's 2"
-        },
+    aa_weight: Optional[float] = option(
+        None, "weight of audio predicting audio, on masked frames; null: the model's, RAVEn's 1 or BRAVEn's 2"
     )
-    vv_weight: Optional[float] = field(
-        default=None,
-        metadata={
-            "help": "weight of video predicting video, on masked frames (model.within_video); null: the "
-            "model's, 1"
-        },
+    vv_weight: Optional[float] = option(
+        None, "weight of video predicting video, on masked frames (model.within_video); null: the model's, 1"
     )
 
 
