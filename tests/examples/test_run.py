@@ -174,7 +174,7 @@ def pretend(corpus: Corpus, method: str, seed: int, score: float, version: str =
                 "".join(f"| layer {layer} | {best - layer} (1 to 2) |\n" for layer in (1, 2))
                 for best in (score, score + 5)
             )
-            text = f"| phone | x |\n|---|---|\n{phones}\n9 classes\n\n| viseme | x |\n|---|---|\n{visemes}\n9 classes"
+            text = f"| phone | x |\n|---|---|\n{phones}\n9 classes\n\n| viseme | x |\n|---|---|\n{visemes}\n"
         elif METHODS.methods[method].measure.name == "recall":
             text = f"accuracy 9.0 %, unweighted average recall {score} %\n"
         if METHODS.methods[method].measure.name == "wer":
