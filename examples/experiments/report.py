@@ -73,7 +73,7 @@ def score(step: Step, method: Row, column: Column, out: Path) -> float:
     file = written[0] if written else out / "logs" / f"{step.name}.log"
     text = file.read_text(errors="replace")
     layers = method.measure.name == "probe"
-    section = text.partition(f"| {column.clips} |")[2] if layers else text
+    section = text.partition(f"| {column.clips} |")[2].partition("\n\n")[0] if layers else text
     found = [float(number) for number in re.findall(method.measure.pattern, section)]
     if not found:
         raise ValueError(f"{file} holds no score: delete {out / 'done' / step.name} and run again")

@@ -167,10 +167,8 @@ def train(predictor: Predictor, sounds: Sequence[Sound], updates: int, rng: np.r
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda done: min((done + 1) / rise, (updates - done) / max(1, updates - rise))
     )
-    drawn = batches(sounds, rng)
     predictor.train()
-    for _ in trange(updates, unit="update", mininterval=1):
-        batch = next(drawn)
+    for _, batch in zip(trange(updates, unit="update", mininterval=1), batches(sounds, rng), strict=False):
         clusters = torch.cat([sound.clusters for sound in batch])
         logits, masked = predictor(batch, rng)
         weights = torch.where(masked, 1.0, UNMASKED_WEIGHT)

@@ -36,7 +36,7 @@ progress() {
                 print last " of " all " updates" left
             }' || true
     else
-        tail -c 300 "$log" | tr '\r' '\n' | tail -n 1 | cut -c 1-80
+        tail -c 300 "$log" | tr '\r' '\n' | grep -v '^ *$' | tail -n 1 | cut -c 1-80 || echo running
     fi
 }
 
@@ -57,6 +57,6 @@ if ! wait "$command"; then
 fi
 version=$(git -C "$(dirname "$0")" describe --always --dirty 2>/dev/null) || version=none
 printf '{"inputs": "%s", "script": "%s", "seconds": %d, "ended": "%s", "version": "commit %s"}\n' \
-    "$inputs" "$(digest "$script")" "$SECONDS" "$(date +%s.%N)" "$version" >"$note"
+    "$inputs" "$(digest "$script")" "$SECONDS" "$(date +%s) $$" "$version" >"$note"
 rm "$started"
 say "done in $SECONDS s"
