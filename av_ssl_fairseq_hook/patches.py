@@ -11,6 +11,7 @@
 | all            | a key of a stored task that its class lacks ends the loading     | ignore_unknown_keys  |
 | all            | keys that av_ssl has renamed are not known any more              | read_renamed_keys    |
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
+| all            | hydra demands a plus sign, or none, before an override's key      | accept_overrides     |
 | all            | the thread that reads ahead dies inside torch at exit: an abort  | end_reading_ahead    |
 
 Left alone, as nothing here reaches them: `np.int` and `np.float`, which numpy 1.24 removed, in
@@ -153,7 +154,10 @@ def patch_plugin_scan(module: ModuleType) -> None:
 
 
 def patch_error_report(module: ModuleType) -> None:
-    """Let `hydra._internal.utils` end a failed job with that job's traceback, not one of its own."""
+    """Let `hydra._internal.utils` end a failed job with that job's traceback, not one of its own.
+
+    A mistake of the user's (`av_ssl.errors.DataError`) ends with its message alone.
+    """
     stock: Callable[[Callable[[], Any]], Any] = module.run_and_report
 
     def run_and_report(job: Callable[[], Any]) -> Any:
@@ -162,15 +166,39 @@ def patch_error_report(module: ModuleType) -> None:
                 return job()
             except module.CompactHydraException:
                 raise  # a mistake in the configuration, which hydra itself reports well
-            except Exception:
+            except Exception as error:
                 if module._is_env_set("HYDRA_FULL_ERROR"):
                     raise
-                traceback.print_exc()
+                if any(kind.__module__ == "av_ssl.errors" for kind in type(error).__mro__):
+                    print(f"error: {error}", file=sys.stderr)
+                else:
+                    traceback.print_exc()
                 sys.exit(1)
 
         return stock(run)
 
     module.run_and_report = run_and_report  # type: ignore[attr-defined]
+
+
+def accept_overrides(module: ModuleType) -> None:
+    """Let hydra set a key with or without a plus sign, whether or not the YAML file names it.
+
+    A key that no configuration has is still refused: see `read_renamed_keys`.
+    """
+    stock: Callable[[list[Any], Any], None] = module.ConfigLoaderImpl._apply_overrides_to_config
+
+    def apply(overrides: list[Any], cfg: Any) -> None:
+        for override in overrides:
+            try:
+                stock([override], cfg)
+            except module.ConfigCompositionException:
+                kinds = type(override.type)
+                turned = {kinds.ADD: kinds.CHANGE, kinds.CHANGE: kinds.ADD}.get(override.type)
+                if turned is None:
+                    raise
+                stock([dataclasses.replace(override, type=turned)], cfg)
+
+    module.ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply)
 
 
 def restore_numpy_compat(module: ModuleType) -> None:
@@ -206,6 +234,8 @@ def read_renamed_keys(module: ModuleType) -> None:
     @functools.wraps(stock)
     def merge_with_parent(structure: Any, cfg: Any, remove_missing: bool = False) -> Any:
         _rename_old_keys(structure, cfg)
+        if not remove_missing:
+            _refuse_unknown_keys(structure, cfg)
         return stock(structure, cfg, remove_missing)
 
     module.merge_with_parent = merge_with_parent  # type: ignore[attr-defined]
@@ -216,6 +246,13 @@ def _rename_old_keys(structure: Any, cfg: Any) -> None:
         from av_ssl.compat.keys import rename_old_keys  # av_ssl is imported already, not by this package
 
         rename_old_keys(structure, cfg)
+
+
+def _refuse_unknown_keys(structure: Any, cfg: Any) -> None:
+    if str(getattr(structure, "__module__", "")).startswith("av_ssl."):
+        from av_ssl.compat.keys import refuse_unknown_keys
+
+        refuse_unknown_keys(structure, cfg)
 
 
 def ignore_unknown_keys(module: ModuleType) -> None:
@@ -274,6 +311,7 @@ BEFORE: dict[str, tuple[tuple[int, int], Patch]] = {
     "fairseq.tasks.text_to_speech": ((3, 10), silence_tensorboardx),
 }
 AFTER: dict[str, tuple[tuple[int, int], Patch]] = {
+    "hydra._internal.config_loader_impl": ((3, 10), accept_overrides),
     "hydra._internal.utils": ((3, 10), patch_error_report),
     "hydra.core.plugins": ((3, 12), patch_plugin_scan),
     "fairseq": ((3, 10), allow_checkpoint_classes),

@@ -1,0 +1,56 @@
+"""Overrides of ``fairseq-hydra-train``: with or without a plus sign, unknown keys, mistakes in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from av_ssl.analysis.plan import read_recipe
+from av_ssl.errors import DataError
+from tests.stock import PLUGIN, REPOSITORY, stock
+
+RECIPE = REPOSITORY / "examples" / "av2vec" / "conf" / "pretrain" / "base_lrs3.yaml"
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("task.noise_prob", 0.25),
+        ("model.encoder_layers", 3),
+        ("common.cpu", True),
+        ("optimization.max_update", 7),
+    ],
+)
+def test_a_key_takes_a_plus_or_none(plus: str, key: str, value: object) -> None:
+    section, name = key.split(".")
+    cfg = read_recipe(RECIPE, Path("/data"), [f"{plus}{key}={value}"])
+    assert cfg[section][name] == value
+
+
+@pytest.mark.parametrize("override", ["common.no_such_key=1", "~task.no_such_key", "dataset.max_tokens.x=1"])
+def test_what_fairseq_lacks_is_refused(override: str) -> None:
+    with pytest.raises(DataError, match=override.strip("~").split("=")[0].split(".")[1]):
+        read_recipe(RECIPE, Path("/data"), [override])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("model.mask_prob_audo=0.5", ("mask_prob_audo", "mask_prob_audio")),
+        ("task.modalites=av", ("modalites", "modalities")),
+    ],
+)
+def test_a_mistake_is_one_line(override: str, parts: tuple[str, ...], tmp_path: Path) -> None:
+    output = stock(
+        "fairseq-hydra-train", "--config-dir", RECIPE.parent, "--config-name", RECIPE.stem, "common.cpu=true",
+        "common.fp16=false", f"common.user_dir={PLUGIN}", f"hydra.run.dir={tmp_path}", "task.data=/data",
+        "distributed_training.distributed_world_size=1", "model.encoder_layers=1", "model.average_top_k_layers=1",
+        "model.encoder_embed_dim=16", "model.encoder_ffn_embed_dim=16", "model.encoder_attention_heads=2",
+        override, expect=1,
+    )  # fmt: skip
+    line = next(line for line in output.splitlines() if line.startswith("error: "))
+    assert all(part in line for part in parts)
+    assert "Traceback" not in output
