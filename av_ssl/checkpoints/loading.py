@@ -98,11 +98,7 @@ def assemble(stored: StoredModel, trained: bool = True) -> BaseFairseqModel:
 
 
 def build_config(stored: StoredModel) -> Any:
-    """The model's configuration with defaults filled in; unknown keys cause one warning.
-
-    Raises:
-        DataError: the model is of an unknown method.
-    """
+    """The model's configuration with defaults filled in; unknown keys cause one warning."""
     own = {
         name: structure
         for name, structure in MODEL_DATACLASS_REGISTRY.items()
@@ -125,11 +121,7 @@ def build_config(stored: StoredModel) -> Any:
 
 
 def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
-    """Copy the stored tensors, and log which matched.
-
-    Raises:
-        DataError: a tensor is missing, left over or of another shape; only tensors of pre-training may be.
-    """
+    """Copy the stored tensors, and log which matched."""
     own = nn.Module.state_dict(model)
     teacher = {name for name in stored.tensors if name.startswith(TEACHER_PREFIX)}
     wanted = {name: tensor for name, tensor in stored.tensors.items() if name not in teacher}

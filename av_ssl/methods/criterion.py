@@ -32,7 +32,7 @@ class MeanCriterion(FairseqCriterion):
 
 
 def logged(sample: Mapping[str, Any], sample_size: int, **sums: Tensor) -> dict[str, Any]:
-    """A logging output: what fairseq needs, and the sums of a batch without their gradients."""
+    """A logging output: what fairseq needs, and sums of a batch."""
     return {
         "ntokens": sample["ntokens"],
         "nsentences": sample["nsentences"],
@@ -69,11 +69,7 @@ class FeaturePenaltyConfig(FairseqDataclass):
 
 
 def penalty_weight(cfg: Any) -> float:
-    """The weight of the mean squared fused feature in ``cfg.loss_weights``; 0 where it is null or empty.
-
-    Raises:
-        ValueError: there are several weights.
-    """
+    """The weight of the mean squared fused feature in ``cfg.loss_weights``; 0 where it is null or empty."""
     weights = list(cfg.loss_weights or [0.0])
     if len(weights) != 1:
         raise ValueError(

@@ -38,9 +38,7 @@ RESNET_ACTIVATIONS = ChoiceEnum(["prelu", "relu"])
 class AudioVisualEncoderConfig(TransformerConfig):
     """The fused encoder; names and defaults are AV-HuBERT's unless the help says otherwise."""
 
-    audio_feat_dim: int = option(
-        104, "stacked filterbank channels: 4 frames of 26 (AV-HuBERT has no default)"
-    )
+    audio_feat_dim: int = option(104, "stacked filterbank channels: 4 frames of 26 (AV-HuBERT: no default)")
     modality_fuse: FUSIONS = option("concat", "how the two streams are fused")  # type: ignore[valid-type]
     resnet_relu_type: RESNET_ACTIVATIONS = option("prelu", "activation of the visual front-end")  # type: ignore[valid-type]
     resnet_width: int = option(64, "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)")
@@ -149,7 +147,6 @@ class AudioVisualEncoder(EncoderModel):
 
     @property
     def stream_choices(self) -> list[tuple[str, ...]]:
-        """Sets of streams that the encoder accepts: any that it has a front-end for."""
         has = {s for s in STREAMS["av"] if getattr(self, f"feature_extractor_{s}") is not None}
         return [streams for streams in STREAMS.values() if has.issuperset(streams)]
 
@@ -197,17 +194,11 @@ class RecipeConfig(MaskedEncoderConfig):
     encoder_layerdrop: float = option(0.05, "probability of skipping a layer [recipes]")
     dropout_input: float = option(0.1, "dropout of the fused features [recipes]")
     feature_grad_mult: float = option(0.1, "scale of the gradient into the front-ends [recipes]")
-    masking_type: MASKINGS = option(  # type: ignore[valid-type]
-        "stream_feature",
-        "what is masked: each stream's features before fusion, the input itself (input), or the fused "
-        "features (feature) [public code]",
-    )
+    masking_type: MASKINGS = option("stream_feature", "what is masked, as in AV-HuBERT [public code]")  # type: ignore[valid-type]
     mask_prob_audio: float = option(0.8, "masked audio spans x length / frames [public code]")
     mask_prob_image: float = option(0.3, "masked video spans x length / frames [public code]")
     mask_length_image: int = option(5, "frames of a masked video span [public code]")
-    modality_dropout: float = option(
-        0.5, "probability that the student loses one stream of a batch [public code]"
-    )
+    modality_dropout: float = option(0.5, "probability that the student loses a stream [public code]")
     audio_dropout: float = option(0.5, "that it is the audio [public code]")
     final_dim: int = option(256, "channels in which output and clusters are compared [recipes]")
 
@@ -235,12 +226,10 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
 
     @property
     def masking(self) -> StreamMasking:
-        """The masks that the data pipeline draws for each batch."""
         return self.stream_masking()
 
     @property
     def data_needs(self) -> DataNeeds:
-        """What the data pipeline adds to a batch."""
         return DataNeeds(masking=self.masking)
 
     def stream_masking(self, **loss_frames: Any) -> StreamMasking:
@@ -310,11 +299,7 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         return take_frames(video, masks["video_source"])
 
     def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
-        """The input with masked spans, drawn by torch's generator, and no stream dropped; one may be absent.
-
-        Raises:
-            ValueError: this model masks features, not the input.
-        """
+        """The input with masked spans, by torch's generator; no stream is dropped, one may be absent."""
         if self.masking_type != "input":
             raise ValueError(
                 f"mask=True: this model's masking_type is {self.masking_type}, and only the input can be "
@@ -323,7 +308,7 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         given: Source = {"audio": source.get("audio"), "video": source.get("video")}
         present = next((stream for stream in given.values() if stream is not None), None)
         if present is None:
-            return given
+            return given  # front_ends refuses it
         clips, frames = len(present), present.size(2)
         lengths = [frames] * clips if padding_mask is None else (~padding_mask).sum(1).tolist()
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
@@ -337,12 +322,7 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
     def encode_student(
         self, features: Features, padding_mask: Tensor, masks: dict[str, Any], frame_index: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Drop a stream, fuse, encode.
-
-        Returns:
-            ``[B, T, C]``, and the mean squared fused feature over real frames (float32 scalar) that is to be
-            kept small.
-        """
+        """Drop a stream, fuse, encode: ``[B, T, C]``, and the mean squared fused feature over real frames."""
         joined = self.join(drop_stream(features, masks["dropped"]))
         penalty = joined.flatten(0, 1)[frame_index].float().square().mean()
         fused = self.dropout_input(self.project(joined))

@@ -50,9 +50,6 @@ class GradientBalancer:
 
     Attributes:
         weights: float64 ``[K]``, on the CPU, of the last backward pass; None before the first.
-
-    Raises:
-        ValueError: ``gram`` is none of these.
     """
 
     def __init__(self, gram: str = "batch_sum") -> None:

@@ -7,13 +7,7 @@ from torch import Tensor
 
 
 def replace_frames(x: Tensor, mask: Tensor, embedding: Tensor) -> Tensor:
-    """Put a learned vector in place of masked frames.
-
-    Args:
-        x: ``[B, T, C]``.
-        mask: bool ``[B, T]``, True where masked.
-        embedding: ``[C]``.
-    """
+    """Put a learned vector ``[C]`` in place of masked frames of ``x [B, T, C]``; ``mask`` bool ``[B, T]``."""
     return torch.where(mask[..., None], embedding.to(x.dtype), x)
 
 
@@ -43,11 +37,6 @@ def gray_frames(video: Tensor, mask: Tensor, mean: float) -> Tensor:
 
 
 def mask_waveform(audio: Tensor, mask: Tensor) -> Tensor:
-    """Make masked frames silent.
-
-    Args:
-        audio: ``[B, N]``, samples of any type; N is a multiple of T (640 T at 16 kHz and 25 Hz).
-        mask: bool ``[B, T]``.
-    """
+    """Make masked frames silent: ``audio [B, N]``, N a multiple of T (640 T); ``mask`` bool ``[B, T]``."""
     frames = audio.unflatten(1, (mask.size(1), -1))
     return frames.masked_fill(mask[..., None], 0).flatten(1)

@@ -33,9 +33,6 @@ class LogMel(nn.Module):
 
     Frame k lies around sample 160 k + 80: none looks beyond the clip by more than half a window, where there
     is silence.
-
-    Args:
-        bands: mel bands between 20 and 7600 Hz.
     """
 
     filters: Tensor
@@ -178,14 +175,9 @@ class SpectrogramResNet(nn.Module):
         self.proj = nn.Linear(channels_in * rows, output_dim)
 
     def forward(self, audio: Tensor, padding_mask: Tensor) -> Tensor:
-        """Compute the features.
+        """Filterbanks ``[B, 4 * bands, T]``, or a waveform ``[B, 640 T]`` -> ``[B, T, C]``.
 
-        Args:
-            audio: filterbanks ``[B, 4 * bands, T]``, or a waveform ``[B, 640 T]``.
-            padding_mask: bool ``[B, T]``, True on padding.
-
-        Returns:
-            ``[B, T, C]``; zero before the projection on padding.
+        The features are zero before the projection on padding, ``padding_mask`` bool ``[B, T]``.
         """
         keep = (~padding_mask).float()[:, None, None]
         x = self.spectrogram(audio)

@@ -41,9 +41,7 @@ class RavenEncoderConfig(FairseqDataclass):
     encoder_embed_dim: int = option(512, "channels D of the encoder")
     encoder_ffn_embed_dim: int = option(2048, "channels of the feed-forward blocks")
     encoder_attention_heads: int = option(8, "attention heads")
-    dropout: float = option(
-        0.1, "dropout of the Transformer's input and positions, after and inside its blocks"
-    )
+    dropout: float = option(0.1, "dropout of the Transformer's input and positions, in and after its blocks")
     attention_dropout: float = option(0.1, "dropout of attention weights")
     drop_path: float = option(0.0, "probability that a clip skips half a block (stochastic depth)")
     layer_scale: float = option(0.1, "initial factor of each block's output channels; 0: no such factors")
@@ -64,18 +62,26 @@ class SingleRavenEncoderConfig(RavenEncoderConfig):
 
 @register_model("raven_encoder", dataclass=SingleRavenEncoderConfig)
 class RavenEncoder(RelativeTransformer, EncoderModel):
-    """Front-end, projection and Transformer of one stream.
+    """Front-end, projection and Transformer of one stream, ``audio`` or ``video``.
 
     Tensors: ``frontend.*``, ``embed.0.*``, ``encoders.{block}.*``, ``after_norm.*``.
-
-    Args:
-        modality: ``audio`` or ``video``.
     """
 
     encoder_family: ClassVar[EncoderFamily]
 
     def __init__(self, cfg: RavenEncoderConfig, modality: str) -> None:
-        super().__init__(transformer_sizes(cfg))
+        sizes = RelativeTransformerSizes(
+            layers=cfg.encoder_layers,
+            channels=cfg.encoder_embed_dim,
+            ffn_channels=cfg.encoder_ffn_embed_dim,
+            heads=cfg.encoder_attention_heads,
+            dropout=cfg.dropout,
+            attention_dropout=cfg.attention_dropout,
+            drop_path=cfg.drop_path,
+            layer_scale=cfg.layer_scale or None,
+            ffn_norm=str(cfg.ffn_norm),
+        )
+        super().__init__(sizes)
         if modality not in MODALITIES:
             raise ValueError(f"modality is {modality!r}; it must be one of {', '.join(MODALITIES)}")
         self.cfg = cfg
@@ -180,7 +186,6 @@ class RavenEncoder(RelativeTransformer, EncoderModel):
         return [(self.modality,)]
 
     def signal(self, source: Source) -> Tensor:
-        """The stream that this encoder takes; ValueError where the batch does not have it."""
         signal = source.get(self.modality)
         if signal is None:
             raise ValueError(f"source has no {self.modality}, the one stream that this encoder takes")
@@ -194,17 +199,3 @@ RavenEncoder.encoder_family = EncoderFamily(
     not_taken=("after_norm.",),  # as in the authors' program
     streams=MODALITIES,
 )
-
-
-def transformer_sizes(cfg: RavenEncoderConfig) -> RelativeTransformerSizes:
-    return RelativeTransformerSizes(
-        layers=cfg.encoder_layers,
-        channels=cfg.encoder_embed_dim,
-        ffn_channels=cfg.encoder_ffn_embed_dim,
-        heads=cfg.encoder_attention_heads,
-        dropout=cfg.dropout,
-        attention_dropout=cfg.attention_dropout,
-        drop_path=cfg.drop_path,
-        layer_scale=cfg.layer_scale or None,
-        ffn_norm=str(cfg.ffn_norm),
-    )
