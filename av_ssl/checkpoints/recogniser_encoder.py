@@ -5,8 +5,6 @@ it is null, as it can be in files that AV-HuBERT's program wrote, the checkpoint
 may be gone.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path

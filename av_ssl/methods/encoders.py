@@ -4,8 +4,6 @@ By default that is a fused one.  The class of a model with another kind of encod
 ``encoder_family``, as RAVEn's does.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

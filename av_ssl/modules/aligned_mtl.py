@@ -7,8 +7,6 @@ ordinary backward pass balances what reaches the encoder: any trainer, distribut
 accumulation and mixed precision will do, and the heads keep the plain gradients of their own tasks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

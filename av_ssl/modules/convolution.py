@@ -14,8 +14,6 @@ seen to be wrong, and it does not ask for the version or the processor: the excl
 Models of full width have none on clips of usual size but the first layer of speech models.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

@@ -12,8 +12,6 @@ statistics independent of the padding; the originals compute padding too, so in 
 those of real and padded frames together.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import cast

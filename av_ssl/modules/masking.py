@@ -1,7 +1,5 @@
 """Replace masked frames. The data pipeline draws the masks (``av_ssl.data.masking``)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ two of its strides shorten time to the video's rate, the others only frequency [
 computed on the device, and batch norms take their statistics from real frames only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

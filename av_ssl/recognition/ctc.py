@@ -7,8 +7,6 @@ tests/recognition/test_ctc.py). So this search decodes models with only a CTC he
 model.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

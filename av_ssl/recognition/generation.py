@@ -1,7 +1,5 @@
 """Which search decodes which model, checks of its language model, and the record of its options."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence

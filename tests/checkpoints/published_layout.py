@@ -1,11 +1,10 @@
 """Synthetic files in the layout of AV-HuBERT's published checkpoints: random weights, tiny widths."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sentencepiece
 import torch
 from fairseq.data import Dictionary
@@ -36,6 +35,22 @@ TASK = {
     "single_target": False, "is_s2s": False, "fine_tuning": False,
 }  # fmt: skip
 WORDS = ["bin", "lay", "blue", "green", "at", "by", "one", "two", "now", "soon"]
+
+
+needs_torch_2_6 = pytest.mark.skipif(
+    tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6),
+    reason="torch before 2.6 reads no pickled dictionaries without running code",
+)
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.call = function, args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
 
 
 class Classes:

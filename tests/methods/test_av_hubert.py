@@ -1,7 +1,5 @@
 """AV-HuBERT's model and criterion, against the numbers that its own code gives where they are at hand."""
 
-from __future__ import annotations
-
 import logging
 from types import SimpleNamespace
 from typing import Any

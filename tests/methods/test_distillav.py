@@ -1,10 +1,7 @@
 """What distillation promises: who sees what, where gradients go, what a checkpoint holds."""
 
-from __future__ import annotations
-
 import copy
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,17 +20,16 @@ from av_ssl.methods.distillav import (
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
 from av_ssl.methods.teacher_heads import attach_teacher_shapes, teacher_losses
 from av_ssl.targets.speech_teacher import TeacherSpec, make_teacher
-from tests.methods.helpers import TINY, source
+from tests.methods.helpers import CALM, TINY, source
 from tests.targets.teacher_folders import CLUSTERS, DIM, write_teacher_folder
 from tests.targets.tiny_teachers import tiny_teacher
 
 LENGTHS = [20, 14]
-CALM = {"dropout": 0.0, "attention_dropout": 0.0, "dropout_input": 0.0, "encoder_layerdrop": 0.0}
 OF_AV2VEC = ("average_top_k_layers", "ema_anneal_end_step")
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers")
     first = write_teacher_folder(folder / "wavlm")
     return [str(first), str(write_teacher_folder(folder / "whisper", missing=0, dim=4, seed=1))]
@@ -95,7 +91,7 @@ def test_every_parameter_learns(folders):
 
 
 @pytest.mark.parametrize("balance", ["aligned_mtl", "none"])
-def test_heads_have_plain_gradients_the_encoder_balanced_ones(folders, balance: str):
+def test_heads_have_plain_gradients_the_encoder_balanced_ones(folders, balance):
     model = tiny(folders, balance=balance).train()
     batch = net_input(model)
     loss_of(model, batch)[0].backward()
@@ -193,7 +189,7 @@ def test_nothing_of_the_teachers_is_in_model_or_checkpoint(folders):
     assert half.targets.clusters[0].slopes.dtype == torch.float32
 
 
-def test_loads_without_the_teachers_folders(tmp_path: Path):
+def test_loads_without_the_teachers_folders(tmp_path):
     folder = write_teacher_folder(tmp_path / "teacher")
     model = tiny([str(folder)])
     cfg = {"model": {**OmegaConf.to_container(model.cfg, enum_to_str=True), "_name": "distillav"},

@@ -22,28 +22,16 @@ from av_ssl.methods.raven.pretraining import (
 )
 from av_ssl.optim import group_of
 from tests.methods.helpers import source
+from tests.methods.raven_layout import PREDICTORS, TINY
 
 LENGTHS = [20, 14]
-TINY = {
-    "encoder_layers": 2,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 32,
-    "encoder_attention_heads": 2,
-    "resnet_width": 4,
-    "predictor_embed_dim": 12,
-    "predictor_ffn_embed_dim": 24,
-    "predictor_attention_heads": 2,
-    "image_mean": 0.421,
-    "image_std": 0.165,
-    "ema_anneal_end_step": 100,
-    "dropout": 0.0,
-    "attention_dropout": 0.0,
-}
+CALM = {"ema_anneal_end_step": 100, "dropout": 0.0, "attention_dropout": 0.0}
 
 
 def tiny(model=RavenModel, structure=RavenConfig, **overrides):
     torch.manual_seed(0)
-    return model(OmegaConf.merge(OmegaConf.structured(structure()), {**TINY, **overrides})).train()
+    values = {**TINY, **PREDICTORS, **CALM, **overrides}
+    return model(OmegaConf.merge(OmegaConf.structured(structure()), values)).train()
 
 
 def batch_for(model, lengths=LENGTHS, seed=0):

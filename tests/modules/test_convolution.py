@@ -1,7 +1,5 @@
 """Convolutions in bfloat16 on a CPU against float32, and where float32 is used."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

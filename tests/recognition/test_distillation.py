@@ -1,7 +1,5 @@
 """Recognisers that keep learning from speech teachers: when they do, what it costs the others."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -23,20 +21,12 @@ from av_ssl.recognition.heads import (
     Seq2SeqConfig,
     Seq2SeqModel,
 )
-from tests.methods.helpers import source
+from tests.methods.helpers import DECODER, source
 from tests.methods.test_distillav import net_input as pretraining_input
 from tests.methods.test_distillav import tiny
 from tests.targets.teacher_folders import write_teacher_folder
 
 LENGTHS = [20, 14]
-DECODER = {
-    "decoder_layers": 1,
-    "decoder_embed_dim": 16,
-    "decoder_ffn_embed_dim": 16,
-    "decoder_attention_heads": 2,
-    "share_decoder_input_output_embed": True,
-    "decoder_normalize_before": True,
-}
 CALM = {"decoder_dropout": 0.0, "decoder_attention_dropout": 0.0, "ctc_dropout": 0.0}  # fmt: skip
 KINDS = {
     "seq2seq": (Seq2SeqModel, Seq2SeqConfig, DECODER, {"_name": "label_smoothed_cross_entropy"}),
@@ -56,14 +46,14 @@ class Task:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers")
     first = write_teacher_folder(folder / "wavlm")
     return [str(first), str(write_teacher_folder(folder / "whisper", missing=0, dim=4, seed=1))]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(folders, tmp_path_factory):
     model = tiny(folders)
     cfg = {"model": {**OmegaConf.to_container(model.cfg, enum_to_str=True), "_name": "distillav"},
            "task": {"_name": "av_pretraining", "normalize": True, "image_crop_size": 22},

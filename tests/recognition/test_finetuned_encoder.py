@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fairseq.data import Dictionary
 from omegaconf import OmegaConf, open_dict
 
 from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
@@ -15,16 +14,7 @@ from av_ssl.optim import group_of
 from av_ssl.recognition import encoder
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.heads import CTCConfig, CTCModel, Seq2SeqConfig, Seq2SeqModel
-from tests.methods.helpers import TINY, build, config, rebuild, source, tiny_av2vec
-
-DECODER = {
-    "decoder_layers": 1,
-    "decoder_embed_dim": 16,
-    "decoder_ffn_embed_dim": 16,
-    "decoder_attention_heads": 2,
-    "share_decoder_input_output_embed": True,
-    "decoder_normalize_before": True,
-}
+from tests.methods.helpers import DECODER, TINY, build, config, rebuild, source, tiny_av2vec
 
 
 def test_student_weights_are_taken_and_nothing_else(checkpoint, dictionary):
@@ -129,22 +119,6 @@ def test_padded_frames_can_only_be_blank(checkpoint, dictionary):
     probabilities = model.get_normalized_probs(model(**batch), log_probs=False)  # [T, B, V]
     assert torch.all(probabilities[9:, 1, 0] == 1)
     assert torch.all(probabilities[:9, 1, 0] < 1)
-
-
-def test_seq2seq_decoder_has_the_published_tensors(checkpoint):
-    path, _ = checkpoint
-    dictionary = Dictionary()
-    for number in range(996):
-        dictionary.add_symbol(f"piece{number}")
-    sizes = {"decoder_layers": 6, "share_decoder_input_output_embed": True, "decoder_normalize_before": True}
-    with torch.device("meta"):
-        cfg = config(Seq2SeqConfig, path, no_pretrained_weights=True, **sizes)
-        read_pretrained(cfg)
-        cfg.w2v_args.model.update({"encoder_embed_dim": 768, "encoder_attention_heads": 12})
-        decoder = build(Seq2SeqModel, cfg, dictionary).decoder
-    assert len(decoder.state_dict()) == 160
-    assert sum(parameter.numel() for parameter in decoder.parameters()) == 57_480_192
-    assert decoder.layers[0].encoder_attn.k_proj.weight.shape == (768, 768)
 
 
 def test_seq2seq_history_decides_and_padding_does_not(checkpoint, dictionary):
