@@ -168,10 +168,7 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
 
 
 def check_supported(cfg: AVHubertConfig, training: bool) -> None:
-    """Refuse settings of training that are not supported.
-
-    A model that is only loaded was trained elsewhere and does not need them: it causes a warning.
-    """
+    """Refuse settings of training that are not supported; a model that is only loaded causes a warning."""
     if cfg.mask_channel_prob > 0:
         if str(cfg.masking_type) == "input":
             logger.info("model.mask_channel_prob has no effect with masking_type=input, as in AV-HuBERT")

@@ -68,6 +68,8 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         """``x [B, C, F, T]``, zero on padding; ``keep`` float ``[B, 1, 1, T]``, 1 on real frames."""
         assert self.running_mean is not None
         assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
         if not self.training:
             normed = F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -78,20 +80,13 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         mean = wide.sum((0, 2, 3)) / count
         centred = (wide - mean[:, None, None]) * keep
         variance = centred.square().sum((0, 2, 3)) / count
-        self.follow(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return ((centred * scale[:, None, None] + self.bias[:, None, None]) * keep).to(x.dtype)
-
-    @torch.no_grad()
-    def follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics, as batch norm does."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
 
 class RowBatchNorm(nn.BatchNorm1d):

@@ -207,25 +207,6 @@ HEAD_SIZES = {"final_dim": 256, "logit_temp": 0.1}
 """Of heads that the checkpoint does not have: the defaults of pre-training."""
 
 
-class RepresentationDistillation:
-    """The targets of speech teachers and a recogniser's predictions of them; holds no parameters."""
-
-    def __init__(self, cfg: Any, heads: TeacherHeads) -> None:
-        self.cfg = cfg
-        self.heads = heads
-
-    @cached_property
-    def targets(self) -> TeacherTargets:
-        return open_targets(self.cfg)
-
-    def __call__(self, x: Tensor, source: Mapping[str, Any], teachers: Mapping[str, Any]) -> dict[str, Any]:
-        """``predictions`` and ``targets`` of each teacher, for the encoder's output ``[B, T, C]``."""
-        return {
-            "predictions": self.heads.predict(x, teachers["index"]),
-            "targets": self.targets(source, teachers),
-        }
-
-
 def starting_heads(channels: int, cfg: Any, pretrained: StoredModel) -> TeacherHeads:
     """Heads for the teachers of fine-tuning; those pre-trained for the same teacher are taken over."""
     known = list(pretrained.model_cfg.get("teacher_shapes") or [])
@@ -263,12 +244,11 @@ class FineTunedEncoder(FairseqEncoder):
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.output_dim
         self.updates = 0
-        self.distillation: RepresentationDistillation | None = None
+        self.distils = bool(cfg.teachers) and pretrained is not None
         if cfg.teachers and pretrained is not None:
             heads = starting_heads(self.output_dim, cfg, pretrained)
             set_depth(heads.parameters(), 0)
             self.w2v_model.teacher_heads = heads
-            self.distillation = RepresentationDistillation(cfg, heads)
 
     def set_num_updates(self, num_updates: int) -> None:
         self.updates = num_updates
@@ -289,10 +269,13 @@ class FineTunedEncoder(FairseqEncoder):
 
     @property
     def data_needs(self) -> DataNeeds:
-        distillation = self.distillation
-        if distillation is None:
+        if not self.distils:
             return DataNeeds()
-        return DataNeeds(teachers=lambda: distillation.targets, teacher_shapes=self.cfg.teacher_shapes)
+        return DataNeeds(teachers=lambda: self.targets, teacher_shapes=self.cfg.teacher_shapes)
+
+    @cached_property
+    def targets(self) -> TeacherTargets:
+        return open_targets(self.cfg)
 
     @property
     def frozen(self) -> bool:
@@ -314,7 +297,12 @@ class FineTunedEncoder(FairseqEncoder):
 
         It has ``predictions``, ``targets``, ``updates`` and ``unfrozen_at``.
         """
-        if self.distillation is None or teachers is None or self.frozen:
+        if not self.distils or teachers is None or self.frozen:
             return {}
-        now = {"updates": self.updates, "unfrozen_at": self.cfg.freeze_finetune_updates}
-        return {"distillation": {**self.distillation(x, source, teachers), **now}}
+        distillation = {
+            "predictions": self.w2v_model.teacher_heads.predict(x, teachers["index"]),
+            "targets": self.targets(source, teachers),
+            "updates": self.updates,
+            "unfrozen_at": self.cfg.freeze_finetune_updates,
+        }
+        return {"distillation": distillation}

@@ -55,6 +55,10 @@ def model():
     return tiny()
 
 
+def teacher_output(model, stream, batch):
+    return model.teacher_output(stream, batch["source"], batch["padding_mask"], batch["frame_index"])
+
+
 def test_three_terms_and_a_fourth_on_demand(model):
     _, sample_size, log = loss_of(model, batch_for(model))
     assert sample_size == 1
@@ -166,22 +170,19 @@ def test_no_gradient_reaches_teachers_and_every_student_weight_has_one(model):
 def test_target_passes_agree_and_depend_on_the_batch():
     model = tiny(dropout=0.5, attention_dropout=0.5, drop_path=0.5)
     batch = batch_for(model)
-    arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
-    first, again = (model.teacher_output("video", *arguments) for _ in range(2))
+    first, again = (teacher_output(model, "video", batch) for _ in range(2))
     assert torch.equal(first, again)
     alone = batch_for(model)
     alone["source"]["video"][1] = 0
-    other = model.teacher_output("video", alone["source"], *arguments[1:])
+    other = teacher_output(model, "video", alone)
     assert not torch.allclose(first[0], other[0])  # batch norm
 
 
 def test_teacher_drop_path_is_an_option():
     model = tiny(drop_path=0.5, teacher_drop_path=True)
     batch = batch_for(model)
-    arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
-    assert not torch.equal(
-        model.teacher_output("audio", *arguments), model.teacher_output("audio", *arguments)
-    )
+    first, again = (teacher_output(model, "audio", batch) for _ in range(2))
+    assert not torch.equal(first, again)
 
 
 def test_teachers_start_as_copies_and_move_once_an_update(model):
@@ -201,8 +202,7 @@ def test_teachers_start_as_copies_and_move_once_an_update(model):
 def test_mean_of_blocks_is_normalised_over_time():
     model = tiny(BravenModel, BravenConfig)
     batch = batch_for(model)
-    output = model.teacher_output("audio", batch["source"], batch["padding_mask"], batch["frame_index"])
-    target = model.target(output, batch["padding_mask"])
+    target = model.target(teacher_output(model, "audio", batch), batch["padding_mask"])
     for clip, length in zip(target, LENGTHS, strict=True):
         assert clip[:length].mean(0).abs().max() < 1e-4
         assert torch.allclose(clip[:length].std(0, correction=0), torch.ones(16), atol=0.02)
@@ -211,13 +211,12 @@ def test_mean_of_blocks_is_normalised_over_time():
 def test_mean_of_blocks_is_taken_before_the_final_norm():
     model = tiny(target="mean_blocks")
     batch = batch_for(model)
-    arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
-    target = model.teacher_output("audio", *arguments)
+    target = teacher_output(model, "audio", batch)
     encoder = model.teachers["audio"].module
     outputs = []
     for block in encoder.encoders:
         block.register_forward_hook(lambda module, args, output: outputs.append(output))
-    model.teacher_output("audio", *arguments)
+    teacher_output(model, "audio", batch)
     assert torch.allclose(target, torch.stack(outputs).mean(0), atol=1e-6)
 
 

@@ -23,7 +23,7 @@ from av_ssl.recognition.heads import (
 )
 from tests.methods.helpers import DECODER, source
 from tests.methods.test_distillav import net_input as pretraining_input
-from tests.methods.test_distillav import tiny
+from tests.methods.test_distillav import save, tiny, two_teachers
 from tests.targets.teacher_folders import write_teacher_folder
 
 LENGTHS = [20, 14]
@@ -47,20 +47,12 @@ class Task:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teachers")
-    first = write_teacher_folder(folder / "wavlm")
-    return [str(first), str(write_teacher_folder(folder / "whisper", missing=0, dim=4, seed=1))]
+    return two_teachers(tmp_path_factory.mktemp("teachers"))
 
 
 @pytest.fixture(scope="module")
 def checkpoint(folders, tmp_path_factory):
-    model = tiny(folders)
-    cfg = {"model": {**OmegaConf.to_container(model.cfg, enum_to_str=True), "_name": "distillav"},
-           "task": {"_name": "av_pretraining", "normalize": True, "image_crop_size": 22},
-           "criterion": {"_name": "distillav"}}  # fmt: skip
-    path = tmp_path_factory.mktemp("pretrained") / "model.pt"
-    torch.save({"args": None, "cfg": cfg, "model": model.state_dict()}, path)
-    return path
+    return save(tiny(folders), tmp_path_factory.mktemp("pretrained") / "model.pt")
 
 
 def configuration(kind: str, checkpoint: Path, folders: list[str], **overrides):
@@ -143,7 +135,7 @@ def test_nothing_is_distilled_while_the_encoder_is_frozen(checkpoint, folders):
     model.set_num_updates(4)
     log = criterion(model, batch)[2]
     assert "distillation_loss" not in log
-    assert "targets" not in vars(model.encoder.distillation)  # no teacher was opened
+    assert "targets" not in vars(model.encoder)  # no teacher was opened
     model.set_num_updates(5)
     loss, _, log = criterion(model, batch)
     assert log["distillation_loss"] > 0
@@ -189,7 +181,6 @@ def test_a_model_that_is_only_used_has_nothing_of_the_teachers(checkpoint, folde
     trained = build("seq2seq", cfg)
     cfg.model.teachers = ["/does/not/exist"]
     used = build("seq2seq", cfg, training=False)
-    assert used.encoder.distillation is None
     assert used.encoder.data_needs.teachers is None
     assert not any("teacher_heads" in name for name in used.state_dict())
     used.load_state_dict(trained.state_dict(), strict=True, model_cfg=cfg.model)
