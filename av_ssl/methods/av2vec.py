@@ -85,8 +85,8 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
     )
     mask_margin: int = option(
         0,
-        "widen video masks by so many frames a side, which the loss leaves out: the 3-D convolution shows "
-        "the two outermost frames of a masked span to its neighbours [ours]",
+        "widen video masks by so many frames a side, which the loss leaves out (the 3-D convolution mixes 5 "
+        "frames) [ours]",
     )
     # objectives
     use_regression: bool = option(True, "regress the teacher's targets")
@@ -114,9 +114,7 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
     ema_anneal_end_step: int = option(30000, "updates until ema_end_decay [data2vec]")
     # collapse guard
     min_target_std: float = option(
-        0.1,
-        "stop if the targets' standard deviation over frames, in the mean of 100 updates, falls below "
-        "[data2vec]",
+        0.1, "stop if the targets' standard deviation over frames falls below, over 100 updates [data2vec]"
     )
     min_pred_std: float = option(0.01, "the same for predictions [data2vec]")
     collapse_check_start: int = option(5000, "updates before these two are checked [data2vec]")

@@ -10,7 +10,7 @@ Student: the encoder on a corrupted clip.  Spans of each stream are masked and o
     source -> front-ends -> mask each stream -> drop a stream -> fuse -> Transformer
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -77,14 +77,9 @@ class AudioVisualEncoder(EncoderModel):
         self.post_extract_proj = nn.Linear(fused, channels) if self.concat else None
         self.dropout_input = nn.Dropout(cfg.dropout_input)
         self.encoder = TransformerEncoder(cfg)
-        if cfg.compile:
-            self.compile_parts()
-
-    def compile_parts(self) -> None:
-        """Compile what is called with few distinct shapes; in place, so that tensor names stay."""
-        self.feature_extractor_video.resnet.trunk.compile(dynamic=True)
-        for layer in self.encoder.layers:
-            layer.compile(dynamic=True)
+        if cfg.compile:  # what is called with few distinct shapes; in place, so that tensor names stay
+            for part in (self.feature_extractor_video.resnet.trunk, *self.encoder.layers):
+                part.compile(dynamic=True)
 
     # -- the steps of a forward pass -------------------------------------------------------------------------
 
@@ -99,17 +94,16 @@ class AudioVisualEncoder(EncoderModel):
         audio, video = source.get("audio"), source.get("video")
         if audio is None and video is None:
             raise ValueError("source has neither audio nor video")
+        scale = self.cfg.feature_grad_mult
         audio_features = video_features = None
         if audio is not None:
-            audio_features = self.scaled_gradient(lambda: self.feature_extractor_audio(audio))
+            audio_features = with_scaled_gradient(lambda: self.feature_extractor_audio(audio), scale)
         if video is not None:
-            video_features = self.scaled_gradient(
-                lambda: self.feature_extractor_video(video, padding_mask, frame_index), video_grad
+            video_features = with_scaled_gradient(
+                lambda: self.feature_extractor_video(video, padding_mask, frame_index),
+                scale if video_grad else 0.0,
             )
         return Features(audio_features, video_features)
-
-    def scaled_gradient(self, extract: Callable[[], Tensor], wanted: bool = True) -> Tensor:
-        return with_scaled_gradient(extract, self.cfg.feature_grad_mult if wanted else 0.0)
 
     def join(self, features: Features) -> Tensor:
         """Concatenate (or add) the streams, zeros for an absent one -> ``[B, T, 2C]`` (or ``[B, T, C]``)."""

@@ -90,18 +90,13 @@ class RavenEncoder(RelativeTransformer, EncoderModel):
         front_end = WaveformResNet if modality == "audio" else VisualResNet
         self.frontend = front_end(cfg.resnet_width, ACTIVATION)
         self.embed = nn.Sequential(nn.Linear(8 * cfg.resnet_width, cfg.encoder_embed_dim))
-        if cfg.compile:
-            self.compile_parts()
+        if cfg.compile:  # what is called with few distinct shapes; in place, so that tensor names stay
+            for part in (self.frontend.trunk, *self.encoders):
+                part.compile(dynamic=True)
 
     @classmethod
     def build_model(cls, cfg: SingleRavenEncoderConfig, task: Any = None) -> "RavenEncoder":
         return cls(cfg, str(cfg.modality))
-
-    def compile_parts(self) -> None:
-        """Compile what is called with few distinct shapes; in place, so that tensor names stay."""
-        self.frontend.trunk.compile(dynamic=True)
-        for block in self.encoders:
-            block.compile(dynamic=True)
 
     def project(
         self,

@@ -93,13 +93,10 @@ class RavenConfig(RavenEncoderConfig):
     # collapse guard
     min_target_std: float = option(
         0.1,
-        "stop if the standard deviation over frames of a teacher's output, before target_norm, stays below "
-        "for 500 updates (of unit vectors, times the square root of their channels: 1 where they point "
-        "everywhere) [ours]",
+        "stop if the standard deviation over frames of a teacher's output (scaled so that random directions "
+        "have 1), before target_norm, stays below for 500 updates [ours]",
     )
-    max_target_cosine: float = option(
-        0.95, "stop if the mean cosine of frames of different clips stays above for 500 updates [ours]"
-    )
+    max_target_cosine: float = option(0.95, "the same if the mean cosine between clips stays above [ours]")
     collapse_check_start: int = option(5000, "updates before these two are checked [ours]")
 
 
