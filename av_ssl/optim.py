@@ -168,11 +168,6 @@ def group_lr(lr: float, peak: float, base_lr: float, floor: float) -> float:
     ``base_lr`` to the floor becomes one from ``peak`` to the floor.  Below it (the first steps of a warm-up
     from 0) all groups have ``lr``.  A linear warm-up from 0 thus departs from a line by no more than
     ``floor * abs(1 - peak / base_lr)`` [ours: a scheduler tells the optimizer a rate, not its phase].
-
-    >>> round(group_lr(5.05e-4, peak=5e-3, base_lr=1e-3, floor=1e-5), 9)
-    0.002505
-    >>> group_lr(1e-5, peak=5e-3, base_lr=1e-3, floor=1e-5), group_lr(0.0, 5e-3, 1e-3, 1e-5)
-    (1e-05, 0.0)
     """
     if lr <= floor or peak == base_lr:
         return lr

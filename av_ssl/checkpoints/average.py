@@ -25,8 +25,7 @@ def average_checkpoints(paths: Sequence[Path]) -> StoredModel:
         paths: fairseq checkpoints or safetensors, in the order of training.
 
     Raises:
-        DataError: there is none, or one cannot be read; a file is named twice; they are of different models
-            or dictionaries.
+        DataError: one cannot be read or is named twice; they are of different models or dictionaries.
     """
     if not paths:
         raise DataError("no checkpoint to average was named")

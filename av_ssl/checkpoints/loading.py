@@ -67,12 +67,7 @@ def load(path: str | Path) -> BaseFairseqModel:
 
 
 def load_untrained(path: str | Path, seed: int) -> BaseFairseqModel:
-    """The same architecture with random weights, as an untrained baseline.
-
-    Args:
-        path: see :func:`load`, also for what is returned and raised.
-        seed: of the weights; the state of torch's own generator does not change.
-    """
+    """As :func:`load`, with random weights of this seed: an untrained baseline."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return assemble(read_stored(path), trained=False)

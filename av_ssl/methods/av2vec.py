@@ -259,9 +259,8 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         Returns:
             ``features_pen`` (mean square of the student's features). With ``use_regression``: ``prediction``
             and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``target_var`` and ``pred_var``
-            (standard deviations over frames), ``ema_decay`` (the teacher's). With ``use_mlm``:
-            ``logit_m_list`` and so on, see :class:`~av_ssl.methods.av_hubert.AVHubertModel`. With both, while
-            their gradients are compared: ``encoder_output`` ``[B, T, C]``.
+            (standard deviations over frames), ``ema_decay``. With ``use_mlm``: ``logit_m_list`` and so on, as
+            AV-HuBERT's. With both, while their gradients are compared: ``encoder_output [B, T, C]``.
         """
         student, unmasked = self.student_features(source, padding_mask, masks, frame_index)
         target = None

@@ -73,13 +73,7 @@ class ClusterHead:
     def cluster_predictions(
         self, x: Tensor, target_list: Sequence[Tensor], index: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits ``[N, V]`` and targets int64 ``[N]`` of each label set on some frames.
-
-        Args:
-            x: encoder output ``[B, T, C]``.
-            target_list: int64 ``[B, T]`` for each label set.
-            index: int64 ``[N]``, flat indices b*T+t.
-        """
+        """Logits ``[N, V]`` and targets int64 ``[N]`` of each label set, on frames ``index [N]`` (b*T+t)."""
         logits = self.cluster_logits(x.flatten(0, 1)[index])
         return logits, [target.flatten()[index] for target in target_list]
 

@@ -91,10 +91,9 @@ class TeacherHeads(nn.ModuleList):
     def predict(
         self, x: Tensor, index: Sequence[Tensor], balancer: GradientBalancer | None = None
     ) -> list[Prediction]:
-        """Predictions for each teacher.
+        """Predictions for each teacher, from the encoder's output ``x [B, T, C]``.
 
         Args:
-            x: encoder output ``[B, T, C]``.
             index: for each teacher int64 ``[N]``, flat indices b*T+t of the frames in the loss.
             balancer: weights the heads' gradients into ``x``; None: they add up.
         """

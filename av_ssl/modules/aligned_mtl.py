@@ -22,10 +22,6 @@ def aligned_weights(gram: Tensor) -> Tensor:
     With M = U diag(l) U^T, of which the components with l > max(l) K eps stay:
     B = sqrt(min(l)) U diag(l)^(-1/2) U^T, and the weights are the sums of the rows of B.  They do not depend
     on a common scale of the gradients, and may be negative.
-
-    >>> import torch
-    >>> aligned_weights(torch.diag(torch.tensor([4.0, 1.0]))).tolist()
-    [0.5, 1.0]
     """
     tolerance = len(gram) * torch.finfo(torch.float32).eps
     values, vectors = torch.linalg.eigh(gram.double())

@@ -201,16 +201,13 @@ class VideoFrontend(nn.Module):
     def forward(
         self, video: Tensor, padding_mask: Tensor | None = None, frame_index: Tensor | None = None
     ) -> Tensor:
-        """Compute the features of the real frames; those of padding are zero.
+        """Features ``[B, T, C]`` of the real frames; those of padding are zero.
 
         Args:
             video: ``[B, 1, T, H, W]``, ``uint8`` grayscale values, or floats that are normalised already.
-            padding_mask: bool ``[B, T]``, True on padding; None if there is none.
+            padding_mask: bool ``[B, T]``, True on padding.
             frame_index: int64 ``[F]``, flat indices b*T+t of the real frames. The data pipeline gives it so
                 that the step never waits for the device; None: computed from ``padding_mask``.
-
-        Returns:
-            ``[B, T, C]``.
         """
         batch, _, frames = video.shape[:3]
         if frame_index is None:

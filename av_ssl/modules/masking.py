@@ -10,12 +10,9 @@ def replace_frames(x: Tensor, mask: Tensor, embedding: Tensor) -> Tensor:
 
 
 def take_frames(video: Tensor, source_frame: Tensor) -> Tensor:
-    """Put frames from elsewhere in the batch in place of masked ones.
+    """Put frames from elsewhere in the batch in place of masked ones of ``video [B, 1, T, H, W]``.
 
-    Args:
-        video: ``[B, 1, T, H, W]``.
-        source_frame: int64 ``[B, T]``, for each frame the flat index b*T+t of the frame to take (its own
-            where unmasked).
+    ``source_frame [B, T]`` is the flat index b*T+t of the frame to take (its own where unmasked).
     """
     batch, _, frames, height, width = video.shape
     flat = video.reshape(batch * frames, height, width)
@@ -23,12 +20,9 @@ def take_frames(video: Tensor, source_frame: Tensor) -> Tensor:
 
 
 def gray_frames(video: Tensor, mask: Tensor, mean: float) -> Tensor:
-    """Give masked frames the mean gray value, which is zero after normalising.
+    """Give masked frames the mean gray value, 0..1, which is zero after normalising.
 
-    Args:
-        video: ``[B, 1, T, H, W]``, ``uint8``, or floats that are normalised already.
-        mask: bool ``[B, T]``.
-        mean: of the grayscale values on the scale 0..1.
+    ``video [B, 1, T, H, W]`` is ``uint8``, or floats that are normalised already; ``mask`` bool ``[B, T]``.
     """
     gray = round(255 * mean) if video.dtype == torch.uint8 else 0
     return video.masked_fill(mask[:, None, :, None, None], gray)

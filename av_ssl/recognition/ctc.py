@@ -22,9 +22,8 @@ class CTCBeamSearch:
     """Decodes CTC models in place of fairseq's ``SequenceGenerator``.
 
     Args:
-        dictionary: fairseq dictionary; its eos, pad and unk are never output.
+        dictionary: its eos, pad and unk are never output.
         beam: hypotheses kept; 1 is greedy search over paths.
-        blank: index of the blank symbol.
         prune: symbols less probable than the frame's best by more than this (in nats) are skipped.
     """
 

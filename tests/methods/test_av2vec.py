@@ -8,7 +8,7 @@ import torch
 
 from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
-from tests.methods.helpers import CALM, net_input, source, tiny_av2vec
+from tests.methods.helpers import CALM, net_input, tiny_av2vec
 
 LENGTHS = [30, 22]
 
@@ -186,21 +186,6 @@ def test_collapse_stops_training():
 def test_too_many_target_layers():
     with pytest.raises(ValueError, match="average_top_k_layers is 9"):
         tiny_av2vec(average_top_k_layers=9)
-
-
-def test_missing_stream_counts_as_zero_features(model):
-    model.eval()
-    batch = source(LENGTHS, 30)
-    audio_only = {"audio": batch["source"]["audio"], "video": None}
-    with torch.no_grad():
-        features = model.front_ends(audio_only, batch["padding_mask"])
-        joined = model.join(features)
-        assert joined[..., 16:].abs().max() == 0
-        silent = {**batch["source"], "video": torch.zeros_like(batch["source"]["video"])}
-        assert not torch.allclose(
-            model.extract_features(audio_only, batch["padding_mask"])[0],
-            model.extract_features(silent, batch["padding_mask"])[0],
-        )
 
 
 def test_bfloat16_step(model):

@@ -6,7 +6,7 @@ import torch
 from fairseq.modules.espnet_multihead_attention import RelPositionMultiHeadedAttention
 from fairseq.modules.positional_encoding import RelPositionalEncoding
 
-from av_ssl.modules.relative_transformer import RelativeSelfAttention, by_key, relative_positions
+from av_ssl.modules.relative_transformer import RelativeSelfAttention, relative_positions
 
 CHANNELS, HEADS = 16, 2
 
@@ -39,20 +39,6 @@ def test_equals_fairseq(attention, frames):
     np.testing.assert_allclose(ours, expected.transpose(0, 1), atol=1e-5)
 
 
-def test_shifted_content_is_attended_in_the_same_way(attention):
-    """Seven frames at any place of a longer, padded clip."""
-    x = torch.randn(1, 7, CHANNELS)
-    alone = attention(x, relative_positions(7, CHANNELS, x.device), None)
-    for start in (0, 2, 5):
-        longer = torch.randn(1, 12, CHANNELS)
-        padding = torch.ones(1, 12, dtype=torch.bool)
-        longer[:, start : start + 7], padding[:, start : start + 7] = x, False
-        shifted = attention(longer, relative_positions(12, CHANNELS, x.device), padding)
-        np.testing.assert_allclose(
-            shifted[:, start : start + 7].detach(), alone.detach(), atol=1e-5, err_msg=f"start {start}"
-        )
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_padding_has_no_weight_and_nothing_but_padding_is_finite(attention, dtype):
     attention = attention.to(dtype)
@@ -66,12 +52,6 @@ def test_padding_has_no_weight_and_nothing_but_padding_is_finite(attention, dtyp
     assert x.grad.isfinite().all()
     assert x.grad[0, 4:].abs().max() == 0
     assert x.grad[0, :4].abs().min() > 0
-
-
-def test_scores_by_key():
-    by_distance = torch.arange(5).expand(3, 5)  # columns are distances 2, 1, 0, -1, -2
-    assert by_key(by_distance.contiguous()).tolist() == [[2, 3, 4], [1, 2, 3], [0, 1, 2]]
-    assert by_key(torch.tensor([[[7.0]]])).tolist() == [[[7.0]]]
 
 
 def test_dropout_follows_its_module():

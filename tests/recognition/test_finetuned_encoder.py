@@ -14,7 +14,7 @@ from av_ssl.optim import group_of
 from av_ssl.recognition import encoder
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.heads import CTCConfig, CTCModel, Seq2SeqConfig, Seq2SeqModel
-from tests.methods.helpers import DECODER, TINY, build, config, rebuild, source, tiny_av2vec
+from tests.methods.helpers import DECODER, TINY, build, config, source, tiny_av2vec
 
 
 def test_student_weights_are_taken_and_nothing_else(checkpoint, dictionary):
@@ -53,14 +53,6 @@ def test_from_scratch_takes_the_configuration_only(checkpoint, dictionary):
     own = model.w2v_encoder.w2v_model
     assert own.cfg.encoder_layers == 3
     assert not torch.equal(own.post_extract_proj.weight, pretrained.post_extract_proj.weight)
-
-
-def test_decoding_does_not_open_the_pretrained_file(checkpoint, dictionary):
-    path, _ = checkpoint
-    cfg = config(CTCConfig, path)
-    read_pretrained(cfg)
-    path.unlink()
-    rebuild(CTCModel, cfg, dictionary)
 
 
 def test_regularisation_is_that_of_fine_tuning(checkpoint, dictionary):

@@ -146,13 +146,11 @@ class RavenEncoder(RelativeTransformer, EncoderModel):
             signal: audio ``[B, 640 * T]``, ``int16`` or float on the scale -1..1; or video
                 ``[B, 1, T, H, W]``, ``uint8`` or normalised floats.
             padding_mask: bool ``[B, T]``, True on padding.
-            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.frontends.VideoFrontend`; not used for
-                audio.
+            frame_index: int64 ``[F]``, flat indices of real frames; not used for audio.
             mask: bool ``[B, T]``, True on masked frames: they become silence, or mean gray.
-            collect_blocks: return the residual streams, too.
 
         Returns:
-            ``[B, T, D]`` after ``after_norm``, and the residual stream after each block.
+            ``[B, T, D]`` after ``after_norm``, and with ``collect_blocks`` that of each block.
         """
         x = self.project(signal, padding_mask, frame_index, mask)
         x, blocks = self.run_blocks(x, padding_mask, collect=collect_blocks)
