@@ -52,7 +52,10 @@ class CTCBeamSearch:
         log_probs[..., self.never] = -math.inf
         lengths = (~net_input["padding_mask"]).sum(1).tolist()
         return [
-            [hypothesis(prefix, score) for prefix, score in self.search(clip[:length])]
+            [
+                as_fairseq(torch.tensor(prefix, dtype=torch.long), score)
+                for prefix, score in self.search(clip[:length])
+            ]
             for clip, length in zip(log_probs.cpu(), lengths, strict=True)
         ]
 
@@ -109,11 +112,14 @@ def log_add(a: float, b: float) -> float:
     return high + math.log1p(math.exp(low - high))
 
 
-def hypothesis(prefix: Prefix, score: float) -> dict[str, Any]:
+def as_fairseq(tokens: Tensor, score: float, positional_scores: Tensor | None = None) -> dict[str, Any]:
+    """A hypothesis as fairseq-generate reads it; without positional scores, all tokens have the same."""
+    if positional_scores is None:
+        positional_scores = torch.full((len(tokens),), score / max(1, len(tokens)))
     return {
-        "tokens": torch.tensor(prefix, dtype=torch.long),
+        "tokens": tokens,
         "score": score,
         "attention": None,
         "alignment": torch.empty(0),
-        "positional_scores": torch.full((len(prefix),), score / max(1, len(prefix))),
+        "positional_scores": positional_scores,
     }

@@ -159,16 +159,11 @@ def check_input(cfg: Any, checkpoint: StoredModel, audio_input: str, modalities:
         )
 
 
-ENCODER_OVERRIDES = {
-    "dropout": "dropout",
-    "attention_dropout": "attention_dropout",
-    "activation_dropout": "activation_dropout",
-    "dropout_input": "dropout_input",
-    "encoder_layerdrop": "layerdrop",
-    "drop_path": "drop_path",
-    "feature_grad_mult": "feature_grad_mult",
-    "compile": "compile",
-}
+SHARED_KEYS = (
+    "dropout", "attention_dropout", "activation_dropout", "dropout_input", "drop_path", "feature_grad_mult",
+    "compile",
+)  # fmt: skip
+ENCODER_OVERRIDES = {**{key: key for key in SHARED_KEYS}, "encoder_layerdrop": "layerdrop"}
 """Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
 
 

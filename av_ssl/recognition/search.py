@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from av_ssl.recognition.ctc import as_fairseq
+
 
 @dataclass
 class Hypotheses:
@@ -104,21 +106,14 @@ class Finished:
         scores, tokens, history = self.scores.cpu(), self.tokens.cpu(), self.history.cpu()
         clips = []
         for clip in range(len(scores)):
-            found = max(1, int((scores[clip] > -math.inf).sum()))
-            clips.append([_as_fairseq(tokens[clip, n], history[clip, n], self.padding) for n in range(found)])
+            hypotheses = []
+            for n in range(max(1, int((scores[clip] > -math.inf).sum()))):
+                length = int((tokens[clip, n] != self.padding).sum())
+                path = history[clip, n, :length]
+                steps = path.diff(prepend=path.new_zeros(1))
+                hypotheses.append(as_fairseq(tokens[clip, n, :length], path[-1].item(), steps))
+            clips.append(hypotheses)
         return clips
-
-
-def _as_fairseq(tokens: Tensor, history: Tensor, padding: int) -> dict[str, Any]:
-    length = int((tokens != padding).sum())
-    history = history[:length]
-    return {
-        "tokens": tokens[:length],
-        "score": history[-1].item(),
-        "attention": None,
-        "alignment": torch.empty(0),
-        "positional_scores": history.diff(prepend=history.new_zeros(1)),
-    }
 
 
 State = dict[str, dict[str, Tensor | None]]
@@ -254,7 +249,7 @@ class CTCPrefixScorer:
 
 def running(log_probs: Tensor) -> Tensor:
     """Sums over the first 0, 1, ..., T frames: ``[..., T + 1]`` for ``[..., T]``, all finite."""
-    return torch.nn.functional.pad(log_probs.clamp(min=IMPOSSIBLE).cumsum(-1), (1, 0))
+    return pad(log_probs.clamp(min=IMPOSSIBLE).cumsum(-1), (1, 0))
 
 
 def possible(log_probs: Tensor) -> Tensor:
@@ -270,7 +265,7 @@ def solve(starts: Tensor, stays: Tensor) -> Tensor:
         stays: ``running(log x)``, ``[..., T + 1]``.
     """
     states = stays[..., 1:] + torch.logcumsumexp(starts - stays[..., :-1], dim=-1)
-    return torch.nn.functional.pad(possible(states), (1, 0), value=-math.inf)
+    return pad(possible(states), (1, 0), value=-math.inf)
 
 
 @dataclass
