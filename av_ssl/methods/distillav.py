@@ -64,14 +64,10 @@ class DistillAVConfig(RecipeConfig, TeachersConfig):
     )
     logit_temp: float = option(0.1, "cosines are divided by it [public code]")
     balance: ChoiceEnum(["aligned_mtl", "none"]) = option(  # type: ignore[valid-type]
-        "aligned_mtl",
-        "how the tasks' gradients are combined at the encoder's output: by Aligned-MTL [public code], or as "
-        "a plain sum (none), with the weights of the criterion",
+        "aligned_mtl", "gradients at the encoder's output: balanced [public code], or a plain sum (none)"
     )
     gram: ChoiceEnum(["batch_sum", "full"]) = option(  # type: ignore[valid-type]
-        "batch_sum",
-        "Aligned-MTL compares gradients that are summed over the clips of a batch [public code], or all of "
-        "them (full) [ours]",
+        "batch_sum", "Aligned-MTL's gradients: summed over clips [public code], or all (full) [ours]"
     )
 
 

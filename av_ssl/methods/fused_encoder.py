@@ -155,9 +155,7 @@ class MaskedEncoderConfig(AudioVisualEncoderConfig):
     """How the student's input is corrupted; names and defaults are AV-HuBERT's."""
 
     masking_type: MASKINGS = option(  # type: ignore[valid-type]
-        "input",
-        "what is masked: the input itself, the fused features (feature), or each stream's features before "
-        "fusion (stream_feature)",
+        "input", "what is masked: the input, fused features (feature), or each stream's (stream_feature)"
     )
     selection_type: REPLACEMENTS = option(  # type: ignore[valid-type]
         "same_other_seq",

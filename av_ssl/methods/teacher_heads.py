@@ -41,9 +41,7 @@ class TeachersConfig(FairseqDataclass):
         metadata={"help": "folders of teachers, which `av-ssl targets teacher` makes (absolute paths)"},
     )
     teacher_source: SOURCES = option(  # type: ignore[valid-type]
-        "disk",
-        "targets that the folders hold (disk), teachers that run in training (online), or what the folders "
-        "hold and the other teachers online (mixed)",
+        "disk", "targets in the folders (disk), teachers run in training (online), or as available (mixed)"
     )
     teacher_precision: PRECISIONS = option("bfloat16", "of teachers that run in training")  # type: ignore[valid-type]
     soft_label_temp: float = option(0.1, "squared distances to centroids / (inertia x this) (DistillAV)")

@@ -21,6 +21,8 @@ WINDOW = 400
 HOP = 160
 """10 ms in samples."""
 FFT_SIZE = 512
+MEL_RANGE = 20.0, 7600.0
+"""Hz."""
 ENERGY_FLOOR = 1e-6
 """Of samples on the scale -1..1; about -120 dB of full scale."""
 INT16_SCALE = 1 / 32768
@@ -39,7 +41,9 @@ class LogMel(nn.Module):
     def __init__(self, bands: int = 80) -> None:
         super().__init__()
         # Not in checkpoints: they follow from the settings.
-        self.register_buffer("filters", mel_filters(bands), persistent=False)
+        frequencies = np.linspace(0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1)
+        filters = torch.from_numpy(triangles(frequencies, mel_corners(bands, *MEL_RANGE)))  # [257, bands]
+        self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
     @torch.no_grad()
@@ -50,12 +54,6 @@ class LogMel(nn.Module):
         frames = F.pad(x, (around, around)).unfold(-1, WINDOW, HOP) * self.window.float()
         power = torch.fft.rfft(frames, FFT_SIZE).abs().square()
         return (power @ self.filters.float()).clamp(min=ENERGY_FLOOR).log().transpose(1, 2)
-
-
-def mel_filters(bands: int, lowest: float = 20.0, highest: float = 7600.0) -> Tensor:
-    """Triangular filters float32 ``[257, bands]``, equally wide in mel."""
-    frequencies = np.linspace(0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1)
-    return torch.from_numpy(triangles(frequencies, mel_corners(bands, lowest, highest)))
 
 
 class MaskedBatchNorm(nn.BatchNorm2d):

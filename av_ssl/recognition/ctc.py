@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from av_ssl.data.text import BLANK
+
 Prefix = tuple[int, ...]
 
 
@@ -27,10 +29,10 @@ class CTCBeamSearch:
         prune: symbols less probable than the frame's best by more than this (in nats) are skipped.
     """
 
-    def __init__(self, dictionary: Any, beam: int = 20, blank: int = 0, prune: float = 12.0) -> None:
+    def __init__(self, dictionary: Any, beam: int = 20, prune: float = 12.0) -> None:
         if beam < 1:
             raise ValueError(f"beam is {beam}; it must be at least 1")
-        self.beam, self.blank, self.prune = beam, blank, prune
+        self.beam, self.prune = beam, prune
         self.never = [dictionary.eos(), dictionary.pad(), dictionary.unk()]
         self.eos = dictionary.eos()
         self.symbols_to_strip_from_output = {self.eos, dictionary.bos()}
@@ -62,7 +64,7 @@ class CTCBeamSearch:
     def search(self, log_probs: Tensor) -> list[tuple[Prefix, float]]:
         """Best prefixes of one clip, ``log_probs [T, V]``, with their log-probabilities, best first."""
         if self.beam == 1:
-            return [greedy(log_probs, self.blank)]
+            return [greedy(log_probs)]
         # For each prefix, the log-probabilities of the paths that end in blank and of the others.
         beam: dict[Prefix, tuple[float, float]] = {(): (0.0, -math.inf)}
         for frame in log_probs:
@@ -83,7 +85,7 @@ class CTCBeamSearch:
         for prefix, (blank_end, symbol_end) in beam.items():
             either = log_add(blank_end, symbol_end)
             for symbol, score in frame.items():
-                if symbol == self.blank:
+                if symbol == BLANK:
                     add(prefix, 0, either + score)
                 elif prefix and prefix[-1] == symbol:
                     add(prefix, 1, symbol_end + score)
@@ -95,11 +97,11 @@ class CTCBeamSearch:
         return {prefix: (ends[0], ends[1]) for prefix, ends in best}
 
 
-def greedy(log_probs: Tensor, blank: int) -> tuple[Prefix, float]:
+def greedy(log_probs: Tensor) -> tuple[Prefix, float]:
     """The most probable path, repeats merged and blanks dropped, with that path's log-probability."""
     scores, path = log_probs.max(dim=-1)
     symbols = torch.unique_consecutive(path).tolist()
-    return tuple(symbol for symbol in symbols if symbol != blank), scores.sum().item()
+    return tuple(symbol for symbol in symbols if symbol != BLANK), scores.sum().item()
 
 
 def log_add(a: float, b: float) -> float:

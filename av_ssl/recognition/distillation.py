@@ -26,11 +26,7 @@ LOSS, WEIGHT, CLIPS = "distillation_loss", "distillation_weight", "distilled_cli
 class DistillationFineTuningConfig(FairseqDataclass):
     """The recognition loss, and the weight of distillation over the updates."""
 
-    recognition: Any = option(
-        None,
-        "the recognition loss and its keys, e.g. {_name: label_smoothed_cross_entropy, label_smoothing: "
-        "0.1}; also ctc, hybrid_ctc_attention",
-    )
+    recognition: Any = option(None, "the recognition loss and its keys, e.g. {_name: ctc}")
     distillation_weight: float = option(0.1, "weight of the distillation once the encoder is trained")
     final_weight: Optional[float] = option(None, "weight at max_update, approached linearly; null: the same")
     warmup_updates: int = option(0, "updates in which the weight rises from 0, after the encoder is unfrozen")

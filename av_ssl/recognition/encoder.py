@@ -79,9 +79,7 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
     # its training
     freeze_finetune_updates: int = option(0, "updates during which the encoder is frozen (and in eval mode)")
     frozen_train_mode: bool = option(
-        False,
-        "keep a frozen encoder in train mode: dropout acts, batch-norm statistics drift (as AV-HuBERT has "
-        "it) [ours]",
+        False, "keep a frozen encoder in train mode, as AV-HuBERT: dropout acts, statistics drift [ours]"
     )
     normalize: bool = option(II("task.normalize"), "must be as in pre-training")
     sync_batch_norm: bool = option(False, "batch-norm statistics over all GPUs (RAVEn: true) [ours]")
