@@ -1,4 +1,4 @@
-"""What self-distillation promises: who sees what, where gradients go, what a checkpoint holds."""
+"""What self-distillation promises: inputs, gradients, what a checkpoint holds."""
 
 import copy
 
@@ -50,7 +50,7 @@ def test_every_mode_trains(masking, scope):
     assert without == []
 
 
-def test_target_does_not_depend_on_what_the_student_sees(model):
+def test_target_does_not_depend_on_the_students_input(model):
     batch = keep_both(net_input(model, LENGTHS))
     other = keep_both(net_input(model, LENGTHS))
     other["masks"] = {**model.masking.draw(LENGTHS, 30, np.random.default_rng(9)), "dropped": "video"}

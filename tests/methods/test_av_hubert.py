@@ -1,4 +1,4 @@
-"""AV-HuBERT's model and criterion, against the numbers that its own code gives where they are at hand."""
+"""AV-HuBERT's model and criterion, against the numbers that its own code gives where they are available."""
 
 import logging
 from types import SimpleNamespace
@@ -228,7 +228,7 @@ def test_frames_without_weight_cost_no_backward_pass(monkeypatch):
         assert log["loss_u_0"] > 0
 
 
-def test_single_clip_is_blanked():
+def test_masks_of_a_single_clip_are_zeros():
     model = tiny().eval()
     batch = sample(model, [30], [24])["net_input"]
     masked = model.masked_input(batch["source"], batch["masks"])

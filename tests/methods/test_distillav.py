@@ -1,4 +1,4 @@
-"""What distillation promises: who sees what, where gradients go, what a checkpoint holds."""
+"""What distillation promises: inputs, gradients, what a checkpoint holds."""
 
 import copy
 import math
@@ -212,7 +212,7 @@ def test_loads_without_the_teachers_folders(tmp_path):
         _ = loaded.targets
 
 
-def test_optimizers_do_not_see_the_teachers(folders):
+def test_optimizers_do_not_get_the_teachers(folders):
     pytest.importorskip("transformers")
     model = tiny(folders)
     teacher = make_teacher(*tiny_teacher("wavlm"), TeacherSpec("m", "1"))
@@ -242,7 +242,7 @@ def test_masks_matter_through_the_encoder_alone(folders, monkeypatch):
     assert losses[0][1] == losses[1][1] == sum(LENGTHS)
 
 
-def test_losses_start_where_heads_know_nothing(folders):
+def test_losses_start_at_those_of_random_heads(folders):
     """Cross-entropy at ln K; a channel's squared error at the variance of target and of prediction, which has
     1/3 behind layer norm and a linear layer as torch initialises it, C weights in +-1/sqrt(C)."""
     model = tiny(folders, final_dim=256).eval()

@@ -1,4 +1,4 @@
-"""What RAVEn's pre-training promises: who sees what, where gradients go, what a checkpoint holds."""
+"""What RAVEn's pre-training promises: inputs, gradients, what a checkpoint holds."""
 
 import copy
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def tiny(model=RavenModel, structure=RavenConfig, **overrides):
 
 
 def batch_for(model, lengths=LENGTHS, seed=0):
-    """What the data pipeline gives: waveforms, pictures, a mask for each stream."""
+    """What the data pipeline gives: waveforms, video, a mask for each stream."""
     frames = max(lengths)
     net_input = source(lengths, frames, size=16, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -129,7 +129,7 @@ def test_which_losses_a_frame_of_the_audio_teacher_counts_in(model, where, chang
     assert {key for key in ("loss_va", "loss_av", "loss_aa") if before[key] != after[key]} == changed
 
 
-def test_teachers_see_no_mask(model):
+def test_teachers_get_no_mask(model):
     batch, other = batch_for(model), batch_for(model)
     other["masks"] = model.masking.draw(LENGTHS, max(LENGTHS), np.random.default_rng(7))
     assert not torch.equal(batch["masks"]["video"], other["masks"]["video"])
@@ -139,7 +139,7 @@ def test_teachers_see_no_mask(model):
     assert not torch.allclose(first["va"].prediction, second["va"].prediction)
 
 
-def test_the_audio_teacher_hears_no_noise(model):
+def test_the_audio_teacher_gets_no_noise(model):
     batch = batch_for(model)
     clean = model(**batch)["pairs"]["va"].target
     noisy = copy.deepcopy(batch)
@@ -148,13 +148,13 @@ def test_the_audio_teacher_hears_no_noise(model):
     assert torch.equal(model(**noisy)["pairs"]["va"].target, clean)
 
 
-def test_students_see_nothing_of_masked_frames(model):
+def test_students_get_nothing_of_masked_frames(model):
     batch = batch_for(model)
     changed = copy.deepcopy(batch)
     masks = batch["masks"]
     changed["source"]["video"][masks["video"][:, None]] = 255
     changed["source"]["audio"].view(2, -1, 640)[masks["audio"]] = 12345
-    model.teacher_output = lambda stream, *unused: torch.zeros(2, max(LENGTHS), 16)  # teachers do see them
+    model.teacher_output = lambda stream, *unused: torch.zeros(2, max(LENGTHS), 16)  # teachers do get them
     for one, other in zip(model(**batch)["pairs"].values(), model(**changed)["pairs"].values(), strict=True):
         assert torch.equal(one.prediction, other.prediction)
 

@@ -117,7 +117,7 @@ def test_the_second_term_is_added_to_the_recognition_loss(kind, checkpoint, fold
     assert encoder_of(model).w2v_model.encoder.layers[0].fc1.weight.grad.abs().sum() > 0
 
 
-def test_heads_go_on_from_pretraining(checkpoint, folders, tmp_path, caplog):
+def test_heads_continue_from_pretraining(checkpoint, folders, tmp_path, caplog):
     pretrained = tiny(folders)
     swapped = [folders[1], str(write_teacher_folder(tmp_path / "new", seed=5))]
     with caplog.at_level("INFO"):
@@ -143,7 +143,7 @@ def test_nothing_is_distilled_while_the_encoder_is_frozen(checkpoint, folders):
     assert model.encoder.w2v_model.encoder.layers[0].fc1.weight.grad.abs().sum() > 0
 
 
-def test_a_lip_reader_learns_from_teachers_that_listen(checkpoint, folders):
+def test_a_lip_reader_learns_from_speech_teachers(checkpoint, folders):
     cfg = configuration("seq2seq", checkpoint, folders)
     model, batch = build("seq2seq", cfg).train(), sample(folders, video_only=True)
     assert batch["net_input"]["source"]["audio"] is None
