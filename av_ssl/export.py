@@ -109,7 +109,6 @@ def numbered_labels(classes: int) -> list[str]:
 
 
 def av_hubert_task(task: dict[str, Any]) -> dict[str, Any]:
-    """The stored task under AV-HuBERT's keys."""
     streams = {"audio": ["audio"], "video": ["video"]}.get(str(task.get("modalities")), ["audio", "video"])
     shared = {key: task[key] for key in SHARED_TASK_KEYS if key in task}
     # Its default refers to max_sample_size, which cannot be resolved in the stored task.

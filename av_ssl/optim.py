@@ -33,9 +33,7 @@ class ParameterGroup(NamedTuple):
     """Parameters with the same learning rate that are clipped together."""
 
     depth: int | None = None
-    """Number of layers of a pre-trained encoder above these parameters, 0 for its last layer and what
-    follows;
-    None for parameters outside of pre-trained encoders, such as recognition heads."""
+    """Layers of a pre-trained encoder above these parameters; None outside of one, as in heads."""
     clip: str = ""
     """Gradients of parameters that share this name are clipped together."""
 
@@ -81,16 +79,10 @@ def clip_together(parameters: Iterable[nn.Parameter], name: str) -> None:
 class GroupedAdamConfig(FairseqAdamConfig):
     """Keys in addition to those of fairseq's ``adam``; their defaults change nothing."""
 
-    layer_decay: float = option(
-        1.0, "factor on the learning rate for every layer of a pre-trained encoder above"
-    )
-    head_lr: Optional[float] = option(
-        None, "peak learning rate outside the pre-trained encoder; null: optimization.lr"
-    )
+    layer_decay: float = option(1.0, "factor on the learning rate for each encoder layer above")
+    head_lr: Optional[float] = option(None, "peak rate outside the encoder; null: optimization.lr")
     lr_floor: float = option(0.0, "least peak learning rate of a group; the scheduler's min_lr")
-    group_clip_norm: float = option(
-        0.0, "clip each clip group's gradient to this norm; needs optimization.clip_norm=0"
-    )
+    group_clip_norm: float = option(0.0, "clip each group's gradient to this; needs optimization.clip_norm=0")
     clip_norm: float = II("optimization.clip_norm")
     amp: bool = II("common.amp")
 
@@ -143,13 +135,10 @@ class GroupedAdam(FairseqAdam):
             group["lr"] = group_lr(lr, peak, self.base_lr, self.cfg.lr_floor)
 
     def step(self, closure: Any = None, scale: Any = 1.0, groups: Any = None) -> None:
-        """Clip each clip group, then step.
+        """Clip each clip group, then step; gradients are still to be divided by ``scale``.
 
         Clipping is done here because fairseq's wrappers for half precision scale gradients until just before
         the step, and their own clipping uses one norm for all.
-
-        Args:
-            scale: the gradients are still to be divided by it.
         """
         if self.cfg.group_clip_norm > 0:
             for name, members in self.clipped.items():
@@ -179,11 +168,6 @@ def group_lr(lr: float, peak: float, base_lr: float, floor: float) -> float:
     ``base_lr`` to the floor becomes one from ``peak`` to the floor.  Below it (the first steps of a warm-up
     from 0) all groups have ``lr``.  A linear warm-up from 0 thus departs from a line by no more than
     ``floor * abs(1 - peak / base_lr)`` [ours: a scheduler tells the optimizer a rate, not its phase].
-
-    >>> round(group_lr(5.05e-4, peak=5e-3, base_lr=1e-3, floor=1e-5), 9)
-    0.002505
-    >>> group_lr(1e-5, peak=5e-3, base_lr=1e-3, floor=1e-5), group_lr(0.0, 5e-3, 1e-3, 1e-5)
-    (1e-05, 0.0)
     """
     if lr <= floor or peak == base_lr:
         return lr
@@ -191,7 +175,6 @@ def group_lr(lr: float, peak: float, base_lr: float, floor: float) -> float:
 
 
 def check_config(cfg: GroupedAdamConfig, base_lr: float, groups: Iterable[ParameterGroup]) -> None:
-    """Raise ValueError, naming the fix, for keys that contradict each other or the model."""
     if not 0 < cfg.layer_decay <= 1:
         raise ValueError(f"optimizer.layer_decay is {cfg.layer_decay}; it must be above 0 and at most 1")
     if not 0 <= cfg.lr_floor < base_lr:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from av_ssl.checkpoints.files import read_stored
 from av_ssl.checkpoints.stored import StoredModel
@@ -26,8 +25,7 @@ def average_checkpoints(paths: Sequence[Path]) -> StoredModel:
         paths: fairseq checkpoints or safetensors, in the order of training.
 
     Raises:
-        DataError: there is none, or one cannot be read; a file is named twice; they are of different models
-            or dictionaries.
+        DataError: one cannot be read or is named twice; they are of different models or dictionaries.
     """
     if not paths:
         raise DataError("no checkpoint to average was named")
@@ -35,7 +33,11 @@ def average_checkpoints(paths: Sequence[Path]) -> StoredModel:
     if repeated:
         raise DataError(f"{min(repeated)}: is named more than once")
     last = read_stored(paths[-1])
-    sums = {name: zeros_like_sum(tensor) for name, tensor in last.tensors.items() if averaged(tensor)}
+    sums = {
+        name: torch.zeros(tensor.shape, dtype=torch.promote_types(tensor.dtype, torch.float32))
+        for name, tensor in last.tensors.items()
+        if tensor.is_floating_point()
+    }
     for path in paths:
         stored = last if path == paths[-1] else read_stored(path)
         check_same_model(stored, last)
@@ -43,14 +45,6 @@ def average_checkpoints(paths: Sequence[Path]) -> StoredModel:
             total += stored.tensors[name]
     means = {name: (total / len(paths)).to(last.tensors[name].dtype) for name, total in sums.items()}
     return dataclasses.replace(last, tensors={**last.tensors, **means})
-
-
-def averaged(tensor: Tensor) -> bool:
-    return tensor.is_floating_point()
-
-
-def zeros_like_sum(tensor: Tensor) -> Tensor:
-    return torch.zeros(tensor.shape, dtype=torch.promote_types(tensor.dtype, torch.float32))
 
 
 def check_same_model(stored: StoredModel, last: StoredModel) -> None:

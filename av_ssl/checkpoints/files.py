@@ -41,11 +41,7 @@ class CheckpointError(DataError):
 
 
 def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredModel:
-    """Read a pre-trained model on the CPU, without running code from its file; ``key`` names it in errors.
-
-    Raises:
-        CheckpointError: the file is missing, cut off, no checkpoint, or asks for code to be run.
-    """
+    """:func:`read_stored` for training; errors are CheckpointErrors that start with ``key``."""
     try:
         return read_stored(path)
     except DataError as error:
@@ -74,12 +70,9 @@ def read_file(path: Path) -> StoredModel:
 
 
 def with_encoder_args(stored: StoredModel) -> StoredModel:
-    """The same model; a recogniser's with its encoder's configuration, ``w2v_args``, where that is null.
+    """The same model; a recogniser's with ``w2v_args``, also where that is null in the file.
 
-    ``w2v_path`` is read for its configuration if it is there.
-
-    Raises:
-        DataError: the configuration cannot be made from the tensors, see :func:`encoder_args`.
+    Its encoder's configuration is then that of ``w2v_path``, if there is such a file, or made from shapes.
     """
     if not lacks_encoder_args(stored.model_cfg):
         return stored
@@ -135,11 +128,7 @@ def write_stored(stored: StoredModel, path: str | Path) -> list[Path]:
 
 
 def read_pickled(path: Path) -> StoredModel:
-    """Read a file of ``torch.save`` without running code from it.
-
-    Raises:
-        DataError: it is cut off, no checkpoint with a configuration, or asks for code to be run.
-    """
+    """Read a file of ``torch.save`` without running code from it."""
     allow_classes()
     try:
         with path.open("rb") as file, explained(path):
@@ -176,20 +165,18 @@ def stored_model(state: dict[str, Any], path: Path) -> StoredModel:
 
 def fairseq_state(stored: StoredModel) -> dict[str, Any]:
     """A checkpoint as fairseq writes it, without optimizer: it can be decoded and fine-tuned, not resumed."""
-    criterion = (stored.cfg.get("criterion") or {}).get("_name")
+    history = {
+        "criterion_name": (stored.cfg.get("criterion") or {}).get("_name"),
+        "optimizer_name": None,
+        "lr_scheduler_state": {"best": None},
+        "num_updates": 0,
+    }
     return {
         "args": None,
         "cfg": stored.cfg,
         "model": stored.tensors,
         "criterion": None,
-        "optimizer_history": [
-            {
-                "criterion_name": criterion,
-                "optimizer_name": None,
-                "lr_scheduler_state": {"best": None},
-                "num_updates": 0,
-            }
-        ],
+        "optimizer_history": [history],
         "task_state": task_state(stored),
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}, "val_loss": None},
         "last_optimizer_state": None,

@@ -67,12 +67,7 @@ def load(path: str | Path) -> BaseFairseqModel:
 
 
 def load_untrained(path: str | Path, seed: int) -> BaseFairseqModel:
-    """The same architecture with random weights, as an untrained baseline.
-
-    Args:
-        path: see :func:`load`, also for what is returned and raised.
-        seed: of the weights; the state of torch's own generator does not change.
-    """
+    """As :func:`load`, with random weights of this seed: an untrained baseline."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return assemble(read_stored(path), trained=False)
@@ -98,11 +93,7 @@ def assemble(stored: StoredModel, trained: bool = True) -> BaseFairseqModel:
 
 
 def build_config(stored: StoredModel) -> Any:
-    """The model's configuration with defaults filled in; unknown keys cause one warning.
-
-    Raises:
-        DataError: the model is of an unknown method.
-    """
+    """The model's configuration with defaults filled in; unknown keys cause one warning."""
     own = {
         name: structure
         for name, structure in MODEL_DATACLASS_REGISTRY.items()
@@ -125,11 +116,7 @@ def build_config(stored: StoredModel) -> Any:
 
 
 def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
-    """Copy the stored tensors, and log which matched.
-
-    Raises:
-        DataError: a tensor is missing, left over or of another shape; only tensors of pre-training may be.
-    """
+    """Copy the stored tensors, and log which matched."""
     own = nn.Module.state_dict(model)
     teacher = {name for name in stored.tensors if name.startswith(TEACHER_PREFIX)}
     wanted = {name: tensor for name, tensor in stored.tensors.items() if name not in teacher}

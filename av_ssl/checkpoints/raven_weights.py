@@ -59,15 +59,9 @@ def encoder_prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def stored_encoder(tensors: Mapping[str, Tensor], path: Path) -> StoredModel:
-    """The encoder under our names, with the configuration inferred from its shapes.
+    """The encoder among :func:`published_tensors` under our names, its configuration inferred from shapes.
 
-    Args:
-        tensors: see :func:`published_tensors`.
-        path: of the file, for messages.
-
-    Raises:
-        DataError: there are several encoders; one has activations with weights; or its batch norms were
-            never trained, or are damaged. Missing and left-over tensors are found when the model is built.
+    Missing and left-over tensors are found when the model is built.
     """
     prefixes = encoder_prefixes(tensors)
     if len(prefixes) != 1:

@@ -5,8 +5,6 @@ it is null, as it can be in files that AV-HuBERT's program wrote, the checkpoint
 may be gone.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -79,14 +77,7 @@ def encoder_args(stored: StoredModel, pretrained: Mapping[str, Any]) -> dict[str
 
 
 def sizes_from_shapes(tensors: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Any]:
-    """Keys of the fused encoder that its tensors tell.
-
-    Args:
-        tensors: a recogniser's; ``prefix`` is before the encoder's names.
-
-    Raises:
-        DataError: tensors are missing or have other dimensions.
-    """
+    """Keys of the fused encoder that a recogniser's tensors tell; ``prefix``: before the encoder's names."""
     shapes = {name.removeprefix(prefix): x.shape for name, x in tensors.items() if name.startswith(prefix)}
     absent = [prefix + name for name, count in DIMENSIONS.items() if len(shapes.get(name, ())) != count]
     if absent:
@@ -117,11 +108,7 @@ def layers_under(stem: str, names: Iterable[str]) -> int:
 
 
 def assumed_heads(channels: int, path: Path) -> int:
-    """Heads of 64 channels; one head where there are fewer channels.
-
-    Raises:
-        DataError: ``channels`` is no multiple of 64.
-    """
+    """Heads of 64 channels; one head where there are fewer channels."""
     if channels > HEAD_CHANNELS and channels % HEAD_CHANNELS:
         raise DataError(
             f"{path}: w2v_args is null, and the number of attention heads cannot be assumed: "

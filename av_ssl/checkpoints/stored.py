@@ -85,7 +85,6 @@ class Differences(NamedTuple):
 
 
 def compare(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Differences:
-    """The differences between a model's tensors and stored ones."""
     return Differences(
         sorted(own.keys() - stored.keys()),
         sorted(stored.keys() - own.keys()),

@@ -78,17 +78,15 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
     """AV2vec Base; masking and encoder as in :class:`~av_ssl.methods.fused_encoder.RecipeConfig`."""
 
     # start
-    w2v_path: Optional[str] = option(
-        None, "start from the encoder of this checkpoint (av_hubert, av2vec), heads at random [ours]"
-    )
+    w2v_path: Optional[str] = option(None, "start from this checkpoint's encoder, heads at random [ours]")
     # masking
     selection_type: REPLACEMENTS = option(
-        "same_seq", "what replaces masked video frames under masking_type=input [recipes]"
+        "same_seq", "what replaces masked video (masking_type=input) [recipes]"
     )
     mask_margin: int = option(
         0,
-        "widen video masks by so many frames a side, which the loss leaves out: the 3-D convolution shows "
-        "the two outermost frames of a masked span to its neighbours [ours]",
+        "widen video masks by so many frames a side, which the loss leaves out (the 3-D convolution mixes 5 "
+        "frames) [ours]",
     )
     # objectives
     use_regression: bool = option(True, "regress the teacher's targets")
@@ -116,9 +114,7 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
     ema_anneal_end_step: int = option(30000, "updates until ema_end_decay [data2vec]")
     # collapse guard
     min_target_std: float = option(
-        0.1,
-        "stop if the targets' standard deviation over frames, in the mean of 100 updates, falls below "
-        "[data2vec]",
+        0.1, "stop if the targets' standard deviation over frames falls below, over 100 updates [data2vec]"
     )
     min_pred_std: float = option(0.01, "the same for predictions [data2vec]")
     collapse_check_start: int = option(5000, "updates before these two are checked [data2vec]")
@@ -133,9 +129,6 @@ GRADIENTS_COMPARED = 1000
 @register_model("av2vec", dataclass=AV2vecConfig)
 class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     """Student, regression head and momentum teacher; with ``use_mlm`` AV-HuBERT's cluster head.
-
-    The tensors of the student are the fused encoder's; ``final_pred_proj``, the cluster head, ``mask_emb``,
-    ``mask_emb_video`` and the teacher (``_ema.*``) are used only in pre-training.
 
     Args:
         classes: dictionary size of each label set, for ``use_mlm``.
@@ -184,12 +177,10 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
 
     @property
     def masking(self) -> StreamMasking:
-        """The masks that the data pipeline draws for each batch."""
         return self.stream_masking(loss_on=str(self.cfg.loss_on), video_margin=self.cfg.mask_margin)
 
     @property
     def data_needs(self) -> DataNeeds:
-        """What the data pipeline adds to a batch; the teacher takes audio without noise."""
         return DataNeeds(masking=self.masking, clean_audio=True)
 
     # -- teacher ---------------------------------------------------------------------------------------------
@@ -216,7 +207,6 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
 
     @property
     def decay(self) -> float:
-        """Decay of the teacher's averages at this update."""
         cfg = self.cfg
         return annealed_decay(self.updates, cfg.ema_decay, cfg.ema_end_decay, cfg.ema_anneal_end_step)
 
@@ -263,17 +253,14 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         Args:
             source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]``, the student's input before masking;
                 ``audio_clean`` is the teacher's audio where noise was added.
-            padding_mask: bool ``[B, T]``.
-            masks: see :class:`av_ssl.data.masking.StreamMasking`.
-            frame_index: int64 ``[F]``, flat indices of real frames.
-            target_list: int64 ``[B, T]`` for each label set.
+            padding_mask, masks, frame_index, target_list: see
+                :class:`~av_ssl.methods.av_hubert.AVHubertModel`.
 
         Returns:
             ``features_pen`` (mean square of the student's features). With ``use_regression``: ``prediction``
             and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``target_var`` and ``pred_var``
-            (standard deviations over frames), ``ema_decay`` (the teacher's). With ``use_mlm``:
-            ``logit_m_list`` and so on, see :class:`~av_ssl.methods.av_hubert.AVHubertModel`. With both, while
-            their gradients are compared: ``encoder_output`` ``[B, T, C]``.
+            (standard deviations over frames), ``ema_decay``. With ``use_mlm``: ``logit_m_list`` and so on, as
+            AV-HuBERT's. With both, while their gradients are compared: ``encoder_output [B, T, C]``.
         """
         student, unmasked = self.student_features(source, padding_mask, masks, frame_index)
         target = None
@@ -306,11 +293,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     def clean_features(
         self, unmasked: Features | None, source: Source, padding_mask: Tensor, frame_index: Tensor
     ) -> Features:
-        """Front-end outputs of the clean clip, for the teacher; those of the student are reused if possible.
-
-        Args:
-            unmasked: the student's, before masking; None where its input itself was masked.
-        """
+        """Front-end outputs of the clean clip, for the teacher; ``unmasked``, the student's, if possible."""
         if unmasked is None:
             return self.second_pass(source, padding_mask, frame_index)
         if source.get("audio_clean") is None:
@@ -426,7 +409,6 @@ class AV2vecCriterion(MeanCriterion):
         return loss, frames, log
 
     def masked_unit_loss(self, losses: dict[str, Tensor], counts: dict[str, int]) -> Tensor:
-        """Weighted sum of both cross-entropies, each divided by its own number of frames."""
         weights = {"m": self.cfg.pred_masked_weight}
         if self.cfg.pred_nomask_weight:  # a weight of 0 would cost a backward pass
             weights["u"] = self.cfg.pred_nomask_weight
@@ -435,7 +417,6 @@ class AV2vecCriterion(MeanCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs: Logs) -> None:
-        """Frame-weighted means over workers and micro-batches; only the cross-entropies are in bits."""
         log_means(logging_outputs, MEANS)
         reduce_masked_unit_metrics(logging_outputs)
 

@@ -92,17 +92,9 @@ class UnusedKeys(FairseqDataclass):
 class AVHubertConfig(MaskedEncoderConfig, ClusterHeadConfig, UnusedKeys):
     """AV-HuBERT's keys; names and defaults are its own."""
 
-    resnet_weights: Optional[str] = option(
-        None, "not supported: start from a checkpoint by checkpoint.finetune_from_model"
-    )
-    count_padding: bool = option(
-        False,
-        "padding counts in the feature penalty and in the ResNet's batch norms, as in AV-HuBERT; slower "
-        "[ours]",
-    )
-    mask_channel_prob: float = option(
-        0.0, "masking of channels: not supported (masking_type=input ignores it)"
-    )
+    resnet_weights: Optional[str] = option(None, "not supported; see checkpoint.finetune_from_model")
+    count_padding: bool = option(False, "padding counts in penalty and batch norms, as in AV-HuBERT [ours]")
+    mask_channel_prob: float = option(0.0, "not supported (masking_type=input ignores it)")
 
 
 # -- model ---------------------------------------------------------------------------------------------------
@@ -110,11 +102,7 @@ class AVHubertConfig(MaskedEncoderConfig, ClusterHeadConfig, UnusedKeys):
 
 @register_model("av_hubert", dataclass=AVHubertConfig)
 class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
-    """Masked encoder and cluster head.
-
-    Args:
-        classes: dictionary size of each label set.
-    """
+    """Masked encoder and cluster head; ``classes`` are the dictionary sizes of the label sets."""
 
     cfg: AVHubertConfig
     pretraining_only = ("mask_emb", *CLUSTER_HEAD_TENSORS)
@@ -144,18 +132,16 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
         """Predict the clusters of all real frames.
 
         Args:
-            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` before masking. padding_mask: bool
-            ``[B, T]``. masks: see :class:`av_ssl.data.masking.StreamMasking`. frame_index: int64 ``[F]``,
-            flat indices of real frames. target_list: int64 ``[B, T]`` for each label set. features_only: for
-            callers of AV-HuBERT: return :meth:`features` instead, with the arguments ``mask``
-                and ``output_layer``.
+            source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]`` before masking.
+            padding_mask: bool ``[B, T]``.
+            masks: see :class:`av_ssl.data.masking.StreamMasking`.
+            frame_index: int64 ``[F]``, flat indices of real frames.
+            target_list: int64 ``[B, T]`` for each label set.
+            features_only, mask, output_layer: for callers of AV-HuBERT: return :meth:`features` instead.
 
         Returns:
             ``logit_m_list`` and ``logit_u_list``: float32 ``[N, V]`` on masked and on other frames, for each
             label set; ``target_m_list``, ``target_u_list``: int64 ``[N]``; ``features_pen``: scalar.
-
-        Raises:
-            ValueError: masks or frame_index are missing.
         """
         if features_only:
             return self.features(source, padding_mask, mask, output_layer)
@@ -173,12 +159,7 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
     def features(
         self, source: Source, padding_mask: Tensor | None, mask: bool, output_layer: int | None
     ) -> dict[str, Any]:
-        """``x`` and ``features`` ``[B, T, C]``, after and before the Transformer, and ``padding_mask``; see
-        :meth:`extract_features`.
-
-        Raises:
-            ValueError: a stream is absent.
-        """
+        """``x`` and ``features`` ``[B, T, C]``, after and before the Transformer, and ``padding_mask``."""
         if source.get("audio") is None or source.get("video") is None:
             raise ValueError("features_only needs audio and video; for one of them, call extract_finetune")
         fused, _ = self.extract_features(source, padding_mask, mask, ret_conv=True)
@@ -187,13 +168,7 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
 
 
 def check_supported(cfg: AVHubertConfig, training: bool) -> None:
-    """Refuse settings of training that are not supported.
-
-    A model that is only loaded was trained elsewhere and does not need them: it causes a warning.
-
-    Raises:
-        ValueError: the model is to be trained, and a setting that changes training would be ignored.
-    """
+    """Refuse settings of training that are not supported; a model that is only loaded causes a warning."""
     if cfg.mask_channel_prob > 0:
         if str(cfg.masking_type) == "input":
             logger.info("model.mask_channel_prob has no effect with masking_type=input, as in AV-HuBERT")
@@ -225,9 +200,7 @@ class AVHubertCriterionConfig(FeaturePenaltyConfig):
 
     pred_masked_weight: float = option(1.0, "weight of masked frames")
     pred_nomask_weight: float = option(0.0, "weight of the other frames")
-    loss_weights: Optional[List[float]] = option(
-        None, "weights of extra losses: one, of the mean squared fused feature"
-    )
+    loss_weights: Optional[List[float]] = option(None, "one weight, of the mean squared fused feature")
     log_keys: List[str] = field(
         default_factory=list, metadata={"help": "more entries of the model's output to log"}
     )

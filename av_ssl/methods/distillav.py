@@ -58,24 +58,16 @@ from av_ssl.targets.teacher_targets import TeacherTargets
 class DistillAVConfig(RecipeConfig, TeachersConfig):
     """DistillAV Base; masking and encoder as in :class:`~av_ssl.methods.fused_encoder.RecipeConfig`."""
 
-    mask_equal_counts: bool = option(
-        True,
-        "unmask random frames until all clips of a batch have equally many masked ones [public code]; "
-        "false: longer clips keep more [ours]",
-    )
+    mask_equal_counts: bool = option(True, "equally many masked frames in all clips [public code]")
     loss_on: ChoiceEnum(["all", "union", "surviving"]) = option(  # type: ignore[valid-type]
         "all", "frames in the loss: all [public code], masked in either stream, or in the streams kept [ours]"
     )
     logit_temp: float = option(0.1, "cosines are divided by it [public code]")
     balance: ChoiceEnum(["aligned_mtl", "none"]) = option(  # type: ignore[valid-type]
-        "aligned_mtl",
-        "how the tasks' gradients are combined at the encoder's output: by Aligned-MTL [public code], or as "
-        "a plain sum (none), with the weights of the criterion",
+        "aligned_mtl", "gradients at the encoder's output: balanced [public code], or a plain sum (none)"
     )
     gram: ChoiceEnum(["batch_sum", "full"]) = option(  # type: ignore[valid-type]
-        "batch_sum",
-        "Aligned-MTL compares gradients that are summed over the clips of a batch [public code], or all of "
-        "them (full) [ours]",
+        "batch_sum", "Aligned-MTL's gradients: summed over clips [public code], or all (full) [ours]"
     )
 
 
@@ -84,14 +76,7 @@ class DistillAVConfig(RecipeConfig, TeachersConfig):
 
 @register_model("distillav", dataclass=DistillAVConfig)
 class DistillAVModel(MaskedAudioVisualEncoder):
-    """Student and heads; ``teacher_heads.*`` and the mask embeddings are used only in pre-training.
-
-    The teachers are not part of the module: they are opened when the first batch or the data pipeline needs
-    them.
-
-    Raises:
-        ValueError: no teachers are named.
-    """
+    """Student and heads. The teachers are no part of the module; they are opened when they are needed."""
 
     cfg: DistillAVConfig
     pretraining_only = ("mask_emb", HEADS_PREFIX)
@@ -113,7 +98,6 @@ class DistillAVModel(MaskedAudioVisualEncoder):
 
     @property
     def masking(self) -> StreamMasking:
-        """The masks that the data pipeline draws for each batch."""
         return self.stream_masking(loss_on=str(self.cfg.loss_on))
 
     def spans(self, probability: float, length: int) -> SpanMask:
@@ -129,7 +113,6 @@ class DistillAVModel(MaskedAudioVisualEncoder):
 
     @property
     def data_needs(self) -> DataNeeds:
-        """What the data pipeline adds to a batch; teachers take clean waveforms, not filterbanks."""
         return DataNeeds(
             masking=self.masking, teachers=lambda: self.targets, teacher_shapes=self.cfg.teacher_shapes
         )
@@ -150,9 +133,7 @@ class DistillAVModel(MaskedAudioVisualEncoder):
         Args:
             source: ``audio [B, 104, T]`` and ``video [B, 1, T, H, W]``, the student's input before masking;
                 ``waveform`` int16 ``[B, 640 T]``, clean, for teachers that run online.
-            padding_mask: bool ``[B, T]``.
-            masks: see :class:`av_ssl.data.masking.StreamMasking`.
-            frame_index: int64 ``[F]``, flat indices of real frames.
+            padding_mask, masks, frame_index: see :class:`~av_ssl.methods.av_hubert.AVHubertModel`.
             teachers: see :class:`av_ssl.data.teacher_batch.TeacherBatch`.
 
         Returns:
@@ -220,12 +201,10 @@ class DistillAVCriterion(MeanCriterion):
         return loss, frames, log
 
     def weighted(self, losses: list[TeacherLosses]) -> Tensor:
-        """Sum over teachers."""
-        terms = [
-            self.cfg.regression_weight * loss.regression + self.cfg.cluster_weight * loss.clusters
-            for loss in losses
-        ]
-        return torch.stack(terms).sum()
+        weights = self.cfg.regression_weight, self.cfg.cluster_weight
+        return torch.stack(
+            [weights[0] * each.regression + weights[1] * each.clusters for each in losses]
+        ).sum()
 
     @staticmethod
     def reduce_metrics(logging_outputs: Logs) -> None:

@@ -25,10 +25,8 @@ class EncoderModel(BaseFairseqModel):
     def run_layers(
         self, x: Tensor, padding_mask: Tensor | None, last: int | None = None, collect: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """The residual stream ``[B, T, C]`` after layer ``last`` (1-based; None: all), before the final norm.
-
-        With ``collect``, also that after every layer.
-        """
+        """The residual stream ``[B, T, C]`` after layer ``last`` (1-based; None: all), before the final norm;
+        with ``collect``, also that after every layer."""
         raise NotImplementedError
 
     def final_norm(self, x: Tensor) -> Tensor:
@@ -96,7 +94,6 @@ class EncoderModel(BaseFairseqModel):
         return self.final_norm(x) if output_layer is None else x
 
     def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
-        """The input with masked spans; ValueError for encoders without masks of their own."""
         raise ValueError(
             "mask=True: this encoder has no masks, only pre-trained fused models have; load the pre-trained "
             "checkpoint, or leave mask out"
@@ -105,12 +102,7 @@ class EncoderModel(BaseFairseqModel):
     def hidden_states(
         self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
     ) -> list[Tensor]:
-        """The outputs of all layers for an unmasked batch, in one pass; for eval mode.
-
-        Args:
-            source: see :meth:`extract_features`.
-            padding_mask: bool ``[B, T]``, True on padding.
-            last: layer to stop after, 1-based; None: all.
+        """The outputs of all layers up to ``last`` (1-based) for a batch, in one pass; for eval mode.
 
         Returns:
             ``[B, T, C]`` each: item 0 the Transformer's input, item l the residual stream after layer l,

@@ -4,8 +4,6 @@ By default that is a fused one.  The class of a model with another kind of encod
 ``encoder_family``, as RAVEn's does.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,11 +43,7 @@ class EncoderFamily:
     streams: tuple[str, ...] = ()
 
     def choose_stream(self, model_cfg: Mapping[str, Any], modalities: str, path: str) -> str | None:
-        """The stream of the encoder that a task of these ``modalities`` needs; None for fused encoders.
-
-        Raises:
-            CheckpointError: the checkpoint at ``path`` has no such encoder.
-        """
+        """The stream of the encoder that a task of these ``modalities`` needs; None for fused encoders."""
         if not self.streams:
             return None
         streams = [model_cfg["modality"]] if "modality" in model_cfg else self.streams
@@ -92,15 +86,7 @@ def load_pretrained(
     family: EncoderFamily = FUSED,
     stream: str | None = None,
 ) -> None:
-    """Load a pre-training checkpoint's tensors into an encoder; those that are not taken stay at random.
-
-    Args:
-        family, stream: which encoder the checkpoint holds, and which of several.
-
-    Raises:
-        CheckpointError: tensors are missing, left over or of another shape: the checkpoint is of another
-            method.
-    """
+    """Load a pre-training checkpoint's tensors into an encoder; those that are not taken stay at random."""
     own, wanted = family.kept(nn.Module.state_dict(encoder)), family.taken(tensors, stream)
     found = compare(own, wanted)
     if any(found):

@@ -10,7 +10,7 @@ Student: the encoder on a corrupted clip.  Spans of each stream are masked and o
     source -> front-ends -> mask each stream -> drop a stream -> fuse -> Transformer
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,9 +38,7 @@ RESNET_ACTIVATIONS = ChoiceEnum(["prelu", "relu"])
 class AudioVisualEncoderConfig(TransformerConfig):
     """The fused encoder; names and defaults are AV-HuBERT's unless the help says otherwise."""
 
-    audio_feat_dim: int = option(
-        104, "stacked filterbank channels: 4 frames of 26 (AV-HuBERT has no default)"
-    )
+    audio_feat_dim: int = option(104, "stacked filterbank channels: 4 frames of 26 (AV-HuBERT: no default)")
     modality_fuse: FUSIONS = option("concat", "how the two streams are fused")  # type: ignore[valid-type]
     resnet_relu_type: RESNET_ACTIVATIONS = option("prelu", "activation of the visual front-end")  # type: ignore[valid-type]
     resnet_width: int = option(64, "channels of the ResNet's first stage (AV-HuBERT has 64; less is cheaper)")
@@ -79,14 +77,9 @@ class AudioVisualEncoder(EncoderModel):
         self.post_extract_proj = nn.Linear(fused, channels) if self.concat else None
         self.dropout_input = nn.Dropout(cfg.dropout_input)
         self.encoder = TransformerEncoder(cfg)
-        if cfg.compile:
-            self.compile_parts()
-
-    def compile_parts(self) -> None:
-        """Compile what is called with few distinct shapes; in place, so that tensor names stay."""
-        self.feature_extractor_video.resnet.trunk.compile(dynamic=True)
-        for layer in self.encoder.layers:
-            layer.compile(dynamic=True)
+        if cfg.compile:  # what is called with few distinct shapes; in place, so that tensor names stay
+            for part in (self.feature_extractor_video.resnet.trunk, *self.encoder.layers):
+                part.compile(dynamic=True)
 
     # -- the steps of a forward pass -------------------------------------------------------------------------
 
@@ -101,17 +94,16 @@ class AudioVisualEncoder(EncoderModel):
         audio, video = source.get("audio"), source.get("video")
         if audio is None and video is None:
             raise ValueError("source has neither audio nor video")
+        scale = self.cfg.feature_grad_mult
         audio_features = video_features = None
         if audio is not None:
-            audio_features = self.scaled_gradient(lambda: self.feature_extractor_audio(audio))
+            audio_features = with_scaled_gradient(lambda: self.feature_extractor_audio(audio), scale)
         if video is not None:
-            video_features = self.scaled_gradient(
-                lambda: self.feature_extractor_video(video, padding_mask, frame_index), video_grad
+            video_features = with_scaled_gradient(
+                lambda: self.feature_extractor_video(video, padding_mask, frame_index),
+                scale if video_grad else 0.0,
             )
         return Features(audio_features, video_features)
-
-    def scaled_gradient(self, extract: Callable[[], Tensor], wanted: bool = True) -> Tensor:
-        return with_scaled_gradient(extract, self.cfg.feature_grad_mult if wanted else 0.0)
 
     def join(self, features: Features) -> Tensor:
         """Concatenate (or add) the streams, zeros for an absent one -> ``[B, T, 2C]`` (or ``[B, T, C]``)."""
@@ -149,7 +141,6 @@ class AudioVisualEncoder(EncoderModel):
 
     @property
     def stream_choices(self) -> list[tuple[str, ...]]:
-        """Sets of streams that the encoder accepts: any that it has a front-end for."""
         has = {s for s in STREAMS["av"] if getattr(self, f"feature_extractor_{s}") is not None}
         return [streams for streams in STREAMS.values() if has.issuperset(streams)]
 
@@ -164,9 +155,7 @@ class MaskedEncoderConfig(AudioVisualEncoderConfig):
     """How the student's input is corrupted; names and defaults are AV-HuBERT's."""
 
     masking_type: MASKINGS = option(  # type: ignore[valid-type]
-        "input",
-        "what is masked: the input itself, the fused features (feature), or each stream's features before "
-        "fusion (stream_feature)",
+        "input", "what is masked: the input, fused features (feature), or each stream's (stream_feature)"
     )
     selection_type: REPLACEMENTS = option(  # type: ignore[valid-type]
         "same_other_seq",
@@ -197,17 +186,11 @@ class RecipeConfig(MaskedEncoderConfig):
     encoder_layerdrop: float = option(0.05, "probability of skipping a layer [recipes]")
     dropout_input: float = option(0.1, "dropout of the fused features [recipes]")
     feature_grad_mult: float = option(0.1, "scale of the gradient into the front-ends [recipes]")
-    masking_type: MASKINGS = option(  # type: ignore[valid-type]
-        "stream_feature",
-        "what is masked: each stream's features before fusion, the input itself (input), or the fused "
-        "features (feature) [public code]",
-    )
+    masking_type: MASKINGS = option("stream_feature", "what is masked, as in AV-HuBERT [public code]")  # type: ignore[valid-type]
     mask_prob_audio: float = option(0.8, "masked audio spans x length / frames [public code]")
     mask_prob_image: float = option(0.3, "masked video spans x length / frames [public code]")
     mask_length_image: int = option(5, "frames of a masked video span [public code]")
-    modality_dropout: float = option(
-        0.5, "probability that the student loses one stream of a batch [public code]"
-    )
+    modality_dropout: float = option(0.5, "probability that the student loses a stream [public code]")
     audio_dropout: float = option(0.5, "that it is the audio [public code]")
     final_dim: int = option(256, "channels in which output and clusters are compared [recipes]")
 
@@ -235,12 +218,10 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
 
     @property
     def masking(self) -> StreamMasking:
-        """The masks that the data pipeline draws for each batch."""
         return self.stream_masking()
 
     @property
     def data_needs(self) -> DataNeeds:
-        """What the data pipeline adds to a batch."""
         return DataNeeds(masking=self.masking)
 
     def stream_masking(self, **loss_frames: Any) -> StreamMasking:
@@ -310,11 +291,7 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         return take_frames(video, masks["video_source"])
 
     def masked_source(self, source: Source, padding_mask: Tensor | None) -> Source:
-        """The input with masked spans, drawn by torch's generator, and no stream dropped; one may be absent.
-
-        Raises:
-            ValueError: this model masks features, not the input.
-        """
+        """The input with masked spans, by torch's generator; no stream is dropped, one may be absent."""
         if self.masking_type != "input":
             raise ValueError(
                 f"mask=True: this model's masking_type is {self.masking_type}, and only the input can be "
@@ -323,7 +300,7 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
         given: Source = {"audio": source.get("audio"), "video": source.get("video")}
         present = next((stream for stream in given.values() if stream is not None), None)
         if present is None:
-            return given
+            return given  # front_ends refuses it
         clips, frames = len(present), present.size(2)
         lengths = [frames] * clips if padding_mask is None else (~padding_mask).sum(1).tolist()
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
@@ -337,12 +314,7 @@ class MaskedAudioVisualEncoder(AudioVisualEncoder):
     def encode_student(
         self, features: Features, padding_mask: Tensor, masks: dict[str, Any], frame_index: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Drop a stream, fuse, encode.
-
-        Returns:
-            ``[B, T, C]``, and the mean squared fused feature over real frames (float32 scalar) that is to be
-            kept small.
-        """
+        """Drop a stream, fuse, encode: ``[B, T, C]``, and the mean squared fused feature over real frames."""
         joined = self.join(drop_stream(features, masks["dropped"]))
         penalty = joined.flatten(0, 1)[frame_index].float().square().mean()
         fused = self.dropout_input(self.project(joined))

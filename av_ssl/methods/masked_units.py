@@ -45,13 +45,7 @@ class ClusterHead:
     target_glu: nn.Sequential | None
 
     def add_cluster_head(self, cfg: Any, channels: int, classes: Sequence[int]) -> None:
-        """Make the parameters.
-
-        Args:
-            cfg: see :class:`ClusterHeadConfig`.
-            channels: C of the encoder.
-            classes: dictionary size of each label set.
-        """
+        """Make the parameters, for an encoder of C ``channels`` and label sets of so many ``classes``."""
         dim = cfg.final_dim or channels
         self.classes = list(classes)
         self.untied = cfg.untie_final_proj
@@ -79,13 +73,7 @@ class ClusterHead:
     def cluster_predictions(
         self, x: Tensor, target_list: Sequence[Tensor], index: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits ``[N, V]`` and targets int64 ``[N]`` of each label set on some frames.
-
-        Args:
-            x: encoder output ``[B, T, C]``.
-            target_list: int64 ``[B, T]`` for each label set.
-            index: int64 ``[N]``, flat indices b*T+t.
-        """
+        """Logits ``[N, V]`` and targets int64 ``[N]`` of each label set, on frames ``index [N]`` (b*T+t)."""
         logits = self.cluster_logits(x.flatten(0, 1)[index])
         return logits, [target.flatten()[index] for target in target_list]
 
@@ -110,11 +98,7 @@ def cosine_similarities(x: Tensor, vectors: Tensor) -> Tensor:
 
 
 def label_classes(task: Any) -> list[int]:
-    """Dictionary sizes of the task's label sets.
-
-    Raises:
-        DataError: the task has no label sets.
-    """
+    """Dictionary sizes of the task's label sets."""
     classes = [len(dictionary) for dictionary in getattr(task, "dictionaries", [])]
     if not classes:
         raise DataError(
@@ -129,8 +113,7 @@ PARTS = ("m", "u")
 
 
 def masked_unit_losses(output: dict[str, Any]) -> dict[str, Tensor]:
-    """By part, the cross-entropies of ``logit_{m,u}_list`` and ``target_{m,u}_list``, summed over frames: a
-    vector with one for each label set."""
+    """By part, the cross-entropies of its label sets, summed over frames."""
     return {
         part: cross_entropy_sums(output[f"logit_{part}_list"], output[f"target_{part}_list"])
         for part in PARTS
@@ -144,12 +127,7 @@ def frame_counts(output: dict[str, Any]) -> dict[str, int]:
 
 @torch.no_grad()
 def masked_unit_log(output: dict[str, Any], losses: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Loss (nats), correct and counted frames of each part ``m``, ``u`` and label set ``0``, ``1``, ...
-
-    Args:
-        output: of the model.
-        losses: see :func:`masked_unit_losses`.
-    """
+    """Loss (nats), correct and counted frames of each part ``m``, ``u`` and label set ``0``, ``1``, ..."""
     log: dict[str, Any] = {}
     for part in PARTS:
         pairs = zip(output[f"logit_{part}_list"], output[f"target_{part}_list"], strict=True)

@@ -41,36 +41,24 @@ class TeachersConfig(FairseqDataclass):
         metadata={"help": "folders of teachers, which `av-ssl targets teacher` makes (absolute paths)"},
     )
     teacher_source: SOURCES = option(  # type: ignore[valid-type]
-        "disk",
-        "targets that the folders hold (disk), teachers that run in training (online), or what the folders "
-        "hold and the other teachers online (mixed)",
+        "disk", "targets in the folders (disk), teachers run in training (online), or as available (mixed)"
     )
     teacher_precision: PRECISIONS = option("bfloat16", "of teachers that run in training")  # type: ignore[valid-type]
-    soft_label_temp: float = option(
-        0.1, "squared distances to centroids are divided by inertia times this (DistillAV)"
-    )
+    soft_label_temp: float = option(0.1, "squared distances to centroids / (inertia x this) (DistillAV)")
     teacher_shapes: Any = option(None, "sizes of the heads; filled in from the folders, do not set it")
 
 
 class Prediction(NamedTuple):
-    """For the N frames in the loss of one teacher, r each, in order."""
+    """Float32 ``vectors [r N, D]`` and ``logits [r N, K]`` for the N frames in the loss of one teacher."""
 
     vectors: Tensor
-    """Float32 ``[r N, D]``."""
     logits: Tensor
-    """Float32 ``[r N, K]``."""
 
 
 class TeacherHead(nn.Module):
-    """Regression and cluster head for one teacher.
+    """Regression and cluster head for one teacher of D ``dim`` channels, r vectors ``per_frame``, K clusters.
 
-    Args:
-        channels: C of the encoder.
-        dim: D of the teacher.
-        per_frame: r.
-        clusters: K.
-        final_dim: channels in which output and clusters are compared.
-        temperature: cosines are divided by it.
+    Output and clusters are compared in ``final_dim`` channels; cosines are divided by ``temperature``.
     """
 
     def __init__(
@@ -101,10 +89,9 @@ class TeacherHeads(nn.ModuleList):
     def predict(
         self, x: Tensor, index: Sequence[Tensor], balancer: GradientBalancer | None = None
     ) -> list[Prediction]:
-        """Predictions for each teacher.
+        """Predictions for each teacher, from the encoder's output ``x [B, T, C]``.
 
         Args:
-            x: encoder output ``[B, T, C]``.
             index: for each teacher int64 ``[N]``, flat indices b*T+t of the frames in the loss.
             balancer: weights the heads' gradients into ``x``; None: they add up.
         """
@@ -125,13 +112,8 @@ class TeacherHeads(nn.ModuleList):
 
 
 def make_heads(channels: int, shapes: Sequence[Mapping[str, int]], cfg: Any) -> TeacherHeads:
-    """Heads for teachers of these shapes.
-
-    Args:
-        channels: C of the encoder.
-        shapes: ``dim``, ``per_frame`` and ``clusters`` of each teacher.
-        cfg: has ``final_dim`` and ``logit_temp``.
-    """
+    """Heads for teachers with these ``dim``, ``per_frame``, ``clusters``; ``cfg`` has ``final_dim`` and
+    ``logit_temp``."""
     return TeacherHeads(
         TeacherHead(
             channels, shape["dim"], shape["per_frame"], shape["clusters"],
@@ -142,12 +124,7 @@ def make_heads(channels: int, shapes: Sequence[Mapping[str, int]], cfg: Any) -> 
 
 
 def attach_teacher_shapes(cfg: Any) -> None:
-    """Fill ``cfg.teacher_shapes`` from the folders, so that the checkpoint loads without them; models without
-    teachers stay as they are.
-
-    Raises:
-        DataError: a folder was not written by `av-ssl targets teacher`.
-    """
+    """Fill ``cfg.teacher_shapes`` from the folders, if any, so that the checkpoint loads without them."""
     if not getattr(cfg, "teachers", None):
         return
     shapes = [TeacherFolder.read(path).shape() for path in cfg.teachers]
@@ -162,11 +139,7 @@ def target_digests(shapes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def open_targets(cfg: Any) -> TeacherTargets:
-    """The teachers that a configuration names.
-
-    Raises:
-        DataError: a folder is missing or damaged.
-    """
+    """The teachers that a configuration names."""
     return TeacherTargets(
         [TeacherFolder.read(path) for path in cfg.teachers],
         source=str(cfg.teacher_source),
@@ -196,20 +169,15 @@ def teacher_losses(output: Mapping[str, Any]) -> list[TeacherLosses]:
     ]
 
 
-def target_counts(output: Mapping[str, Any]) -> list[int]:
-    """Number of targets of each teacher in the loss."""
-    return [len(target.vectors) for target in output["targets"]]
-
-
 @torch.no_grad()
 def teacher_log(output: Mapping[str, Any], losses: Sequence[TeacherLosses]) -> dict[str, Any]:
     """Sums over targets, for :func:`reduce_teacher_metrics`, named by the number of the teacher."""
     log: dict[str, Any] = {}
-    for number, (loss, count) in enumerate(zip(losses, target_counts(output), strict=True)):
-        prediction, target = output["predictions"][number], output["targets"][number]
+    triples = zip(losses, output["predictions"], output["targets"], strict=True)
+    for number, (loss, prediction, target) in enumerate(triples):
         hits = prediction.logits.argmax(dim=1) == target.posteriors.argmax(dim=1)
         log |= {
-            f"teacher{number}_targets": count,
+            f"teacher{number}_targets": len(target.vectors),
             # Per channel, so that it is 1 where the student predicts the mean of normalised targets.
             f"teacher{number}_regression": loss.regression.detach() / target.vectors.size(1) ** 0.5,
             f"teacher{number}_clusters": loss.clusters.detach(),

@@ -7,8 +7,6 @@ ordinary backward pass balances what reaches the encoder: any trainer, distribut
 accumulation and mixed precision will do, and the heads keep the plain gradients of their own tasks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,10 +22,6 @@ def aligned_weights(gram: Tensor) -> Tensor:
     With M = U diag(l) U^T, of which the components with l > max(l) K eps stay:
     B = sqrt(min(l)) U diag(l)^(-1/2) U^T, and the weights are the sums of the rows of B.  They do not depend
     on a common scale of the gradients, and may be negative.
-
-    >>> import torch
-    >>> aligned_weights(torch.diag(torch.tensor([4.0, 1.0]))).tolist()
-    [0.5, 1.0]
     """
     tolerance = len(gram) * torch.finfo(torch.float32).eps
     values, vectors = torch.linalg.eigh(gram.double())
@@ -50,9 +44,6 @@ class GradientBalancer:
 
     Attributes:
         weights: float64 ``[K]``, on the CPU, of the last backward pass; None before the first.
-
-    Raises:
-        ValueError: ``gram`` is none of these.
     """
 
     def __init__(self, gram: str = "batch_sum") -> None:

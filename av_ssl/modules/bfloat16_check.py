@@ -1,7 +1,5 @@
 """Operations of the models in bfloat16 on this machine's CPU, against float32."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

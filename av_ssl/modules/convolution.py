@@ -14,8 +14,6 @@ seen to be wrong, and it does not ask for the version or the processor: the excl
 Models of full width have none on clips of usual size but the first layer of speech models.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -44,13 +42,9 @@ def convolve(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> Tensor:
-    """A convolution, in float32 where half precision may be wrong on this device.
+    """``F.conv1d`` or one of its relatives, in float32 where half precision may be wrong on this device.
 
-    Args:
-        convolution: ``F.conv1d`` or one of its relatives; the other arguments are its own.
-
-    Returns:
-        The output in the dtype of ``input``.
+    The output has the dtype of ``input``.
     """
     if input.device.type != "cpu" or right_in_half_precision(input, weight, stride, padding, dilation):
         return convolution(input, weight, bias, stride, padding, dilation, groups)

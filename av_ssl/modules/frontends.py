@@ -1,19 +1,16 @@
 """Front-ends: from audio or video to one feature vector a video frame (25 Hz).
 
-- ``AudioFrontend``: one linear layer on stacked log-mel filterbanks (AV-HuBERT, Shi et al., 2022); -
-``VideoFrontend``: a spatio-temporal convolution, a ResNet-18 on each frame and a linear layer (AV-HuBERT,
-section
-  3 and appendix A);
-- ``WaveformResNet``: a convolution and a 1-D ResNet-18 on raw audio (RAVEn, Haliassos et al., 2023, section
-3).
+- ``AudioFrontend``: one linear layer on stacked log-mel filterbanks (AV-HuBERT, Shi et al., 2022);
+- ``VideoFrontend``: a spatio-temporal convolution, a ResNet-18 on each frame and a linear layer (AV-HuBERT,
+  section 3 and appendix A);
+- ``WaveformResNet``: a convolution and a 1-D ResNet-18 on raw audio (RAVEn, Haliassos et al., 2023,
+  section 3).
 
 Architectures and tensor names are those of the published weights.  Only the order of the work differs: video
 frames that are padding are left out before the first convolution.  That saves their cost and keeps batch-norm
 statistics independent of the padding; the originals compute padding too, so in training their statistics are
 those of real and padded frames together.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -43,11 +40,7 @@ BATCH_NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of size 3 with a shortcut, each followed by an activation.
-
-    Args:
-        dims: 1 for waveforms, 2 for images.
-    """
+    """Two convolutions of size 3 with a shortcut, each with an activation, see :class:`ResNetTrunk`."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, activation: str, dims: int = 2) -> None:
         super().__init__()
@@ -133,10 +126,7 @@ def make_activation(name: str, channels: int) -> nn.Module:
 
 
 class AudioFrontend(nn.Module):
-    """Stacked filterbanks at 25 Hz -> one feature vector a frame.
-
-    ``encoder``, ``[B, T, C]`` -> ``[B, T, C]``, follows the projection if it is set.
-    """
+    """Stacked filterbanks at 25 Hz -> one feature vector a frame; ``encoder`` follows if it is set."""
 
     def __init__(self, input_dim: int, output_dim: int) -> None:
         super().__init__()
@@ -157,11 +147,8 @@ KERNEL_FRAMES = 5
 class VisualResNet(nn.Module):
     """Spatio-temporal stem and ResNet-18 trunk, computed for the given frames only.
 
-    Its weights are PyTorch's initial ones; callers draw others (:func:`~av_ssl.modules.frontends.init_he`).
-
-    Args:
-        width: channels of the stem and of the first stage (64 in AV-HuBERT; less for small machines).
-        activation: ``prelu``, ``relu`` or ``swish``.
+    Its weights are PyTorch's initial ones; callers draw others (:func:`init_he`).  ``width`` is the number of
+    channels of the stem and of the first stage (64 in AV-HuBERT).
     """
 
     def __init__(self, width: int = 64, activation: str = "prelu") -> None:
@@ -189,12 +176,9 @@ class VisualResNet(nn.Module):
 
 
 class VideoFrontend(nn.Module):
-    """Grayscale mouth crops at 25 Hz -> one feature vector a frame.
-
-    ``encoder``, ``[B, T, C]`` -> ``[B, T, C]``, follows the projection if it is set.
+    """Grayscale mouth crops at 25 Hz -> one feature vector a frame; ``encoder`` follows if it is set.
 
     Args:
-        output_dim: channels C of the features.
         width, activation: see :class:`VisualResNet`.
         mean, std: of the grayscale values on the scale 0..1, applied to ``uint8`` input on its device.
     """
@@ -217,16 +201,13 @@ class VideoFrontend(nn.Module):
     def forward(
         self, video: Tensor, padding_mask: Tensor | None = None, frame_index: Tensor | None = None
     ) -> Tensor:
-        """Compute the features of the real frames; those of padding are zero.
+        """Features ``[B, T, C]`` of the real frames; those of padding are zero.
 
         Args:
             video: ``[B, 1, T, H, W]``, ``uint8`` grayscale values, or floats that are normalised already.
-            padding_mask: bool ``[B, T]``, True on padding; None if there is none.
+            padding_mask: bool ``[B, T]``, True on padding.
             frame_index: int64 ``[F]``, flat indices b*T+t of the real frames. The data pipeline gives it so
                 that the step never waits for the device; None: computed from ``padding_mask``.
-
-        Returns:
-            ``[B, T, C]``.
         """
         batch, _, frames = video.shape[:3]
         if frame_index is None:
@@ -304,11 +285,7 @@ class WaveformResNet(nn.Module):
     In training, padding is computed like audio, as in the original: after the first batch norm it is no
     longer zero, so that the last few frames of a clip depend on the padding.  With running statistics (eval
     mode) it is zeroed before every convolution, so that a clip has the same features in every batch, as in
-    the original.
-
-    Args:
-        width: channels of the stem and of the first stage (64 in RAVEn; less for small machines).
-        activation: ``swish``, ``relu`` or ``prelu``.
+    the original.  ``width`` is the number of channels of the stem and of the first stage (64 in RAVEn).
     """
 
     def __init__(self, width: int = 64, activation: str = "swish") -> None:
@@ -321,9 +298,6 @@ class WaveformResNet(nn.Module):
         Args:
             audio: ``int16`` samples, or floats on the scale -1..1.
             padding_mask: bool ``[B, T]``, True on padding; of no effect in training.
-
-        Raises:
-            ValueError: there is not one whole frame.
         """
         frames = audio.size(-1) // FRAME_SAMPLES
         if not frames:

@@ -1,29 +1,18 @@
 """Replace masked frames. The data pipeline draws the masks (``av_ssl.data.masking``)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 
 def replace_frames(x: Tensor, mask: Tensor, embedding: Tensor) -> Tensor:
-    """Put a learned vector in place of masked frames.
-
-    Args:
-        x: ``[B, T, C]``.
-        mask: bool ``[B, T]``, True where masked.
-        embedding: ``[C]``.
-    """
+    """Put a learned vector ``[C]`` in place of masked frames of ``x [B, T, C]``; ``mask`` bool ``[B, T]``."""
     return torch.where(mask[..., None], embedding.to(x.dtype), x)
 
 
 def take_frames(video: Tensor, source_frame: Tensor) -> Tensor:
-    """Put frames from elsewhere in the batch in place of masked ones.
+    """Put frames from elsewhere in the batch in place of masked ones of ``video [B, 1, T, H, W]``.
 
-    Args:
-        video: ``[B, 1, T, H, W]``.
-        source_frame: int64 ``[B, T]``, for each frame the flat index b*T+t of the frame to take (its own
-            where unmasked).
+    ``source_frame [B, T]`` is the flat index b*T+t of the frame to take (its own where unmasked).
     """
     batch, _, frames, height, width = video.shape
     flat = video.reshape(batch * frames, height, width)
@@ -31,23 +20,15 @@ def take_frames(video: Tensor, source_frame: Tensor) -> Tensor:
 
 
 def gray_frames(video: Tensor, mask: Tensor, mean: float) -> Tensor:
-    """Give masked frames the mean gray value, which is zero after normalising.
+    """Give masked frames the mean gray value, 0..1, which is zero after normalising.
 
-    Args:
-        video: ``[B, 1, T, H, W]``, ``uint8``, or floats that are normalised already.
-        mask: bool ``[B, T]``.
-        mean: of the grayscale values on the scale 0..1.
+    ``video [B, 1, T, H, W]`` is ``uint8``, or floats that are normalised already; ``mask`` bool ``[B, T]``.
     """
     gray = round(255 * mean) if video.dtype == torch.uint8 else 0
     return video.masked_fill(mask[:, None, :, None, None], gray)
 
 
 def mask_waveform(audio: Tensor, mask: Tensor) -> Tensor:
-    """Make masked frames silent.
-
-    Args:
-        audio: ``[B, N]``, samples of any type; N is a multiple of T (640 T at 16 kHz and 25 Hz).
-        mask: bool ``[B, T]``.
-    """
+    """Make masked frames silent: ``audio [B, N]``, N a multiple of T (640 T); ``mask`` bool ``[B, T]``."""
     frames = audio.unflatten(1, (mask.size(1), -1))
     return frames.masked_fill(mask[..., None], 0).flatten(1)

@@ -118,9 +118,6 @@ class RelativeSelfAttention(nn.Module):
     """Multi-head self-attention with learned biases u and v towards content and distance.
 
     Initial weights: PyTorch's for ``linear_*``, Xavier's for ``pos_bias_*`` ``[heads, C / heads]``.
-
-    Raises:
-        ValueError: ``channels`` is not a multiple of ``heads``, or odd.
     """
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
@@ -143,13 +140,8 @@ class RelativeSelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """Attend from each frame to all frames that are not padding.
-
-        Args:
-            x: ``[B, T, C]``.
-            positions: ``[2T - 1, C]``, see :func:`relative_positions`.
-            padding_mask: bool ``[B, T]``, True on padding. A row of padding only stays finite.
-        """
+        """Attend from each frame of ``x [B, T, C]`` to all that are not padding; see
+        :func:`relative_positions`. A row of padding only stays finite."""
         batch, frames, channels = x.shape
         q, k, v = (
             projection(x).view(batch, frames, self.heads, -1)
@@ -214,7 +206,6 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, T, C]`` -> ``[B, T, C]``."""
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
@@ -286,8 +277,7 @@ def make_ffn_norm(name: str, channels: int) -> nn.Module:
 class RelativeTransformer(FloatBatchNorms):
     """Blocks and the layer norm after them. Tensors: ``encoders.{block}.*``, ``after_norm.*``.
 
-    Encoder and predictors are sub-classes, so that these names are at the same level as those of their other
-    parts, whose batch norms stay in float32, too.
+    Encoder and predictors are sub-classes, so that these names are at the level of their other parts'.
     """
 
     def __init__(self, sizes: RelativeTransformerSizes) -> None:
@@ -303,16 +293,15 @@ class RelativeTransformer(FloatBatchNorms):
         last: int | None = None,
         collect: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Scale the input, add dropout, run the blocks up to ``last``, without ``after_norm``.
+        """Scale the input by sqrt(C), add dropout, run the blocks up to ``last``, without ``after_norm``.
 
         Args:
-            x: projected input ``[B, T, C]``; it is multiplied by sqrt(C) here.
+            x: projected input ``[B, T, C]``.
             padding_mask: bool ``[B, T]``, True on padding, which no frame attends to.
             last: 1-based; None: all blocks.
-            collect: return the residual stream after every block, too.
 
         Returns:
-            The residual stream ``[B, T, C]``, and that after blocks 1, 2, ... if they are collected.
+            The residual stream ``[B, T, C]``, and with ``collect`` that after blocks 1, 2, ...
         """
         frames, channels = x.shape[1:]
         positions = relative_positions(frames, channels, x.device).to(x.dtype)
@@ -347,14 +336,9 @@ class MaskedProjection(nn.Module):
 
 
 class Predictor(RelativeTransformer):
-    """A narrow Transformer on a student's output (section 3), without the student's output at masked frames.
+    """A narrow Transformer from a student's ``dim_in`` to a teacher's ``dim_out`` channels (section 3).
 
-    So a masked frame is predicted only from the frames around it.
-
-    Args:
-        dim_in: channels of the student.
-        dim_out: channels of the teacher.
-        sizes: of the Transformer; in RAVEn its channels do not grow with the encoder.
+    It does not get the student's output at masked frames, so they are predicted from the frames around them.
     """
 
     def __init__(self, dim_in: int, dim_out: int, sizes: RelativeTransformerSizes) -> None:
@@ -363,15 +347,6 @@ class Predictor(RelativeTransformer):
         self.last_linear = nn.Linear(sizes.channels, dim_out)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, padding_mask: Tensor | None = None) -> Tensor:
-        """Predict every frame.
-
-        Args:
-            x: the student's output ``[B, T, dim_in]``.
-            mask: bool ``[B, T]``, True where the student's input was masked; None: nowhere.
-            padding_mask: bool ``[B, T]``, True on padding.
-
-        Returns:
-            ``[B, T, dim_out]``.
-        """
+        """``[B, T, dim_in]`` -> ``[B, T, dim_out]``; ``mask [B, T]``: where the student's was masked."""
         x, _ = self.run_blocks(self.embed(x, mask), padding_mask)
         return self.last_linear(self.after_norm(x))

@@ -5,8 +5,6 @@ two of its strides shorten time to the video's rate, the others only frequency [
 computed on the device, and batch norms take their statistics from real frames only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +21,8 @@ WINDOW = 400
 HOP = 160
 """10 ms in samples."""
 FFT_SIZE = 512
+MEL_RANGE = 20.0, 7600.0
+"""Hz."""
 ENERGY_FLOOR = 1e-6
 """Of samples on the scale -1..1; about -120 dB of full scale."""
 INT16_SCALE = 1 / 32768
@@ -33,9 +33,6 @@ class LogMel(nn.Module):
 
     Frame k lies around sample 160 k + 80: none looks beyond the clip by more than half a window, where there
     is silence.
-
-    Args:
-        bands: mel bands between 20 and 7600 Hz.
     """
 
     filters: Tensor
@@ -44,7 +41,9 @@ class LogMel(nn.Module):
     def __init__(self, bands: int = 80) -> None:
         super().__init__()
         # Not in checkpoints: they follow from the settings.
-        self.register_buffer("filters", mel_filters(bands), persistent=False)
+        frequencies = np.linspace(0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1)
+        filters = torch.from_numpy(triangles(frequencies, mel_corners(bands, *MEL_RANGE)))  # [257, bands]
+        self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
     @torch.no_grad()
@@ -57,12 +56,6 @@ class LogMel(nn.Module):
         return (power @ self.filters.float()).clamp(min=ENERGY_FLOOR).log().transpose(1, 2)
 
 
-def mel_filters(bands: int, lowest: float = 20.0, highest: float = 7600.0) -> Tensor:
-    """Triangular filters float32 ``[257, bands]``, equally wide in mel."""
-    frequencies = np.linspace(0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1)
-    return torch.from_numpy(triangles(frequencies, mel_corners(bands, lowest, highest)))
-
-
 class MaskedBatchNorm(nn.BatchNorm2d):
     """Batch norm over maps ``[B, C, F, T]`` of which some frames t are padding.
 
@@ -73,6 +66,8 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         """``x [B, C, F, T]``, zero on padding; ``keep`` float ``[B, 1, 1, T]``, 1 on real frames."""
         assert self.running_mean is not None
         assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
         if not self.training:
             normed = F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -83,20 +78,13 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         mean = wide.sum((0, 2, 3)) / count
         centred = (wide - mean[:, None, None]) * keep
         variance = centred.square().sum((0, 2, 3)) / count
-        self.follow(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return ((centred * scale[:, None, None] + self.bias[:, None, None]) * keep).to(x.dtype)
-
-    @torch.no_grad()
-    def follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics, as batch norm does."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
 
 class RowBatchNorm(nn.BatchNorm1d):
@@ -178,14 +166,9 @@ class SpectrogramResNet(nn.Module):
         self.proj = nn.Linear(channels_in * rows, output_dim)
 
     def forward(self, audio: Tensor, padding_mask: Tensor) -> Tensor:
-        """Compute the features.
+        """Filterbanks ``[B, 4 * bands, T]``, or a waveform ``[B, 640 T]`` -> ``[B, T, C]``.
 
-        Args:
-            audio: filterbanks ``[B, 4 * bands, T]``, or a waveform ``[B, 640 T]``.
-            padding_mask: bool ``[B, T]``, True on padding.
-
-        Returns:
-            ``[B, T, C]``; zero before the projection on padding.
+        The features are zero before the projection on padding, ``padding_mask`` bool ``[B, T]``.
         """
         keep = (~padding_mask).float()[:, None, None]
         x = self.spectrogram(audio)

@@ -38,9 +38,7 @@ class TransformerConfig(FairseqDataclass):
     layer_norm_first: bool = option(False, "layer norm before each block, not after it")
     conv_pos: int = option(128, "kernel of the positional convolution, in frames")
     conv_pos_groups: int = option(16, "groups of the positional convolution")
-    checkpoint_activations: bool = option(
-        False, "recompute layers in the backward pass: less memory, more time"
-    )
+    checkpoint_activations: bool = option(False, "recompute layers in the backward pass to save memory")
 
 
 class WeightNormConv1d(nn.Module):
@@ -74,7 +72,6 @@ class PositionalConvolution(nn.Sequential):
         self.surplus = 1 - kernel_size % 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, T, C]`` -> ``[B, T, C]``."""
         y = self[0](x.transpose(1, 2))
         if self.surplus:
             y = y[..., : -self.surplus]
@@ -177,11 +174,8 @@ class TransformerEncoder(nn.Module):
         Args:
             x: fused features ``[B, T, C]``.
             padding_mask: bool ``[B, T]``, True on padding.
-            first: collect the outputs of layers ``first`` (1-based) to ``last``; None: collect none.
-
-        Returns:
-            The residual stream ``[B, T, C]`` and the collected outputs (those of layers skipped by layer drop
-            are missing, so collect in eval mode).
+            first: collect the outputs of layers ``first`` (1-based) to ``last``; None: none. Those skipped by
+                layer drop are missing, so collect in eval mode.
         """
         attend = None
         if padding_mask is not None:

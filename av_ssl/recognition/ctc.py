@@ -7,8 +7,6 @@ tests/recognition/test_ctc.py). So this search decodes models with only a CTC he
 model.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from av_ssl.data.text import BLANK
+
 Prefix = tuple[int, ...]
 
 
@@ -24,16 +24,15 @@ class CTCBeamSearch:
     """Decodes CTC models in place of fairseq's ``SequenceGenerator``.
 
     Args:
-        dictionary: fairseq dictionary; its eos, pad and unk are never output.
+        dictionary: its eos, pad and unk are never output.
         beam: hypotheses kept; 1 is greedy search over paths.
-        blank: index of the blank symbol.
         prune: symbols less probable than the frame's best by more than this (in nats) are skipped.
     """
 
-    def __init__(self, dictionary: Any, beam: int = 20, blank: int = 0, prune: float = 12.0) -> None:
+    def __init__(self, dictionary: Any, beam: int = 20, prune: float = 12.0) -> None:
         if beam < 1:
             raise ValueError(f"beam is {beam}; it must be at least 1")
-        self.beam, self.blank, self.prune = beam, blank, prune
+        self.beam, self.prune = beam, prune
         self.never = [dictionary.eos(), dictionary.pad(), dictionary.unk()]
         self.eos = dictionary.eos()
         self.symbols_to_strip_from_output = {self.eos, dictionary.bos()}
@@ -55,14 +54,17 @@ class CTCBeamSearch:
         log_probs[..., self.never] = -math.inf
         lengths = (~net_input["padding_mask"]).sum(1).tolist()
         return [
-            [hypothesis(prefix, score) for prefix, score in self.search(clip[:length])]
+            [
+                as_fairseq(torch.tensor(prefix, dtype=torch.long), score)
+                for prefix, score in self.search(clip[:length])
+            ]
             for clip, length in zip(log_probs.cpu(), lengths, strict=True)
         ]
 
     def search(self, log_probs: Tensor) -> list[tuple[Prefix, float]]:
         """Best prefixes of one clip, ``log_probs [T, V]``, with their log-probabilities, best first."""
         if self.beam == 1:
-            return [greedy(log_probs, self.blank)]
+            return [greedy(log_probs)]
         # For each prefix, the log-probabilities of the paths that end in blank and of the others.
         beam: dict[Prefix, tuple[float, float]] = {(): (0.0, -math.inf)}
         for frame in log_probs:
@@ -83,7 +85,7 @@ class CTCBeamSearch:
         for prefix, (blank_end, symbol_end) in beam.items():
             either = log_add(blank_end, symbol_end)
             for symbol, score in frame.items():
-                if symbol == self.blank:
+                if symbol == BLANK:
                     add(prefix, 0, either + score)
                 elif prefix and prefix[-1] == symbol:
                     add(prefix, 1, symbol_end + score)
@@ -95,11 +97,11 @@ class CTCBeamSearch:
         return {prefix: (ends[0], ends[1]) for prefix, ends in best}
 
 
-def greedy(log_probs: Tensor, blank: int) -> tuple[Prefix, float]:
+def greedy(log_probs: Tensor) -> tuple[Prefix, float]:
     """The most probable path, repeats merged and blanks dropped, with that path's log-probability."""
     scores, path = log_probs.max(dim=-1)
     symbols = torch.unique_consecutive(path).tolist()
-    return tuple(symbol for symbol in symbols if symbol != blank), scores.sum().item()
+    return tuple(symbol for symbol in symbols if symbol != BLANK), scores.sum().item()
 
 
 def log_add(a: float, b: float) -> float:
@@ -112,11 +114,14 @@ def log_add(a: float, b: float) -> float:
     return high + math.log1p(math.exp(low - high))
 
 
-def hypothesis(prefix: Prefix, score: float) -> dict[str, Any]:
+def as_fairseq(tokens: Tensor, score: float, positional_scores: Tensor | None = None) -> dict[str, Any]:
+    """A hypothesis as fairseq-generate reads it; without positional scores, all tokens have the same."""
+    if positional_scores is None:
+        positional_scores = torch.full((len(tokens),), score / max(1, len(tokens)))
     return {
-        "tokens": torch.tensor(prefix, dtype=torch.long),
+        "tokens": tokens,
         "score": score,
         "attention": None,
         "alignment": torch.empty(0),
-        "positional_scores": torch.full((len(prefix),), score / max(1, len(prefix))),
+        "positional_scores": positional_scores,
     }

@@ -26,15 +26,9 @@ LOSS, WEIGHT, CLIPS = "distillation_loss", "distillation_weight", "distilled_cli
 class DistillationFineTuningConfig(FairseqDataclass):
     """The recognition loss, and the weight of distillation over the updates."""
 
-    recognition: Any = option(
-        None,
-        "the recognition loss and its keys, e.g. {_name: label_smoothed_cross_entropy, label_smoothing: "
-        "0.1}; also ctc, hybrid_ctc_attention",
-    )
+    recognition: Any = option(None, "the recognition loss and its keys, e.g. {_name: ctc}")
     distillation_weight: float = option(0.1, "weight of the distillation once the encoder is trained")
-    final_weight: Optional[float] = option(
-        None, "weight at max_update, approached linearly; null: it stays the same"
-    )
+    final_weight: Optional[float] = option(None, "weight at max_update, approached linearly; null: the same")
     warmup_updates: int = option(0, "updates in which the weight rises from 0, after the encoder is unfrozen")
     max_update: int = option(II("optimization.max_update"), "updates of the whole training")
 
@@ -72,9 +66,6 @@ class DistillationFineTuning(FairseqCriterion):
 
     Only in training is the second term added.  In validation it is logged, and the logged ``loss`` is always
     the recognition loss, by which checkpoints are selected.
-
-    Raises:
-        DataError: the configuration leaves distillation without effect.
     """
 
     def __init__(self, cfg: Any, task: Any, recognition: FairseqCriterion) -> None:
@@ -93,7 +84,8 @@ class DistillationFineTuning(FairseqCriterion):
             @staticmethod
             def reduce_metrics(logging_outputs: Logs) -> None:
                 type(recognition).reduce_metrics(logging_outputs)
-                reduce_distillation_metrics(logging_outputs)
+                log_means(logging_outputs, (LOSS, WEIGHT), CLIPS)
+                reduce_teacher_metrics(logging_outputs)
 
             @staticmethod
             def logging_outputs_can_be_summed() -> bool:
@@ -115,13 +107,8 @@ class DistillationFineTuning(FairseqCriterion):
         mean = torch.stack([each.regression + each.clusters for each in losses]).sum() / max(1, frames)
         weight = self.weight(distilled["updates"], distilled["unfrozen_at"])
         clips = sample["nsentences"]
-        log = {
-            **log,
-            LOSS: mean.detach() * clips,
-            WEIGHT: weight * clips,
-            CLIPS: clips,
-            **teacher_log(distilled, losses),
-        }
+        log = {**log, LOSS: mean.detach() * clips, WEIGHT: weight * clips, CLIPS: clips}
+        log.update(teacher_log(distilled, losses))
         if model.training:
             loss = loss + weight * sample_size * mean
         return loss, sample_size, log
@@ -135,15 +122,8 @@ class DistillationFineTuning(FairseqCriterion):
         return float(weight * min(1.0, (trained + 1) / (cfg.warmup_updates + 1)))
 
 
-def reduce_distillation_metrics(logs: Logs) -> None:
-    """Means over the clips that were distilled, of all workers and micro-batches."""
-    log_means(logs, (LOSS, WEIGHT), CLIPS)
-    reduce_teacher_metrics(logs)
-
-
 def check_effect(cfg: Any) -> None:
-    """Raise DataError when distillation would have no effect (no teachers, no weight, an encoder that stays
-    frozen), or there is no recognition loss."""
+    """Raise DataError when distillation would have no effect, or there is no recognition loss."""
     if not cfg.recognition or not cfg.recognition.get("_name"):
         raise DataError(
             "criterion.recognition is not set: name the recognition loss, e.g. "

@@ -66,9 +66,7 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
         "pre-trained checkpoint: of a fused encoder (av2vec, av_hubert, distillav), of RAVEn's two (raven, "
         "braven), RAVEn's published weights, or a recogniser on one of these",
     )
-    no_pretrained_weights: bool = option(
-        False, "take the checkpoint's configuration only and train from scratch"
-    )
+    no_pretrained_weights: bool = option(False, "only the checkpoint's configuration; train from scratch")
     # its regularisation
     dropout_input: float = option(0.0, "dropout of the encoder's fused features")
     final_dropout: float = option(0.0, "dropout of the encoder's output")
@@ -76,16 +74,12 @@ class PretrainedEncoderConfig(FineTuningMaskConfig, TeachersConfig):
     attention_dropout: float = option(0.0, "attention dropout inside the encoder")
     activation_dropout: float = option(0.0, "feed-forward dropout inside the encoder")
     layerdrop: float = option(0.0, "probability of skipping an encoder layer")
-    drop_path: float = option(
-        0.0, "probability that a clip skips half an encoder layer (RAVEn's encoders alone)"
-    )
+    drop_path: float = option(0.0, "probability that a clip skips half an encoder layer (RAVEn only)")
     feature_grad_mult: float = option(0.0, "gradient scale of the front-ends; 0: frozen")
     # its training
     freeze_finetune_updates: int = option(0, "updates during which the encoder is frozen (and in eval mode)")
     frozen_train_mode: bool = option(
-        False,
-        "keep a frozen encoder in train mode: dropout acts, batch-norm statistics drift (as AV-HuBERT has "
-        "it) [ours]",
+        False, "keep a frozen encoder in train mode, as AV-HuBERT: dropout acts, statistics drift [ours]"
     )
     normalize: bool = option(II("task.normalize"), "must be as in pre-training")
     sync_batch_norm: bool = option(False, "batch-norm statistics over all GPUs (RAVEn: true) [ours]")
@@ -100,19 +94,13 @@ def read_pretrained(cfg: Any, audio_input: str = "filterbank", modalities: str =
     """Read the checkpoint ``cfg.w2v_path`` that a training starts from.
 
     Its configuration is stored in ``cfg.w2v_args``, so that the fine-tuned model loads without that file.
+    Where ``cfg`` has it already and wants no weights, the file is not opened.
 
     Args:
-        cfg: the fine-tuned model's configuration.
-        audio_input: the task's kind of audio.
-        modalities: the task's streams: ``audio``, ``video`` or ``av``.
-
-    Returns:
-        The pre-trained model; where ``cfg`` has its configuration and wants no weights, the file is not
-        opened.
+        audio_input, modalities: the task's.
 
     Raises:
-        CheckpointError: see :func:`read_checkpoint`; or ``normalize`` or ``audio_input`` differs from
-            pre-training; or the checkpoint's encoders take one stream each, and none takes these.
+        CheckpointError: see :func:`read_checkpoint`; or the checkpoint has no encoder for such input.
         ValueError: masking is asked for.
     """
     if cfg.get("apply_mask"):
@@ -169,25 +157,16 @@ def check_input(cfg: Any, checkpoint: StoredModel, audio_input: str, modalities:
         )
 
 
-ENCODER_OVERRIDES = {
-    "dropout": "dropout",
-    "attention_dropout": "attention_dropout",
-    "activation_dropout": "activation_dropout",
-    "dropout_input": "dropout_input",
-    "encoder_layerdrop": "layerdrop",
-    "drop_path": "drop_path",
-    "feature_grad_mult": "feature_grad_mult",
-    "compile": "compile",
-}
+SHARED_KEYS = (
+    "dropout", "attention_dropout", "activation_dropout", "dropout_input", "drop_path", "feature_grad_mult",
+    "compile",
+)  # fmt: skip
+ENCODER_OVERRIDES = {**{key: key for key in SHARED_KEYS}, "encoder_layerdrop": "layerdrop"}
 """Keys of the pre-trained encoder's configuration and the fine-tuning keys that replace them."""
 
 
 def encoder_config(cfg: PretrainedEncoderConfig) -> Any:
-    """The pre-trained encoder's configuration with the regularisation of fine-tuning.
-
-    Raises:
-        ValueError: this kind of encoder does not have one of these kinds of regularisation.
-    """
+    """The pre-trained encoder's configuration with the regularisation of fine-tuning."""
     args = plain_config(cfg.w2v_args)  # without the references of AV-HuBERT's files, which lead nowhere
     stored = {**args.get("task", {}), **args["model"]}
     encoder = family_of(stored).config()
@@ -221,39 +200,8 @@ HEAD_SIZES = {"final_dim": 256, "logit_temp": 0.1}
 """Of heads that the checkpoint does not have: the defaults of pre-training."""
 
 
-class RepresentationDistillation:
-    """The targets of speech teachers and a recogniser's predictions of them; holds no parameters.
-
-    Args:
-        cfg: see :class:`~av_ssl.methods.teacher_heads.TeachersConfig`; it names at least one teacher.
-        heads: modules of the encoder.
-    """
-
-    def __init__(self, cfg: Any, heads: TeacherHeads) -> None:
-        self.cfg = cfg
-        self.heads = heads
-
-    @cached_property
-    def targets(self) -> TeacherTargets:
-        """The teachers and what their folders hold."""
-        return open_targets(self.cfg)
-
-    def __call__(self, x: Tensor, source: Mapping[str, Any], teachers: Mapping[str, Any]) -> dict[str, Any]:
-        """``predictions`` and ``targets`` of each teacher, for the encoder's output ``[B, T, C]``."""
-        return {
-            "predictions": self.heads.predict(x, teachers["index"]),
-            "targets": self.targets(source, teachers),
-        }
-
-
 def starting_heads(channels: int, cfg: Any, pretrained: StoredModel) -> TeacherHeads:
-    """Heads for the teachers of fine-tuning; those that were pre-trained for the same teacher are taken over.
-
-    Args:
-        channels: C of the encoder.
-        cfg: of fine-tuning, with ``teacher_shapes``.
-        pretrained: the pre-trained model; without tensors for a start from scratch.
-    """
+    """Heads for the teachers of fine-tuning; those pre-trained for the same teacher are taken over."""
     known = list(pretrained.model_cfg.get("teacher_shapes") or [])
     heads = make_heads(channels, cfg.teacher_shapes, pretrained.model_cfg if known else HEAD_SIZES)
     for number, shape in enumerate(cfg.teacher_shapes):
@@ -274,12 +222,10 @@ def starting_heads(channels: int, cfg: Any, pretrained: StoredModel) -> TeacherH
 class FineTunedEncoder(FairseqEncoder):
     """A pre-trained encoder under a recognition head. Tensors: ``w2v_model.*``.
 
-    ``distillation`` has the speech teachers of this training; it is None, and the encoder has no heads for
-    them, where there are none or the model was loaded from its own checkpoint to be used.
-
     Args:
         cfg: with ``w2v_args``, see :func:`read_pretrained`.
-        pretrained: the checkpoint that training starts from; None: a fine-tuned checkpoint follows.
+        pretrained: the checkpoint that training starts from; None: a fine-tuned checkpoint follows, and the
+            model is only used: it has no speech teachers.
     """
 
     def __init__(self, cfg: PretrainedEncoderConfig, pretrained: StoredModel | None) -> None:
@@ -291,12 +237,11 @@ class FineTunedEncoder(FairseqEncoder):
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         self.output_dim = self.w2v_model.output_dim
         self.updates = 0
-        self.distillation: RepresentationDistillation | None = None
+        self.distils = bool(cfg.teachers) and pretrained is not None
         if cfg.teachers and pretrained is not None:
             heads = starting_heads(self.output_dim, cfg, pretrained)
             set_depth(heads.parameters(), 0)
             self.w2v_model.teacher_heads = heads
-            self.distillation = RepresentationDistillation(cfg, heads)
 
     def set_num_updates(self, num_updates: int) -> None:
         self.updates = num_updates
@@ -317,11 +262,13 @@ class FineTunedEncoder(FairseqEncoder):
 
     @property
     def data_needs(self) -> DataNeeds:
-        """What the data pipeline adds to a batch: what speech teachers need, if there are any."""
-        distillation = self.distillation
-        if distillation is None:
+        if not self.distils:
             return DataNeeds()
-        return DataNeeds(teachers=lambda: distillation.targets, teacher_shapes=self.cfg.teacher_shapes)
+        return DataNeeds(teachers=lambda: self.targets, teacher_shapes=self.cfg.teacher_shapes)
+
+    @cached_property
+    def targets(self) -> TeacherTargets:
+        return open_targets(self.cfg)
 
     @property
     def frozen(self) -> bool:
@@ -339,18 +286,16 @@ class FineTunedEncoder(FairseqEncoder):
         return self.final_dropout(x)
 
     def distil(self, x: Tensor, source: Source, teachers: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Predictions and targets of speech teachers for a batch, for a criterion that distils.
+        """``distillation`` for the output of :meth:`encode`; empty without teachers or with a frozen encoder.
 
-        Args:
-            x: the output of :meth:`encode`.
-            source: ``waveform`` int16 ``[B, 640 T]``, where teachers run online.
-            teachers: see :class:`~av_ssl.data.teacher_batch.TeacherBatch`.
-
-        Returns:
-            ``distillation``: ``predictions``, ``targets``, ``updates``, ``unfrozen_at``; empty where there
-            are no teachers, or while the encoder is frozen.
+        It has ``predictions``, ``targets``, ``updates`` and ``unfrozen_at``.
         """
-        if self.distillation is None or teachers is None or self.frozen:
+        if not self.distils or teachers is None or self.frozen:
             return {}
-        now = {"updates": self.updates, "unfrozen_at": self.cfg.freeze_finetune_updates}
-        return {"distillation": {**self.distillation(x, source, teachers), **now}}
+        distillation = {
+            "predictions": self.w2v_model.teacher_heads.predict(x, teachers["index"]),
+            "targets": self.targets(source, teachers),
+            "updates": self.updates,
+            "unfrozen_at": self.cfg.freeze_finetune_updates,
+        }
+        return {"distillation": distillation}

@@ -1,7 +1,5 @@
 """Which search decodes which model, checks of its language model, and the record of its options."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence
@@ -31,9 +29,6 @@ def check_stored_dictionary(data: Path, dictionary: Any) -> None:
 
     fairseq's checkpoints of language models hold no dictionary; with symbols in another order, scores would
     be wrong without an error.
-
-    Raises:
-        DataError: ``{data}/dict.txt`` is missing or has other symbols.
     """
     path = data / FILE
     if not path.exists():
@@ -58,14 +53,11 @@ SECTIONS = ("task", "generation", "scoring", "common_eval", "dataset", "common")
 
 
 def save_options(root: Any, search: Any) -> Path | None:
-    """Write ``options-{subset}.yaml`` into the results folder of `fairseq-generate`.
+    """Write ``options-{subset}.yaml`` into the results folder of `fairseq-generate`, if there is one.
 
     Args:
         root: the entire configuration of the command.
         search: its name is stored; of joint search also its settings, which depend on the model.
-
-    Returns:
-        The file; None if the command writes no results.
     """
     folder = root.common_eval.results_path
     if not folder:
@@ -164,8 +156,7 @@ def refuse_others(args: Any, search: str) -> None:
 
 
 def warn_of_bounds(args: Any) -> None:
-    """Log bounds on lengths, which CTC beam search ignores: it returns any number of tokens up to that of
-    frames."""
+    """Log bounds on lengths that CTC beam search ignores."""
     bounds = ("max_len_a", "max_len_b")
     ignored = ["min_len"] if option(args, "min_len") > 1 else []
     if option(args, "max_len_a") < 1 and any(option(args, name) != option(None, name) for name in bounds):

@@ -1,9 +1,9 @@
 """Recognition models: a pre-trained encoder with an attention decoder, a CTC head, or both.
 
-- ``av_hubert_seq2seq``: fairseq's Transformer decoder, as in AV-HuBERT; - ``av_hubert_ctc``: a linear CTC
-head; - ``hybrid_ctc_attention``: both heads on one encoder (Watanabe et al., 2017), as RAVEn is fine-tuned
-(Haliassos et
-  al., 2023, arXiv 2212.06246).
+- ``av_hubert_seq2seq``: fairseq's Transformer decoder, as in AV-HuBERT;
+- ``av_hubert_ctc``: a linear CTC head;
+- ``hybrid_ctc_attention``: both heads on one encoder (Watanabe et al., 2017), as RAVEn is fine-tuned
+  (Haliassos et al., 2023, arXiv 2212.06246).
 
 Each takes any encoder that :class:`~av_ssl.recognition.encoder.FineTunedEncoder` reads.
 """
@@ -270,12 +270,8 @@ class CTCHead(nn.Module):
 
 
 @register_model("hybrid_ctc_attention", dataclass=HybridConfig)
-class HybridModel(FairseqEncoderDecoderModel):
-    """Train with ``hybrid_ctc_attention``.
-
-    ``fairseq-generate`` decodes it by joint search, see :mod:`av_ssl.recognition.search`, which calls
-    :meth:`ctc_log_probs`.
-    """
+class HybridModel(Seq2SeqModel):
+    """Train with ``hybrid_ctc_attention``; ``fairseq-generate`` decodes it by joint search."""
 
     def __init__(self, encoder: Seq2SeqEncoder, decoder: Seq2SeqDecoder, ctc: CTCHead) -> None:
         super().__init__(encoder, decoder)
@@ -289,24 +285,10 @@ class HybridModel(FairseqEncoderDecoderModel):
             encoder, decoder, CTCHead(encoder.output_dim, len(task.target_dictionary), cfg.ctc_dropout)
         )
 
-    def forward(
-        self,
-        source: Source,
-        padding_mask: Tensor,
-        prev_output_tokens: Tensor,
-        frame_index: Tensor | None = None,
-        teachers: Mapping[str, Any] | None = None,
-        **unused: Any,
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Run the encoder once and both heads on it.
-
-        Returns:
-            The decoder's logits ``[B, L, V]`` for targets whose history is ``prev_output_tokens [B, L]``, and
-            a dict with ``ctc_logits [B, T, V]`` and ``encoder_out`` (what the encoder returned).
-        """
-        encoder_out = self.encoder(source, padding_mask, frame_index, teachers)
-        logits, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out)
-        return logits, {**extra, "encoder_out": encoder_out, "ctc_logits": self.ctc(encoder_out)}
+    def forward(self, *args: Any, **net_input: Any) -> tuple[Tensor, dict[str, Any]]:
+        """As :class:`Seq2SeqModel`; the dict also holds ``ctc_logits [B, T, V]``, from the same pass."""
+        logits, extra = super().forward(*args, **net_input)
+        return logits, {**extra, "ctc_logits": self.ctc(extra["encoder_out"])}
 
     def ctc_log_probs(self, encoder_out: dict[str, list[Tensor]]) -> Tensor:
         """Log-probabilities float32 ``[B, T, V]`` of the CTC head for the encoder's output.
@@ -314,6 +296,3 @@ class HybridModel(FairseqEncoderDecoderModel):
         The blank is index 0, ``<s>``; on padded frames its log-probability is 0.
         """
         return self.ctc(encoder_out).float().log_softmax(-1)
-
-    def max_positions(self) -> None:
-        return None

@@ -79,11 +79,9 @@ class HybridCriterion(MeanCriterion):
         return loss, clips, log
 
     def lengths_without_eos(self, target: Tensor) -> Tensor:
-        """Lengths int64 ``[B]`` of targets ``[B, L]``; without eos, the last symbol."""
         return ((target != self.pad) & (target != self.eos)).sum(1)
 
     def attention_loss(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over tokens of the smoothed and of the plain cross-entropy, for ``logits [B, L, V]``."""
         return label_smoothed_nll_loss(
             logits.float().log_softmax(-1).flatten(0, 1),
             target.flatten(),

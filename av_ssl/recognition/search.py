@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from av_ssl.recognition.ctc import as_fairseq
+
 
 @dataclass
 class Hypotheses:
@@ -104,21 +106,14 @@ class Finished:
         scores, tokens, history = self.scores.cpu(), self.tokens.cpu(), self.history.cpu()
         clips = []
         for clip in range(len(scores)):
-            found = max(1, int((scores[clip] > -math.inf).sum()))
-            clips.append([_as_fairseq(tokens[clip, n], history[clip, n], self.padding) for n in range(found)])
+            hypotheses = []
+            for n in range(max(1, int((scores[clip] > -math.inf).sum()))):
+                length = int((tokens[clip, n] != self.padding).sum())
+                path = history[clip, n, :length]
+                steps = path.diff(prepend=path.new_zeros(1))
+                hypotheses.append(as_fairseq(tokens[clip, n, :length], path[-1].item(), steps))
+            clips.append(hypotheses)
         return clips
-
-
-def _as_fairseq(tokens: Tensor, history: Tensor, padding: int) -> dict[str, Any]:
-    length = int((tokens != padding).sum())
-    history = history[:length]
-    return {
-        "tokens": tokens[:length],
-        "score": history[-1].item(),
-        "attention": None,
-        "alignment": torch.empty(0),
-        "positional_scores": history.diff(prepend=history.new_zeros(1)),
-    }
 
 
 State = dict[str, dict[str, Tensor | None]]
@@ -126,11 +121,9 @@ EncoderOut = dict[str, list[Tensor]]
 
 
 class NextToken:
-    """Next-token probabilities of a decoder or language model, or the mean over several (an ensemble).
+    """Next-token probabilities of decoders or language models: the mean over several (an ensemble).
 
-    Args:
-        models: with a ``decoder`` that is a ``FairseqIncrementalDecoder``.
-        encoder_outs: the output of each one's encoder for B clips; None for language models.
+    ``encoder_outs`` are the outputs of their encoders for B clips; None for language models.
     """
 
     def __init__(self, models: Sequence[Any], encoder_outs: Sequence[EncoderOut | None]) -> None:
@@ -201,8 +194,6 @@ class CTCPrefixScorer:
     Args:
         log_probs: ``[B, T, V]``, frame by frame.
         lengths: real frames of each clip, int64 ``[B]``; later frames are ignored.
-        beam: K, hypotheses per clip.
-        blank: index of the blank symbol.
     """
 
     def __init__(self, log_probs: Tensor, lengths: Tensor, beam: int, blank: int = 0) -> None:
@@ -236,13 +227,7 @@ class CTCPrefixScorer:
         return torch.logaddexp(self.in_token[..., -1], self.in_blank[..., -1]).float()
 
     def advance(self, clips: Tensor, parents: Tensor, tokens: Tensor) -> None:
-        """Replace the hypotheses of the beam.
-
-        Args:
-            clips: int64 ``[B']``, the clips that continue.
-            parents: int64 ``[B', K]``, the hypothesis that each new one extends.
-            tokens: int64 ``[B', K]``, the token that it adds.
-        """
+        """Extend the beam of the clips ``[B']`` that continue: ``parents [B', K]`` and ``tokens``."""
         if len(clips) < len(self.log_probs):
             self.log_probs, self.probabilities = self.log_probs[clips], self.probabilities[clips]
             self.blanks = self.blanks[clips]
@@ -264,7 +249,7 @@ class CTCPrefixScorer:
 
 def running(log_probs: Tensor) -> Tensor:
     """Sums over the first 0, 1, ..., T frames: ``[..., T + 1]`` for ``[..., T]``, all finite."""
-    return torch.nn.functional.pad(log_probs.clamp(min=IMPOSSIBLE).cumsum(-1), (1, 0))
+    return pad(log_probs.clamp(min=IMPOSSIBLE).cumsum(-1), (1, 0))
 
 
 def possible(log_probs: Tensor) -> Tensor:
@@ -280,7 +265,7 @@ def solve(starts: Tensor, stays: Tensor) -> Tensor:
         stays: ``running(log x)``, ``[..., T + 1]``.
     """
     states = stays[..., 1:] + torch.logcumsumexp(starts - stays[..., :-1], dim=-1)
-    return torch.nn.functional.pad(possible(states), (1, 0), value=-math.inf)
+    return pad(possible(states), (1, 0), value=-math.inf)
 
 
 @dataclass
@@ -345,11 +330,8 @@ class Growth:
 
 @dataclass
 class JointScorer:
-    """Scores a beam by the sources that have a weight; the others are None.
-
-    Attributes:
-        never: symbols that are never output, bool ``[V]``.
-    """
+    """Scores a beam by the sources that have a weight; the others are None.  Symbols in ``never [V]`` are not
+    output."""
 
     cfg: SearchConfig
     never: Tensor
@@ -397,8 +379,7 @@ class JointBeamSearch:
     result, unlike ESPnet's, which stops after some lengths with low scores.
 
     Args:
-        dictionary: fairseq dictionary; its bos (blank), pad and unk are never output.
-        cfg: weights and widths.
+        dictionary: its bos (blank), pad and unk are never output.
         lm: fairseq language model over the same dictionary.
     """
 
@@ -420,9 +401,6 @@ class JointBeamSearch:
             For each clip its hypotheses, best first, each with ``tokens`` int64 [L], the last eos; ``score``,
             the joint one; ``positional_scores`` [L], which add up to it; ``attention`` None and ``alignment``
             empty.
-
-        Raises:
-            ValueError: outputs may be longer than the positions of a decoder or the language model.
         """
         net_input = {key: value for key, value in sample["net_input"].items() if key != "prev_output_tokens"}
         encoder_outs, log_probs = encode(models, net_input, ctc=self.cfg.ctc_weight > 0)
@@ -479,13 +457,10 @@ class JointBeamSearch:
         return [results[clip] for clip in sorted(results)]
 
     def ends(self, ends: Tensor, growing: Tensor, over: Tensor, length: int) -> Tensor:
-        """Scores of the hypotheses that end here, -inf for those that do not.
+        """Of scores with eos ``ends [B, K]``, those of hypotheses that end here; -inf for the others.
 
-        Args:
-            ends: ``[B, K]``, scores with eos.
-            growing: ``[B, K]``, the K best scores with another token.
-            over: bool ``[B]``, clips that allow no more tokens.
-            length: tokens so far.
+        They compete with the best scores with another token, ``growing [B, K]``; clips in ``over [B]`` allow
+        none.
         """
         if length < self.cfg.min_len:
             ends = ends.masked_fill(~over[:, None], -math.inf)

@@ -1,7 +1,5 @@
 """Between forms of a file, and from AV2vec to AV-HuBERT."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path
@@ -16,19 +14,16 @@ import av_ssl.tasks
 from av_ssl.checkpoints.files import read_stored, write_stored
 from av_ssl.errors import DataError
 from av_ssl.export import as_av_hubert
-from tests.checkpoints.published_layout import clusters, finetuned_state, pretrained_state, save
+from tests.checkpoints.published_layout import (
+    clusters,
+    finetuned_state,
+    needs_torch_2_6,
+    pretrained_state,
+    save,
+)
 from tests.methods.helpers import TINY, source, tiny_av2vec
 
-pytestmark = pytest.mark.skipif(
-    tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6),
-    reason="torch before 2.6 takes no list of harmless classes: published files are refused there",
-)
-
-
-@pytest.fixture(params=["av_hubert", "av_hubert_seq2seq", "av_hubert_ctc"])
-def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    content = pretrained_state() if request.param == "av_hubert" else finetuned_state(tmp_path, request.param)
-    return save(content, tmp_path / "published.pt")
+pytestmark = needs_torch_2_6
 
 
 def av2vec_file(path: Path, **overrides: Any) -> Any:
@@ -50,7 +45,7 @@ def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
         assert torch.equal(tensor, other[name]), name
 
 
-def test_there_and_back(published: Path, tmp_path: Path) -> None:
+def test_there_and_back(published, tmp_path):
     plain, back = tmp_path / "plain.safetensors", tmp_path / "back.pt"
     first = av_ssl.load(published)
     assert write_stored(read_stored(published), plain) == [plain, tmp_path / "plain.json"]
@@ -67,7 +62,7 @@ def test_there_and_back(published: Path, tmp_path: Path) -> None:
     assert_same(first, stock.eval())
 
 
-def test_no_tensor_is_lost(published: Path, tmp_path: Path) -> None:
+def test_no_tensor_is_lost(published, tmp_path):
     write_stored(read_stored(published), tmp_path / "plain.safetensors")
     before, after = torch.load(published)["model"], read_stored(tmp_path / "plain.safetensors").tensors
     assert before.keys() == after.keys()
@@ -77,7 +72,7 @@ def test_no_tensor_is_lost(published: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("masking", ["stream_feature", "input", "feature"])
-def test_av2vec_becomes_av_hubert(tmp_path: Path, masking: str) -> None:
+def test_av2vec_becomes_av_hubert(tmp_path, masking):
     spans = {"mask_prob_image": 0.8, "mask_length_image": 10}  # as of the audio, which "feature" asks for
     av2vec = av2vec_file(tmp_path / "av2vec.pt", masking_type=masking, resnet_width=64, **spans)
     write_stored(as_av_hubert(read_stored(tmp_path / "av2vec.pt")), tmp_path / "av_hubert.pt")
@@ -97,7 +92,7 @@ def test_av2vec_becomes_av_hubert(tmp_path: Path, masking: str) -> None:
     torch.testing.assert_close(features, expected, atol=0, rtol=0)
 
 
-def test_a_trained_cluster_head_stays(tmp_path: Path) -> None:
+def test_a_trained_cluster_head_stays(tmp_path):
     path = save(pretrained_state(), tmp_path / "published.pt")
     stored = read_stored(path)
     exported = as_av_hubert(stored)
@@ -112,7 +107,7 @@ def with_own_labels(content: dict[str, Any], *label_sets: list[str]) -> dict[str
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_a_model_trained_here_keeps_its_clusters(tmp_path: Path, stored: bool) -> None:
+def test_a_model_trained_here_keeps_its_clusters(tmp_path, stored):
     own = with_own_labels(pretrained_state(), *[clusters().symbols] * stored)
     exported = as_av_hubert(read_stored(save(own, tmp_path / "own.pt")))
     assert exported.label_sets == [clusters().symbols]
@@ -122,7 +117,7 @@ def test_a_model_trained_here_keeps_its_clusters(tmp_path: Path, stored: bool) -
 
 
 @pytest.mark.parametrize("use_mlm", [True, False])
-def test_av2vec_beside_labels_becomes_av_hubert(tmp_path: Path, use_mlm: bool) -> None:
+def test_av2vec_beside_labels_becomes_av_hubert(tmp_path, use_mlm):
     model = tiny_av2vec([24], use_mlm=use_mlm, target_glu=True)
     cfg = {
         "model": {"_name": "av2vec", **TINY, "use_mlm": use_mlm, "target_glu": True},
@@ -137,14 +132,14 @@ def test_av2vec_beside_labels_becomes_av_hubert(tmp_path: Path, use_mlm: bool) -
         assert torch.equal(plain.cluster_logits(x)[0], model.cluster_logits(x)[0])
 
 
-def test_what_av_hubert_cannot_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_av_hubert_cannot_read_is_named(tmp_path, caplog):
     av2vec_file(tmp_path / "narrow.pt")
     with caplog.at_level(logging.WARNING):
         as_av_hubert(read_stored(tmp_path / "narrow.pt"))
     assert "narrow.pt: its visual front-end begins with 4 channels, AV-HuBERT's with 64" in caplog.text
 
 
-def test_a_recogniser_is_no_encoder(tmp_path: Path) -> None:
+def test_a_recogniser_is_no_encoder(tmp_path):
     path = save(finetuned_state(tmp_path), tmp_path / "recogniser.pt")
     with pytest.raises(DataError, match=r"recogniser\.pt: a model 'av_hubert_seq2seq' is no pre-trained"):
         as_av_hubert(read_stored(path))
@@ -171,7 +166,7 @@ def broken(kind: str, plain: Path) -> None:
         ("cut", r"plain\.safetensors: is no safetensors file, or is cut off"),
     ],
 )
-def test_broken_files_are_named(tmp_path: Path, kind: str, message: str) -> None:
+def test_broken_files_are_named(tmp_path, kind, message):
     plain = tmp_path / "plain.safetensors"
     write_stored(read_stored(save(pretrained_state(), tmp_path / "published.pt")), plain)
     broken(kind, plain)
@@ -179,13 +174,13 @@ def test_broken_files_are_named(tmp_path: Path, kind: str, message: str) -> None
         av_ssl.load(plain)
 
 
-def test_other_suffixes_are_refused(tmp_path: Path) -> None:
+def test_other_suffixes_are_refused(tmp_path):
     stored = read_stored(save(pretrained_state(), tmp_path / "published.pt"))
     with pytest.raises(DataError, match=r"model\.onnx: name a file that ends in \.pt .*or \.safetensors"):
         write_stored(stored, tmp_path / "model.onnx")
 
 
-def test_infinite_values_are_kept_as_words(tmp_path: Path) -> None:
+def test_infinite_values_are_kept_as_words(tmp_path):
     stored = read_stored(save(pretrained_state(), tmp_path / "published.pt"))
     stored.cfg["optimization"] = {"stop": float("inf")}
     write_stored(stored, tmp_path / "plain.safetensors")

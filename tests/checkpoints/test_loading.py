@@ -1,11 +1,7 @@
 """One call, and fairseq's own, on files laid out as AV-HuBERT's published ones; what they refuse."""
 
-from __future__ import annotations
-
 import argparse
 import logging
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,28 +17,20 @@ from tests.checkpoints.published_layout import (
     Classes,
     clusters,
     finetuned_state,
+    needs_torch_2_6,
     pretrained_state,
     save,
 )
 from tests.methods.helpers import TINY, source, tiny_av2vec
 
-pytestmark = pytest.mark.skipif(
-    tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6),
-    reason="torch before 2.6 reads no pickled dictionaries without running code",
-)
+pytestmark = needs_torch_2_6
 FINETUNED = ("av_hubert_seq2seq", "av_hubert_ctc")
-
-
-@pytest.fixture(params=["av_hubert", *FINETUNED])
-def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    content = pretrained_state() if request.param == "av_hubert" else finetuned_state(tmp_path, request.param)
-    return save(content, tmp_path / "published.pt")
 
 
 # -- what is loaded ------------------------------------------------------------------------------------------
 
 
-def test_both_ways_give_the_stored_tensors(published: Path) -> None:
+def test_both_ways_give_the_stored_tensors(published):
     stored = torch.load(published)["model"]
     ours = av_ssl.load(published)
     (stock,), _, _ = load_model_ensemble_and_task([str(published)])
@@ -54,7 +42,7 @@ def test_both_ways_give_the_stored_tensors(published: Path) -> None:
         assert torch.equal(tensor, stock.state_dict()[name]), name
 
 
-def test_configuration_comes_along(published: Path) -> None:
+def test_configuration_comes_along(published):
     model = av_ssl.load(published)
     encoder = model
     if model.cfg._name in FINETUNED:
@@ -65,7 +53,7 @@ def test_configuration_comes_along(published: Path) -> None:
     assert model.task_cfg["stack_order_audio"] == 4
 
 
-def test_unknown_keys_cost_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_keys_cost_one_warning(tmp_path, caplog):
     path = save(pretrained_state(), tmp_path / "published.pt")
     with caplog.at_level(logging.WARNING):
         av_ssl.load(path)
@@ -76,7 +64,7 @@ def test_unknown_keys_cost_one_warning(tmp_path: Path, caplog: pytest.LogCapture
     assert stock.endswith("no_such_key")
 
 
-def test_the_log_says_which_tensors_matched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_which_tensors_matched(tmp_path, caplog):
     content = finetuned_state(tmp_path)
     path = save(content, tmp_path / "published.pt")
     with caplog.at_level(logging.INFO):
@@ -85,7 +73,7 @@ def test_the_log_says_which_tensors_matched(tmp_path: Path, caplog: pytest.LogCa
     assert f"loaded {len(content['model']) - 2} tensors; missing: none; left over: {unused}" in caplog.text
 
 
-def test_methods_that_downstream_code_calls(tmp_path: Path) -> None:
+def test_methods_that_downstream_code_calls(tmp_path):
     model = av_ssl.load(save(pretrained_state(), tmp_path / "published.pt"))
     batch = source([8, 6], 8)
     audio, video = batch["source"]["audio"], batch["source"]["video"]
@@ -102,7 +90,7 @@ def test_methods_that_downstream_code_calls(tmp_path: Path) -> None:
     assert not torch.allclose(heard, seen, atol=1e-2)
 
 
-def test_two_label_sets_of_a_model_trained_here(tmp_path: Path) -> None:
+def test_two_label_sets_of_a_model_trained_here(tmp_path):
     sets = [clusters(20), clusters(7)]
     cfg = AVHubertConfig(**ENCODER, image_mean=0.421, image_std=0.165)
     trained = AVHubertModel(cfg, [len(one) for one in sets])
@@ -114,7 +102,7 @@ def test_two_label_sets_of_a_model_trained_here(tmp_path: Path) -> None:
     assert torch.equal(model.final_proj.weight, trained.final_proj.weight)
 
 
-def test_av2vec_with_its_teacher(tmp_path: Path) -> None:
+def test_av2vec_with_its_teacher(tmp_path):
     model = tiny_av2vec()
     model.teacher = model.make_teacher()
     cfg = {"model": {"_name": "av2vec", **TINY}, "task": {"_name": "av_pretraining", "normalize": True}}
@@ -141,9 +129,7 @@ LARGE_DECODER = {
 @pytest.mark.parametrize(
     ("sizes", "tensors", "parameters"), [(BASE, 346, 103_330_280), (LARGE, 538, 325_398_504)]
 )
-def test_pretrained_models_have_the_published_size(
-    sizes: dict[str, Any], tensors: int, parameters: int
-) -> None:
+def test_pretrained_models_have_the_published_size(sizes, tensors, parameters):
     with torch.device("meta"):
         model = AVHubertModel(AVHubertConfig(**sizes), [2004])
     assert len(model.state_dict()) == tensors
@@ -154,9 +140,7 @@ def test_pretrained_models_have_the_published_size(
     ("sizes", "decoder", "tensors", "parameters"),
     [(BASE, TIED, 504, 57_480_192), (LARGE, LARGE_DECODER, 774, 152_196_096)],
 )
-def test_finetuned_models_have_the_published_size(
-    sizes: dict[str, Any], decoder: dict[str, Any], tensors: int, parameters: int
-) -> None:
+def test_finetuned_models_have_the_published_size(sizes, decoder, tensors, parameters):
     own = {"w2v_args": {"model": sizes}, "normalize": True, **decoder}
     cfg = OmegaConf.merge(OmegaConf.structured(Seq2SeqConfig()), own)
     with torch.device("meta"):
@@ -170,7 +154,7 @@ def test_finetuned_models_have_the_published_size(
 
 
 @pytest.mark.parametrize("name", FINETUNED)
-def test_decodes_without_dictionary_or_pretrained_checkpoint(tmp_path: Path, name: str) -> None:
+def test_decodes_without_dictionary_or_pretrained_checkpoint(tmp_path, name):
     path = save(finetuned_state(tmp_path, name), tmp_path / "published.pt")
     models, _, task = load_model_ensemble_and_task([str(path)])
     options = argparse.Namespace(beam=3, max_len_a=1.0, max_len_b=5, lenpen=1.0)

@@ -1,7 +1,5 @@
 """Tiny models and batches for tests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +24,11 @@ TINY = {
     "image_std": 0.165,
     "ema_anneal_end_step": 10,
 }
+CALM = {"dropout": 0.0, "attention_dropout": 0.0, "dropout_input": 0.0, "encoder_layerdrop": 0.0}
+DECODER = {
+    "decoder_layers": 1, "decoder_embed_dim": 16, "decoder_ffn_embed_dim": 16, "decoder_attention_heads": 2,
+    "share_decoder_input_output_embed": True, "decoder_normalize_before": True,
+}  # fmt: skip
 
 
 def tiny_av2vec(classes: Sequence[int] = (), **overrides: Any) -> AV2vecModel:

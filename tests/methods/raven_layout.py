@@ -1,7 +1,5 @@
 """Synthetic files in the layout of RAVEn's published weights, and what their names mean, written out."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

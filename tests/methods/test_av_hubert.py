@@ -1,6 +1,4 @@
-"""AV-HuBERT's model and criterion, against the numbers that its own code gives where they are at hand."""
-
-from __future__ import annotations
+"""AV-HuBERT's model and criterion, against the numbers that its own code gives where they are available."""
 
 import logging
 from types import SimpleNamespace
@@ -26,6 +24,8 @@ RECIPE = {
     "masking_type": "input", "selection_type": "same_seq", "mask_prob_audio": 0.8, "mask_prob_image": 0.3,
     "mask_length_image": 5, "final_dim": 8, "untie_final_proj": True, "layer_norm_first": True,
 }  # fmt: skip
+EQUAL = {"mask_prob_image": 0.8, "mask_length_image": 10}
+"""Masks of video as of audio, for masks of fused features."""
 
 
 def tiny(classes: list[int] | None = None, **overrides: Any) -> AVHubertModel:
@@ -148,7 +148,7 @@ def test_loss_and_gradients_equal_the_original(original, step):
 @pytest.mark.parametrize("masking_type", ["input", "feature", "stream_feature"])
 @pytest.mark.parametrize("fuse", ["concat", "add"])
 def test_every_mode_trains(masking_type, fuse):
-    equal = {"mask_prob_image": 0.8, "mask_length_image": 10} if masking_type == "feature" else {}
+    equal = EQUAL if masking_type == "feature" else {}
     model = tiny([24, 14], masking_type=masking_type, modality_fuse=fuse, **equal)
     loss, size, log = criterion()(model, sample(model, [30, 24], [24, 14]))
     loss.backward()
@@ -161,7 +161,7 @@ def test_every_mode_trains(masking_type, fuse):
 
 @pytest.mark.parametrize("masking_type", ["input", "feature"])
 def test_bfloat16_step(masking_type):
-    equal = {"mask_prob_image": 0.8, "mask_length_image": 10} if masking_type == "feature" else {}
+    equal = EQUAL if masking_type == "feature" else {}
     model = tiny(masking_type=masking_type, **equal).to(torch.bfloat16)
     batch = sample(model, [30, 24], [24])
     batch["net_input"]["masks"]["dropped"] = "video"
@@ -228,7 +228,7 @@ def test_frames_without_weight_cost_no_backward_pass(monkeypatch):
         assert log["loss_u_0"] > 0
 
 
-def test_single_clip_is_blanked():
+def test_masks_of_a_single_clip_are_zeros():
     model = tiny().eval()
     batch = sample(model, [30], [24])["net_input"]
     masked = model.masked_input(batch["source"], batch["masks"])
@@ -274,9 +274,8 @@ def build(**overrides: Any) -> AVHubertModel:
 
 
 def test_what_is_not_supported_is_refused(caplog):
-    equal = {"mask_prob_image": 0.8, "mask_length_image": 10}
     with pytest.raises(ValueError, match="mask_channel_prob"):
-        build(mask_channel_prob=0.1, masking_type="feature", **equal)
+        build(mask_channel_prob=0.1, masking_type="feature", **EQUAL)
     with caplog.at_level(logging.INFO):
         build(mask_channel_prob=0.1)
     assert "model.mask_channel_prob has no effect with masking_type=input" in caplog.text

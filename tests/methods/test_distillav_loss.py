@@ -1,7 +1,5 @@
 """DistillAV's losses against their formulas."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

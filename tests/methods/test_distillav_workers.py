@@ -1,9 +1,5 @@
 """Two workers (gloo): each balances its own micro-batch, either wrapper averages what comes out."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -41,7 +37,7 @@ def work(rank: int, folder: str, teachers: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_workers_average_gradients_that_each_has_balanced(tmp_path: Path):
+def test_workers_average_gradients_that_each_has_balanced(tmp_path):
     teachers = [str(write_teacher_folder(tmp_path / name)) for name in ("first", "second")]
     torch.multiprocessing.start_processes(work, (str(tmp_path), teachers), WORKERS, start_method="fork")
     found = torch.load(tmp_path / "gradients.pt")

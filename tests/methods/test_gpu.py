@@ -1,7 +1,5 @@
 """A step of Base size in half precision, where there is a GPU."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,7 @@ def model_and_criterion(method: str) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("method", ["av_hubert", "av2vec"])
-def test_step_of_a_thousand_frames(method: str, dtype: torch.dtype) -> None:
+def test_step_of_a_thousand_frames(method, dtype):
     torch.manual_seed(0)
     model, criterion = model_and_criterion(method)
     batch = source(LENGTHS, max(LENGTHS), size=88)

@@ -1,9 +1,6 @@
 """A new method is one new file: it registers itself, loads, and can be fine-tuned."""
 
-from __future__ import annotations
-
 import textwrap
-from pathlib import Path
 
 import pytest
 import torch
@@ -43,7 +40,7 @@ class SeventhModel(MaskedAudioVisualEncoder):
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkpoint(tmp_path, monkeypatch):
     """A checkpoint of a method whose file lies in the folder of methods."""
     folder = tmp_path / "methods"
     folder.mkdir()
@@ -63,7 +60,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_new_method_loads_and_is_fine_tuned(checkpoint: Path) -> None:
+def test_a_new_method_loads_and_is_fine_tuned(checkpoint):
     pretrained = av_ssl.load(checkpoint)
     assert pretrained.cfg.head_dim == 5
     dictionary = Dictionary()

@@ -1,4 +1,4 @@
-"""What RAVEn's pre-training promises: who sees what, where gradients go, what a checkpoint holds."""
+"""What RAVEn's pre-training promises: inputs, gradients, what a checkpoint holds."""
 
 import copy
 from types import SimpleNamespace
@@ -22,32 +22,20 @@ from av_ssl.methods.raven.pretraining import (
 )
 from av_ssl.optim import group_of
 from tests.methods.helpers import source
+from tests.methods.raven_layout import PREDICTORS, TINY
 
 LENGTHS = [20, 14]
-TINY = {
-    "encoder_layers": 2,
-    "encoder_embed_dim": 16,
-    "encoder_ffn_embed_dim": 32,
-    "encoder_attention_heads": 2,
-    "resnet_width": 4,
-    "predictor_embed_dim": 12,
-    "predictor_ffn_embed_dim": 24,
-    "predictor_attention_heads": 2,
-    "image_mean": 0.421,
-    "image_std": 0.165,
-    "ema_anneal_end_step": 100,
-    "dropout": 0.0,
-    "attention_dropout": 0.0,
-}
+CALM = {"ema_anneal_end_step": 100, "dropout": 0.0, "attention_dropout": 0.0}
 
 
 def tiny(model=RavenModel, structure=RavenConfig, **overrides):
     torch.manual_seed(0)
-    return model(OmegaConf.merge(OmegaConf.structured(structure()), {**TINY, **overrides})).train()
+    values = {**TINY, **PREDICTORS, **CALM, **overrides}
+    return model(OmegaConf.merge(OmegaConf.structured(structure()), values)).train()
 
 
 def batch_for(model, lengths=LENGTHS, seed=0):
-    """What the data pipeline gives: waveforms, pictures, a mask for each stream."""
+    """What the data pipeline gives: waveforms, video, a mask for each stream."""
     frames = max(lengths)
     net_input = source(lengths, frames, size=16, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -65,6 +53,10 @@ def loss_of(model, batch, criterion=RavenCriterion, config=RavenCriterionConfig)
 @pytest.fixture
 def model():
     return tiny()
+
+
+def teacher_output(model, stream, batch):
+    return model.teacher_output(stream, batch["source"], batch["padding_mask"], batch["frame_index"])
 
 
 def test_three_terms_and_a_fourth_on_demand(model):
@@ -137,7 +129,7 @@ def test_which_losses_a_frame_of_the_audio_teacher_counts_in(model, where, chang
     assert {key for key in ("loss_va", "loss_av", "loss_aa") if before[key] != after[key]} == changed
 
 
-def test_teachers_see_no_mask(model):
+def test_teachers_get_no_mask(model):
     batch, other = batch_for(model), batch_for(model)
     other["masks"] = model.masking.draw(LENGTHS, max(LENGTHS), np.random.default_rng(7))
     assert not torch.equal(batch["masks"]["video"], other["masks"]["video"])
@@ -147,7 +139,7 @@ def test_teachers_see_no_mask(model):
     assert not torch.allclose(first["va"].prediction, second["va"].prediction)
 
 
-def test_the_audio_teacher_hears_no_noise(model):
+def test_the_audio_teacher_gets_no_noise(model):
     batch = batch_for(model)
     clean = model(**batch)["pairs"]["va"].target
     noisy = copy.deepcopy(batch)
@@ -156,13 +148,13 @@ def test_the_audio_teacher_hears_no_noise(model):
     assert torch.equal(model(**noisy)["pairs"]["va"].target, clean)
 
 
-def test_students_see_nothing_of_masked_frames(model):
+def test_students_get_nothing_of_masked_frames(model):
     batch = batch_for(model)
     changed = copy.deepcopy(batch)
     masks = batch["masks"]
     changed["source"]["video"][masks["video"][:, None]] = 255
     changed["source"]["audio"].view(2, -1, 640)[masks["audio"]] = 12345
-    model.teacher_output = lambda stream, *unused: torch.zeros(2, max(LENGTHS), 16)  # teachers do see them
+    model.teacher_output = lambda stream, *unused: torch.zeros(2, max(LENGTHS), 16)  # teachers do get them
     for one, other in zip(model(**batch)["pairs"].values(), model(**changed)["pairs"].values(), strict=True):
         assert torch.equal(one.prediction, other.prediction)
 
@@ -178,22 +170,19 @@ def test_no_gradient_reaches_teachers_and_every_student_weight_has_one(model):
 def test_target_passes_agree_and_depend_on_the_batch():
     model = tiny(dropout=0.5, attention_dropout=0.5, drop_path=0.5)
     batch = batch_for(model)
-    arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
-    first, again = (model.teacher_output("video", *arguments) for _ in range(2))
+    first, again = (teacher_output(model, "video", batch) for _ in range(2))
     assert torch.equal(first, again)
     alone = batch_for(model)
     alone["source"]["video"][1] = 0
-    other = model.teacher_output("video", alone["source"], *arguments[1:])
+    other = teacher_output(model, "video", alone)
     assert not torch.allclose(first[0], other[0])  # batch norm
 
 
 def test_teacher_drop_path_is_an_option():
     model = tiny(drop_path=0.5, teacher_drop_path=True)
     batch = batch_for(model)
-    arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
-    assert not torch.equal(
-        model.teacher_output("audio", *arguments), model.teacher_output("audio", *arguments)
-    )
+    first, again = (teacher_output(model, "audio", batch) for _ in range(2))
+    assert not torch.equal(first, again)
 
 
 def test_teachers_start_as_copies_and_move_once_an_update(model):
@@ -213,8 +202,7 @@ def test_teachers_start_as_copies_and_move_once_an_update(model):
 def test_mean_of_blocks_is_normalised_over_time():
     model = tiny(BravenModel, BravenConfig)
     batch = batch_for(model)
-    output = model.teacher_output("audio", batch["source"], batch["padding_mask"], batch["frame_index"])
-    target = model.target(output, batch["padding_mask"])
+    target = model.target(teacher_output(model, "audio", batch), batch["padding_mask"])
     for clip, length in zip(target, LENGTHS, strict=True):
         assert clip[:length].mean(0).abs().max() < 1e-4
         assert torch.allclose(clip[:length].std(0, correction=0), torch.ones(16), atol=0.02)
@@ -223,13 +211,12 @@ def test_mean_of_blocks_is_normalised_over_time():
 def test_mean_of_blocks_is_taken_before_the_final_norm():
     model = tiny(target="mean_blocks")
     batch = batch_for(model)
-    arguments = (batch["source"], batch["padding_mask"], batch["frame_index"])
-    target = model.teacher_output("audio", *arguments)
+    target = teacher_output(model, "audio", batch)
     encoder = model.teachers["audio"].module
     outputs = []
     for block in encoder.encoders:
         block.register_forward_hook(lambda module, args, output: outputs.append(output))
-    model.teacher_output("audio", *arguments)
+    teacher_output(model, "audio", batch)
     assert torch.allclose(target, torch.stack(outputs).mean(0), atol=1e-6)
 
 

@@ -1,7 +1,5 @@
 """Heads for speech teachers: order of their predictions, logits."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

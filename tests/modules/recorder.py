@@ -1,7 +1,5 @@
 """Which convolutions torch computes, and in which dtype."""
 
-from __future__ import annotations
-
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 

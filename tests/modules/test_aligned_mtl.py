@@ -1,7 +1,5 @@
 """The node against the procedure it stands for: one backward pass for each task, weights by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -58,7 +56,7 @@ def by_hand(net: Net, gram: str) -> tuple[dict[str, torch.Tensor], np.ndarray]:
 
 
 @pytest.mark.parametrize("gram", ["batch_sum", "full"])
-def test_one_backward_pass_equals_one_for_each_task(gram: str):
+def test_one_backward_pass_equals_one_for_each_task(gram):
     expected, weights = by_hand(Net(None), gram)
     net = Net(GradientBalancer(gram))
     x = net.encoder(batch())
@@ -108,7 +106,7 @@ def test_a_task_without_a_gradient_does_no_harm():
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
-def test_zero_and_overflown_gradients_pass_as_a_plain_sum(bad: float):
+def test_zero_and_overflown_gradients_pass_as_a_plain_sum(bad):
     balancer = GradientBalancer()
     gradients = [torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)]
     gradients[1][0, 0, 0] = bad
@@ -118,7 +116,7 @@ def test_zero_and_overflown_gradients_pass_as_a_plain_sum(bad: float):
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [(torch.float16, 2.0**15), (torch.bfloat16, 1.0)])
-def test_half_precision_with_loss_scaling(dtype: torch.dtype, scale: float):
+def test_half_precision_with_loss_scaling(dtype, scale):
     exact = GradientBalancer()
     gradients = [torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(k)) * 1e-4 for k in range(3)]
     expected = exact.combine(gradients)

@@ -1,7 +1,5 @@
 """Convolutions in bfloat16 on a CPU against float32, and where float32 is used."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -68,28 +66,18 @@ def assert_close(found, expected) -> None:
         assert error < 0.01
 
 
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_bfloat16_is_close_to_float32(name):
+def test_bfloat16_is_close_to_float32(name, autocast):
     tensors, options, dtype = drawn(name)
-    conv = operation(tensors[1])
-    expected = results(conv, [tensor.float() for tensor in tensors], options)
-    with Recorder() as recorder:
-        found = results(lambda *args: convolve(conv, *args), tensors, options)
-    assert {one.dtype for one in found} == {torch.bfloat16}
+    conv, wide = operation(tensors[1]), [tensor.float() for tensor in tensors]
+    expected = results(conv, wide, options)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), Recorder() as recorder:
+        found = results(lambda *args: convolve(conv, *args), wide if autocast else tensors, options)
     assert recorder.dtypes == {dtype}
-    assert len(recorder.seen) == 2  # forward and backward
-    assert_close(found, expected)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_autocast_is_close_to_float32(name):
-    tensors, options, dtype = drawn(name)
-    tensors = [tensor.float() for tensor in tensors]
-    conv = operation(tensors[1])
-    expected = results(conv, tensors, options)
-    with torch.autocast("cpu", torch.bfloat16), Recorder() as recorder:
-        found = results(lambda *args: convolve(conv, *args), tensors, options)
-    assert recorder.dtypes == {dtype}
+    if not autocast:
+        assert {one.dtype for one in found} == {torch.bfloat16}
+        assert len(recorder.seen) == 2  # forward and backward
     assert_close(found, expected)
 
 

@@ -13,20 +13,6 @@ def frontend() -> WaveformResNet:
     return WaveformResNet(width=4).eval()
 
 
-def test_published_size_and_names():
-    with torch.device("meta"):
-        net = WaveformResNet()
-    assert sum(parameter.numel() for parameter in net.parameters()) == 3_848_576
-    shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    assert shapes["trunk.conv1.weight"] == (64, 1, 80)
-    assert shapes["trunk.bn1.running_var"] == (64,)
-    assert shapes["trunk.layer4.1.conv2.weight"] == (512, 512, 3)
-    assert shapes["trunk.layer2.0.downsample.0.weight"] == (128, 64, 1)
-    assert {name.split(".")[1] for name in shapes} == {
-        "conv1", "bn1", "layer1", "layer2", "layer3", "layer4",
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize(("samples", "frames"), [(640, 1), (16000, 25), (16300, 25)])
 def test_one_vector_a_video_frame(samples, frames):
     with torch.no_grad():
@@ -49,16 +35,6 @@ def test_integers_are_scaled():
     net = frontend()
     with torch.no_grad():
         np.testing.assert_allclose(net(audio), net(audio.double() / 32768), atol=1e-6)
-
-
-def test_padding_reaches_back_a_few_frames_only():
-    """The receptive field of the last stage is 9.3 frames wide: 4.6 frames on either side."""
-    audio, net = torch.randn(1, 12 * 640), frontend()
-    longer = torch.nn.functional.pad(audio, (0, 8 * 640))
-    with torch.no_grad():
-        alone, padded = net(audio), net(longer)
-    np.testing.assert_allclose(padded[:, :7], alone[:, :7], atol=1e-6)
-    assert not torch.allclose(padded[:, 11], alone[:, 11], atol=1e-6)
 
 
 def test_known_padding_changes_nothing():

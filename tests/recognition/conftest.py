@@ -1,19 +1,14 @@
 """What tests of fine-tuning start from: a dictionary and a pre-trained checkpoint."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 from fairseq.data import Dictionary
 
-from av_ssl.methods.av2vec import AV2vecModel
 from tests.methods.helpers import TINY, tiny_av2vec
 
 
 @pytest.fixture
-def dictionary() -> Dictionary:
+def dictionary():
     dictionary = Dictionary()
     for number in range(6):
         dictionary.add_symbol(f"piece{number}")
@@ -21,7 +16,7 @@ def dictionary() -> Dictionary:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> tuple[Path, AV2vecModel]:
+def checkpoint(tmp_path):
     """A checkpoint as fairseq writes it, with an AV2vec model and its teacher."""
     model = tiny_av2vec()
     model.teacher = model.make_teacher()

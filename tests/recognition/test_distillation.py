@@ -1,7 +1,5 @@
 """Recognisers that keep learning from speech teachers: when they do, what it costs the others."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -23,20 +21,12 @@ from av_ssl.recognition.heads import (
     Seq2SeqConfig,
     Seq2SeqModel,
 )
-from tests.methods.helpers import source
+from tests.methods.helpers import DECODER, source
 from tests.methods.test_distillav import net_input as pretraining_input
-from tests.methods.test_distillav import tiny
+from tests.methods.test_distillav import save, tiny, two_teachers
 from tests.targets.teacher_folders import write_teacher_folder
 
 LENGTHS = [20, 14]
-DECODER = {
-    "decoder_layers": 1,
-    "decoder_embed_dim": 16,
-    "decoder_ffn_embed_dim": 16,
-    "decoder_attention_heads": 2,
-    "share_decoder_input_output_embed": True,
-    "decoder_normalize_before": True,
-}
 CALM = {"decoder_dropout": 0.0, "decoder_attention_dropout": 0.0, "ctc_dropout": 0.0}  # fmt: skip
 KINDS = {
     "seq2seq": (Seq2SeqModel, Seq2SeqConfig, DECODER, {"_name": "label_smoothed_cross_entropy"}),
@@ -56,21 +46,13 @@ class Task:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("teachers")
-    first = write_teacher_folder(folder / "wavlm")
-    return [str(first), str(write_teacher_folder(folder / "whisper", missing=0, dim=4, seed=1))]
+def folders(tmp_path_factory):
+    return two_teachers(tmp_path_factory.mktemp("teachers"))
 
 
 @pytest.fixture(scope="module")
-def checkpoint(folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = tiny(folders)
-    cfg = {"model": {**OmegaConf.to_container(model.cfg, enum_to_str=True), "_name": "distillav"},
-           "task": {"_name": "av_pretraining", "normalize": True, "image_crop_size": 22},
-           "criterion": {"_name": "distillav"}}  # fmt: skip
-    path = tmp_path_factory.mktemp("pretrained") / "model.pt"
-    torch.save({"args": None, "cfg": cfg, "model": model.state_dict()}, path)
-    return path
+def checkpoint(folders, tmp_path_factory):
+    return save(tiny(folders), tmp_path_factory.mktemp("pretrained") / "model.pt")
 
 
 def configuration(kind: str, checkpoint: Path, folders: list[str], **overrides):
@@ -135,7 +117,7 @@ def test_the_second_term_is_added_to_the_recognition_loss(kind, checkpoint, fold
     assert encoder_of(model).w2v_model.encoder.layers[0].fc1.weight.grad.abs().sum() > 0
 
 
-def test_heads_go_on_from_pretraining(checkpoint, folders, tmp_path, caplog):
+def test_heads_continue_from_pretraining(checkpoint, folders, tmp_path, caplog):
     pretrained = tiny(folders)
     swapped = [folders[1], str(write_teacher_folder(tmp_path / "new", seed=5))]
     with caplog.at_level("INFO"):
@@ -153,7 +135,7 @@ def test_nothing_is_distilled_while_the_encoder_is_frozen(checkpoint, folders):
     model.set_num_updates(4)
     log = criterion(model, batch)[2]
     assert "distillation_loss" not in log
-    assert "targets" not in vars(model.encoder.distillation)  # no teacher was opened
+    assert "targets" not in vars(model.encoder)  # no teacher was opened
     model.set_num_updates(5)
     loss, _, log = criterion(model, batch)
     assert log["distillation_loss"] > 0
@@ -161,7 +143,7 @@ def test_nothing_is_distilled_while_the_encoder_is_frozen(checkpoint, folders):
     assert model.encoder.w2v_model.encoder.layers[0].fc1.weight.grad.abs().sum() > 0
 
 
-def test_a_lip_reader_learns_from_teachers_that_listen(checkpoint, folders):
+def test_a_lip_reader_learns_from_speech_teachers(checkpoint, folders):
     cfg = configuration("seq2seq", checkpoint, folders)
     model, batch = build("seq2seq", cfg).train(), sample(folders, video_only=True)
     assert batch["net_input"]["source"]["audio"] is None
@@ -199,7 +181,6 @@ def test_a_model_that_is_only_used_has_nothing_of_the_teachers(checkpoint, folde
     trained = build("seq2seq", cfg)
     cfg.model.teachers = ["/does/not/exist"]
     used = build("seq2seq", cfg, training=False)
-    assert used.encoder.distillation is None
     assert used.encoder.data_needs.teachers is None
     assert not any("teacher_heads" in name for name in used.state_dict())
     used.load_state_dict(trained.state_dict(), strict=True, model_cfg=cfg.model)

@@ -57,7 +57,8 @@ def sample_of(task, clips=range(3)):
     target = torch.full((len(texts), 5), task.target_dictionary.pad())
     for row, text in zip(target, texts, strict=True):
         row[: len(text)] = text
-    return {"net_input": {}, "target": target, "ntokens": sum(map(len, texts))}
+    ntokens = sum(map(len, texts))
+    return {"net_input": {}, "target": target, "ntokens": ntokens, "nsentences": len(texts)}
 
 
 def test_loss_is_the_stated_sum(task):

@@ -1,11 +1,8 @@
 """Joint beam search against the enumeration of all outputs."""
 
-import math
-
 import pytest
 import torch
 
-from av_ssl.recognition.ctc import CTCBeamSearch
 from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 
 from .tiny_models import all_outputs, batch, hybrid, joint_scores, language_model, letters, only
@@ -102,22 +99,6 @@ def test_stopping_early_changes_no_result(seed, bonus):
         assert early[0]["tokens"].tolist() == late[0]["tokens"].tolist()
         assert early[0]["score"] == pytest.approx(late[0]["score"])
         assert len(late) < 50  # the place of the fiftieth stayed empty: nothing stopped the search
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_ctc_alone_is_ctc_beam_search(seed):
-    model, sample = hybrid(seed), batch([6, 4], seed=seed)
-    cfg = SearchConfig(beam=120, nbest=3, ctc_weight=1.0)
-    joint = search([model], sample, cfg)
-    with torch.no_grad():
-        encoder_out = model.encoder(sample["net_input"]["source"], sample["net_input"]["padding_mask"])
-        log_probs = model.ctc_log_probs(encoder_out)
-    log_probs[..., 1:4] = -math.inf
-    for clip, length in enumerate([6, 4]):
-        other = CTCBeamSearch(letters(), beam=400, prune=math.inf).search(log_probs[clip, :length])
-        for (tokens, score), (prefix, expected) in zip(found(joint[clip]), other[:3], strict=True):
-            assert tokens == (*prefix, 2)
-            assert score == pytest.approx(expected, abs=1e-4)
 
 
 def test_lengths_are_bounded():

@@ -1,8 +1,6 @@
 """What joint search is for: an attention decoder that loops or stops early, as on clips longer than those it
 was trained on, is held to the frames by CTC."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -1,7 +1,5 @@
 """Small random recognisers and language models, and the joint score of an output by its definition."""
 
-from __future__ import annotations
-
 import itertools
 from types import SimpleNamespace
 from typing import Any

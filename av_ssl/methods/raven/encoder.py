@@ -41,9 +41,7 @@ class RavenEncoderConfig(FairseqDataclass):
     encoder_embed_dim: int = option(512, "channels D of the encoder")
     encoder_ffn_embed_dim: int = option(2048, "channels of the feed-forward blocks")
     encoder_attention_heads: int = option(8, "attention heads")
-    dropout: float = option(
-        0.1, "dropout of the Transformer's input and positions, after and inside its blocks"
-    )
+    dropout: float = option(0.1, "dropout of the Transformer's input and positions, in and after its blocks")
     attention_dropout: float = option(0.1, "dropout of attention weights")
     drop_path: float = option(0.0, "probability that a clip skips half a block (stochastic depth)")
     layer_scale: float = option(0.1, "initial factor of each block's output channels; 0: no such factors")
@@ -64,18 +62,26 @@ class SingleRavenEncoderConfig(RavenEncoderConfig):
 
 @register_model("raven_encoder", dataclass=SingleRavenEncoderConfig)
 class RavenEncoder(RelativeTransformer, EncoderModel):
-    """Front-end, projection and Transformer of one stream.
+    """Front-end, projection and Transformer of one stream, ``audio`` or ``video``.
 
     Tensors: ``frontend.*``, ``embed.0.*``, ``encoders.{block}.*``, ``after_norm.*``.
-
-    Args:
-        modality: ``audio`` or ``video``.
     """
 
     encoder_family: ClassVar[EncoderFamily]
 
     def __init__(self, cfg: RavenEncoderConfig, modality: str) -> None:
-        super().__init__(transformer_sizes(cfg))
+        sizes = RelativeTransformerSizes(
+            layers=cfg.encoder_layers,
+            channels=cfg.encoder_embed_dim,
+            ffn_channels=cfg.encoder_ffn_embed_dim,
+            heads=cfg.encoder_attention_heads,
+            dropout=cfg.dropout,
+            attention_dropout=cfg.attention_dropout,
+            drop_path=cfg.drop_path,
+            layer_scale=cfg.layer_scale or None,
+            ffn_norm=str(cfg.ffn_norm),
+        )
+        super().__init__(sizes)
         if modality not in MODALITIES:
             raise ValueError(f"modality is {modality!r}; it must be one of {', '.join(MODALITIES)}")
         self.cfg = cfg
@@ -84,18 +90,13 @@ class RavenEncoder(RelativeTransformer, EncoderModel):
         front_end = WaveformResNet if modality == "audio" else VisualResNet
         self.frontend = front_end(cfg.resnet_width, ACTIVATION)
         self.embed = nn.Sequential(nn.Linear(8 * cfg.resnet_width, cfg.encoder_embed_dim))
-        if cfg.compile:
-            self.compile_parts()
+        if cfg.compile:  # what is called with few distinct shapes; in place, so that tensor names stay
+            for part in (self.frontend.trunk, *self.encoders):
+                part.compile(dynamic=True)
 
     @classmethod
     def build_model(cls, cfg: SingleRavenEncoderConfig, task: Any = None) -> "RavenEncoder":
         return cls(cfg, str(cfg.modality))
-
-    def compile_parts(self) -> None:
-        """Compile what is called with few distinct shapes; in place, so that tensor names stay."""
-        self.frontend.trunk.compile(dynamic=True)
-        for block in self.encoders:
-            block.compile(dynamic=True)
 
     def project(
         self,
@@ -145,13 +146,11 @@ class RavenEncoder(RelativeTransformer, EncoderModel):
             signal: audio ``[B, 640 * T]``, ``int16`` or float on the scale -1..1; or video
                 ``[B, 1, T, H, W]``, ``uint8`` or normalised floats.
             padding_mask: bool ``[B, T]``, True on padding.
-            frame_index: int64 ``[F]``, see :class:`~av_ssl.modules.frontends.VideoFrontend`; not used for
-                audio.
+            frame_index: int64 ``[F]``, flat indices of real frames; not used for audio.
             mask: bool ``[B, T]``, True on masked frames: they become silence, or mean gray.
-            collect_blocks: return the residual streams, too.
 
         Returns:
-            ``[B, T, D]`` after ``after_norm``, and the residual stream after each block.
+            ``[B, T, D]`` after ``after_norm``, and with ``collect_blocks`` that of each block.
         """
         x = self.project(signal, padding_mask, frame_index, mask)
         x, blocks = self.run_blocks(x, padding_mask, collect=collect_blocks)
@@ -180,7 +179,6 @@ class RavenEncoder(RelativeTransformer, EncoderModel):
         return [(self.modality,)]
 
     def signal(self, source: Source) -> Tensor:
-        """The stream that this encoder takes; ValueError where the batch does not have it."""
         signal = source.get(self.modality)
         if signal is None:
             raise ValueError(f"source has no {self.modality}, the one stream that this encoder takes")
@@ -194,17 +192,3 @@ RavenEncoder.encoder_family = EncoderFamily(
     not_taken=("after_norm.",),  # as in the authors' program
     streams=MODALITIES,
 )
-
-
-def transformer_sizes(cfg: RavenEncoderConfig) -> RelativeTransformerSizes:
-    return RelativeTransformerSizes(
-        layers=cfg.encoder_layers,
-        channels=cfg.encoder_embed_dim,
-        ffn_channels=cfg.encoder_ffn_embed_dim,
-        heads=cfg.encoder_attention_heads,
-        dropout=cfg.dropout,
-        attention_dropout=cfg.attention_dropout,
-        drop_path=cfg.drop_path,
-        layer_scale=cfg.layer_scale or None,
-        ffn_norm=str(cfg.ffn_norm),
-    )

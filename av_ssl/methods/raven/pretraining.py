@@ -82,34 +82,21 @@ class RavenConfig(RavenEncoderConfig):
     predictor_layers_video: int = option(2, "blocks of predictors on the video student")
     predictor_layers_audio: int = option(2, "blocks of predictors on the audio student")
     within_audio: bool = option(True, "the audio student predicts the audio teacher on masked frames")
-    within_video: bool = option(
-        False, "the video student predicts the video teacher on masked frames (off: the asymmetry)"
-    )
+    within_video: bool = option(False, "the video student predicts the video teacher on masked frames")
     # teachers
-    target: TARGETS = option(  # type: ignore[valid-type]
-        "last", "the teacher's output, or the mean of all its blocks' outputs (mean_blocks)"
-    )
+    target: TARGETS = option("last", "the teacher's output, or the mean of its blocks' (mean_blocks)")  # type: ignore[valid-type]
     target_norm: TARGET_NORMS = option("none", "instance: normalise each clip and channel over time")  # type: ignore[valid-type]
     ema_decay: float = option(0.999, "the teachers' decay at the start; a half cosine takes it to 1")
-    ema_anneal_end_step: int = option(
-        II("optimization.max_update"), "updates until the decay is 1, at least 1: those of the whole training"
-    )
-    teacher_drop_path: bool = option(
-        False, "the teachers skip blocks at random too, as in the authors' program"
-    )
-    sync_batch_norm: bool = option(
-        True, "batch-norm statistics over all GPUs, teachers and predictors included"
-    )
+    ema_anneal_end_step: int = option(II("optimization.max_update"), "updates until the decay is 1")
+    teacher_drop_path: bool = option(False, "the teachers skip blocks too, as in the authors' program")
+    sync_batch_norm: bool = option(True, "batch-norm statistics over all GPUs, teachers included")
     # collapse guard
     min_target_std: float = option(
         0.1,
-        "stop if the standard deviation over frames of a teacher's output, before target_norm, stays below "
-        "for 500 updates (of unit vectors, times the square root of their channels: 1 where they point "
-        "everywhere) [ours]",
+        "stop if the standard deviation over frames of a teacher's output (scaled so that random directions "
+        "have 1), before target_norm, stays below for 500 updates [ours]",
     )
-    max_target_cosine: float = option(
-        0.95, "stop if the mean cosine of frames of different clips stays above for 500 updates [ours]"
-    )
+    max_target_cosine: float = option(0.95, "the same if the mean cosine between clips stays above [ours]")
     collapse_check_start: int = option(5000, "updates before these two are checked [ours]")
 
 
@@ -118,15 +105,9 @@ class BravenConfig(RavenConfig):
     """BRAVEn Base; its losses weigh audio by audio twice."""
 
     predictor_layers_video: int = option(1, "blocks of predictors on the video student")
-    mask_prob_audio: float = option(
-        0.4, "masked audio frames; the paper says more than RAVEn's [the value reconstructed]"
-    )
-    target: TARGETS = option(  # type: ignore[valid-type]
-        "mean_blocks", "the teacher's output, or the mean of all its blocks' outputs (mean_blocks)"
-    )
-    target_norm: TARGET_NORMS = option(  # type: ignore[valid-type]
-        "instance", "instance: normalise each clip and channel over time [reconstructed]"
-    )
+    mask_prob_audio: float = option(0.4, "masked audio frames; paper: more than RAVEn's [reconstructed]")
+    target: TARGETS = option("mean_blocks", "the teacher's output, or the mean of its blocks'")  # type: ignore[valid-type]
+    target_norm: TARGET_NORMS = option("instance", "instance: over time [reconstructed]")  # type: ignore[valid-type]
 
 
 # -- model ---------------------------------------------------------------------------------------------------
@@ -202,11 +183,6 @@ class RavenModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: RavenConfig, task: Any = None) -> "RavenModel":
-        """Build the model.
-
-        Raises:
-            ValueError: a training begins whose teachers would not be updated after its first update.
-        """
         if getattr(task, "starts_from_pretrained", False) and cfg.ema_anneal_end_step < 1:
             raise ValueError(
                 f"model.ema_anneal_end_step is {cfg.ema_anneal_end_step}; its default is "
@@ -241,13 +217,11 @@ class RavenModel(BaseFairseqModel):
 
     @property
     def masking(self) -> UnimodalMasking:
-        """The masks that the data pipeline draws for each batch."""
         cfg = self.cfg
         return UnimodalMasking(audio=self.spans(cfg.mask_prob_audio), video=self.spans(cfg.mask_prob_image))
 
     @property
     def data_needs(self) -> DataNeeds:
-        """What the data pipeline adds to a batch; teachers take audio without noise."""
         return DataNeeds(masking=self.masking, audio_input="waveform", clean_audio=True)
 
     def spans(self, probability: float) -> SpanMask:
@@ -326,15 +300,13 @@ class RavenModel(BaseFairseqModel):
         Args:
             source: ``audio`` int16 ``[B, 640*T]`` at 16 kHz and ``video`` ``[B, 1, T, H, W]`` before masking;
                 ``audio_clean`` is the teacher's audio where noise was added.
-            padding_mask: bool ``[B, T]``.
+            padding_mask, frame_index: see :class:`~av_ssl.methods.av_hubert.AVHubertModel`.
             masks: see :class:`av_ssl.data.masking.UnimodalMasking`.
-            frame_index: int64 ``[F]``, flat indices of real frames.
 
         Returns:
             ``pairs``: a :class:`PairOutput` for each pair by name (``va``, ``av``, ``aa``, ``vv``), on all
             real frames across the streams, on the student's masked frames within one. ``weights``: of
-            their losses, by name. ``monitors``: a
-            :class:`~av_ssl.targets.collapse.TargetMonitor` of each teacher's output by stream.
+            their losses. ``monitors``: of each teacher's output, by stream.
         """
         if not self.synchronised:
             self.synchronise()
@@ -414,13 +386,7 @@ def given(source: Source, stream: str) -> Tensor:
 
 
 def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
-    """Minus the cosine similarity of each frame's pair of vectors: ``[N, D]``, ``[N, D]`` -> ``[N]``.
-
-    >>> import torch
-    >>> x = torch.tensor([[3.0, 4.0]])
-    >>> negative_cosine(x, 2 * x).item(), negative_cosine(x, -x).item()
-    (-1.0, 1.0)
-    """
+    """Minus the cosine similarity of each frame's pair of vectors: ``[N, D]``, ``[N, D]`` -> ``[N]``."""
     return -F.cosine_similarity(prediction.float(), target.float(), dim=-1, eps=1e-8)
 
 
@@ -428,18 +394,10 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
 class RavenCriterionConfig(FairseqDataclass):
     """Weights of the terms; one whose predictor the model does not have has no effect."""
 
-    va_weight: Optional[float] = option(
-        None, "weight of video predicting audio, on all frames; null: the model's, 1"
-    )
-    av_weight: Optional[float] = option(
-        None, "weight of audio predicting video, on all frames; null: the model's, 1"
-    )
-    aa_weight: Optional[float] = option(
-        None, "weight of audio predicting audio, on masked frames; null: the model's, RAVEn's 1 or BRAVEn's 2"
-    )
-    vv_weight: Optional[float] = option(
-        None, "weight of video predicting video, on masked frames (model.within_video); null: the model's, 1"
-    )
+    va_weight: Optional[float] = option(None, "video predicts audio, all frames; null: the model's, 1")
+    av_weight: Optional[float] = option(None, "audio predicts video, all frames; null: the model's, 1")
+    aa_weight: Optional[float] = option(None, "audio predicts audio, masked frames; null: RAVEn 1, BRAVEn 2")
+    vv_weight: Optional[float] = option(None, "video predicts video, masked frames; null: the model's, 1")
 
 
 @register_criterion("raven", dataclass=RavenCriterionConfig)
