@@ -2,7 +2,7 @@
 
 ``encoder`` (frames to one embedding per clip or segment) -> ``aggregator`` (embeddings of segments to one of
 the clip; only with ``segment_frames``) -> ``header`` (classes).  LUPI's teachers (Hajavi and Etemad, arXiv
-2302.02845) and its audio-only baseline are such classifiers.  These three parts are in the abstract, the rest is ours.
+2302.02845) and its audio-only baseline are such classifiers.  The abstract names them; the rest is ours.
 """
 
 from dataclasses import dataclass, field

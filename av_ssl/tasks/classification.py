@@ -195,7 +195,7 @@ class ClassificationTask(AudioVisualTask):
                 cfg.num_classes = len(self.require_classes())
             if cfg.get("w2v_path"):
                 self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(cfg.streams))
-            if cfg.get("teacher_path"):
+            if "teacher_path" in cfg and cfg.teacher_path:  # a struct refuses other keys
                 own = OmegaConf.to_container(self.cfg)
                 assert isinstance(own, dict)
                 self.teacher = FrozenTeacher.load(cfg, own, FEATURE_KEYS)
