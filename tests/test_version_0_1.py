@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import av_ssl
 from av_ssl.cli.main import main
 from tests.fixtures.version_0_1 import runs
 from tests.fixtures.version_0_1.outputs import digest, outputs, stored_tensors
+from tests.stock import REPOSITORY, run_interpreter
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 pytestmark = pytest.mark.skipif(TORCH < (2, 6), reason="torch before 2.6 reads checkpoints without a check")
@@ -91,6 +93,14 @@ def test_tensors_keep_their_names(name: str, root: Path):
     assert model.keys() <= stored.keys()
     assert all(torch.equal(tensor, stored[key]) for key, tensor in model.items())
     assert all("_ema." in key or "teacher_heads." in key for key in stored.keys() - model.keys())
+
+
+def test_loading_registers_the_models_in_a_fresh_interpreter(root: Path):
+    """Here the other tests have imported `av_ssl.tasks` already."""
+    code = "import sys, av_ssl; print(*(type(av_ssl.load(path)).__name__ for path in sys.argv[1:]))"
+    paths = [str(root / "checkpoints" / f"{name}.pt") for name in ("student_head", "raven", "ctc")]
+    printed = run_interpreter([sys.executable, "-c", code, *paths], expect=0, folder=REPOSITORY)
+    assert "LupiStudent " in printed
 
 
 @pytest.mark.parametrize("name", runs.RUNS)

@@ -1,9 +1,8 @@
 """Classifier of clips (speakers, emotions) from audio, video or both.
 
 ``encoder`` (frames to one embedding per clip or segment) -> ``aggregator`` (embeddings of segments to one of
-the clip; only with ``segment_frames``) -> ``header`` (classes).  The teachers of LUPI (Hajavi and Etemad,
-arXiv 2302.02845) and its audio-only baseline are such classifiers.  These three parts are in the paper's
-abstract; every other choice in this file is ours.
+the clip; only with ``segment_frames``) -> ``header`` (classes).  LUPI's teachers (Hajavi and Etemad, arXiv
+2302.02845) and its audio-only baseline are such classifiers.  The abstract names them; the rest is ours.
 """
 
 from dataclasses import dataclass, field
@@ -103,18 +102,13 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 def check_choices(section: str, cfg: Any) -> None:
-    """Raise DataError for a value that is not, or no longer, supported.
-
-    Args:
-        section: ``model`` or ``criterion``, for the message.
-        cfg: its configuration.
-    """
+    """Raise DataError for a value that is not, or no longer, supported; ``section`` is model or criterion."""
     for key, supported in CHOICES.items():
         value = getattr(cfg, key, supported[0])
         if value not in supported:
-            remaining = " or ".join(map(str, supported))
             raise DataError(
-                f"{section}.{key}={value} is not supported (version 0.1 had more values): use {remaining}"
+                f"{section}.{key}={value} is not supported (version 0.1 had more values): use "
+                f"{' or '.join(map(str, supported))}"
             )
 
 
@@ -128,8 +122,7 @@ class FrontEnds(nn.Module):
     """
 
     output_dim: int
-    depth = 0
-    """Layers of a Transformer: it has none."""
+    depth = 0  # there is no Transformer
 
     def __init__(self, cfg: ClassifierConfig, streams: tuple[str, ...]) -> None:
         super().__init__()
@@ -144,9 +137,8 @@ class FrontEnds(nn.Module):
             )
         if "video" in streams:
             self.video = VideoFrontend(channels, cfg.video_width, mean=cfg.image_mean, std=cfg.image_std)
-        self.fusion: nn.Module = nn.Identity()
-        if len(streams) == 2:
-            self.fusion = nn.Sequential(nn.Linear(2 * channels, channels), nn.ReLU())
+        fusion = [nn.Linear(2 * channels, channels), nn.ReLU()] if len(streams) == 2 else []
+        self.fusion = nn.Sequential(*fusion)
 
     def encode(self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None) -> Tensor:
         """Return frame features ``[B, T, C]``."""
@@ -161,30 +153,13 @@ class FrontEnds(nn.Module):
         self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
     ) -> list[Tensor]:
         """Return ``[B, T, C]`` as the only item: there is no Transformer.  For eval mode."""
-        present = next(value for value in source.values() if value is not None)
         if padding_mask is None:
-            padding_mask = present.new_zeros(len(present), frames_of(source), dtype=torch.bool)
+            video, audio = source.get("video"), source.get("audio")
+            present = audio if video is None else video
+            assert present is not None
+            frames = present.size(1) // SAMPLES_PER_FRAME if present.dim() == 2 else present.size(2)
+            padding_mask = present.new_zeros(len(present), frames, dtype=torch.bool)
         return [self.encode(source, padding_mask)]
-
-
-def frames_of(source: Source) -> int:
-    """T of a batch: of its video if there is one, else of its audio."""
-    video, audio = source.get("video"), source.get("audio")
-    if video is not None:
-        return video.size(2)
-    assert audio is not None
-    return audio.size(2) if audio.dim() == 3 else audio.size(1) // SAMPLES_PER_FRAME
-
-
-def pretrained_backbone(
-    cfg: ClassifierConfig, streams: tuple[str, ...], pretrained: StoredModel | None
-) -> FineTunedEncoder:
-    """Build a pre-trained encoder without the front-ends of streams that it will not receive."""
-    backbone = FineTunedEncoder(cfg, pretrained)
-    for stream in {"audio", "video"} - set(streams):
-        if hasattr(backbone.w2v_model, f"feature_extractor_{stream}"):
-            setattr(backbone.w2v_model, f"feature_extractor_{stream}", None)
-    return backbone
 
 
 class ClipEncoder(nn.Module):
@@ -193,9 +168,6 @@ class ClipEncoder(nn.Module):
     Args:
         cfg: ``w2v_args`` (filled in from ``w2v_path``) makes it a pre-trained encoder.
         pretrained: the checkpoint that training starts from, if there is one.
-
-    Raises:
-        DataError: ``streams`` is unknown.
     """
 
     def __init__(self, cfg: ClassifierConfig, pretrained: StoredModel | None) -> None:
@@ -207,22 +179,21 @@ class ClipEncoder(nn.Module):
         if cfg.w2v_args is None:
             self.backbone = FrontEnds(cfg, self.streams)
         else:
-            self.backbone = pretrained_backbone(cfg, self.streams, pretrained)
+            self.backbone = FineTunedEncoder(cfg, pretrained)
+            for unused in {"audio", "video"} - set(self.streams):
+                if hasattr(self.backbone.w2v_model, f"feature_extractor_{unused}"):
+                    setattr(self.backbone.w2v_model, f"feature_extractor_{unused}", None)
         self.pooling = POOLINGS[str(cfg.frame_pooling)](self.backbone.output_dim)
         self.bottleneck = nn.Linear(self.pooling.output_dim, cfg.embed_dim)
         self.norm = RowBatchNorm(cfg.embed_dim)
 
     def forward(self, source: Source, padding_mask: Tensor, frame_index: Tensor | None = None) -> Tensor:
-        """Embed B clips or segments.
+        """Embed B clips or segments as ``[B, D]``.
 
         Args:
-            source: ``audio`` and ``video`` (see :data:`~av_ssl.methods.fused_encoder.Source`); streams that
-                the encoder does not take are ignored.
+            source: ``audio`` and ``video``; streams that the encoder does not take are ignored.
             padding_mask: bool ``[B, T]``, True on padding.
             frame_index: int64 ``[F]``, flat indices of the real frames.
-
-        Returns:
-            ``[B, D]``.
 
         Raises:
             DataError: a stream is missing.
@@ -261,12 +232,8 @@ EMBEDDING_LAYERS = ("auto", "encoder", "aggregator", "header")
 class AVClassifier(BaseFairseqModel):
     """Classifier of clips.  Tensors: ``encoder.*``, ``aggregator.*``, ``header.*``.
 
-    Without segments a clip counts as one segment, whose embedding goes straight to the head.
-
-    Args:
-        cfg: see :class:`ClassifierConfig`.
-        pretrained: the checkpoint that training starts from, if there is one.
-        with_header: False for training by embeddings alone.
+    Without segments a clip counts as one segment, whose embedding goes straight to the head.  ``with_header``
+    is False for training by embeddings alone.
     """
 
     def __init__(
@@ -309,9 +276,8 @@ class AVClassifier(BaseFairseqModel):
             target: int64 ``[B]``, for heads with a margin; -1 where the class is unknown.
 
         Returns:
-            ``enc [B, K, D]`` with ``empty`` bool ``[B, K]``; ``agg [B, Z]`` if there is an aggregator;
-            ``hidden``, ``logits`` and ``margin_logits`` if there is a head (see
-            :class:`~av_ssl.classification.layers.HeadOutput`).
+            ``enc [B, K, D]`` with ``empty`` bool ``[B, K]``; ``agg [B, Z]`` if there is an aggregator; what
+            ``HeadOutput`` lists if there is a head.
         """
         embeddings, empty = self.embed_segments(source, padding_mask, frame_index, segments)
         clip = self.aggregate(embeddings, empty)
@@ -333,9 +299,6 @@ class AVClassifier(BaseFairseqModel):
 
         Returns:
             ``[B, K, D]``, zero where there is no segment, and bool ``[B, K]``, True there.
-
-        Raises:
-            DataError: the data has segments and the model has no aggregator, or the reverse.
         """
         if (segments is None) != (self.aggregator is None):
             raise DataError(
@@ -384,11 +347,7 @@ class AVClassifier(BaseFairseqModel):
         Args:
             source, padding_mask, frame_index, segments: ``net_input`` of the data pipeline.
             layer: ``encoder`` (mean over segments), ``aggregator``, or ``header`` (its hidden layer, the only
-                one that labels train in a LUPI student); ``auto``: the aggregator if there is one, else the
-                encoder.
-
-        Raises:
-            DataError: the model has no such layer.
+                one that labels train in a LUPI student); ``auto``: the aggregator or, without one, encoder.
         """
         embeddings, empty = self.embed_segments(source, padding_mask, frame_index, segments)
         if layer == "encoder" or (layer == "auto" and self.aggregator is None):

@@ -36,11 +36,7 @@ class ClassScores(NamedTuple):
 
 
 def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, classes: int) -> Counts:
-    """Count predictions: ``[C, C]``, rows by true class; clips of unknown class (-1) are left out.
-
-    Raises:
-        ValueError: the arrays differ in length, or an id is not below ``classes``.
-    """
+    """Count predictions: ``[C, C]``, rows by true class; clips of unknown class (-1) are left out."""
     true, found = np.asarray(truth, np.int64), np.asarray(predicted, np.int64)
     if true.shape != found.shape or true.ndim != 1:
         raise ValueError(f"{found.shape} predictions for {true.shape} clips; give one for each")
@@ -70,7 +66,7 @@ def class_scores(confusion: ArrayLike) -> ClassScores:
 
 
 def confusion_table(confusion: Counts, names: Sequence[str]) -> str:
-    """Format the matrix as text, one row for each true class."""
+    """Format as text, one row for each true class."""
     rows = [["truth \\ found", *names, "recall"]]
     for number, (name, row) in enumerate(zip(names, confusion, strict=True)):
         recall = f"{100 * row[number] / row.sum():.1f} %" if row.sum() else "-"
@@ -91,10 +87,8 @@ def score_line(scores: ClassScores, clips: int) -> str:
 
 # -- loss and logs, shared with LUPI's criterion -------------------------------------------------------------
 
-MOST_CLASSES = 100
-"""Larger confusion matrices are not logged: corpora have thousands of speakers."""
-CONFUSION = "_confusion"
-"""fairseq does not print keys that begin with an underscore."""
+MOST_CLASSES = 100  # larger confusion matrices are not logged: corpora have thousands of speakers
+CONFUSION = "_confusion"  # fairseq does not print keys that begin with an underscore
 
 
 def class_loss(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
@@ -106,16 +100,12 @@ def class_loss(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor
 
 @torch.no_grad()
 def class_log(logits: Tensor, target: Tensor, training: bool) -> dict[str, Any]:
-    """Counts that can be summed over workers.
+    """Counts that can be summed over workers: clips of known class, those recognised and, in validation, the
+    confusion matrix ``[C * C]``.
 
     Args:
         logits: ``[B, C]``, without margin.
         target: int64 ``[B]``, -1 where the class is unknown.
-        training: without the confusion matrix, which is for validation.
-
-    Returns:
-        ``n_known`` (clips of known class), ``n_correct`` (those recognised) and, in validation, the confusion
-        matrix ``[C * C]``.
     """
     known, found, classes = target >= 0, logits.argmax(-1), logits.size(-1)
     log: dict[str, Any] = {"n_known": known.sum(), "n_correct": (known & (found == target)).sum()}
@@ -135,14 +125,14 @@ def reduce_class_log(logging_outputs: Sequence[dict[str, Any]]) -> None:
     matrices = [log[CONFUSION] for log in logging_outputs if CONFUSION in log]
     if matrices:
         metrics.log_scalar_sum(CONFUSION, sum(matrix.cpu() for matrix in matrices))
-        metrics.log_derived("uar", lambda meters: _percent(meters, "recall"))
-        metrics.log_derived("macro_f1", lambda meters: _percent(meters, "macro_f1"))
+        metrics.log_derived("uar", lambda meters: round(100 * _logged_scores(meters).recall, 2))
+        metrics.log_derived("macro_f1", lambda meters: round(100 * _logged_scores(meters).macro_f1, 2))
 
 
-def _percent(meters: Any, score: str) -> float:
+def _logged_scores(meters: Any) -> ClassScores:
     counts = meters[CONFUSION].sum
     side = round(counts.numel() ** 0.5)
-    return round(100 * float(getattr(class_scores(counts.view(side, side).numpy()), score)), 2)
+    return class_scores(counts.view(side, side).numpy())
 
 
 def reduce_clip_means(logging_outputs: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
@@ -189,7 +179,6 @@ class AVClassificationCriterion(FairseqCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over the clips of all workers and micro-batches."""
         reduce_clip_means(logging_outputs, ("loss",))
         reduce_class_log(logging_outputs)
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from av_ssl.layout import SAMPLES_PER_FRAME
 
-VARIANCE_FLOOR = 1e-5
-"""Added under the square root, whose gradient is unbounded at 0: a single vector has no variance."""
+VARIANCE_FLOOR = 1e-5  # under the square root, whose gradient is unbounded at 0, the variance of one vector
 
 
 class MeanPooling(nn.Module):
@@ -30,12 +29,7 @@ class MeanPooling(nn.Module):
 
 
 class AttentiveStatisticsPooling(nn.Module):
-    """Weighted mean and standard deviation; a small network computes the weights (Okabe et al., 2018).
-
-    Args:
-        channels: C.
-        hidden: channels of that network.
-    """
+    """Weighted mean and standard deviation; a small network computes the weights (Okabe et al., 2018)."""
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
         super().__init__()
@@ -72,14 +66,11 @@ class ClassHead(nn.Module):
     """Embedding to classes, optionally through a hidden layer.
 
     Args:
-        channels: D of the embedding.
-        classes: C.
+        channels, classes: D of the embedding, C.
         kind: ``softmax`` (a linear layer), or ``aam``: cosines times ``scale``, with an additive angular
             margin for the true class (ArcFace, Deng et al., 2019).
-        hidden: channels of a hidden layer with ReLU and dropout; 0 for none.
-        dropout: after the hidden layer.
-        margin: of ``aam``, in radians.
-        scale: of ``aam``.
+        hidden, dropout: channels of a hidden layer with ReLU (0 for none), and the dropout after it.
+        margin, scale: of ``aam``; the margin in radians.
         margin_updates: updates during which the margin rises from 0.
     """
 
@@ -110,9 +101,8 @@ class ClassHead(nn.Module):
 
     @property
     def current_margin(self) -> float:
-        if not self.margin_updates:
-            return self.margin
-        return self.margin * min(1.0, self.updates / self.margin_updates)
+        risen = min(1.0, self.updates / self.margin_updates) if self.margin_updates else 1.0
+        return self.margin * risen
 
     def forward(self, x: Tensor, target: Tensor | None = None) -> HeadOutput:
         """Classify ``x [B, D]``; no margin without ``target`` (int64 ``[B]``) or where it is negative."""
@@ -120,9 +110,8 @@ class ClassHead(nn.Module):
         if not self.angular:
             logits = self.output(hidden)
             return HeadOutput(hidden, logits, logits)
-        cosines = F.linear(
-            F.normalize(hidden.float(), dim=-1), F.normalize(self.output.weight.float(), dim=-1)
-        )
+        weight = F.normalize(self.output.weight.float(), dim=-1)
+        cosines = F.linear(F.normalize(hidden.float(), dim=-1), weight)
         logits = self.scale * cosines
         if target is None:
             return HeadOutput(hidden, logits, logits)

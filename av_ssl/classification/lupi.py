@@ -3,9 +3,8 @@
 A. Hajavi, A. Etemad, "Audio Representation Learning by Distilling Video as Privileged Information", IEEE
 Transactions on Artificial Intelligence, 2023 (arXiv 2302.02845).  We had only its abstract.  It says: teacher
 and student consist of an encoder, in the sequential setting (clips cut into segments) an aggregator, and a
-head; the teacher's embeddings (of the encoder and, in the sequential setting, of the aggregator) train the
-student; labels train the student's head; inference needs no video.  All other choices are ours.  The help of
-an option says what it is for; docs/methods/lupi.md has the results.
+head; the teacher's embeddings (of encoder and aggregator) train the student; labels train the student's head;
+inference needs no video.  All other choices are ours.  docs/methods/lupi.md has the results.
 
 Three runs: a teacher (``av_classifier``); a student with ``phase=embed``, which needs no labels; the student
 with ``phase=head``, which needs neither video nor teacher.
@@ -88,11 +87,8 @@ SMALLEST_DEVIATION = 1e-4
 class FrozenTeacher:
     """Embeddings and logits of a classifier that does not change.
 
-    Not an ``nn.Module``: optimizer, distributed wrapper, ``train()`` and checkpoints must not see it.
-
-    Args:
-        model: a classifier with a head.
-        norm: of its embeddings: ``standardize`` or ``none``.
+    Not an ``nn.Module``: optimizer, distributed wrapper, ``train()`` and checkpoints must not see it.  The
+    ``norm`` of the embeddings is ``standardize`` or ``none``.
     """
 
     def __init__(self, model: AVClassifier, norm: str = "standardize") -> None:
@@ -106,8 +102,7 @@ class FrozenTeacher:
         """Read the teacher of a student.
 
         Args:
-            cfg: of the student.
-            task_cfg: of its task.
+            cfg, task_cfg: of the student.
             keys: of the task that must be as they were for the teacher.
 
         Raises:
@@ -146,11 +141,8 @@ class FrozenTeacher:
         frame_index: Tensor | None = None,
         segments: SegmentBatch | None = None,
     ) -> dict[str, Tensor]:
-        """Compute targets from clean audio and video.
-
-        Returns:
-            ``teacher_enc`` float32 ``[B, K, D]``, ``teacher_logits`` ``[B, C]`` and, with an aggregator,
-            ``teacher_agg`` ``[B, Z]``.
+        """Compute ``teacher_enc`` float32 ``[B, K, D]``, ``teacher_logits [B, C]`` and, with an aggregator,
+        ``teacher_agg [B, Z]`` from clean audio and video.
         """
         if next(self.model.parameters()).device != padding_mask.device:
             self.model.to(padding_mask.device)  # the checkpoint was read before the student was moved
@@ -195,13 +187,7 @@ def shared_settings(
 
 @register_model("lupi_student", dataclass=LupiStudentConfig)
 class LupiStudent(AVClassifier):
-    """Classifier of audio that is trained with a frozen teacher.
-
-    Args:
-        cfg: see :class:`LupiStudentConfig`.
-        pretrained: the checkpoint that training starts from, if there is one.
-        teacher: None for scoring and for ``phase=head``.
-    """
+    """Classifier of audio that is trained with a frozen teacher: None for scoring and for ``phase=head``."""
 
     cfg: LupiStudentConfig
 
@@ -217,11 +203,7 @@ class LupiStudent(AVClassifier):
 
     @classmethod
     def build_model(cls, cfg: LupiStudentConfig, task: Any) -> Self:
-        """Build a student; for training with the task's teacher and the weights of ``init_student_from``.
-
-        Raises:
-            DataError: the phase needs a teacher, or an earlier student, that is not named.
-        """
+        """Build a student; for training with the task's teacher and the weights of ``init_student_from``."""
         training, phase = task.starts_from_pretrained, str(cfg.phase)
         teacher = getattr(task, "teacher", None) if training else None
         if training and phase != "head" and teacher is None:
@@ -236,11 +218,7 @@ class LupiStudent(AVClassifier):
         return student
 
     def start_from(self, path: str) -> None:
-        """Copy encoder and aggregator of an earlier student.
-
-        Raises:
-            CheckpointError: theirs are of another kind or size.
-        """
+        """Copy encoder and aggregator of an earlier student, which must be of the same kind and size."""
         stored = read_checkpoint(path, "model.init_student_from").tensors
         prefixes = ("encoder.", "aggregator.")
         wanted = {name: tensor for name, tensor in stored.items() if name.startswith(prefixes)}
@@ -282,8 +260,7 @@ class LupiStudent(AVClassifier):
         segments: SegmentBatch | None = None,
         target: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the output of :meth:`AVClassifier.forward` and, with a teacher, its targets
-        (:meth:`FrozenTeacher.__call__`)."""
+        """Return the output of a classifier and, with a teacher, its targets."""
         output = super().forward(source, padding_mask, frame_index, segments, target)
         if self.teacher is not None:
             output.update(self.teacher(source, padding_mask, frame_index, segments))
@@ -300,11 +277,8 @@ def check_training(student: LupiStudent, losses: "LupiCriterionConfig") -> None:
     trained_by_labels = student.header is not None and student.joint and losses.gamma > 0
     if student.phase == "head" or trained_by_labels:
         return
-    key, weight, part = (
-        ("alpha", losses.alpha, "encoder")
-        if student.aggregator is None
-        else ("beta", losses.beta, "aggregator")
-    )
+    key, part = ("alpha", "encoder") if student.aggregator is None else ("beta", "aggregator")
+    weight = getattr(losses, key)
     if weight <= 0:
         raise DataError(
             f"criterion.{key}={weight}: nothing trains the {part} with model.phase={student.phase}; set "
@@ -317,11 +291,8 @@ def check_training(student: LupiStudent, losses: "LupiCriterionConfig") -> None:
 
 
 def embedding_distance(student: Tensor, teacher: Tensor, name: str) -> Tensor:
-    """Distances float32 ``[...]`` between vectors ``[..., D]``.
-
-    Args:
-        student, teacher: the vectors.
-        name: ``mse`` (mean over channels), or ``nmse`` (squared distance of unit vectors).
+    """Distances float32 ``[...]`` between vectors ``[..., D]``: ``mse`` (mean over channels), or ``nmse``
+    (squared distance of unit vectors).
 
     >>> import torch
     >>> u, v = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 5.0])
@@ -344,14 +315,9 @@ def mean_over_segments(values: Tensor, empty: Tensor) -> Tensor:
 
 
 def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Generalised distillation (Lopez-Paz et al., 2016): cross-entropy from softened probabilities.
+    """Generalised distillation (Lopez-Paz et al., 2016): cross-entropy float32 ``[B]`` from softened labels.
 
-    Args:
-        student, teacher: logits ``[B, C]``, without margin.
-        temperature: divides the teacher's logits only, as in that paper.
-
-    Returns:
-        float32 ``[B]``.
+    Both logits ``[B, C]`` are without margin; the temperature divides the teacher's only, as in that paper.
     """
     targets = (teacher.float() / temperature).softmax(-1)
     return -(targets * student.float().log_softmax(-1)).sum(-1)
@@ -450,7 +416,6 @@ class LupiCriterion(FairseqCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over the clips of all workers and micro-batches."""
         reduce_clip_means(logging_outputs, MEANS)
         reduce_class_log(logging_outputs)
 

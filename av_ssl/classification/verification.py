@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,14 +50,12 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class TrialList:
-    """P trials between ``utterances``, which are keys (see ``utterance_key``)."""
+    """P trials between ``utterances`` (keys): positions of both sides, and True for the same speaker."""
 
     utterances: list[str]
     first: Rows
-    """``[P]``, position in ``utterances``."""
     second: Rows
     targets: NDArray[np.bool_]
-    """``[P]``, True for the same speaker."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -67,10 +65,11 @@ class TrialList:
         there = np.array([key in known for key in self.utterances], np.bool_)
         kept = there[self.first] & there[self.second]
         first, second = self.first[kept], self.second[kept]
-        used = sorted({self.utterances[row] for row in np.union1d(first, second)})
-        positions = {key: row for row, key in enumerate(used)}
-        moved = np.array([positions.get(key, -1) for key in self.utterances], np.int64)
-        return TrialList(used, moved[first], moved[second], self.targets[kept])
+        used = sorted(np.union1d(first, second).tolist(), key=self.utterances.__getitem__)
+        moved = np.zeros(len(self.utterances), np.int64)
+        moved[used] = np.arange(len(used))
+        names = [self.utterances[row] for row in used]
+        return TrialList(names, moved[first], moved[second], self.targets[kept])
 
 
 def utterance_key(name: str, parts: int = PARTS) -> str:
@@ -90,8 +89,7 @@ def utterance_key(name: str, parts: int = PARTS) -> str:
 def key_parts(manifest: Path, clips: Sequence[Clip]) -> int:
     """Number of path components that distinguish the clips of a manifest: three, or as many as needed.
 
-    Raises:
-        DataError: two ids differ only in their suffix, or not at all.
+    Ids that differ only in their suffix, or not at all, are refused.
     """
     seen: dict[str, Clip] = {}
     for clip in clips:
@@ -113,8 +111,7 @@ def read_trials(path: Path, parts: int = PARTS) -> TrialList:
     """Read a trial list, keeping the last ``parts`` components of each path.
 
     Raises:
-        DataError: the file is missing, empty or malformed, or has the name of one of VoxCeleb1's lists and
-            another number of trials.
+        DataError: it is missing, empty, malformed, or named like a list of VoxCeleb1 of another length.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -156,13 +153,7 @@ Pair = tuple[str, str]
 
 
 def draw_trials(speakers: Mapping[str, list[str]], number: int, seed: int) -> list[tuple[bool, str, str]]:
-    """Draw pairs of one speaker (True) and as many pairs of two speakers, in random order.
-
-    Args:
-        speakers: utterances of each speaker.
-        number: of trials; there are fewer if not so many exist.
-        seed: of the random choice.
-    """
+    """Draw pairs of one speaker (True) and as many of two speakers, in random order; ``number`` at most."""
     rng = random.Random(seed)
     half = number // 2
     same = draw_within(list(speakers.values()), half, rng)
@@ -258,11 +249,7 @@ def read_embeddings(path: Path) -> Embeddings | None:
 
 
 def cohort_embeddings(manifest: Path, embed: Embed) -> EmbeddingRows:
-    """Mean embedding of each speaker of a manifest, or the embedding of each clip if it has no ``.spk`` file.
-
-    Raises:
-        DataError: there are fewer than two.
-    """
+    """Mean embedding of each speaker of a manifest, or without a ``.spk`` file the embedding of each clip."""
     clips = read_manifest(manifest)
     names = manifest.with_suffix(".spk")
     labels = LabelFile(names, clips) if names.is_file() else None
@@ -275,9 +262,7 @@ def cohort_embeddings(manifest: Path, embed: Embed) -> EmbeddingRows:
         )
     by_id = embed(manifest.stem, clips)
     embeddings = np.stack([by_id[clip.id] for clip in clips])
-    return (
-        embeddings if labels is None else np.stack([embeddings[rows == k].mean(0) for k in range(len(found))])
-    )
+    return np.stack([embeddings[rows == row].mean(0) for row in range(len(found))]) if labels else embeddings
 
 
 # -- scores --------------------------------------------------------------------------------------------------
@@ -311,14 +296,10 @@ def adaptive_s_norm(
     m and d are mean and deviation of the ``top`` highest cosines between a side and the cohort.
 
     Args:
-        scores: ``[P]`` of the trials.
+        scores, first, second: ``[P]`` of the trials, and the rows of their two sides.
         embeddings: ``[N, D]`` of the utterances.
-        first, second: ``[P]``, rows of the two sides.
         cohort: ``[M, D]``, preferably one embedding a speaker, of speakers that are in no trial.
         top: 300 is our choice; values from 100 to 400 are in use.
-
-    Raises:
-        ValueError: the cohort has fewer than two embeddings.
     """
     if len(cohort) < 2:
         raise ValueError(f"the cohort has {len(cohort)} embeddings; score normalisation needs at least 2")
@@ -338,25 +319,16 @@ def adaptive_s_norm(
 # -- error rates ---------------------------------------------------------------------------------------------
 
 
-class ErrorCurve(NamedTuple):
-    """Error rates as the threshold falls, from "reject all trials" on."""
-
-    misses: Floats
-    """Share of target trials that are rejected, ``[Q]``."""
-    false_alarms: Floats
-    """Share of non-target trials that are accepted, ``[Q]``."""
-
-
-def error_curve(scores: ArrayLike, targets: ArrayLike) -> ErrorCurve:
+def error_curve(scores: ArrayLike, targets: ArrayLike) -> tuple[Floats, Floats]:
     """Compute both error rates at every threshold; equal scores are accepted together.
 
     Args:
         scores: ``[N]``, higher for the same speaker.
         targets: ``[N]``, True for the same speaker.
 
-    Raises:
-        DataError: one kind of trial is missing, or a score is not finite.
-        ValueError: scores and targets differ in number.
+    Returns:
+        Shares ``[Q]`` of target trials that are rejected and of non-target trials that are accepted, as the
+        threshold falls, from "reject all trials" on.
     """
     score, target = np.asarray(scores, np.float64), np.asarray(targets, np.bool_)
     if score.shape != target.shape or score.ndim != 1:
@@ -371,7 +343,7 @@ def error_curve(scores: ArrayLike, targets: ArrayLike) -> ErrorCurve:
     last = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)  # of equal scores
     accepted_targets = np.append(0, np.cumsum(target[order])[last])
     accepted_others = np.append(0, np.cumsum(~target[order])[last])
-    return ErrorCurve(1 - accepted_targets / target.sum(), accepted_others / (~target).sum())
+    return 1 - accepted_targets / target.sum(), accepted_others / (~target).sum()
 
 
 def equal_error_rate(scores: ArrayLike, targets: ArrayLike) -> float:

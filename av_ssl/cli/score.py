@@ -32,14 +32,11 @@ from av_ssl.inference import Classifier
 from av_ssl.io import ProgressBar, digest, write_atomically
 from av_ssl.layout import Clip, read_manifest
 
-LARGEST_TABLE = 40
-"""Classes up to which the confusion matrix is printed."""
-SHOWN = 3
-"""Missing utterances that an error names."""
+LARGEST_TABLE = 40  # classes up to which the confusion matrix is printed
 
 
 def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare CHECKPOINT, MANIFEST, --device, --workers, --noise and --snr."""
+    """Declare what `classify` and `verify` share."""
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", type=Path, help="of an av_classifier or a lupi_student"
     )
@@ -61,7 +58,6 @@ def noise_of(args: argparse.Namespace) -> NoiseMixer | None:
 
 
 def add_classify_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `classify`."""
     add_scoring_arguments(parser)
     parser.add_argument(
         "labels", metavar="LABELS", type=Path, help="one class name a line, e.g. DATA/test.emo"
@@ -97,7 +93,6 @@ def run_classify(args: argparse.Namespace) -> int:
 
 
 def add_trials_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `trials`."""
     parser.add_argument(
         "manifest", metavar="MANIFEST", type=Path, help="e.g. DATA/test.tsv, with DATA/test.spk"
     )
@@ -137,7 +132,6 @@ def run_trials(args: argparse.Namespace) -> int:
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `verify`."""
     add_scoring_arguments(parser)
     parser.add_argument(
         "trials", metavar="TRIALS", type=Path, help="list of 'LABEL UTTERANCE UTTERANCE', 1 for one speaker"
@@ -200,11 +194,7 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def known_trials(args: argparse.Namespace, trials: TrialList, clips: Mapping[str, Clip]) -> TrialList:
-    """Select the trials whose clips are in the manifest.
-
-    Raises:
-        DataError: others may not be left out, or those left are not of both kinds.
-    """
+    """Select the trials whose clips are in the manifest; others need `--allow-missing`."""
     kept = trials.among(clips)
     missing = [key for key in trials.utterances if key not in clips]
     if missing:
@@ -212,12 +202,10 @@ def known_trials(args: argparse.Namespace, trials: TrialList, clips: Mapping[str
         text = f"{args.trials}: {share} are not in {args.manifest}"
         if not args.allow_missing:
             raise DataError(
-                f"{text}, e.g. {', '.join(missing[:SHOWN])} (which has e.g. {next(iter(clips))}); add them, "
+                f"{text}, e.g. {', '.join(missing[:3])} (which has e.g. {next(iter(clips))}); add them, "
                 "or leave out their trials with --allow-missing"
             )
         print(f"{text}: {len(trials) - len(kept)} of {len(trials)} trials are left out")
-    if not len(kept):
-        raise DataError(f"{args.trials}: no trial is left")
     targets = int(kept.targets.sum())
     if targets in (0, len(kept)):
         raise DataError(

@@ -26,22 +26,12 @@ from av_ssl.layout import Clip
 
 logger = logging.getLogger(__name__)
 
-CLASSES = "class_names"
-"""Key of a checkpoint's task state that holds the list."""
-UNKNOWN = -1
-"""Id of a name that is not in the list, e.g. of a speaker who is not in training."""
+CLASSES = "class_names"  # key of a checkpoint's task state
+UNKNOWN = -1  # id of a name that is not in the list, e.g. of a speaker who is not in training
 
 
 class ClassList:
-    """Names of classes; their ids are their positions.
-
-    Args:
-        names: one for each class.
-        origin: the file, for errors.
-
-    Raises:
-        DataError: a name occurs twice, or there is none.
-    """
+    """Names of classes; their ids are their positions.  ``origin`` is the file, for errors."""
 
     def __init__(self, names: Sequence[str], origin: str) -> None:
         self.names = list(names)
@@ -71,9 +61,7 @@ class ClassList:
     def read(self, path: Path, clips: Sequence[Clip], training: bool) -> NDArray[np.int64]:
         """Read the ids ``[N]`` of clips from a label file, one name a line; -1 for unknown names.
 
-        Raises:
-            DataError: the file is missing, differs in length from ``clips``, or, for ``training``, has no
-                known name at all.
+        Labels for ``training`` must have a known name.
         """
         labels = LabelFile(path, clips)
         ids = np.array([self.ids.get(labels.line(number), UNKNOWN) for number in range(len(clips))], np.int64)
@@ -108,14 +96,10 @@ class SegmentBatch(TypedDict):
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Windows of ``length`` frames, every ``hop`` frames; the last one is moved back to end with the clip.
+    """Windows of ``length`` frames, every ``hop`` frames; the last one is moved back to end with the clip."""
 
-    Raises:
-        DataError: a number is not positive, or frames between windows would be lost.
-    """
-
-    length: int = 25
-    hop: int = 25
+    length: int
+    hop: int
 
     def __post_init__(self) -> None:
         if not 0 < self.hop <= self.length:
@@ -157,8 +141,7 @@ class Segmentation:
         }
 
 
-ORDER = 2
-"""Separates the random order of clips from the draws of clips and batches (``dataset.CLIP``, ``BATCH``)."""
+ORDER = 2  # separates the random order of clips from the draws of ``dataset.CLIP`` and ``BATCH``
 
 
 class ClassificationDataset(AudioVisualDataset):
@@ -170,7 +153,6 @@ class ClassificationDataset(AudioVisualDataset):
         classes: ``[N]``, -1 where the class is unknown; None without labels.
         segmentation: None for whole clips.
         class_balanced: in training, draw every class equally often; the epoch keeps its length.
-        options: see ``AudioVisualDataset``.
     """
 
     def __init__(
@@ -210,9 +192,8 @@ class ClassificationDataset(AudioVisualDataset):
     def _balanced(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw as many clips as there are, equally many of each class (one more of some); a clip is repeated
         only after all others of its class."""
-        members = [
-            np.flatnonzero(self.classes == each) for each in np.unique(self.classes[self.classes >= 0])
-        ]
+        known = np.unique(self.classes[self.classes >= 0])
+        members = [np.flatnonzero(self.classes == each) for each in known]
         if not members:
             return np.arange(len(self))
         counts = np.full(len(members), len(self) // len(members))

@@ -35,8 +35,7 @@ from av_ssl.tasks.audio_visual import (
 logger = logging.getLogger(__name__)
 
 METRIC = "eer"
-MOST_CLIPS = 3000
-"""Above this, clips are subsampled: sorting all pairs is too slow."""
+MOST_CLIPS = 3000  # above this, clips are subsampled: sorting all pairs is too slow
 
 
 class ValidationEER:
@@ -82,11 +81,7 @@ class ValidationEER:
             stats[f"best_{METRIC}"] = min(checkpoint_utils.save_checkpoint.best, stats[METRIC])
 
     def rate(self, embeddings: dict[str, NDArray[np.float32]]) -> float:
-        """Equal error rate over the pairs of clips.
-
-        Raises:
-            DataError: all clips are of one speaker, or no two of one.
-        """
+        """Equal error rate over the pairs of clips; there must be pairs of one and of two speakers."""
         ids = balanced_clips({name: self.speakers[name] for name in embeddings}, MOST_CLIPS)
         if len(ids) < len(embeddings):
             logger.info("EER of %d of %d validation clips, of all speakers", len(ids), len(embeddings))
@@ -103,12 +98,7 @@ class ValidationEER:
 
 
 def balanced_clips(speakers: Mapping[str, str], most: int) -> list[str]:
-    """Choose up to ``most`` clips, sorted, as many of each speaker as possible; the same in every call.
-
-    Args:
-        speakers: speaker of each clip.
-        most: number of clips.
-    """
+    """Choose up to ``most`` clips, sorted, as many of each speaker as possible; the same in every call."""
     shuffled = sorted(speakers)
     random.Random(0).shuffle(shuffled)
     clips: dict[str, list[str]] = {}
@@ -199,32 +189,20 @@ class ClassificationTask(AudioVisualTask):
         return self.classes
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """Build a classifier or student.
-
-        Only training reads the files of ``model.w2v_path`` and ``model.teacher_path``; a checkpoint needs
-        neither.
-        """
+        """Build a classifier or student; only training reads ``w2v_path`` and ``teacher_path``."""
         if not from_checkpoint:
-            self.complete(cfg)
-            if "teacher_path" in cfg and cfg.teacher_path:
-                self.teacher = self.load_teacher(cfg)
+            if self.cfg.label:
+                cfg.num_classes = len(self.require_classes())
+            if cfg.get("w2v_path"):
+                self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(cfg.streams))
+            if "teacher_path" in cfg and cfg.teacher_path:  # a struct refuses other keys
+                own = OmegaConf.to_container(self.cfg)
+                assert isinstance(own, dict)
+                self.teacher = FrozenTeacher.load(cfg, own, FEATURE_KEYS)
         model = super().build_model(cfg, from_checkpoint)
         self.pretrained = None  # the model has its tensors
         self.student = model if isinstance(model, LupiStudent) and not from_checkpoint else None
         return model
-
-    def complete(self, cfg: Any) -> None:
-        """Fill in a model's configuration: number of classes, configuration of the encoder."""
-        if self.cfg.label:
-            cfg.num_classes = len(self.require_classes())
-        if cfg.get("w2v_path"):
-            self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(cfg.streams))
-
-    def load_teacher(self, cfg: Any) -> FrozenTeacher:
-        """Read the teacher of a student; DataError if its input or embeddings do not fit."""
-        own = OmegaConf.to_container(self.cfg)
-        assert isinstance(own, dict)
-        return FrozenTeacher.load(cfg, {str(key): value for key, value in own.items()}, FEATURE_KEYS)
 
     def build_criterion(self, cfg: Any) -> Any:
         """Build the criterion; DataError if its weights leave a part of the student untrained."""
@@ -238,11 +216,7 @@ class ClassificationTask(AudioVisualTask):
     # -- data ------------------------------------------------------------------------------------------------
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **unused: Any) -> None:
-        """Read ``{data}/{split}.tsv`` and its labels.
-
-        Args:
-            task_cfg: configuration stored in the checkpoint that is evaluated; its keys of features win.
-        """
+        """Read ``{data}/{split}.tsv`` and its labels; an evaluated checkpoint's keys of features win."""
         self.adopt_features(task_cfg, "segment_frames", "segment_hop")
         cfg = self.cfg
         train = is_training_split(split)
@@ -259,19 +233,11 @@ class ClassificationTask(AudioVisualTask):
         )
 
     def read_split(self, split: str) -> tuple[list[Clip], list[int]]:
-        """Read all clips of a manifest, and select those that have the streams to be loaded and, for
-        training, an allowed length.
-
-        Returns:
-            All clips, and the indices of the selected ones.
-
-        Raises:
-            DataError: none is left.
-        """
-        cfg = self.cfg
-        clips = with_lengths(read_manifest(Path(cfg.data) / f"{split}.tsv"))
+        """Return all clips, and indices of those that have the streams and, in training, a good length."""
+        cfg, streams = self.cfg, self.streams
+        manifest = Path(cfg.data) / f"{split}.tsv"
+        clips = with_lengths(read_manifest(manifest))
         longest = cfg.max_sample_size if is_training_split(split) else None
-        streams = self.streams
         kept = [
             index
             for index in keep_by_length(clips, cfg.min_sample_size, longest)
@@ -279,7 +245,7 @@ class ClassificationTask(AudioVisualTask):
         ]
         if not kept:
             raise DataError(
-                f"{Path(cfg.data) / split}.tsv: no clip has {' and '.join(streams)}; set task.modalities to "
+                f"{manifest}: no clip has {' and '.join(streams)}; set task.modalities to "
                 "the streams that exist"
             )
         if len(kept) < len(clips):
@@ -323,11 +289,7 @@ class ClassificationTask(AudioVisualTask):
         return {} if self.classes is None else {CLASSES: self.classes.names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a checkpoint was trained with these classes, or use its classes if there are none.
-
-        Raises:
-            DataError: its classes differ.
-        """
+        """Check that a checkpoint was trained with these classes, or use its classes if there are none."""
         names = list(state_dict.get(CLASSES) or [])
         if not names:
             return

@@ -1,6 +1,5 @@
 """The meter of the time that training waits for batches."""
 
-import json
 import logging
 import time
 from functools import partial
@@ -16,8 +15,6 @@ from omegaconf import OmegaConf
 
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig
 from av_ssl.tasks.data_wait import DataWaitMeter, real_frames
-
-from .conftest import pretrain
 
 FRAMES = 50
 
@@ -238,11 +235,3 @@ def test_resumes_in_the_middle_of_an_epoch(task, buffered):
     assert resumed.end_of_epoch()
     assert resumed.next_epoch_idx == 2
     assert len(resumed) == 24
-
-
-@pytest.mark.slow
-def test_training_log_has_it(data, tmp_path):
-    output = pretrain(data, tmp_path, 3)
-    logged = [json.loads(line[line.index("{") :]) for line in output.splitlines() if '"data_wait"' in line]
-    assert len(logged) >= 2
-    assert all(0 <= float(entry["data_wait"]) <= 1 for entry in logged if "data_wait" in entry)

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from av_ssl.cli.main import main
 from tests.stock import stock
 
-from .test_recognition import HYBRID, assert_decoded, finetune, generate
+from .conftest import assert_decoded, generate
 
 LANGUAGE_MODEL = [
     "--task", "language_modeling", "--arch", "transformer_lm", "--decoder-layers", "1",
@@ -20,21 +20,12 @@ LANGUAGE_MODEL = [
 
 
 @pytest.fixture(scope="module")
-def hybrid(data, pretrained, tmp_path_factory):
-    save = tmp_path_factory.mktemp("hybrid")
-    finetune(data, pretrained, save, 2, *HYBRID, modalities="audio")
-    return save / "checkpoint_last.pt"
-
-
-@pytest.fixture(scope="module")
 def language_model(data, tmp_path_factory):
     """As the README says it is made; the folder of its data, and the checkpoint."""
     folder = tmp_path_factory.mktemp("lm")
     for split in ("train", "valid"):
-        assert (
-            main(["data", "pieces", str(data), str(data / f"{split}.wrd"), str(folder / f"{split}.pieces")])
-            == 0
-        )
+        words = [data, data / f"{split}.wrd", folder / f"{split}.pieces"]
+        assert main(["data", "pieces", *map(str, words)]) == 0
     stock(
         "fairseq-preprocess", "--only-source", "--srcdict", data / "dict.wrd.txt",
         "--trainpref", folder / "train.pieces", "--validpref", folder / "valid.pieces",
@@ -57,32 +48,31 @@ def scores(text):
 
 
 @pytest.mark.slow
-def test_joint_search_with_a_language_model(folder, hybrid, language_model, tmp_path):
+def test_joint_search_with_a_language_model(folder, mean_hybrid, language_model, tmp_path):
     options = ["--modalities", "audio", "--beam", "4", "--ctc-weight", "0.3"]
     with_lm = ["--lm-path", language_model[1], "--lm-weight", "0.4", "--results-path", tmp_path]
-    generate(folder, hybrid, *options, *with_lm)
+    generate(folder, mean_hybrid, *options, *with_lm)
     text = (tmp_path / "generate-test.txt").read_text()
     assert_decoded(text)
     stored = OmegaConf.load(tmp_path / "options-test.yaml")
     assert stored.search.name == "JointBeamSearch"
     assert (stored.search.ctc_weight, stored.search.lm_weight, stored.search.beam) == (0.3, 0.4, 4)
     assert stored.generation.lm_path == str(language_model[1])
-    without = generate(folder, hybrid, *options)
+    without = generate(folder, mean_hybrid, *options)
     assert_decoded(without)
     assert scores(without) != scores(text)
 
 
 @pytest.mark.slow
-def test_without_ctc_fairseq_searches(folder, hybrid, language_model, tmp_path):
+def test_without_ctc_fairseq_searches(folder, mean_hybrid, language_model, tmp_path):
     lm = ["--lm-path", language_model[1], "--lm-weight", "0.4", "--results-path", tmp_path]
-    generate(
-        folder, hybrid, "--modalities", "audio", "--beam", "2", "--max-len-b", "9", "--ctc-weight", "0", *lm
-    )
+    search = ["--beam", "2", "--max-len-b", "9", "--ctc-weight", "0"]
+    generate(folder, mean_hybrid, "--modalities", "audio", *search, *lm)
     assert_decoded((tmp_path / "generate-test.txt").read_text())
     assert OmegaConf.load(tmp_path / "options-test.yaml").search == {"name": "SequenceGenerator"}
 
 
 @pytest.mark.slow
-def test_the_language_models_dictionary_is_asked_for(data, hybrid, language_model):
-    output = generate(data, hybrid, "--lm-path", language_model[1], "--lm-weight", "0.4", expect=1)
+def test_the_language_models_dictionary_is_asked_for(data, mean_hybrid, language_model):
+    output = generate(data, mean_hybrid, "--lm-path", language_model[1], "--lm-weight", "0.4", expect=1)
     assert f"{data / 'dict.txt'}: does not exist" in output

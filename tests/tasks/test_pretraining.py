@@ -1,10 +1,11 @@
 """Pre-training by the stock commands: resuming, accumulation, two processes, bfloat16."""
 
+import json
 import sys
 
 import pytest
 import torch
-from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+from omegaconf import OmegaConf
 
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.errors import DataError
@@ -12,31 +13,28 @@ from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from tests.stock import REPOSITORY, stock
 
-from .conftest import SCHEDULE, TINY_ENCODER, hydra_train, pretrain, train
-
-
-def tensors(checkpoint) -> dict[str, torch.Tensor]:
-    return load_checkpoint_to_cpu(str(checkpoint))["model"]
-
-
-def assert_equal(first, second):
-    first, second = tensors(first), tensors(second)
-    assert first.keys() == second.keys()
-    assert any(name.startswith("_ema.") for name in first)
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+from .conftest import (
+    RANDOM,
+    RESUMABLE,
+    SCHEDULE,
+    TINY_ENCODER,
+    assert_bit_identical,
+    hydra_train,
+    killed_after,
+    pretrain,
+    tensors,
+    train,
+)
 
 
 @pytest.mark.slow
-def test_resumed_run_equals_uninterrupted_one(data, tmp_path):
+def test_resumed_run_equals_uninterrupted_one(data, pretrained, tmp_path):
     """Bit for bit: weights, teacher, batch-norm statistics; in the middle of an epoch and across one, with
     accumulation, layer drop, dropout and two workers."""
-    options = ["optimization.update_freq=[2]", "dataset.num_workers=2", "model.encoder_layerdrop=0.2"]
-    pretrain(data, tmp_path / "whole", 5, *options)
-    pretrain(data, tmp_path / "parts", 2, *options)
-    output = pretrain(data, tmp_path / "parts", 5, *options)
-    assert "Loaded checkpoint" in output
-    assert_equal(tmp_path / "whole/checkpoint_last.pt", tmp_path / "parts/checkpoint_last.pt")
+    killed_after(pretrained.parent, "checkpoint_1_1.pt", tmp_path)
+    assert "Loaded checkpoint" in pretrain(data, tmp_path, 4, *RESUMABLE, *RANDOM)
+    assert_bit_identical(pretrained.parent, tmp_path)
+    assert any(name.startswith("_ema.") for name in tensors(tmp_path))
 
 
 @pytest.mark.slow
@@ -44,31 +42,27 @@ def test_two_processes(data, tmp_path):
     output = stock(
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python",
         *hydra_train("pretrain", tmp_path), f"task.data={data}", *SCHEDULE, *TINY_ENCODER,
-        "optimization.max_update=3", "distributed_training.distributed_world_size=2",
+        "optimization.max_update=2", "distributed_training.distributed_world_size=2",
         "+task.frames_per_update=600", "distributed_training.distributed_backend=gloo",
         "distributed_training.ddp_backend=legacy_ddp",
     )  # fmt: skip
     effective = "effective batch: up to 600 frames (24 s) an update = 150 a GPU x 2 GPUs x 2 micro-batches"
     assert effective in output
-    assert '"num_updates": "3"' in output
-    assert any(name.startswith("_ema.") for name in tensors(tmp_path / "checkpoint_last.pt"))
-
-
-@pytest.mark.slow
-def test_bfloat16(data, tmp_path):
-    output = pretrain(data, tmp_path, 2, "common.bf16=true")
     assert '"num_updates": "2"' in output
-    state = tensors(tmp_path / "checkpoint_last.pt")
-    assert state["_ema.layers.0.fc1.weight"].dtype == torch.float32
+    assert any(name.startswith("_ema.") for name in tensors(tmp_path))
 
 
 @pytest.mark.slow
-def test_noise_and_validation(data, tmp_path):
+def test_noise_validation_bfloat16_and_the_log(data, tmp_path):
     output = pretrain(
-        data, tmp_path, 2, f"+task.noise_wav={data / 'noise'}", "+task.noise_prob=0.5",
-        "+task.noise_snr='(-5,5)'", "dataset.disable_validation=false", "dataset.validate_interval_updates=2",
+        data, tmp_path, 3, f"+task.noise_wav={data / 'noise'}", "+task.noise_prob=0.5", "common.bf16=true",
+        "+task.noise_snr='(-5,5)'", "dataset.disable_validation=false", "dataset.validate_interval_updates=3",
     )  # fmt: skip
     assert "valid_loss_regression" in output
+    assert tensors(tmp_path)["_ema.layers.0.fc1.weight"].dtype == torch.float32
+    logged = [json.loads(line[line.index("{") :]) for line in output.splitlines() if '"data_wait"' in line]
+    assert len(logged) >= 2
+    assert all(0 <= float(entry["data_wait"]) <= 1 for entry in logged if "data_wait" in entry)
 
 
 def test_validate_command(data, pretrained):
@@ -105,3 +99,10 @@ def test_a_run_goes_on_with_the_same_speech_teachers_only(kind):
         task.load_state_dict(state)
     task.needs = DataNeeds()  # a checkpoint that is read to be used
     task.load_state_dict(state)
+
+
+def test_teachers_without_a_criterion_that_distils_are_refused():
+    task = RecognitionTask(RecognitionConfig(data="/none"))
+    task.needs = taught_by("a")
+    with pytest.raises(ValueError, match=r"model\.teachers .* criterion\._name=distillation_finetuning"):
+        task.build_criterion(OmegaConf.create({"_name": "cross_entropy", "sentence_avg": False}))
