@@ -36,10 +36,7 @@ PARTIAL = ".partial"
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a new file under a temporary name; rename it to ``path`` when the block ends without error.
 
-    Creates the folder.
-
-    Raises:
-        MediaError: the disk is full or the folder cannot be written.
+    Creates the folder. Raises MediaError if the disk is full or the folder cannot be written.
     """
     # Host and process are in the name so that `remove_abandoned` can check whether the writer still runs.
     partial = path.parent / f"{PARTIAL}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -59,7 +56,6 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in one piece, see :func:`atomic_file`."""
     with atomic_file(path) as file:
         file.write(content)
 
@@ -70,15 +66,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Args:
-        path: the file.
-        fix: what to do about a missing or damaged file; it ends the error message.
-
-    Raises:
-        DataError: the file cannot be read or holds something else.
-    """
+    """The object in a JSON file; DataError, which ends in ``fix``, if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -94,15 +82,8 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
 def growing_array(
     path: Path, row: int | tuple[int, ...], dtype: str
 ) -> Iterator[Callable[[NDArray[Any]], None]]:
-    """Write an ``.npy`` file whose number of rows is not known in advance; atomic, see :func:`atomic_file`.
-
-    Args:
-        path: the file.
-        row: shape of a row.
-        dtype: of the file.
-
-    Yields:
-        A function that appends rows ``[n, *row]``.
+    """Write an ``.npy`` file whose number of rows is not known in advance; yields a function that appends
+    rows ``[n, *row]``. Atomic, see :func:`atomic_file`.
     """
     shape = (row,) if isinstance(row, int) else row
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, *shape)}
@@ -174,8 +155,7 @@ def keep_settings(
         fix: what to do about other settings; it ends the error message.
         defaults: values of settings that a file of an earlier version may lack.
 
-    Raises:
-        DataError: the file holds other settings, which are named, or is damaged.
+    Raises DataError if the file is damaged or holds other settings, which are named.
     """
     if path.exists():
         check_settings(path, settings, fix, defaults)

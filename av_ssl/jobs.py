@@ -3,26 +3,13 @@
 :func:`run_isolated` gives jobs to processes one by one; a job that ends its process (a broken video can do
 that inside a codec) does not stop the others, as it would with ``concurrent.futures``.
 
-:func:`run_shards` runs one function on many shards and returns the results, locally or through submitit.
+:func:`run_shards` runs one function on many shards, locally or through submitit, and :func:`run_missing` runs
+it on those whose files are missing. The function is importable by name; shards and results are small and can
+be pickled. It writes large results to files, atomically (:mod:`av_ssl.io`), so that a run that was killed
+continues where it stopped.
 
-:func:`run_missing` does so for those shards whose files are not there yet.  A long command is a plain
-function:
-
-.. code-block:: python
-
-    clips = read_manifest(manifest)
-    check_streams(manifest, clips, source.streams, "fill in the column")
-    keep_settings(out / "settings.json", settings, f"delete {out}, or choose another --out")
-    remove_abandoned(out)
-    shards = [Shard(out, rank, count, ...) for rank in range(count)]
-    run_missing("features", make_shard, shards, lambda shard: shard.file.is_file(), cluster, out / "logs")
-    join(shards)
-
-``make_shard(shard)`` is importable by name; shards and results are small and can be pickled.  It writes large
-results to files, atomically (:mod:`av_ssl.io`), so that a run that was killed continues where it stopped.
-
-On Slurm all machines share the file system and the Python environment.  submitit keeps pickles in the log
-folder and reads results from there, so nobody else may write into it.  This path is tested with submitit's
+On Slurm all machines share the file system and the Python environment. submitit keeps pickles in the log
+folder and reads results from there, so nobody else may write into it. This path is tested with submitit's
 local executor; it has not been run on a Slurm cluster.
 """
 
@@ -200,18 +187,9 @@ def run_missing(
     cluster: ClusterOptions,
     logs: Path,
 ) -> None:
-    """Run ``function`` on the shards that are not complete, with a progress bar over all of them.
+    """Run ``function`` on the shards that are not ``complete``, with a progress bar over all of them.
 
-    Args:
-        title: shown before the bar.  Nothing is shown if all shards are complete.
-        function: see :func:`run_shards`.
-        shards: all shards.
-        complete: whether the files of a shard are there.
-        cluster: where to run.
-        logs: folder for tracebacks and for the files of submitit.
-
-    Raises:
-        ShardsFailedError: see :func:`run_shards`.
+    Arguments and errors are those of :func:`run_shards`; nothing is shown if all shards are complete.
     """
     missing = [shard for shard in shards if not complete(shard)]
     if not missing:

@@ -31,17 +31,14 @@ COLUMNS = "id, video path, audio path, number of video frames, number of audio s
 
 
 def labelled_folder(out: Path, clips: int) -> Path:
-    """Folder whose training list holds only ``clips`` transcribed clips."""
     return out / f"{LABELLED}{clips}"
 
 
 def fold_folder(out: Path, name: str) -> Path:
-    """Folder of a published division of the clips."""
     return out / f"{FOLD}{name}"
 
 
 def fold_folders(out: Path) -> list[Path]:
-    """All folders in ``out`` with a published division."""
     return sorted(path for path in out.glob(f"{FOLD}*") if path.is_dir())
 
 
@@ -74,11 +71,10 @@ class Clip:
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """Read `{split}.tsv`: the root directory, then one clip a line (AV-HuBERT, Shi et al., 2022; its data
-    format).
+    """Read `{split}.tsv`: the root directory, then one clip a line, as AV-HuBERT has it (Shi et al., 2022).
 
-    Columns are separated by tabs: id, video path, audio path, video frames, audio samples.  Relative paths of
-    both kinds are joined to the root.  The two numbers are the last two columns, whatever comes between.
+    Columns are separated by tabs: id, video path, audio path, video frames, audio samples. Relative paths are
+    joined to the root. The two numbers are the last two columns, whatever comes between.
 
     Raises DataError naming file and line when the manifest is missing, empty or malformed.
     """
@@ -121,17 +117,7 @@ def parse_clip(path: Path, number: int, line: str, root: Path) -> Clip:
 
 
 def check_streams(manifest: Path, clips: Sequence[Clip], streams: Sequence[str], fix: str) -> None:
-    """Check that every clip has the streams that a model takes.
-
-    Args:
-        manifest: of the clips, for the message.
-        clips: of the manifest.
-        streams: ``audio``, ``video`` or both.
-        fix: what to do about a missing stream; it ends the error message.
-
-    Raises:
-        DataError: a clip lacks one of the streams; names file, line and clip.
-    """
+    """Raise DataError with file, line and ``fix`` if a clip of the manifest lacks one of the streams."""
     for clip in clips:
         for stream in streams:
             if getattr(clip, stream) is None:
@@ -159,8 +145,7 @@ def manifest_part(path: Path, clips: Sequence[Clip]) -> str:
 
 
 def with_lengths(clips: Sequence[Clip]) -> list[Clip]:
-    """The clips, of which those without video, whose manifest may say 0 frames, have the length of their
-    audio."""
+    """The clips; those without video, whose manifest may say 0 frames, have the length of their audio."""
     return [
         replace(clip, frames=clip.samples // SAMPLES_PER_FRAME)
         if clip.video is None and not clip.frames
@@ -170,8 +155,7 @@ def with_lengths(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: int | None) -> list[int]:
-    """Indices of the clips that have `min_frames` to `max_frames` video frames, both included; None is no
-    bound.
+    """Indices of the clips of `min_frames` to `max_frames` video frames; None is no bound.
 
     Raises DataError when none is left.
     """

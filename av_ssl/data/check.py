@@ -58,9 +58,6 @@ def check_folder(
         crop_size: side in pixels of the frames that training cuts; None: media files are not opened.
         workers: processes that open media files.
         progress: called with the number of files done and of all files.
-
-    Raises:
-        DataError: there is no such folder.
     """
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; name the one that holds train.tsv")
@@ -336,11 +333,7 @@ def check_frame_labels(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) 
 def check_class_labels(path: Path, classes: ClassList, clips: int, strangers: bool) -> list[str]:
     """Problems of `{split}.emo` and the like: number of lines, encoding, names that are not in the list.
 
-    Args:
-        path: one name a line.
-        classes: the list.
-        clips: of the manifest.
-        strangers: names that the list lacks are in order, as of speakers who are not in training.
+    With `strangers`, names that the list lacks are in order, as of speakers who are not in training.
     """
     lines, problems = _lines(path, clips)
     for number, line in lines:
@@ -408,7 +401,6 @@ class MediaCheck:
 
 
 def check_clip(job: MediaCheck) -> list[str]:
-    """Problems of the clip's files, each naming manifest, line, file and fix."""
     problems = []
     for stream in (_check_video, _check_audio):
         try:
@@ -419,7 +411,6 @@ def check_clip(job: MediaCheck) -> list[str]:
 
 
 def check_noise(path: Path) -> list[str]:
-    """Problems of a noise recording."""
     try:
         read_wave(path)
     except DataError as error:

@@ -38,7 +38,6 @@ class CropAndFlip:
     flip_probability: float = 0.5
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Crop:
-        """The place of the crop; raises MediaError if the frame is smaller than it."""
         free_rows, free_columns = height - self.size, width - self.size
         if min(free_rows, free_columns) < 0:
             raise MediaError(
@@ -111,8 +110,6 @@ class ClipReader:
         clean_audio: with `noise`, also give the audio without it (`audio_clean`), for a teacher.
         clean_waveform: also give the raw samples, for a speech teacher, even if `modalities` has no audio.
         audio_time_mask, video_time_mask: spans that are set to zero, or to the mean gray.
-
-    Raises ValueError when an argument is unknown.
     """
 
     crop: CropAndFlip
@@ -134,7 +131,6 @@ class ClipReader:
             )
 
     def check_streams(self, clips: Sequence[Clip]) -> None:
-        """Raise DataError if a clip lacks a stream that is loaded."""
         for clip in clips:
             for stream in self.modalities:
                 if getattr(clip, stream) is None:

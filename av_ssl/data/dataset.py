@@ -45,8 +45,7 @@ class BadClips:
         self.reasons: dict[str, str] = {}
 
     def record(self, clip: Clip, error: Exception) -> None:
-        """Record a clip; raises DataError with the list if more than 1 % of the clips, and more than one, are
-        bad."""
+        """Record a clip; DataError with the list if more than 1 % of the clips, and more than one, are."""
         if clip.id not in self.reasons:
             reason = " ".join(str(error).split())
             logger.warning("clip %s is left out: %s", clip.id, reason)
@@ -213,10 +212,7 @@ class AudioVisualDataset(FairseqDataset):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Sample | None:
-        """Read a clip; one that cannot be read is recorded and gives None.
-
-        Raises DataError if too many clips cannot be read, see `BadClips`.
-        """
+        """Read a clip; one that cannot be read is recorded (see `BadClips`) and gives None."""
         clip = self.clips[index]
         try:
             return self._read(index, clip)
@@ -296,7 +292,6 @@ class AudioVisualDataset(FairseqDataset):
         self._epoch.fill_(epoch)
 
     def size(self, index: int) -> int:
-        """Video frames by the manifest."""
         return int(self.sizes[index])
 
     def num_tokens(self, index: int) -> int:
@@ -304,7 +299,6 @@ class AudioVisualDataset(FairseqDataset):
         return int(self.num_tokens_vec(np.array([index]))[0])
 
     def num_tokens_vec(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`num_tokens` of several clips."""
         sizes = self.sizes[indices]
         return sizes if self.max_frames is None else np.minimum(sizes, self.max_frames)
 

@@ -64,8 +64,6 @@ class NoiseMixer:
         number: noise files averaged.
         random_offset: start anywhere in the noise, for training; False: at its first sample, as in the
             published evaluation.
-
-    Raises DataError if the list is missing or empty.
     """
 
     def __init__(

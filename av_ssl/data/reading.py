@@ -63,10 +63,7 @@ def read_crops(path: Path) -> NDArray[np.uint8]:
 
 
 def mapped_array(path: Path) -> NDArray[Any]:
-    """The array of an `.npy` file, memory-mapped, read-only; several threads may call this at once.
-
-    Raises OSError or ValueError if it is no such file.
-    """
+    """The array of an `.npy` file, memory-mapped, read-only; several threads may call this at once."""
     with _READING_HEAD:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array

@@ -63,7 +63,6 @@ class SpanMask:
             raise ValueError(f"with mask_semantics=start_prob, {self.probability} is no probability")
 
     def draw_count(self, frames: int, rng: np.random.Generator) -> int:
-        """Number of spans in a clip."""
         if self.semantics == "start_prob":
             count = int(rng.binomial(frames, self.probability))
         else:
@@ -71,7 +70,6 @@ class SpanMask:
         return max(self.min_spans, count)
 
     def draw_lengths(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Lengths of `count` spans, in frames."""
         if self.selection == "uniform":
             return rng.integers(int(self.other), 2 * self.length + 1, count)
         if self.selection == "normal":

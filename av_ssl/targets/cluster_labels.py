@@ -79,12 +79,10 @@ class ClusterPlan:
 
     @property
     def work(self) -> Path:
-        """Folder of centroids, settings and the report."""
         return self.out / f"{self.label}.clusters"
 
     @property
     def logs(self) -> Path:
-        """Folder of tracebacks and of submitit's files."""
         return self.work / "logs"
 
     @property
@@ -94,7 +92,6 @@ class ClusterPlan:
 
     @property
     def features(self) -> Path:
-        """Folder of features."""
         return self.out / "features"
 
     @property
@@ -104,16 +101,13 @@ class ClusterPlan:
 
     @property
     def report(self) -> Path:
-        """What :func:`make_cluster_labels` returns."""
         return self.work / "report.json"
 
     @property
     def dictionary(self) -> Path:
-        """Ids 0 to K-1."""
         return self.out / f"dict.{self.label}.txt"
 
     def labels(self, split: str) -> Path:
-        """A line of ids for each clip."""
         return self.out / f"{split}.{self.label}"
 
     def inertia(self, split: str) -> Path:
@@ -121,23 +115,16 @@ class ClusterPlan:
         return self.work / f"{split}.inertia.json"
 
     def is_labelled(self, split: str) -> bool:
-        """Whether the labels of a split are finished."""
         return self.labels(split).exists() and self.inertia(split).exists()
 
 
 def make_cluster_labels(plan: ClusterPlan, cluster: ClusterOptions = HERE) -> dict[str, dict[str, Any]]:
     """Make the labels of a plan, as far as they are not there yet.
 
-    Args:
-        plan: what to make.
-        cluster: where shards run.
+    Returns how the clusters are used in each split, see :func:`check_labels`.
 
-    Returns:
-        How the clusters are used in each split, see :func:`check_labels`.
-
-    Raises:
-        DataError: a manifest or the model cannot be used, too many clips cannot be read, or the folder holds
-            files that were made with other settings.
+    Raises DataError if a manifest or the model cannot be used, too many clips cannot be read, or the folder
+    holds files that were made with other settings.
     """
     splits = {split: _split(plan, split) for split in plan.splits}
     features = {**plan.source.settings(), "dtype": plan.dtype}
@@ -245,7 +232,6 @@ class LabelJob:
 
     @property
     def lines(self) -> Path:
-        """Labels."""
         return self.folder / f"{self.shard.stem}.txt"
 
     @property
@@ -313,9 +299,8 @@ def check_labels(
         entropy of their frequencies in bits, perplexity (the number of equally frequent clusters of this
         entropy), share of the most frequent one.
 
-    Raises:
-        DataError: the number of lines is not that of clips, an id is not one of 0 to K-1 or not in the
-            dictionary, or more than 1 % of the clips (and more than one) have labels of another length.
+    Raises DataError if lines and clips differ in number, an id is not one of 0 to K-1 or not in the
+    dictionary, or more than 1 % of the clips (and more than one) have labels of another length.
     """
     labels = FrameLabels.load(path, dictionary, clips, rate)
     if labels.dictionary.symbols[labels.dictionary.nspecial :] != [str(k) for k in range(clusters)]:
@@ -366,13 +351,7 @@ def _count(path: Path, number: int, line: bytes, clusters: int) -> NDArray[np.in
 
 
 def summary(plan: ClusterPlan, split: str, usage: Mapping[str, Any]) -> str:
-    """The report of a split as text.
-
-    Args:
-        plan: what was made.
-        split: its name.
-        usage: of the split, from :func:`make_cluster_labels`.
-    """
+    """The usage of a split, from :func:`make_cluster_labels`, as text."""
     used = usage["clusters"] - usage["clusters_unused"]
     lines = [
         f"{plan.labels(split)}: {usage['clips']} clips, {usage['labels']} labels at "

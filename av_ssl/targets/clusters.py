@@ -38,12 +38,7 @@ def read_centroids(path: Path) -> Centroids:
 
 
 class Codebook:
-    """Finds the nearest centroid.
-
-    Args:
-        centroids: ``[K, D]``.
-        device: where the products are computed.
-    """
+    """Finds the nearest of the centroids ``[K, D]``."""
 
     def __init__(self, centroids: Centroids, device: str | torch.device = "cpu") -> None:
         points = torch.from_numpy(np.ascontiguousarray(centroids, np.float32)).to(device)
@@ -133,14 +128,8 @@ def draw_frames(shards: tuple[FeatureShard, ...], share: float, seed: int) -> ND
 def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int = 20) -> Centroids:
     """Centroids ``[K, D]`` of frames ``[N, D]``, with the settings of AV-HuBERT's recipe.
 
-    Args:
-        frames: features.
-        clusters: K.
-        seed: of the random numbers.
-        starts: initialisations by k-means++, of which the best is kept.
-
-    Raises:
-        DataError: there are fewer frames than clusters, or scikit-learn is not installed.
+    The best of ``starts`` initialisations by k-means++ is kept. DataError if there are fewer frames than
+    clusters.
     """
     if len(frames) < clusters:
         raise DataError(
@@ -163,7 +152,6 @@ def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int =
 
 
 def import_sklearn() -> Any:
-    """The package ``sklearn.cluster``; raise DataError if it is not installed."""
     try:
         import sklearn.cluster  # an optional extra, which training does not need
     except ModuleNotFoundError as error:

@@ -31,9 +31,6 @@ def cosine_decay(update: int, start: float, updates: int) -> float:
 
     As in RAVEn (Haliassos et al., 2023) and BYOL (Grill et al., 2020, section 3.3).
 
-    Raises:
-        ValueError: ``updates`` is below 1: the teacher would never change.
-
     >>> [round(cosine_decay(n, 0.999, 100), 8) for n in (0, 25, 50, 75, 100)]
     [0.999, 0.99914645, 0.9995, 0.99985355, 1.0]
     """
@@ -102,15 +99,10 @@ class EMATeacher:
         self.average = {name: tensor.to(reference.device) for name, tensor in self.average.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The float32 averages and ``updates``, for the student's checkpoint."""
         return {**self.average, "updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor], student: nn.Module) -> None:
-        """Restore the result of :meth:`state_dict`.
-
-        Raises:
-            ValueError: a tensor is missing or has another shape.
-        """
+        """Restore the result of :meth:`state_dict`; ValueError if one is missing or has another shape."""
         for name, tensor in self.average.items():
             if name not in state or state[name].shape != tensor.shape:
                 raise ValueError(
@@ -133,7 +125,6 @@ def under_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 

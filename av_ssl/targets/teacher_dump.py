@@ -72,17 +72,11 @@ class TeacherPlan:
 def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> dict[str, Any]:
     """Make the targets and clusters of a plan, as far as they are not there yet.
 
-    Args:
-        plan: what to make.
-        cluster: where shards run.
+    Returns settings of the teacher and the description of its clusters: ``dim``, ``per_frame``, ``clusters``,
+    ``inertia``, ``fitted_to_targets``, ...
 
-    Returns:
-        Settings of the teacher and the description of its clusters: ``dim``, ``per_frame``, ``clusters``,
-        ``inertia``, ``fitted_to_targets``, ...
-
-    Raises:
-        DataError: a manifest or the teacher cannot be used, the disk is too small, too many clips cannot be
-            read, or the folder holds files that were made with other settings.
+    Raises DataError if a manifest or the teacher cannot be used, the disk is too small, too many clips cannot
+    be read, or the folder holds files that were made with other settings.
     """
     work = _Work.of(plan)
     work.estimate().check()
@@ -110,11 +104,7 @@ def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> dict[str,
 
 
 def verify_teacher(plan: TeacherPlan) -> int:
-    """Compare all finished shards with their checksums; return their number.
-
-    Raises:
-        DataError: some are damaged, which are named.
-    """
+    """Compare finished shards with their checksums; return their number; DataError names damaged ones."""
     shards = [shard for split in _Work.of(plan).splits for shard in split.shards]
     finished = [shard for shard in shards if shard.lengths.is_file()]
     damaged = [
@@ -178,11 +168,9 @@ class _Work:
             split.apply_settings(f"delete the files of {name} in {out}, or choose another --out", apply)
 
     def missing_clips(self) -> list[Clip]:
-        """Clips that have no targets yet."""
         return [clip for split in self.splits for clip in split.missing_clips()]
 
     def estimate(self) -> Estimate:
-        """Size of what is missing."""
         clips, out = self.missing_clips(), self.plan.out
         frames = sum(clip.frames for clip in clips)
         targets = frames * self.settings["per_frame"] - len(clips) * self.settings["missing"]
@@ -205,7 +193,7 @@ def _split(plan: TeacherPlan, manifest: Path, clips: Sequence[Clip], content: st
 
 
 def _is_fitted(plan: TeacherPlan) -> bool:
-    """Whether the clusters are there; raise DataError if they are others than those of the plan."""
+    """Whether the clusters are there; DataError if they are others than those of the plan."""
     path = plan.out / CLUSTERS
     if not path.exists() or not (plan.out / CENTROIDS).exists():
         return False
@@ -268,7 +256,6 @@ class Estimate:
         return f"{text}, about " + (f"{60 * self.hours:.1f} min" if self.hours < 2 else f"{self.hours:.1f} h")
 
     def check(self) -> None:
-        """Raise DataError if the disk is too small."""
         if self.stored_bytes > self.free_bytes:
             raise DataError(
                 f"{self.plan.out}: targets take {self.stored_bytes / 1e9:.1f} GB, and "
@@ -278,11 +265,7 @@ class Estimate:
 
 
 def estimate_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> Estimate:
-    """What is still to be done for a plan; locally with the time, measured on some clips.
-
-    Raises:
-        DataError: see :func:`dump_teacher`; or the teacher fails on the clips.
-    """
+    """What is still to be done for a plan; locally with the time, measured on some clips."""
     work = _Work.of(plan)
     clips, estimate = work.missing_clips(), work.estimate()
     if not clips or cluster.kind != "local":
@@ -325,11 +308,7 @@ def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> Speed:
 
 
 def hours_of_work(source: TeacherSpec, clips: Sequence[Clip], workers: int) -> float:
-    """Time that this many workers of this machine need, measured on some clips of medium length.
-
-    Raises:
-        DataError: the teacher fails on them, or none of them can be read.
-    """
+    """Time that this many workers of this machine need, measured on some clips of medium length."""
     medium = sorted(clips, key=lambda clip: clip.frames)[len(clips) // 2 :][:TRIED_CLIPS]
     # In a process of its own: workers could not use a GPU that this one has begun to use.
     _, speed = next(run_isolated(speed_on, [(source, medium)], 1))

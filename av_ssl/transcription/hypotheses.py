@@ -19,7 +19,6 @@ HEADER = "\t".join(COLUMNS) + "\n"
 
 
 def hypothesis_row(hypothesis: Hypothesis) -> str:
-    """Its line of the file."""
     seconds = hypothesis.frames / FRAME_RATE
     words = hypothesis.words
     return f"{hypothesis.id}\t{hypothesis.confidence:.4f}\t{len(words)}\t{seconds:.2f}\t{' '.join(words)}\n"

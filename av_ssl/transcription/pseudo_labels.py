@@ -71,12 +71,7 @@ class PseudoLabel:
 
 @dataclass
 class Choice:
-    """Result of the filter.
-
-    Attributes:
-        kept: in the order of the manifest.
-        dropped: clips by reason.
-    """
+    """Clips that are kept, in the order of the manifest, and those that are dropped by reason."""
 
     kept: list[PseudoLabel] = field(default_factory=list)
     dropped: dict[str, list[Clip]] = field(default_factory=lambda: defaultdict(list))
@@ -86,11 +81,8 @@ class Choice:
 class LabelledFolder:
     """Manifests, transcripts, dictionary and tokenizer of the labelled clips.
 
-    Reading raises DataError that names a missing or malformed file.
-
-    Args:
-        path: the folder; valid is needed, test is not.
-        tokenizer: sentencepiece model; None: `spm.model` of the folder, if there is one.
+    Reading raises DataError that names a missing or malformed file. ``tokenizer`` is a sentencepiece model;
+    None: ``spm.model`` of the folder, if there is one.
     """
 
     path: Path
@@ -104,7 +96,6 @@ class LabelledFolder:
 
     @cached_property
     def trained(self) -> set[str]:
-        """Ids of the training list."""
         return {clip.id for clip in self.splits[TRAIN]}
 
     @cached_property
@@ -121,22 +112,18 @@ class LabelledFolder:
 
     @cached_property
     def encoder(self) -> TextEncoder:
-        """Dictionary and tokenizer of the transcripts."""
         return TextEncoder.load(self.path / DICTIONARY, self.tokenizer_file)
 
     @property
     def tokenizer_file(self) -> Path | None:
-        """The sentencepiece model."""
         beside = self.path / TOKENIZER
         return self.tokenizer or (beside if beside.is_file() else None)
 
     def transcripts(self, split: str) -> list[str]:
-        """One line per clip."""
         labels = LabelFile(self.path / f"{split}.{LABELS}", self.splits[split])
         return [labels.line(number) for number in range(len(self.splits[split]))]
 
     def settings(self) -> dict[str, Any]:
-        """Digests of the files."""
         names = [f"{split}.{kind}" for split in self.splits for kind in ("tsv", LABELS)]
         files = {name: self.path / name for name in [*names, DICTIONARY] if (self.path / name).is_file()}
         if self.tokenizer_file is not None:
@@ -290,7 +277,6 @@ def report(
 
 
 def size_of(clips: Sequence[Clip]) -> dict[str, Any]:
-    """Number of clips and hours."""
     hours = sum(clip.frames for clip in clips) / FRAME_RATE / 3600
     return {"clips": len(clips), "hours": round(hours, 4)}
 
