@@ -65,12 +65,22 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")
 
 
+def read_text(path: Path, fix: str, problem: str = "cannot be read") -> str:
+    """A UTF-8 file; DataError, which ends in ``fix``, if it is missing or of another encoding."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: {problem} ({error.strerror}); {fix}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not UTF-8 (byte {error.start}); convert it with iconv -t UTF-8, or {fix}"
+        ) from error
+
+
 def read_json(path: Path, fix: str) -> dict[str, Any]:
     """The object in a JSON file; DataError, which ends in ``fix``, if it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {fix}") from error
+        content = json.loads(read_text(path, fix))
     except ValueError as error:
         raise DataError(f"{path}: is damaged ({error}); {fix}") from error
     if not isinstance(content, dict):
@@ -122,10 +132,8 @@ def remove_abandoned(folder: Path) -> int:
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # another user's process may not be signalled
     return True
 
 

@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -220,12 +221,16 @@ def run_shards(
             failures end the run at once.
     """
     log_dir = log_dir.absolute()  # jobs need not run in this folder
-    jobs = [_ShardJob(function, shard, index, log_dir) for index, shard in enumerate(shards)]
-    run = _run_on_slurm if cluster.kind == "slurm" else _run_locally
+    jobs = list(enumerate(shards))
+    process = partial(_run, function, log_dir)
     results: dict[int, Result] = {}
     failures: dict[int, Crash] = {}
     progress(0, len(jobs))
-    with contextlib.closing(run(jobs, cluster, log_dir)) as outcomes:
+    if cluster.kind == "slurm":
+        run = _run_on_slurm(process, jobs, cluster, log_dir)
+    else:
+        run = _run_locally(process, jobs, cluster.workers)
+    with contextlib.closing(run) as outcomes:
         for index, outcome in outcomes:
             if isinstance(outcome, Crash):
                 if outcome.of_data:
@@ -248,45 +253,41 @@ def run_shards(
     return [results[index] for index in range(len(jobs))]
 
 
-@dataclass(frozen=True)
-class _ShardJob(Generic[Shard, Result]):
-    function: Callable[[Shard], Result]
-    shard: Shard
-    index: int
-    log_dir: Path
-
-
+_Job = tuple[int, Any]
+"""Index of a shard, and the shard."""
 _Outcomes = Generator[tuple[int, Any], None, None]
 """Index of a shard, and its result or Crash."""
 
 
-def _run(job: _ShardJob[Any, Any]) -> Any:
+def _run(function: Callable[[Any], Any], log_dir: Path, job: _Job) -> Any:
     """Process one shard; an error is returned, so that one shard does not stop the others."""
+    index, shard = job
     try:
-        return job.function(job.shard)
+        return function(shard)
     except DataError as error:  # its text is complete
         return Crash(str(error), of_data=True)
     except Exception as error:  # reported with its traceback when the others are done
-        log = job.log_dir / f"shard_{job.index}.log"
+        log = log_dir / f"shard_{index}.log"
         write_atomically(log, traceback.format_exc().encode())
         return Crash(f"{type(error).__name__}: {error}", log=log)
 
 
-def _run_locally(jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
-    workers = min(cluster.workers, len(jobs))
-    if workers <= 1:
-        yield from ((job.index, _run(job)) for job in jobs)
+def _run_locally(process: Callable[[_Job], Any], jobs: Sequence[_Job], workers: int) -> _Outcomes:
+    if min(workers, len(jobs)) <= 1:
+        yield from ((job[0], process(job)) for job in jobs)
         return
-    with contextlib.closing(run_isolated(_run, jobs, workers)) as outcomes:
-        for job, outcome in outcomes:
-            yield job.index, outcome
+    with contextlib.closing(run_isolated(process, jobs, min(workers, len(jobs)))) as outcomes:
+        for (index, _), outcome in outcomes:
+            yield index, outcome
 
 
-def _run_on_slurm(jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
+def _run_on_slurm(
+    process: Callable[[_Job], Any], jobs: Sequence[_Job], cluster: ClusterOptions, log_dir: Path
+) -> _Outcomes:
     if not jobs:
         return
     executor = _slurm_executor(cluster, log_dir)
-    waiting = dict(enumerate(executor.map_array(_run, jobs)))
+    waiting = dict(enumerate(executor.map_array(process, jobs)))
     try:
         while waiting:
             for index in [index for index, submitted in waiting.items() if submitted.done()]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from av_ssl.errors import DataError
+from av_ssl.io import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -78,17 +80,7 @@ def read_manifest(path: Path) -> list[Clip]:
 
     Raises DataError naming file and line when the manifest is missing, empty or malformed.
     """
-    try:
-        lines = path.read_bytes().decode("utf-8").rstrip().split("\n")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); a split needs a manifest of this name, "
-            "check the data folder"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t UTF-8"
-        ) from error
+    lines = read_text(path, "check the data folder: a split needs a manifest").rstrip().split("\n")
     if len(lines) < 2:
         raise DataError(
             f"{path}: lists no clips; after the root directory on line 1 come lines of: {COLUMNS}"
@@ -159,13 +151,9 @@ def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: in
 
     Raises DataError when none is left.
     """
-    low = 0 if min_frames is None else min_frames
+    low, high = min_frames or 0, math.inf if max_frames is None else max_frames
     short = sum(clip.frames < low for clip in clips)
-    kept = [
-        index
-        for index, clip in enumerate(clips)
-        if clip.frames >= low and (max_frames is None or clip.frames <= max_frames)
-    ]
+    kept = [index for index, clip in enumerate(clips) if low <= clip.frames <= high]
     logger.info(
         "kept %d of %d clips; %d have fewer than %d frames, %d more than %s",
         len(kept), len(clips), short, low, len(clips) - len(kept) - short, max_frames,

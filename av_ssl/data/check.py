@@ -205,7 +205,20 @@ def _check_files(
 
 
 def _check_file(file: MediaCheck | Path) -> list[str]:
-    return check_noise(file) if isinstance(file, Path) else check_clip(file)
+    """Problems of a noise recording, or of a clip's files."""
+    if isinstance(file, Path):
+        try:
+            read_wave(file)
+        except DataError as error:
+            return [str(error)]
+        return []
+    problems = []
+    for stream in (_check_video, _check_audio):
+        try:
+            problems += [f"{file.place}: {problem}" for problem in stream(file)]
+        except DataError as error:
+            problems.append(f"{file.place}: {error}")
+    return problems
 
 
 def check_manifest(path: Path) -> tuple[list[Clip], list[str]]:
@@ -398,24 +411,6 @@ class MediaCheck:
     @property
     def place(self) -> str:
         return f"{self.manifest}, line {self.clip.line}"
-
-
-def check_clip(job: MediaCheck) -> list[str]:
-    problems = []
-    for stream in (_check_video, _check_audio):
-        try:
-            problems += [f"{job.place}: {problem}" for problem in stream(job)]
-        except DataError as error:
-            problems.append(f"{job.place}: {error}")
-    return problems
-
-
-def check_noise(path: Path) -> list[str]:
-    try:
-        read_wave(path)
-    except DataError as error:
-        return [str(error)]
-    return []
 
 
 def _check_video(job: MediaCheck) -> Iterator[str]:

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.data.labels import FrameLabels
 from av_ssl.data.spans import BoolArray
 
 MEAN_GRAY = 107
@@ -189,16 +188,6 @@ def collate_frame_labels(labels: Sequence[Tensor], extent: Extent, pad: int) -> 
     for row, ids, start, length in zip(batch, labels, extent.starts, extent.lengths, strict=True):
         row[:length] = ids[start : start + length]
     return batch
-
-
-def collate_label_sets(
-    samples: Sequence[Sample], sets: Sequence[FrameLabels], extent: Extent
-) -> list[Tensor]:
-    """The result of `collate_frame_labels` for each set of frame labels."""
-    return [
-        collate_frame_labels([sample.labels[k] for sample in samples], extent, labels.dictionary.pad())
-        for k, labels in enumerate(sets)
-    ]
 
 
 def pad_right(rows: Sequence[Tensor], pad: int) -> Tensor:

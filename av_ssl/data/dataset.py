@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from av_ssl.data.clip_reader import ClipReader
-from av_ssl.data.collate import Extent, Sample, collate_label_sets, collate_streams, collate_text
+from av_ssl.data.collate import Extent, Sample, collate_frame_labels, collate_streams, collate_text
 from av_ssl.data.labels import FrameLabels, TextLabels
 from av_ssl.data.masking import Masking
 from av_ssl.data.teacher_batch import TeacherInput, collate_teachers
@@ -279,7 +279,11 @@ class AudioVisualDataset(FairseqDataset):
             return collate_text(samples, net_input, dictionary.pad(), dictionary.eos())
         if not self.frame_labels:
             return {}
-        return {"target_list": collate_label_sets(samples, self.frame_labels, extent)}
+        targets = [
+            collate_frame_labels([sample.labels[k] for sample in samples], extent, labels.dictionary.pad())
+            for k, labels in enumerate(self.frame_labels)
+        ]
+        return {"target_list": targets}
 
     # -- batching, as fairseq asks for it --------------------------------------------------------------------
 

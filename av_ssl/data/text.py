@@ -19,7 +19,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from av_ssl.errors import DataError
-from av_ssl.io import atomic_file
+from av_ssl.io import atomic_file, read_text
 
 TOLERATED_UNKNOWN = 0.1
 """Share of the pieces of a text that the dictionary may lack."""
@@ -33,17 +33,12 @@ def load_dictionary(path: Path) -> Dictionary:
     Raises DataError when the file is missing, malformed or empty.
     """
     dictionary = Dictionary()
+    fix = (
+        "write one line '<symbol> 1' for each label, in the order of their ids, or check label_dir and labels"
+    )
+    content = read_text(path, fix, "the dictionary cannot be read")
     try:
-        dictionary.add_from_file(io.StringIO(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DataError(
-            f"{path}: the dictionary cannot be read ({error.strerror}); write one line '<symbol> 1' for "
-            "each label, in the order of their ids, or check label_dir and labels"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t UTF-8"
-        ) from error
+        dictionary.add_from_file(io.StringIO(content))
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{path}: {error}; needed are lines '<symbol> <count>', each symbol once") from error
     if len(dictionary) == dictionary.nspecial:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -273,17 +273,12 @@ def estimate_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> Estim
     return replace(estimate, hours=hours_of_work(plan.source, clips, cluster.workers))
 
 
-class Speed(NamedTuple):
-    """Speed of a teacher on this machine."""
+def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> tuple[float, int]:
+    """Measure the teacher on the first few of these clips that can be read, after one more.
 
-    seconds: float
-    """That one worker takes for a second of audio."""
-    workers: int
-    """That the machine serves at once: its GPUs, or cores; more take turns."""
-
-
-def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> Speed:
-    """Measure the teacher on the first few of these clips that can be read, after one more."""
+    Returns the seconds that a worker takes for a second of audio, and the number of workers that the machine
+    serves at once: its GPUs, or cores; more take turns.
+    """
     source, clips = job
     features = source.open()
     times: list[tuple[float, int]] = []
@@ -304,7 +299,7 @@ def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> Speed:
     timed = times[1:] or times
     seconds, frames = (sum(column) for column in zip(*timed, strict=True))
     workers = torch.cuda.device_count() if source.device == "cuda" else os.cpu_count() or 1
-    return Speed(seconds * FRAME_RATE / frames, workers)
+    return seconds * FRAME_RATE / frames, workers
 
 
 def hours_of_work(source: TeacherSpec, clips: Sequence[Clip], workers: int) -> float:
@@ -314,5 +309,6 @@ def hours_of_work(source: TeacherSpec, clips: Sequence[Clip], workers: int) -> f
     _, speed = next(run_isolated(speed_on, [(source, medium)], 1))
     if isinstance(speed, Crash):
         raise DataError(f"teacher {source.model}: cannot be tried on a clip ({speed.message})")
-    at_once = min(workers, len(clips), speed.workers)
-    return speed.seconds * sum(clip.frames for clip in clips) / FRAME_RATE / 3600 / at_once
+    seconds, served = speed
+    hours = sum(clip.frames for clip in clips) / FRAME_RATE / 3600
+    return seconds * hours / min(workers, len(clips), served)

@@ -61,19 +61,11 @@ class Rules:
     max_frames: int = 600
 
 
-@dataclass(frozen=True)
-class PseudoLabel:
-    """A clip with the transcript that it is trained with."""
-
-    clip: Clip
-    hypothesis: Hypothesis
-
-
 @dataclass
 class Choice:
     """Clips that are kept, in the order of the manifest, and those that are dropped by reason."""
 
-    kept: list[PseudoLabel] = field(default_factory=list)
+    kept: list[Clip] = field(default_factory=list)
     dropped: dict[str, list[Clip]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -166,7 +158,7 @@ def write_pseudo_labels(
     numbers = report(choice, labelled.splits[TRAIN], hypotheses, truth)
     inputs = {"manifest": digest(manifest), "transcripts": digest(transcripts)}
     settings = {**vars(rules), **inputs, **labelled.settings()}
-    write_folder(out, training_files(labelled, choice.kept), settings)
+    write_folder(out, training_files(labelled, choice.kept, hypotheses), settings)
     write_json(out / REPORT, numbers)
     return numbers
 
@@ -194,20 +186,15 @@ def choose(
     Raises DataError, with the reasons, if none is kept.
     """
     choice = Choice()
-    passed: list[PseudoLabel] = []
+    passed: list[Clip] = []
     for clip in clips:
-        hypothesis = hypotheses.get(clip.id)
-        reason = next(_reasons(clip, hypothesis, labelled, rules), None)
-        if reason is not None:
-            choice.dropped[reason].append(clip)
-        else:
-            assert hypothesis is not None
-            passed.append(PseudoLabel(clip, hypothesis))
+        reason = next(_reasons(clip, hypotheses.get(clip.id), labelled, rules), None)
+        (passed if reason is None else choice.dropped[reason]).append(clip)
     # Of equal confidences the first clip wins, so that the same input gives the same choice.
-    ranked = sorted(range(len(passed)), key=lambda index: -passed[index].hypothesis.confidence)
+    ranked = sorted(range(len(passed)), key=lambda index: -hypotheses[passed[index].id].confidence)
     best = set(ranked[: round(rules.keep * len(passed))])
-    choice.kept = [label for index, label in enumerate(passed) if index in best]
-    if beyond := [label.clip for index, label in enumerate(passed) if index not in best]:
+    choice.kept = [clip for index, clip in enumerate(passed) if index in best]
+    if beyond := [clip for index, clip in enumerate(passed) if index not in best]:
         choice.dropped[BEYOND_SHARE] = beyond
     if not choice.kept:
         counts = ", ".join(f"{len(dropped)} {reason}" for reason, dropped in choice.dropped.items())
@@ -261,10 +248,10 @@ def report(
         hypotheses: of all clips, by id.
         references: true transcripts of the clips that have a hypothesis, by id, if they are known.
     """
-    kept = {label.clip.id for label in choice.kept}
+    kept = {clip.id for clip in choice.kept}
     numbers: dict[str, Any] = {
         "labelled": size_of(labelled),
-        "pseudo_labelled": size_of([label.clip for label in choice.kept]),
+        "pseudo_labelled": size_of(choice.kept),
         "dropped": {
             reason: {**size_of(clips), "first": [clip.id for clip in clips[:NAMED]]}
             for reason, clips in sorted(choice.dropped.items())
@@ -329,10 +316,12 @@ def error_rate(hypotheses: Sequence[Hypothesis], references: Mapping[str, str]) 
 # -- the folder ----------------------------------------------------------------------------------------------
 
 
-def training_files(labelled: LabelledFolder, pseudo: Sequence[PseudoLabel]) -> dict[str, bytes]:
+def training_files(
+    labelled: LabelledFolder, pseudo: Sequence[Clip], hypotheses: Mapping[str, Hypothesis]
+) -> dict[str, bytes]:
     """Content of all files that training reads, by name."""
-    clips = [*labelled.splits[TRAIN], *(label.clip for label in pseudo)]
-    texts = [*labelled.transcripts(TRAIN), *(label.hypothesis.text for label in pseudo)]
+    clips = [*labelled.splits[TRAIN], *pseudo]
+    texts = [*labelled.transcripts(TRAIN), *(hypotheses[clip.id].text for clip in pseudo)]
     files = {f"{TRAIN}.tsv": manifest_text(clips).encode(), f"{TRAIN}.{LABELS}": _lines(texts)}
     for split in EVALUATION:
         if split in labelled.splits:
