@@ -198,12 +198,7 @@ LOG_EVERY = 15  # seconds between lines where there is no terminal
 
 
 class ProgressBar:
-    """Show ``done`` of ``total`` with speed and time left; the bar appears at the first :meth:`update`.
-
-    Args:
-        unit: what is counted.
-        title: text before the bar.
-    """
+    """Show ``done`` of ``total`` with speed and time left; the bar appears at the first :meth:`update`."""
 
     def __init__(self, unit: str = "clip", title: str | None = None) -> None:
         self._unit = unit

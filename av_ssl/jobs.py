@@ -43,10 +43,8 @@ Result = TypeVar("Result")
 class Crash:
     """Replaces the result of a job that raised an exception or whose process died.
 
-    Attributes:
-        message: the error, or how the process ended.
-        of_data: the user's data is wrong, so there is no use in trying other jobs.
-        log: file with the traceback or the output of the job.
+    ``of_data``: the user's data is wrong, so there is no use in trying other jobs; ``log``: a file with the
+    traceback or the output.
     """
 
     message: str
@@ -64,12 +62,10 @@ class _Worker(Generic[Job]):
 def run_isolated(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
 ) -> Generator[tuple[Job, Result | Crash], None, None]:
-    """Run ``function(job)`` for each job in processes; yield job and result as they finish.
+    """Run ``function(job)`` for each job in ``workers`` processes; yield job and result as they finish.
 
-    Args:
-        function: importable by name.
-        jobs: read only as they are needed.
-        workers: number of processes.  Closing the iterator ends them.
+    ``function`` is importable by name, jobs are read only as they are needed, and closing the iterator ends
+    the processes.
     """
     queue = iter(jobs)
     crew: dict[Connection, _Worker[Job]] = {}
@@ -216,9 +212,8 @@ def run_shards(
         log_dir: folder for tracebacks ``shard_{index}.log`` and for the logs and pickles of submitit.
         progress: called as ``progress(done, total)`` at the start and after every shard.
 
-    Raises:
-        ShardsFailedError: some shards failed; the others were finished first.  A DataError or more than two
-            failures end the run at once.
+    Raises ShardsFailedError if some shards failed; the others are finished first, but a DataError or more
+    than two failures end the run at once.
     """
     log_dir = log_dir.absolute()  # jobs need not run in this folder
     jobs = list(enumerate(shards))

@@ -6,6 +6,7 @@ Files are read as training reads them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ from av_ssl.layout import (
     read_manifest,
 )
 
-NOT_MANIFESTS = frozenset({"clips"})  # lists that are called .tsv, too
+NOT_MANIFESTS = re.compile(r"clips|bad_clips\..*|.*\.hyp", re.DOTALL)
+"""Names of other lists that end in .tsv."""
 SHORTEST, LONGEST = 5, 500  # frames: what training keeps by default
 NEEDED = ("train", "valid")
 LABEL_RATES = (25.0, 50.0, 100.0)  # labels a second that are in use
@@ -87,18 +89,16 @@ def _described(path: Path, clips: Sequence[Clip]) -> str:
 
 
 def _manifests(folder: Path) -> tuple[Manifests, list[str]]:
-    paths = [path for path in sorted(folder.glob("*.tsv")) if path.stem not in NOT_MANIFESTS]
-    paths = [
-        path for path in paths if not path.stem.startswith("bad_clips.") and not path.stem.endswith(".hyp")
-    ]
-    present = {path.stem for path in paths}
+    lists = {
+        path.stem: path for path in sorted(folder.glob("*.tsv")) if not NOT_MANIFESTS.fullmatch(path.stem)
+    }
     problems = [
         f"{folder / split}.tsv: does not exist; training needs it: run av-ssl data manifest"
         for split in NEEDED
-        if split not in present
+        if split not in lists
     ]
     manifests: Manifests = {}
-    for path in paths:
+    for path in lists.values():
         manifests[path], found = check_manifest(path)
         problems += found
     return manifests, problems + check_splits_apart(manifests)
@@ -118,8 +118,11 @@ def _labels(folder: Path, manifests: Manifests) -> list[str]:
     ]
     problems: list[str] = []
     for kind in sorted({path.suffix[1:] for path in files}):
+        has_tokenizer = kind == "wrd" and (folder / TOKENIZER).is_file()
         try:
-            encoder = _encoder(folder, kind)
+            encoder = TextEncoder.load(
+                folder / f"dict.{kind}.txt", folder / TOKENIZER if has_tokenizer else None
+            )
         except DataError as error:
             problems.append(str(error))
             continue
@@ -166,12 +169,6 @@ def _whole(manifests: Manifests) -> dict[str, list[Clip]]:
     return {
         path.stem: clips for path, clips in manifests.items() if clips and clips[-1].line == len(clips) + 1
     }
-
-
-def _encoder(folder: Path, kind: str) -> TextEncoder:
-    tokenizer = folder / TOKENIZER
-    has_tokenizer = kind == "wrd" and tokenizer.is_file()
-    return TextEncoder.load(folder / f"dict.{kind}.txt", tokenizer if has_tokenizer else None)
 
 
 def _noise_lists(folder: Path, manifests: Manifests, wanted: bool) -> tuple[list[Path], list[str]]:

@@ -156,10 +156,7 @@ def _collate_video(samples: Sequence[Sample], extent: Extent) -> Tensor | None:
 def collate_text(samples: Sequence[Sample], net_input: dict[str, Any], pad: int, eos: int) -> dict[str, Any]:
     """Add what fairseq's criterions and fairseq-generate read to `net_input`, and return the targets.
 
-    Args:
-        pad: the dictionary's index of padding.
-        eos: index of the end of a sequence, with which labels end; `prev_output_tokens` is the target with
-            it moved to the front.
+    Labels end with `eos`; `prev_output_tokens` is the target with it moved to the front.
 
     Returns:
         `target` int64 `[B, L]`, padded on the right, and `ntokens`.  No `target_lengths`: fairseq's `ctc`
@@ -191,5 +188,4 @@ def collate_frame_labels(labels: Sequence[Tensor], extent: Extent, pad: int) -> 
 
 
 def pad_right(rows: Sequence[Tensor], pad: int) -> Tensor:
-    """`[B, longest]` of rows `[L]`."""
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad)

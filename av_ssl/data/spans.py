@@ -80,12 +80,7 @@ class SpanMask:
 
 
 def draw_spans(lengths: Sequence[int], frames: int, spans: SpanMask, rng: np.random.Generator) -> BoolArray:
-    """Mask `[B, T]`, True on masked frames, never on padding.
-
-    Args:
-        lengths: real frames of each of the B clips.
-        frames: T.
-    """
+    """Mask `[B, T]` of B clips of `lengths` real frames, T = `frames`; never on padding."""
     mask = np.zeros((len(lengths), frames), bool)
     if spans.probability <= 0:
         return mask

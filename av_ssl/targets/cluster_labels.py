@@ -96,7 +96,6 @@ class ClusterPlan:
 
     @property
     def centroids(self) -> Path:
-        """Float32 ``[K, D]``."""
         return self.work / "centroids.npy"
 
     @property
@@ -186,7 +185,6 @@ def _make_labels(plan: ClusterPlan, features: SplitFeatures, cluster: ClusterOpt
 def _keep_settings(
     plan: ClusterPlan, features: Mapping[str, Any], splits: Mapping[str, SplitFeatures]
 ) -> None:
-    """Note what centroids and labels are made with, or refuse to mix them with others."""
     fix = (
         f"delete {plan.work} and the .{plan.label} files of {plan.out}, or choose another --out or "
         "--label-name"
@@ -216,13 +214,9 @@ def _keep_settings(
 
 @dataclass(frozen=True)
 class LabelJob:
-    """One shard to be labelled.
+    """One shard of features to be labelled: a line of labels a clip, and the sum of squared distances.
 
-    Args:
-        shard: its features.
-        centroids: ``.npy`` file.
-        folder: for ``{stem}.txt``, a line of labels a clip, and ``{stem}.json``, their squared distances.
-        device: ``cpu``, or ``cuda``: the GPUs of the machine take turns.
+    ``device`` is ``cpu``, or ``cuda``: the GPUs of the machine take turns.
     """
 
     shard: FeatureShard
@@ -248,7 +242,6 @@ class LabelJob:
 
 
 def label_shard(job: LabelJob) -> int:
-    """Label one shard; return its number of frames."""
     frames, lengths = job.shard.read()
     codebook = Codebook(read_centroids(job.centroids), device_of(job.device, job.shard.rank))
     lines, inertia, end = [], 0.0, 0

@@ -70,15 +70,10 @@ class Codebook:
 
 @dataclass(frozen=True)
 class FitJob:
-    """K-means to be fitted.
+    """K-means to be fitted to a random share of the clips of a split, with all their frames.
 
-    Args:
-        shards: of the split whose features are clustered.
-        centroids: ``.npy`` file to write, float32 ``[K, D]``.
-        clusters: K.
-        share: share of the clips, drawn at random, all frames of which are used.
-        seed: of the draw and of k-means.
-        description: JSON file to write with K, seed, inertia and number of frames; None: no file.
+    ``centroids`` is the ``.npy`` file to write, ``description`` a JSON file with K, seed, inertia and number
+    of frames, or None.
     """
 
     shards: tuple[FeatureShard, ...]
@@ -90,7 +85,6 @@ class FitJob:
 
 
 def fit_job(job: FitJob) -> None:
-    """Fit k-means and write the centroids and their description."""
     frames = draw_frames(job.shards, job.share, job.seed)
     centroids = fit_kmeans(frames, job.clusters, job.seed)
     with atomic_file(job.centroids) as file:
@@ -169,14 +163,10 @@ SMALLEST_SCALE = 1e-12
 class SoftClusters:
     """Soft cluster targets of DistillAV (arXiv 2502.05766): how near a vector is to each centroid.
 
-    Posteriors softmax_c(-|y - m_c|^2 / (I temperature)) over the centroids m_c, where |y|^2 is the same for
-    all and left out.  They are computed in float32: squared distances of some hundreds have no digits left in
-    half precision.
-
-    Args:
-        centroids: float32 ``[K, D]``.
-        inertia: I, the mean squared distance of the teacher's vectors to their nearest centroid.
-        temperature: 0.1 in DistillAV's public code.
+    Posteriors softmax_c(-|y - m_c|^2 / (I temperature)) over the centroids m_c ``[K, D]``, where |y|^2 is the
+    same for all and left out, and I is the inertia, the mean squared distance of the teacher's vectors to
+    their nearest centroid. They are computed in float32: squared distances of some hundreds have no digits
+    left in half precision. The temperature is 0.1 in DistillAV's public code.
     """
 
     def __init__(self, centroids: Centroids, inertia: float, temperature: float = 0.1) -> None:

@@ -49,7 +49,7 @@ class EMATeacher:
     it updates with every micro-batch.
 
     Args:
-        student: the module that is averaged; it has all tensors of the teacher by name.
+        student: has all tensors of the teacher by name.
         build: builds a module of the teacher's shape; its weights are replaced by the student's.
         copied: prefixes of names that are copied from the student, not averaged.
     """
@@ -129,14 +129,10 @@ def tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def instance_norm(x: Tensor, padding_mask: Tensor | None, eps: float = 1e-5) -> Tensor:
-    """Normalise each clip and channel over its real frames, in float32.
+    """Normalise each clip and channel of ``x`` ``[B, T, C]`` over its real frames, in float32.
 
     Without padding this is ``F.instance_norm`` over time.  Padded frames do not count, so that a clip's
     targets do not depend on the other clips in the batch.
-
-    Args:
-        x: ``[B, T, C]``.
-        padding_mask: bool ``[B, T]``, True on padding.
     """
     x = x.float()
     if padding_mask is None:
@@ -155,12 +151,8 @@ def averaged_targets(
     normalize_layers: bool = True,
     normalize_sum: bool = False,
 ) -> Tensor:
-    """Mean of the layers, each instance-normalised first: float32 ``[B, T, C]``.
-
-    Args:
-        layers: outputs of the top K layers, each ``[B, T, C]``.
-        normalize_layers: instance norm of each layer.
-        normalize_sum: layer norm (no affine) of the mean.
+    """Mean of layers ``[B, T, C]``, each instance-normalised first, in float32; with ``normalize_sum``
+    layer-normalised.
 
     >>> import torch
     >>> y = averaged_targets([torch.arange(6.0).view(1, 3, 2)], None)

@@ -114,12 +114,10 @@ class FeatureShard:
 
     @property
     def features(self) -> Path:
-        """Frames of all its clips, ``[N, D]``."""
         return self.folder / f"{self.stem}.npy"
 
     @property
     def lengths(self) -> Path:
-        """Number of frames of each clip."""
         return self.folder / f"{self.stem}.len"
 
     @property
@@ -176,9 +174,7 @@ class SplitFeatures:
     machine, since a run may continue on another one.
 
     Args:
-        manifest: ``{split}.tsv``.
-        digest: of the manifest.
-        clips: of the manifest.
+        manifest, digest, clips: ``{split}.tsv``, its digest and content.
         source: the features.
         folder: for the shards and their settings ``{split}.json``.
         out: folder for the list of clips that cannot be read.

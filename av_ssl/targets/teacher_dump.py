@@ -124,12 +124,7 @@ def verify_teacher(plan: TeacherPlan) -> int:
 class _Work:
     """What is to be done for a plan; creating it writes nothing.
 
-    Attributes:
-        plan: the plan.
-        settings: of the teacher.
-        fitted: the clusters are there.
-        splits: whose targets are made.
-        sample: manifest of the clips that take the place of the splits where targets are not kept.
+    ``sample`` is the manifest of the clips that take the place of the splits where targets are not kept.
     """
 
     plan: TeacherPlan
@@ -179,7 +174,6 @@ class _Work:
         return Estimate(self.plan, len(clips), frames / FRAME_RATE / 3600, stored, free)
 
     def fit(self) -> FitJob:
-        """K-means on about as many targets of the first split as the plan says."""
         plan, first = self.plan, self.splits[0]
         targets = sum(clip.frames for clip in first.clips) * self.settings["per_frame"]
         share = min(1.0, plan.fit_targets / max(1, targets))
@@ -227,16 +221,7 @@ TIMED_CLIPS = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is still to be done.
-
-    Attributes:
-        plan: the plan.
-        clips: number of clips that have no targets yet.
-        audio_hours: their length.
-        stored_bytes: size of their targets.
-        free_bytes: on the disk.
-        hours: of work; None: unknown.
-    """
+    """What is still to be done; ``hours`` of work are None if unknown."""
 
     plan: TeacherPlan
     clips: int

@@ -220,11 +220,8 @@ class TeacherTargets:
 
     @torch.no_grad()
     def __call__(self, source: Mapping[str, Any], teachers: Mapping[str, Any]) -> list[Target]:
-        """Targets of a batch.
-
-        Args:
-            source: ``waveform`` int16 ``[B, 640 T]``, where teachers run online.
-            teachers: see :class:`~av_ssl.data.teacher_batch.TeacherBatch`.
+        """Targets of a batch: ``source`` has ``waveform`` int16 ``[B, 640 T]`` where teachers run online, and
+        ``teachers`` is a :class:`~av_ssl.data.teacher_batch.TeacherBatch`.
         """
         targets = []
         for number, (folder, index) in enumerate(zip(self.folders, teachers["index"], strict=True)):

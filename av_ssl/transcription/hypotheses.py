@@ -44,9 +44,7 @@ def check_ids(manifest: Path, clips: Sequence[Clip]) -> None:
 
 def read_hypotheses(path: Path) -> list[Hypothesis]:
     """Read `{subset}.hyp.tsv`; raises DataError naming file and line when it is missing or malformed."""
-    header, *lines = read_text(path, "av-ssl transcribe writes it, name its --out folder").split(
-        "\n"
-    )
+    header, *lines = read_text(path, "av-ssl transcribe writes it, name its --out folder").split("\n")
     if header != HEADER.rstrip("\n"):
         raise DataError(
             f"{path}, line 1: is not {' '.join(COLUMNS)!r}; name a file that av-ssl transcribe wrote"

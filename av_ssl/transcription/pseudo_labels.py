@@ -141,11 +141,7 @@ def write_pseudo_labels(
         rules: of the filter.
         references: true transcripts, one line per clip, only to measure errors; None: unknown.
 
-    Returns:
-        The numbers of the report.
-
-    Raises:
-        DataError: a file is missing or malformed, no clip is kept, or `out` holds other files.
+    Returns the numbers of the report. Raises DataError if no clip is kept, or `out` holds other files.
     """
     clips = read_manifest(manifest)
     hypotheses = by_id(transcripts, read_hypotheses(transcripts), clips)
@@ -242,11 +238,7 @@ def report(
 ) -> dict[str, Any]:
     """Numbers for the report file.
 
-    Args:
-        choice: of the filter.
-        labelled: clips with a transcript of their own.
-        hypotheses: of all clips, by id.
-        references: true transcripts of the clips that have a hypothesis, by id, if they are known.
+    ``references`` are true transcripts of the clips that have a hypothesis, by id, if they are known.
     """
     kept = {clip.id for clip in choice.kept}
     numbers: dict[str, Any] = {

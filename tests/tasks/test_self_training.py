@@ -9,7 +9,7 @@ import pytest
 
 from av_ssl.layout import read_manifest
 from tests.stock import REPOSITORY, stock
-from tests.transcription.small_recogniser import write_recogniser
+from tests.tiny_checkpoints import write_recogniser
 
 from .conftest import SCHEDULE
 
