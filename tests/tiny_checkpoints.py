@@ -1,0 +1,34 @@
+"""Checkpoints of tiny models with random weights, for clips of 24 x 24 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tests.checkpoints.published_layout import ENCODER, finetuned_state
+from tests.methods.helpers import TINY, tiny_av2vec
+
+
+def write_checkpoint(path: Path) -> Path:
+    """A fused model of three layers, saved as fairseq does."""
+    task = {"_name": "av_pretraining", "normalize": True, "image_crop_size": 22}
+    cfg = {"model": {"_name": "av2vec", **TINY}, "task": task, "criterion": {"_name": "av2vec"}}
+    torch.save({"args": None, "cfg": cfg, "model": tiny_av2vec().state_dict()}, path)
+    return path
+
+
+def write_recogniser(
+    path: Path, kind: str = "av_hubert_seq2seq", modalities: tuple[str, ...] = ("audio", "video")
+) -> Path:
+    """A recogniser with random weights, dictionary and tokenizer in the file."""
+    hybrid = kind == "hybrid_ctc_attention"
+    state = finetuned_state(path.parent, "av_hubert_seq2seq" if hybrid else kind)
+    if hybrid:
+        symbols = len(state["task_state"]["target_dictionary"])
+        head = torch.nn.Linear(ENCODER["encoder_embed_dim"], symbols).state_dict()
+        state["model"].update({f"ctc.proj.{name}": tensor for name, tensor in head.items()})
+        state["cfg"]["model"]["_name"] = kind
+    state["cfg"]["task"].update(image_crop_size=22, modalities=list(modalities))
+    torch.save(state, path)
+    return path
