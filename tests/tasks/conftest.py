@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
-from tests.data_folder import write_noise, write_split, write_transcripts, write_vocabulary
+from tests.data_folder import write_labels, write_noise, write_split, write_transcripts, write_vocabulary
 from tests.stock import REPOSITORY, stock
 
 TINY_ENCODER = [
@@ -31,6 +34,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_transcripts(folder, split)
     write_vocabulary(folder)
     write_noise(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labels(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`mfcc` at 100 Hz and `km` at 25 Hz."""
+    folder = tmp_path_factory.mktemp("labels")
+    write_labels(data, folder, "mfcc", 100)
+    write_labels(data, folder, "km", 25)
     return folder
 
 
@@ -62,3 +74,33 @@ def pretrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     save = tmp_path_factory.mktemp("pretrained")
     pretrain(data, save, 4)
     return save / "checkpoint_last.pt"
+
+
+def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint_to_cpu(str(checkpoint))["model"]
+
+
+def assert_equal(first: Path, second: Path, teacher: str) -> None:
+    """Both checkpoints hold the same tensors, those of a teacher among them."""
+    one, other = tensors(first), tensors(second)
+    assert one.keys() == other.keys()
+    assert any(name.startswith(teacher) for name in one)
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def generate(
+    data: Path, checkpoint: Path, *options: object, task: str = "av_recognition", expect: int = 0
+) -> str:
+    """``fairseq-generate`` on the test split."""
+    return stock(
+        "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", task, "--path", checkpoint,
+        "--gen-subset", "test", "--scoring", "wer", "--max-tokens", "400", "--cpu", *options, expect=expect,
+    )  # fmt: skip
+
+
+def assert_decoded(output: str) -> None:
+    assert re.search(r"Generate test with beam=\d+: WER: \d", output), output[-2000:]
+    assert len(re.findall(r"^D-\d+\t", output, re.MULTILINE)) == 4
+    reference = re.search(r"^T-0\t(.*)$", output, re.MULTILINE)[1]
+    assert re.fullmatch(r"[a-z]+( [a-z]+){2}", reference)  # words, not pieces

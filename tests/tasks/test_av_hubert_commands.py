@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
-from tests.data_folder import CLUSTERS, write_labels
+from tests.data_folder import CLUSTERS
 from tests.stock import REPOSITORY, stock
 
-from .conftest import pretrain
+from .conftest import assert_decoded, generate, pretrain, tensors
 
 TINY = [
     "common.cpu=true", "common.fp16=false", "common.log_interval=1", "dataset.max_tokens=150",
@@ -25,15 +25,6 @@ TINY_DECODER = [
     "+model.decoder_layers=1", "+model.decoder_embed_dim=16", "+model.decoder_ffn_embed_dim=16",
     "+model.decoder_attention_heads=2",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def labels(data, tmp_path_factory):
-    """`mfcc` at 100 Hz and `km` at 25 Hz."""
-    folder = tmp_path_factory.mktemp("labels")
-    write_labels(data, folder, "mfcc", 100)
-    write_labels(data, folder, "km", 25)
-    return folder
 
 
 def train(kind, recipe, data, save, *overrides):
@@ -95,19 +86,7 @@ def test_two_iterations_by_the_script(data, tmp_path):
         assert state["task_state"]["label_symbols"][0][4:] == [str(cluster) for cluster in range(clusters)]
 
 
-def decode(data, checkpoint, task, *options):
-    return stock(
-        "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", task, "--path", checkpoint,
-        "--gen-subset", "test", "--scoring", "wer", "--max-tokens", "400", "--cpu", "--beam", "2",
-        "--max-len-a", "1", "--max-len-b", "10", *options,
-    )  # fmt: skip
-
-
-def assert_decoded(output):
-    assert re.search(r"Generate test with beam=2: WER: \d", output), output[-2000:]
-    assert len(re.findall(r"^D-\d+\t", output, re.MULTILINE)) == 4
-    reference = re.search(r"^T-0\t(.*)$", output, re.MULTILINE)[1]
-    assert re.fullmatch(r"[a-z]+( [a-z]+){2}", reference)  # words, not pieces
+SEARCH = ["--beam", "2", "--max-len-a", "1", "--max-len-b", "10"]
 
 
 @pytest.mark.slow
@@ -127,19 +106,18 @@ def test_attention_decoder_is_trained_and_decoded_under_either_name(data, pretra
     output = finetune("base_lrs3_30h", data, pretrained, tmp_path, *TINY_DECODER)
     assert re.search(r"loaded \d+ tensors of .*; \d+ left behind", output)
     checkpoint = tmp_path / "checkpoint_last.pt"
-    assert_decoded(decode(data, checkpoint, "av_recognition", "--modalities", "video"))
+    assert_decoded(generate(data, checkpoint, *SEARCH, "--modalities", "video"))
     own_keys = [
         "--fine-tuning", "--is-s2s", "--labels", "['wrd']", "--modalities", "['video']", "--pad-audio",
         "--stack-order-audio", "4", "--tokenizer-bpe-name", "sentencepiece",
     ]  # fmt: skip
-    assert_decoded(decode(data, checkpoint, "av_hubert_pretraining", *own_keys))
+    assert_decoded(generate(data, checkpoint, *SEARCH, *own_keys, task="av_hubert_pretraining"))
 
 
 @pytest.mark.slow
 def test_ctc_head_hears_what_was_trained_on_both(data, pretrained, tmp_path):
     finetune("base_433h_ctc", data, pretrained, tmp_path, "task.modalities=[audio,video]")
-    checkpoint = tmp_path / "checkpoint_last.pt"
-    assert_decoded(decode(data, checkpoint, "av_recognition", "--modalities", "audio"))
+    assert_decoded(generate(data, tmp_path / "checkpoint_last.pt", *SEARCH, "--modalities", "audio"))
 
 
 @pytest.mark.slow
@@ -151,5 +129,5 @@ def test_av2vec_mlm(data, labels, tmp_path):
     assert last_logged(output, "train_loss_regression") > 0
     assert last_logged(output, "train_loss_m_0") == pytest.approx(np.log2(CLUSTERS + 4), rel=0.5)
     assert last_logged(output, "train_gradient_ratio") > 0
-    classes = load_checkpoint_to_cpu(str(tmp_path / "checkpoint_last.pt"))["model"]["label_embs_concat"]
+    classes = tensors(tmp_path / "checkpoint_last.pt")["label_embs_concat"]
     assert classes.shape == (CLUSTERS + 4, 8)

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from av_ssl.cli.main import main
 from tests.stock import stock
 
-from .test_recognition import HYBRID, assert_decoded, finetune, generate
+from .conftest import assert_decoded, generate
+from .test_recognition import HYBRID, finetune
 
 LANGUAGE_MODEL = [
     "--task", "language_modeling", "--arch", "transformer_lm", "--decoder-layers", "1",
@@ -31,10 +32,8 @@ def language_model(data, tmp_path_factory):
     """As the README says it is made; the folder of its data, and the checkpoint."""
     folder = tmp_path_factory.mktemp("lm")
     for split in ("train", "valid"):
-        assert (
-            main(["data", "pieces", str(data), str(data / f"{split}.wrd"), str(folder / f"{split}.pieces")])
-            == 0
-        )
+        words, pieces = data / f"{split}.wrd", folder / f"{split}.pieces"
+        assert main(["data", "pieces", str(data), str(words), str(pieces)]) == 0
     stock(
         "fairseq-preprocess", "--only-source", "--srcdict", data / "dict.wrd.txt",
         "--trainpref", folder / "train.pieces", "--validpref", folder / "valid.pieces",

@@ -3,13 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
-from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
 import av_ssl
-from tests.stock import REPOSITORY, stock
 
-from .conftest import train
+from .conftest import assert_decoded, assert_equal, generate, train
 
 TINY = [
     "model.encoder_layers=2", "model.encoder_embed_dim=16", "model.encoder_ffn_embed_dim=32",
@@ -48,14 +45,7 @@ def test_resumed_run_equals_uninterrupted_one(data, tmp_path):
     pretrain(data, tmp_path / "whole", 4, *options)
     pretrain(data, tmp_path / "parts", 2, *options)
     assert "Loaded checkpoint" in pretrain(data, tmp_path / "parts", 4, *options)
-    whole, parts = (
-        load_checkpoint_to_cpu(str(tmp_path / run / "checkpoint_last.pt"))["model"]
-        for run in ("whole", "parts")
-    )
-    assert any(name.startswith("_ema.video.") for name in whole)
-    assert whole.keys() == parts.keys()
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, parts[name]), name
+    assert_equal(tmp_path / "whole/checkpoint_last.pt", tmp_path / "parts/checkpoint_last.pt", "_ema.video.")
 
 
 @pytest.mark.slow
@@ -66,12 +56,7 @@ def test_either_student_is_fine_tuned_and_decoded(data, pretrained, tmp_path, mo
         f"model.w2v_path={pretrained}", *HYBRID,
     )  # fmt: skip
     assert '"num_updates": "3"' in output
-    decoded = stock(
-        "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_recognition",
-        "--path", tmp_path / "checkpoint_last.pt", "--gen-subset", "test", "--modalities", modalities,
-        "--scoring", "wer", "--beam", "2", "--max-tokens", "200", "--cpu",
-    )  # fmt: skip
-    assert "WER:" in decoded
+    assert_decoded(generate(data, tmp_path / "checkpoint_last.pt", "--modalities", modalities, "--beam", "2"))
     model = av_ssl.load(tmp_path / "checkpoint_last.pt")
     assert model.encoder.w2v_model.modality == modalities
 

@@ -10,9 +10,8 @@ from omegaconf import OmegaConf
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
-from tests.stock import REPOSITORY, stock
 
-from .conftest import train
+from .conftest import assert_decoded, generate, train
 
 DECODER = [
     "+model.decoder_layers=1", "+model.decoder_embed_dim=16", "+model.decoder_ffn_embed_dim=16",
@@ -36,14 +35,6 @@ def finetune(data, checkpoint, save, updates, *overrides, modalities="av", expec
     return train(
         "finetune", save, f"task.data={data}", f"model.w2v_path={checkpoint}",
         f"optimization.max_update={updates}", f"task.modalities={modalities}", *overrides, expect=expect,
-    )  # fmt: skip
-
-
-def generate(data, checkpoint, *options, expect=0):
-    return stock(
-        "fairseq-generate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_recognition",
-        "--path", checkpoint, "--gen-subset", "test", "--scoring", "wer", "--max-tokens", "400", "--cpu",
-        *options, expect=expect,
     )  # fmt: skip
 
 
@@ -73,13 +64,6 @@ def hybrid(data, pretrained, tmp_path_factory):
         "dataset.disable_validation=false",
     )  # fmt: skip
     return save, output
-
-
-def assert_decoded(output):
-    assert re.search(r"Generate test with beam=\d+: WER: \d", output), output[-2000:]
-    assert len(re.findall(r"^D-\d+\t", output, re.MULTILINE)) == 4
-    reference = re.search(r"^T-0\t(.*)$", output, re.MULTILINE)[1]
-    assert re.fullmatch(r"[a-z]+( [a-z]+){2}", reference)  # words, not pieces
 
 
 @pytest.mark.slow
