@@ -234,14 +234,14 @@ class EncoderFeatures:
 
     @torch.inference_mode()
     def of_source(self, source: Source) -> Tensor:
-        """Float32 ``[T, L, C]`` of a batch of one clip, without padding, on any device."""
+        """Float32 ``[T, L, C]`` of a batch of one clip, without padding."""
         device = next(self.encoder.parameters()).device  # type: ignore[attr-defined]
         states = self.encoder.hidden_states(moved(source, device), None, last=max(self.layers))
         return torch.stack([states[number][0].float() for number in self.layers], dim=1)
 
 
 def as_source(sample: Sample) -> Source:
-    """The streams of one clip as a model's input: a batch of one."""
+    """The streams of one clip as a batch of one."""
     audio = video = None
     if sample.audio is not None:
         audio = torch.from_numpy(np.ascontiguousarray(sample.audio))
@@ -372,7 +372,6 @@ class FeatureSpec:
         return {"features": "encoder", "checkpoint": digest(self.checkpoint), "layer": self.layer, **chosen}
 
     def open(self, rank: int = 0) -> FrameFeatures:
-        """The features; the model is loaded once a process."""
         return self._on(device_of(self.device, rank))
 
     def _on(self, device: str) -> EncoderFeatures:
@@ -548,7 +547,6 @@ class Recogniser:
 
     @cached_property
     def generator(self) -> Any:
-        """The task's search for this model."""
         return self.task.build_generator([self.model], GenerationConfig(**vars(self.spec.search)))
 
     def transcribe(

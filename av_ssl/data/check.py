@@ -187,7 +187,6 @@ def _noise_lists(folder: Path, manifests: Manifests, wanted: bool) -> tuple[list
 def _check_files(
     files: Sequence[MediaCheck | Path], workers: int, progress: Callable[[int, int], None]
 ) -> list[str]:
-    """Problems of clips and noise recordings, in their order."""
     if not files:
         return []
     numbers = {id(file): number for number, file in enumerate(files)}

@@ -61,8 +61,6 @@ class TimeMask:
 
     As in SpecAugment (Park et al., 2019), but longer clips have more masks. RAVEn (Haliassos et al., 2023)
     fine-tunes with masks of up to 0.6 s every 2 s (audio) and up to 0.4 s every 1 s (video).
-
-    Raises ValueError unless both are above 0.
     """
 
     longest: float

@@ -45,7 +45,7 @@ class BadClips:
         self.reasons: dict[str, str] = {}
 
     def record(self, clip: Clip, error: Exception) -> None:
-        """Record a clip; DataError with the list if more than 1 % of the clips, and more than one, are."""
+        """Record a bad clip; DataError with the list if they are more than one and more than 1 %."""
         if clip.id not in self.reasons:
             reason = " ".join(str(error).split())
             logger.warning("clip %s is left out: %s", clip.id, reason)

@@ -61,7 +61,6 @@ class LabelFile:
 
     @cached_property
     def symbol_counts(self) -> NDArray[np.int64]:
-        """Number of symbols on each line, `[lines]`."""
         with self.path.open("rb") as file:
             return np.array([len(line.split()) for line in file], np.int64)
 
@@ -92,7 +91,6 @@ class Labels:
         return self.encode(self.file.line(self.lines[index]))
 
     def select(self, indices: Sequence[int]) -> Self:
-        """The labels of some clips, in this order."""
         selected = object.__new__(type(self))
         selected.__dict__.update(self.__dict__)
         selected.lines = self.lines[np.asarray(indices, np.int64)]

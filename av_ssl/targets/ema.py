@@ -115,7 +115,6 @@ class EMATeacher:
 
 
 def without_teachers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a checkpoint without those of teachers."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(TEACHER_PREFIX)}
 
 

@@ -125,7 +125,6 @@ class FeatureShard:
         return self.folder / f"{self.stem}.sha256"
 
     def checksum_line(self) -> str:
-        """What :attr:`checksum` must hold; reads all of :attr:`features`."""
         return f"{digest(self.features)}  {self.features.name}\n"
 
     def range(self, clips: int) -> slice:
@@ -193,7 +192,6 @@ class SplitFeatures:
 
     @property
     def shards(self) -> tuple[FeatureShard, ...]:
-        """All shards, in the order of the manifest."""
         clips = len(self.clips)
         count = min(clips, self.wanted or max(LEAST_SHARDS, math.ceil(clips / CLIPS_A_SHARD)))
         return tuple(FeatureShard(self.folder, self.manifest.stem, rank, count) for rank in range(count))

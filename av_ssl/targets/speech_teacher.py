@@ -101,7 +101,6 @@ class TeacherSpec:
         }
 
     def open(self, rank: int = 0) -> SpeechTeacher:
-        """The teacher on its device, loaded once a process."""
         return _open(self, device_of(self.device, rank))
 
     def _on_cpu(self) -> SpeechTeacher:
@@ -207,7 +206,6 @@ class SpeechTeacher:
         raise NotImplementedError
 
     def batches(self, lengths: Sequence[int]) -> Iterator[Rows]:
-        """Clips that are run together."""
         yield slice(None)
 
     def of(self, clip: Clip) -> NDArray[np.float32]:

@@ -210,7 +210,6 @@ class TeacherTargets:
         self.teachers: dict[int, SpeechTeacher] = {}
 
     def inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
-        """What the data pipeline needs for a data set of these clips."""
         return [
             OnlineTeacher(folder.per_frame, folder.missing)
             if online

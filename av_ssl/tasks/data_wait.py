@@ -70,7 +70,6 @@ class DataWaitMeter:
         self._recent = Stretch()
 
     def watch(self, epochs: EpochBatchIterator) -> WatchedEpochs:
-        """The same iterator over epochs, with a meter on its batches."""
         self.workers = epochs.num_workers
         return WatchedEpochs(epochs, self)
 

@@ -261,7 +261,6 @@ def size_of(clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 def histogram(hypotheses: Mapping[str, Hypothesis], kept: set[str]) -> list[dict[str, Any]]:
-    """Numbers of transcribed and of kept clips by confidence."""
     counts = [
         {"from": index / BINS, "to": (index + 1) / BINS, "clips": 0, "kept": 0} for index in range(BINS)
     ]
@@ -311,7 +310,6 @@ def error_rate(hypotheses: Sequence[Hypothesis], references: Mapping[str, str]) 
 def training_files(
     labelled: LabelledFolder, pseudo: Sequence[Clip], hypotheses: Mapping[str, Hypothesis]
 ) -> dict[str, bytes]:
-    """Content of all files that training reads, by name."""
     clips = [*labelled.splits[TRAIN], *pseudo]
     texts = [*labelled.transcripts(TRAIN), *(hypotheses[clip.id].text for clip in pseudo)]
     files = {f"{TRAIN}.tsv": manifest_text(clips).encode(), f"{TRAIN}.{LABELS}": _lines(texts)}

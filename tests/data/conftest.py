@@ -34,13 +34,13 @@ def write_clip(tmp_path: Path) -> WriteClip:
         name: str, frames: int = 10, samples: int | None = None, video: str = ".avi", seed: int = 0
     ) -> Clip:
         rng = np.random.default_rng(seed)
-        pictures = rng.integers(0, 256, (frames, 96, 96), np.uint8)
+        images = rng.integers(0, 256, (frames, 96, 96), np.uint8)
         wave = rng.integers(-3000, 3000, frames * 640 if samples is None else samples).astype(np.int16)
         video_path, audio_path = tmp_path / f"{name}{video}", tmp_path / f"{name}.wav"
         if video == ".npy":
-            np.save(video_path, pictures)
+            np.save(video_path, images)
         else:
-            write_video(video_path, pictures)
+            write_video(video_path, images)
         soundfile.write(audio_path, wave, 16000, subtype="PCM_16")
         return Clip(name, video_path, audio_path, frames, len(wave), 2)
 

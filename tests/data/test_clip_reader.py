@@ -75,14 +75,14 @@ def test_audio_of_less_than_a_frame_is_a_bad_clip(write_clip) -> None:
     assert f"{clips[0].audio}: has 639 samples" in data.bad_clips.reasons["a"]
 
 
-def test_random_cut_keeps_sound_and_pictures_together(clips: list[Clip]) -> None:
+def test_random_cut_keeps_sound_and_images_together(clips: list[Clip]) -> None:
     starts = set()
     for seed in range(6):
         cut = source(dataset(clips, pad=False, random_crop=True, max_frames=10, seed=seed))
         assert cut["audio"].shape == (4, 10 * 640)
-        for wave, pictures, clip in zip(cut["audio"].numpy(), cut["video"].numpy(), clips, strict=True):
+        for wave, images, clip in zip(cut["audio"].numpy(), cut["video"].numpy(), clips, strict=True):
             start = next(
-                k for k, frame in enumerate(read_crops(clip.video)) if (frame == pictures[0, 0]).all()
+                k for k, frame in enumerate(read_crops(clip.video)) if (frame == images[0, 0]).all()
             )
             np.testing.assert_array_equal(wave, read_wave(clip.audio)[start * 640 :][: 10 * 640])
             starts.add(start)
@@ -123,7 +123,7 @@ def test_files_and_clean_audio_stay_whole(clips: list[Clip], noise: NoiseMixer) 
     assert clips[1].video.read_bytes() == before
 
 
-def test_pictures_are_not_copied_before_the_batch(clips: list[Clip]) -> None:
+def test_images_are_not_copied_before_the_batch(clips: list[Clip]) -> None:
     sample = dataset(clips, reader(**TIME_MASKS))[1]
     assert isinstance(sample.video, np.memmap)
     assert not sample.video.flags.writeable
@@ -189,11 +189,11 @@ def test_speech_teachers_hear_the_file_whatever_the_student_gets(
         assert first["audio"] is None
 
 
-def test_waveform_for_teachers_is_cut_as_the_pictures_are(clips: list[Clip]) -> None:
+def test_waveform_for_teachers_is_cut_as_the_images_are(clips: list[Clip]) -> None:
     how = reader(audio_input="filterbank", clean_waveform=True)
     heard = source(dataset(clips, how, max_frames=10, random_crop=True, seed=3))
-    for wave, pictures, clip in zip(heard["waveform"].numpy(), heard["video"].numpy(), clips, strict=True):
-        start = next(k for k, frame in enumerate(read_crops(clip.video)) if (frame == pictures[0, 0]).all())
+    for wave, images, clip in zip(heard["waveform"].numpy(), heard["video"].numpy(), clips, strict=True):
+        start = next(k for k, frame in enumerate(read_crops(clip.video)) if (frame == images[0, 0]).all())
         np.testing.assert_array_equal(wave, read_wave(clip.audio)[start * 640 :][: 10 * 640])
 
 
@@ -228,6 +228,6 @@ def test_apply_slices_without_copying() -> None:
     np.testing.assert_array_equal(crop.apply(video, Crop(2, 5, True)), video[:, 2:6, 8:4:-1])
 
 
-def test_small_pictures_are_refused() -> None:
+def test_small_images_are_refused() -> None:
     with pytest.raises(MediaError, match="64x96 pixels are smaller than the crop of 88"):
         CropAndFlip(88).draw(96, 64, np.random.default_rng(0))

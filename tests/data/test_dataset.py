@@ -53,13 +53,13 @@ def test_batch_of_both_streams(clips: list[Clip]) -> None:
     assert "target" not in batch
 
 
-def test_evaluation_sees_the_centre_of_the_pictures(clips: list[Clip]) -> None:
+def test_evaluation_sees_the_centre_of_the_images(clips: list[Clip]) -> None:
     video = collate(dataset(clips, crop=CropAndFlip(88), train=False))["net_input"]["source"]["video"]
     np.testing.assert_array_equal(video[0, 0, :12], read_crops(clips[0].video)[:, 4:92, 4:92])
     assert (video[0, 0, 12:] == MEAN_GRAY).all()
 
 
-def test_flipped_pictures(clips: list[Clip]) -> None:
+def test_flipped_images(clips: list[Clip]) -> None:
     flipped = dataset(clips, crop=CropAndFlip(96, random=True, flip_probability=1))
     video = collate(flipped, 0)["net_input"]["source"]["video"]
     np.testing.assert_array_equal(video[0, 0], read_crops(clips[0].video)[:, :, ::-1])
@@ -176,7 +176,7 @@ def test_too_many_unreadable_clips_stop_a_worker(clips: list[Clip], tmp_path: Pa
     assert "clip2" in str(caught.value)
 
 
-def test_small_pictures_name_the_file(clips: list[Clip]) -> None:
+def test_small_images_name_the_file(clips: list[Clip]) -> None:
     data = dataset(clips, crop=CropAndFlip(100))
     assert data[0] is None
     assert str(clips[0].video) in data.bad_clips.reasons["clip0"]

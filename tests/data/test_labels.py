@@ -111,12 +111,6 @@ def test_dictionary_without_cluster_0_warns(tmp_path: Path, caplog: pytest.LogCa
     assert "they count as <unk>" in caplog.text
 
 
-def test_labels_of_more_clusters_than_the_dictionary_has_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "train.km", " ".join(map(str, range(100))) + "\n")
-    with pytest.raises(DataError, match=r"50\.0% of the labels"):
-        FrameLabels(path, clusters(50), listed_clips(100), 25)
-
-
 def test_sequence_label_rate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="label_rate is -1"):
         FrameLabels(write(tmp_path / "train.km", "0\n"), clusters(1), listed_clips(1), -1)

@@ -29,9 +29,9 @@ def test_the_layer_is_that_of_the_model_on_the_whole_clean_clip(clips, checkpoin
     features = FeatureSpec(checkpoint, 2).open()
     found = features.of(clips[3])
     assert found.shape == (13, features.dim) == (13, 16)
-    pictures = np.array(read_crops(clips[3].video))[:, 1:23, 1:23]
+    images = np.array(read_crops(clips[3].video))[:, 1:23, 1:23]
     heard = audio_features(read_wave(clips[3].audio), 13, normalize=True)
-    source = {"audio": torch.tensor(heard).T[None], "video": torch.tensor(pictures)[None, None]}
+    source = {"audio": torch.tensor(heard).T[None], "video": torch.tensor(images)[None, None]}
     model = load(checkpoint)
     with torch.no_grad():
         expected, _ = model.extract_features(source, None, output_layer=2)
