@@ -123,9 +123,7 @@ class RecognitionTask(AudioVisualTask):
         return criterion
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
-        """Read ``{data}/{split}.tsv`` and its transcripts, clips as ``task_cfg`` of a decoded checkpoint has
-        it.
-        """
+        """Read ``{data}/{split}.tsv`` and its transcripts; a decoded checkpoint gives ``task_cfg``."""
         self.require_dictionary()
         cfg, root = self.cfg, root_config(self.cfg)
         if root is not None and root.generation.lm_path:
