@@ -81,9 +81,7 @@ def test_random_cut_keeps_sound_and_images_together(clips: list[Clip]) -> None:
         cut = source(dataset(clips, pad=False, random_crop=True, max_frames=10, seed=seed))
         assert cut["audio"].shape == (4, 10 * 640)
         for wave, images, clip in zip(cut["audio"].numpy(), cut["video"].numpy(), clips, strict=True):
-            start = next(
-                k for k, frame in enumerate(read_crops(clip.video)) if (frame == images[0, 0]).all()
-            )
+            start = next(k for k, frame in enumerate(read_crops(clip.video)) if (frame == images[0, 0]).all())
             np.testing.assert_array_equal(wave, read_wave(clip.audio)[start * 640 :][: 10 * 640])
             starts.add(start)
     assert len(starts) > 3
