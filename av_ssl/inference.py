@@ -63,17 +63,8 @@ BATCHES_AHEAD = 2
 def open_model(checkpoint: Path, device: str = "cpu", untrained: int | None = None) -> Any:
     """The model of a checkpoint on a device, in eval mode, read once a process.
 
-    Args:
-        checkpoint: of any model of this package, AV-HuBERT's or RAVEn's.
-        device: of torch, see `device_of`.
-        untrained: seed of random weights, in place of the checkpoint's.
-
-    Returns:
-        The model with ``task_cfg``, ``text_encoder`` and ``class_names``, see
-        :func:`av_ssl.checkpoints.loading.load`.
-
-    Raises:
-        DataError: the file is missing, no checkpoint or of an unknown model.
+    It has ``task_cfg``, ``text_encoder`` and ``class_names``, see :func:`av_ssl.checkpoints.loading.load`;
+    with ``untrained``, a seed, it has random weights.
     """
     model = load(checkpoint) if untrained is None else load_untrained(checkpoint, untrained)
     return model.to(device)
@@ -93,13 +84,10 @@ def stored_reader(
     """A reader of clips as a stored task read them in validation: frames cropped at the centre.
 
     Args:
-        task_cfg: has ``normalize``, ``audio_input`` and ``image_crop_size``.
+        task_cfg: has ``normalize``, ``audio_input`` and ``image_crop_size``; DataError if one is missing.
         streams: to read.
         origin: the checkpoint, for messages.
         noise: added to the audio.
-
-    Raises:
-        DataError: a key is missing.
     """
     audio_input = str(task_cfg.get("audio_input") or "filterbank")  # the key is newer than some checkpoints
     needed = {
@@ -121,7 +109,7 @@ def stored_reader(
 def frame_batches(dataset: AudioVisualDataset, max_frames: int) -> list[list[int]]:
     """Indices of clips, longest first, in batches of at most ``max_frames`` frames, padding included.
 
-    A clip that is longer than that is a batch of its own.
+    A longer clip is a batch of its own.
     """
     batches: list[list[int]] = []
     longest = 0
@@ -193,9 +181,7 @@ def find_encoder(model: nn.Module, modalities: str | None, origin: str) -> tuple
             if that is unknown.
         origin: the checkpoint, for messages.
 
-    Raises:
-        DataError: the model has no encoder, has several encoders and none was selected, or has none for these
-            streams.
+    Raises DataError if no encoder takes these streams, or it is unclear which one is meant.
     """
     found = [part for part in model.modules() if isinstance(part, LayeredEncoder)]
     choices = {streams: encoder for encoder in reversed(found) for streams in encoder.stream_choices}
@@ -223,12 +209,9 @@ class EncoderFeatures:
     Args:
         encoder: in eval mode, on its device.
         streams: that it is given.
-        task_cfg: how the model was trained to read clips, see `stored_reader`.
+        task_cfg: see `stored_reader`.
         layers: L of them; 0 is the input of the Transformer; None: all.
         origin: the checkpoint, for messages.
-
-    Raises:
-        DataError: the encoder lacks a layer, or the configuration lacks a key.
     """
 
     def __init__(
@@ -251,14 +234,14 @@ class EncoderFeatures:
 
     @torch.inference_mode()
     def of_source(self, source: Source) -> Tensor:
-        """Float32 ``[T, L, C]`` of a batch of one clip, without padding, on any device."""
+        """Float32 ``[T, L, C]`` of a batch of one clip, without padding."""
         device = next(self.encoder.parameters()).device  # type: ignore[attr-defined]
         states = self.encoder.hidden_states(moved(source, device), None, last=max(self.layers))
         return torch.stack([states[number][0].float() for number in self.layers], dim=1)
 
 
 def as_source(sample: Sample) -> Source:
-    """The streams of one clip as a model's input: a batch of one."""
+    """The streams of one clip as a batch of one."""
     audio = video = None
     if sample.audio is not None:
         audio = torch.from_numpy(np.ascontiguousarray(sample.audio))
@@ -293,14 +276,11 @@ class LayerSource:
     """Layers of a model as a source of features; small, so that it can be sent to other processes.
 
     Args:
-        checkpoint: a model's file, or the folder of a Hugging Face speech model.
+        checkpoint: a model's file, or the folder of a Hugging Face speech model, which takes audio only.
         layers: 0 is the input of the Transformer, which speech models do not give; None: all.
         modalities: ``audio``, ``video``, ``av``; None: those that the model was trained with.
         device: see `device_of`.
-        untrained: seed of random weights in place of the checkpoint's; None: the checkpoint's.
-
-    Raises:
-        DataError: video or random weights are asked for of a speech model.
+        untrained: seed of random weights in place of the checkpoint's; not for speech models.
     """
 
     checkpoint: Path
@@ -320,32 +300,25 @@ class LayerSource:
 
     @property
     def of_speech(self) -> bool:
-        """Whether it is a speech model of Hugging Face."""
         return self.checkpoint.is_dir()
 
     @property
     def streams(self) -> Streams:
-        """Streams that every clip must have."""
         return ("audio",) if self.of_speech else self._on_cpu().streams
 
     @property
     def rate(self) -> int:
-        """Frames a second."""
         return FRAME_RATE * (self._speech_model("cpu").open().per_frame if self.of_speech else 1)
 
     def open(self, rank: int = 0) -> FrameFeatures:
-        """Features ``[n, L * C]``, layer by layer; the model is loaded once a process.
-
-        Raises:
-            DataError: the model cannot be loaded or lacks a layer, or the machine has no such device.
-        """
+        """Features ``[n, L * C]``, layer by layer; the model is loaded once a process."""
         if self.of_speech:
             return self._speech_model(self.device).open(rank)
         device = device_of(self.device, rank)
         return open_features(self.checkpoint, self.modalities, device, self.layers, self.untrained)
 
     def settings(self) -> dict[str, Any]:
-        """What the features depend on, and their sizes; a model counts by its content."""
+        """What decides the features, and their sizes; a model counts by its content."""
         if self.of_speech:
             teacher = self._speech_model("cpu").open()
             layers, weights = teacher.layers, teacher.weights
@@ -391,22 +364,14 @@ class FeatureSpec:
 
     @property
     def streams(self) -> Streams:
-        """Streams that every clip must have."""
         return self._on("cpu").streams
 
     def settings(self) -> dict[str, Any]:
-        """What the features depend on; a checkpoint counts by its content."""
         self._on("cpu")  # a layer that is missing is an error here, before work starts
         chosen = {} if self.modalities is None else {"modalities": self.modalities}
         return {"features": "encoder", "checkpoint": digest(self.checkpoint), "layer": self.layer, **chosen}
 
     def open(self, rank: int = 0) -> FrameFeatures:
-        """The features, the model loaded once a process; ``rank`` selects one of several GPUs.
-
-        Raises:
-            DataError: the checkpoint is missing, has no encoder of these streams or lacks the layer, or the
-                machine has no such device.
-        """
         return self._on(device_of(self.device, rank))
 
     def _on(self, device: str) -> EncoderFeatures:
@@ -459,7 +424,7 @@ class Hypothesis:
         id: of the clip.
         confidence: from 0 to 1, see `confidence`.
         frames: length of the clip by its manifest, at 25 Hz.
-        text: words; empty if no word was recognised.
+        text: empty if no word was recognised.
     """
 
     id: str
@@ -469,7 +434,6 @@ class Hypothesis:
 
     @property
     def words(self) -> list[str]:
-        """Words of the text."""
         return self.text.split()
 
 
@@ -525,23 +489,14 @@ class RecogniserSpec:
         return {**settings, "task options": sorted(self.task_options)}
 
     def open(self, rank: int = 0) -> Recogniser:
-        """The recogniser, loaded once a process; ``rank`` selects one of several GPUs.
-
-        Raises:
-            DataError: see `Recogniser`, or the machine has no such device.
-        """
+        """The recogniser, loaded once a process; ``rank`` selects one of several GPUs."""
         return _open_recogniser(self, device_of(self.device, rank))
 
 
 class Recogniser:
     """Transcribes clips with the search that its task gives to ``fairseq-generate``.
 
-    Args:
-        spec: model and options.
-        device: of torch.
-
-    Raises:
-        DataError: the checkpoint cannot be read, or holds no dictionary and so no recogniser.
+    Raises DataError if the checkpoint cannot be read, or holds no dictionary and so no recogniser.
     """
 
     def __init__(self, spec: RecogniserSpec, device: str = "cpu") -> None:
@@ -583,7 +538,6 @@ class Recogniser:
 
     @property
     def streams(self) -> Streams:
-        """Streams that every clip must have."""
         return STREAMS[str(self.task.cfg.modalities)]
 
     def dataset(self, clips: Sequence[Clip]) -> AudioVisualDataset:
@@ -593,7 +547,6 @@ class Recogniser:
 
     @cached_property
     def generator(self) -> Any:
-        """The task's search for this model."""
         return self.task.build_generator([self.model], GenerationConfig(**vars(self.spec.search)))
 
     def transcribe(
@@ -609,10 +562,8 @@ class Recogniser:
             clips: have all `streams`.
             max_frames: of a batch, padding included.
             threads: that read clips.
-            bad_clips: records those that cannot be read; None: within this process.
-
-        Raises:
-            DataError: too many clips cannot be read, see `BadClips`.
+            bad_clips: records those that cannot be read, and stops if they are too many; None: within this
+                process.
         """
         dataset = self.dataset(clips)
         if bad_clips is not None:
@@ -685,11 +636,7 @@ class Classifier:
     def open(
         cls, checkpoint: Path, device: str = "cpu", noise: NoiseMixer | None = None, threads: int = 2
     ) -> Classifier:
-        """Read a checkpoint.
-
-        Raises:
-            DataError: it holds no classifier, or the machine has no such device.
-        """
+        """Read a checkpoint; DataError if it holds no classifier."""
         model = open_model(checkpoint, device_of(device, 0))
         if not isinstance(model, AVClassifier):
             raise DataError(
@@ -700,21 +647,13 @@ class Classifier:
     def embeddings(
         self, clips: Sequence[Clip], layer: str = "auto", progress: Progress = lambda done, total: None
     ) -> dict[str, NDArray[np.float32]]:
-        """Embeddings ``[D]`` by clip id; see `AVClassifier.embed`.
-
-        Raises:
-            DataError: a clip cannot be read or lacks a stream.
-        """
+        """Embeddings ``[D]`` by clip id, see `AVClassifier.embed`; DataError if a clip cannot be read."""
         return self._by_clip(clips, lambda **net_input: self.model.embed(layer=layer, **net_input), progress)
 
     def logits(
         self, clips: Sequence[Clip], progress: Progress = lambda done, total: None
     ) -> dict[str, NDArray[np.float32]]:
-        """Logits ``[C]`` by clip id, classes in the order of ``class_names``.
-
-        Raises:
-            DataError: as `embeddings`, or the model has no head.
-        """
+        """Logits ``[C]`` by clip id, classes in the order of ``class_names``; DataError as `embeddings`."""
         if self.model.header is None:
             raise DataError("this student has no head yet: train it with model.phase=head")
         return self._by_clip(clips, lambda **net_input: self.model(**net_input)["logits"], progress)

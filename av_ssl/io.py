@@ -36,10 +36,7 @@ PARTIAL = ".partial"
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a new file under a temporary name; rename it to ``path`` when the block ends without error.
 
-    Creates the folder.
-
-    Raises:
-        MediaError: the disk is full or the folder cannot be written.
+    Creates the folder. Raises MediaError if the disk is full or the folder cannot be written.
     """
     # Host and process are in the name so that `remove_abandoned` can check whether the writer still runs.
     partial = path.parent / f"{PARTIAL}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -59,7 +56,6 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in one piece, see :func:`atomic_file`."""
     with atomic_file(path) as file:
         file.write(content)
 
@@ -69,20 +65,22 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")
 
 
-def read_json(path: Path, fix: str) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Args:
-        path: the file.
-        fix: what to do about a missing or damaged file; it ends the error message.
-
-    Raises:
-        DataError: the file cannot be read or holds something else.
-    """
+def read_text(path: Path, fix: str, problem: str = "cannot be read") -> str:
+    """A UTF-8 file; DataError, which ends in ``fix``, if it is missing or of another encoding."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {fix}") from error
+        raise DataError(f"{path}: {problem} ({error.strerror}); {fix}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not UTF-8 (byte {error.start}); convert it with iconv -t UTF-8, or {fix}"
+        ) from error
+
+
+def read_json(path: Path, fix: str) -> dict[str, Any]:
+    """The object in a JSON file; DataError, which ends in ``fix``, if it is missing or damaged."""
+    try:
+        content = json.loads(read_text(path, fix))
     except ValueError as error:
         raise DataError(f"{path}: is damaged ({error}); {fix}") from error
     if not isinstance(content, dict):
@@ -94,15 +92,8 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
 def growing_array(
     path: Path, row: int | tuple[int, ...], dtype: str
 ) -> Iterator[Callable[[NDArray[Any]], None]]:
-    """Write an ``.npy`` file whose number of rows is not known in advance; atomic, see :func:`atomic_file`.
-
-    Args:
-        path: the file.
-        row: shape of a row.
-        dtype: of the file.
-
-    Yields:
-        A function that appends rows ``[n, *row]``.
+    """Write an ``.npy`` file whose number of rows is not known in advance; yields a function that appends
+    rows ``[n, *row]``. Atomic, see :func:`atomic_file`.
     """
     shape = (row,) if isinstance(row, int) else row
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, *shape)}
@@ -141,10 +132,8 @@ def remove_abandoned(folder: Path) -> int:
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # another user's process may not be signalled
     return True
 
 
@@ -174,8 +163,7 @@ def keep_settings(
         fix: what to do about other settings; it ends the error message.
         defaults: values of settings that a file of an earlier version may lack.
 
-    Raises:
-        DataError: the file holds other settings, which are named, or is damaged.
+    Raises DataError if the file is damaged or holds other settings, which are named.
     """
     if path.exists():
         check_settings(path, settings, fix, defaults)
@@ -210,12 +198,7 @@ LOG_EVERY = 15  # seconds between lines where there is no terminal
 
 
 class ProgressBar:
-    """Show ``done`` of ``total`` with speed and time left; the bar appears at the first :meth:`update`.
-
-    Args:
-        unit: what is counted.
-        title: text before the bar.
-    """
+    """Show ``done`` of ``total`` with speed and time left; the bar appears at the first :meth:`update`."""
 
     def __init__(self, unit: str = "clip", title: str | None = None) -> None:
         self._unit = unit

@@ -3,26 +3,13 @@
 :func:`run_isolated` gives jobs to processes one by one; a job that ends its process (a broken video can do
 that inside a codec) does not stop the others, as it would with ``concurrent.futures``.
 
-:func:`run_shards` runs one function on many shards and returns the results, locally or through submitit.
+:func:`run_shards` runs one function on many shards, locally or through submitit, and :func:`run_missing` runs
+it on those whose files are missing. The function is importable by name; shards and results are small and can
+be pickled. It writes large results to files, atomically (:mod:`av_ssl.io`), so that a run that was killed
+continues where it stopped.
 
-:func:`run_missing` does so for those shards whose files are not there yet.  A long command is a plain
-function:
-
-.. code-block:: python
-
-    clips = read_manifest(manifest)
-    check_streams(manifest, clips, source.streams, "fill in the column")
-    keep_settings(out / "settings.json", settings, f"delete {out}, or choose another --out")
-    remove_abandoned(out)
-    shards = [Shard(out, rank, count, ...) for rank in range(count)]
-    run_missing("features", make_shard, shards, lambda shard: shard.file.is_file(), cluster, out / "logs")
-    join(shards)
-
-``make_shard(shard)`` is importable by name; shards and results are small and can be pickled.  It writes large
-results to files, atomically (:mod:`av_ssl.io`), so that a run that was killed continues where it stopped.
-
-On Slurm all machines share the file system and the Python environment.  submitit keeps pickles in the log
-folder and reads results from there, so nobody else may write into it.  This path is tested with submitit's
+On Slurm all machines share the file system and the Python environment. submitit keeps pickles in the log
+folder and reads results from there, so nobody else may write into it. This path is tested with submitit's
 local executor; it has not been run on a Slurm cluster.
 """
 
@@ -36,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -55,10 +43,8 @@ Result = TypeVar("Result")
 class Crash:
     """Replaces the result of a job that raised an exception or whose process died.
 
-    Attributes:
-        message: the error, or how the process ended.
-        of_data: the user's data is wrong, so there is no use in trying other jobs.
-        log: file with the traceback or the output of the job.
+    ``of_data``: the user's data is wrong, so there is no use in trying other jobs; ``log``: a file with the
+    traceback or the output.
     """
 
     message: str
@@ -76,12 +62,10 @@ class _Worker(Generic[Job]):
 def run_isolated(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
 ) -> Generator[tuple[Job, Result | Crash], None, None]:
-    """Run ``function(job)`` for each job in processes; yield job and result as they finish.
+    """Run ``function(job)`` for each job in ``workers`` processes; yield job and result as they finish.
 
-    Args:
-        function: importable by name.
-        jobs: read only as they are needed.
-        workers: number of processes.  Closing the iterator ends them.
+    ``function`` is importable by name, jobs are read only as they are needed, and closing the iterator ends
+    the processes.
     """
     queue = iter(jobs)
     crew: dict[Connection, _Worker[Job]] = {}
@@ -200,18 +184,9 @@ def run_missing(
     cluster: ClusterOptions,
     logs: Path,
 ) -> None:
-    """Run ``function`` on the shards that are not complete, with a progress bar over all of them.
+    """Run ``function`` on the shards that are not ``complete``, with a progress bar over all of them.
 
-    Args:
-        title: shown before the bar.  Nothing is shown if all shards are complete.
-        function: see :func:`run_shards`.
-        shards: all shards.
-        complete: whether the files of a shard are there.
-        cluster: where to run.
-        logs: folder for tracebacks and for the files of submitit.
-
-    Raises:
-        ShardsFailedError: see :func:`run_shards`.
+    Arguments and errors are those of :func:`run_shards`; nothing is shown if all shards are complete.
     """
     missing = [shard for shard in shards if not complete(shard)]
     if not missing:
@@ -237,17 +212,20 @@ def run_shards(
         log_dir: folder for tracebacks ``shard_{index}.log`` and for the logs and pickles of submitit.
         progress: called as ``progress(done, total)`` at the start and after every shard.
 
-    Raises:
-        ShardsFailedError: some shards failed; the others were finished first.  A DataError or more than two
-            failures end the run at once.
+    Raises ShardsFailedError if some shards failed; the others are finished first, but a DataError or more
+    than two failures end the run at once.
     """
     log_dir = log_dir.absolute()  # jobs need not run in this folder
-    jobs = [_ShardJob(function, shard, index, log_dir) for index, shard in enumerate(shards)]
-    run = _run_on_slurm if cluster.kind == "slurm" else _run_locally
+    jobs = list(enumerate(shards))
+    process = partial(_run, function, log_dir)
     results: dict[int, Result] = {}
     failures: dict[int, Crash] = {}
     progress(0, len(jobs))
-    with contextlib.closing(run(jobs, cluster, log_dir)) as outcomes:
+    if cluster.kind == "slurm":
+        run = _run_on_slurm(process, jobs, cluster, log_dir)
+    else:
+        run = _run_locally(process, jobs, cluster.workers)
+    with contextlib.closing(run) as outcomes:
         for index, outcome in outcomes:
             if isinstance(outcome, Crash):
                 if outcome.of_data:
@@ -270,45 +248,41 @@ def run_shards(
     return [results[index] for index in range(len(jobs))]
 
 
-@dataclass(frozen=True)
-class _ShardJob(Generic[Shard, Result]):
-    function: Callable[[Shard], Result]
-    shard: Shard
-    index: int
-    log_dir: Path
-
-
+_Job = tuple[int, Any]
+"""Index of a shard, and the shard."""
 _Outcomes = Generator[tuple[int, Any], None, None]
 """Index of a shard, and its result or Crash."""
 
 
-def _run(job: _ShardJob[Any, Any]) -> Any:
+def _run(function: Callable[[Any], Any], log_dir: Path, job: _Job) -> Any:
     """Process one shard; an error is returned, so that one shard does not stop the others."""
+    index, shard = job
     try:
-        return job.function(job.shard)
+        return function(shard)
     except DataError as error:  # its text is complete
         return Crash(str(error), of_data=True)
     except Exception as error:  # reported with its traceback when the others are done
-        log = job.log_dir / f"shard_{job.index}.log"
+        log = log_dir / f"shard_{index}.log"
         write_atomically(log, traceback.format_exc().encode())
         return Crash(f"{type(error).__name__}: {error}", log=log)
 
 
-def _run_locally(jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
-    workers = min(cluster.workers, len(jobs))
-    if workers <= 1:
-        yield from ((job.index, _run(job)) for job in jobs)
+def _run_locally(process: Callable[[_Job], Any], jobs: Sequence[_Job], workers: int) -> _Outcomes:
+    if min(workers, len(jobs)) <= 1:
+        yield from ((job[0], process(job)) for job in jobs)
         return
-    with contextlib.closing(run_isolated(_run, jobs, workers)) as outcomes:
-        for job, outcome in outcomes:
-            yield job.index, outcome
+    with contextlib.closing(run_isolated(process, jobs, min(workers, len(jobs)))) as outcomes:
+        for (index, _), outcome in outcomes:
+            yield index, outcome
 
 
-def _run_on_slurm(jobs: Sequence[_ShardJob[Any, Any]], cluster: ClusterOptions, log_dir: Path) -> _Outcomes:
+def _run_on_slurm(
+    process: Callable[[_Job], Any], jobs: Sequence[_Job], cluster: ClusterOptions, log_dir: Path
+) -> _Outcomes:
     if not jobs:
         return
     executor = _slurm_executor(cluster, log_dir)
-    waiting = dict(enumerate(executor.map_array(_run, jobs)))
+    waiting = dict(enumerate(executor.map_array(process, jobs)))
     try:
         while waiting:
             for index in [index for index, submitted in waiting.items() if submitted.done()]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from av_ssl.errors import DataError
+from av_ssl.io import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +33,14 @@ COLUMNS = "id, video path, audio path, number of video frames, number of audio s
 
 
 def labelled_folder(out: Path, clips: int) -> Path:
-    """Folder whose training list holds only ``clips`` transcribed clips."""
     return out / f"{LABELLED}{clips}"
 
 
 def fold_folder(out: Path, name: str) -> Path:
-    """Folder of a published division of the clips."""
     return out / f"{FOLD}{name}"
 
 
 def fold_folders(out: Path) -> list[Path]:
-    """All folders in ``out`` with a published division."""
     return sorted(path for path in out.glob(f"{FOLD}*") if path.is_dir())
 
 
@@ -74,25 +73,14 @@ class Clip:
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """Read `{split}.tsv`: the root directory, then one clip a line (AV-HuBERT, Shi et al., 2022; its data
-    format).
+    """Read `{split}.tsv`: the root directory, then one clip a line, as AV-HuBERT has it (Shi et al., 2022).
 
-    Columns are separated by tabs: id, video path, audio path, video frames, audio samples.  Relative paths of
-    both kinds are joined to the root.  The two numbers are the last two columns, whatever comes between.
+    Columns are separated by tabs: id, video path, audio path, video frames, audio samples. Relative paths are
+    joined to the root. The two numbers are the last two columns, whatever comes between.
 
     Raises DataError naming file and line when the manifest is missing, empty or malformed.
     """
-    try:
-        lines = path.read_bytes().decode("utf-8").rstrip().split("\n")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); a split needs a manifest of this name, "
-            "check the data folder"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t UTF-8"
-        ) from error
+    lines = read_text(path, "check the data folder: a split needs a manifest").rstrip().split("\n")
     if len(lines) < 2:
         raise DataError(
             f"{path}: lists no clips; after the root directory on line 1 come lines of: {COLUMNS}"
@@ -121,17 +109,7 @@ def parse_clip(path: Path, number: int, line: str, root: Path) -> Clip:
 
 
 def check_streams(manifest: Path, clips: Sequence[Clip], streams: Sequence[str], fix: str) -> None:
-    """Check that every clip has the streams that a model takes.
-
-    Args:
-        manifest: of the clips, for the message.
-        clips: of the manifest.
-        streams: ``audio``, ``video`` or both.
-        fix: what to do about a missing stream; it ends the error message.
-
-    Raises:
-        DataError: a clip lacks one of the streams; names file, line and clip.
-    """
+    """Raise DataError with file, line and ``fix`` if a clip of the manifest lacks one of the streams."""
     for clip in clips:
         for stream in streams:
             if getattr(clip, stream) is None:
@@ -159,8 +137,7 @@ def manifest_part(path: Path, clips: Sequence[Clip]) -> str:
 
 
 def with_lengths(clips: Sequence[Clip]) -> list[Clip]:
-    """The clips, of which those without video, whose manifest may say 0 frames, have the length of their
-    audio."""
+    """The clips; those without video, whose manifest may say 0 frames, have the length of their audio."""
     return [
         replace(clip, frames=clip.samples // SAMPLES_PER_FRAME)
         if clip.video is None and not clip.frames
@@ -170,18 +147,13 @@ def with_lengths(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: int | None) -> list[int]:
-    """Indices of the clips that have `min_frames` to `max_frames` video frames, both included; None is no
-    bound.
+    """Indices of the clips of `min_frames` to `max_frames` video frames; None is no bound.
 
     Raises DataError when none is left.
     """
-    low = 0 if min_frames is None else min_frames
+    low, high = min_frames or 0, math.inf if max_frames is None else max_frames
     short = sum(clip.frames < low for clip in clips)
-    kept = [
-        index
-        for index, clip in enumerate(clips)
-        if clip.frames >= low and (max_frames is None or clip.frames <= max_frames)
-    ]
+    kept = [index for index, clip in enumerate(clips) if low <= clip.frames <= high]
     logger.info(
         "kept %d of %d clips; %d have fewer than %d frames, %d more than %s",
         len(kept), len(clips), short, low, len(clips) - len(kept) - short, max_frames,

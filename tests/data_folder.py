@@ -9,6 +9,8 @@ import numpy as np
 import sentencepiece
 import soundfile
 
+from av_ssl.layout import Clip
+
 WORDS = ("bin", "lay", "blue", "green", "at", "by", "one", "two", "now", "soon")
 SIDE = 24
 """Pixels; models of these tests cut 22 of them."""
@@ -34,6 +36,11 @@ def write_data(folder: Path, splits: Mapping[str, int] | None = None) -> Path:
     for split, clips in (splits or {"train": 9, "valid": 3}).items():
         write_split(folder, split, range(10, 10 + clips))
     return folder
+
+
+def listed_clips(*frames: int) -> list[Clip]:
+    """Clips of these lengths whose files do not exist."""
+    return [Clip(f"clip{k}", Path("v"), Path("a"), n, 640 * n, 2 + k) for k, n in enumerate(frames)]
 
 
 def frame_counts(folder: Path, split: str) -> list[int]:

@@ -6,6 +6,7 @@ Files are read as training reads them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ from av_ssl.layout import (
     read_manifest,
 )
 
-NOT_MANIFESTS = frozenset({"clips"})  # lists that are called .tsv, too
+NOT_MANIFESTS = re.compile(r"clips|bad_clips\..*|.*\.hyp", re.DOTALL)
+"""Names of other lists that end in .tsv."""
 SHORTEST, LONGEST = 5, 500  # frames: what training keeps by default
 NEEDED = ("train", "valid")
 LABEL_RATES = (25.0, 50.0, 100.0)  # labels a second that are in use
@@ -58,9 +60,6 @@ def check_folder(
         crop_size: side in pixels of the frames that training cuts; None: media files are not opened.
         workers: processes that open media files.
         progress: called with the number of files done and of all files.
-
-    Raises:
-        DataError: there is no such folder.
     """
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; name the one that holds train.tsv")
@@ -90,18 +89,16 @@ def _described(path: Path, clips: Sequence[Clip]) -> str:
 
 
 def _manifests(folder: Path) -> tuple[Manifests, list[str]]:
-    paths = [path for path in sorted(folder.glob("*.tsv")) if path.stem not in NOT_MANIFESTS]
-    paths = [
-        path for path in paths if not path.stem.startswith("bad_clips.") and not path.stem.endswith(".hyp")
-    ]
-    present = {path.stem for path in paths}
+    lists = {
+        path.stem: path for path in sorted(folder.glob("*.tsv")) if not NOT_MANIFESTS.fullmatch(path.stem)
+    }
     problems = [
         f"{folder / split}.tsv: does not exist; training needs it: run av-ssl data manifest"
         for split in NEEDED
-        if split not in present
+        if split not in lists
     ]
     manifests: Manifests = {}
-    for path in paths:
+    for path in lists.values():
         manifests[path], found = check_manifest(path)
         problems += found
     return manifests, problems + check_splits_apart(manifests)
@@ -121,8 +118,11 @@ def _labels(folder: Path, manifests: Manifests) -> list[str]:
     ]
     problems: list[str] = []
     for kind in sorted({path.suffix[1:] for path in files}):
+        has_tokenizer = kind == "wrd" and (folder / TOKENIZER).is_file()
         try:
-            encoder = _encoder(folder, kind)
+            encoder = TextEncoder.load(
+                folder / f"dict.{kind}.txt", folder / TOKENIZER if has_tokenizer else None
+            )
         except DataError as error:
             problems.append(str(error))
             continue
@@ -171,12 +171,6 @@ def _whole(manifests: Manifests) -> dict[str, list[Clip]]:
     }
 
 
-def _encoder(folder: Path, kind: str) -> TextEncoder:
-    tokenizer = folder / TOKENIZER
-    has_tokenizer = kind == "wrd" and tokenizer.is_file()
-    return TextEncoder.load(folder / f"dict.{kind}.txt", tokenizer if has_tokenizer else None)
-
-
 def _noise_lists(folder: Path, manifests: Manifests, wanted: bool) -> tuple[list[Path], list[str]]:
     """Noise files of all lists; a list must be there for each split that is loaded."""
     if not folder.is_dir() and not wanted:
@@ -193,7 +187,6 @@ def _noise_lists(folder: Path, manifests: Manifests, wanted: bool) -> tuple[list
 def _check_files(
     files: Sequence[MediaCheck | Path], workers: int, progress: Callable[[int, int], None]
 ) -> list[str]:
-    """Problems of clips and noise recordings, in their order."""
     if not files:
         return []
     numbers = {id(file): number for number, file in enumerate(files)}
@@ -208,7 +201,20 @@ def _check_files(
 
 
 def _check_file(file: MediaCheck | Path) -> list[str]:
-    return check_noise(file) if isinstance(file, Path) else check_clip(file)
+    """Problems of a noise recording, or of a clip's files."""
+    if isinstance(file, Path):
+        try:
+            read_wave(file)
+        except DataError as error:
+            return [str(error)]
+        return []
+    problems = []
+    for stream in (_check_video, _check_audio):
+        try:
+            problems += [f"{file.place}: {problem}" for problem in stream(file)]
+        except DataError as error:
+            problems.append(f"{file.place}: {error}")
+    return problems
 
 
 def check_manifest(path: Path) -> tuple[list[Clip], list[str]]:
@@ -336,11 +342,7 @@ def check_frame_labels(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) 
 def check_class_labels(path: Path, classes: ClassList, clips: int, strangers: bool) -> list[str]:
     """Problems of `{split}.emo` and the like: number of lines, encoding, names that are not in the list.
 
-    Args:
-        path: one name a line.
-        classes: the list.
-        clips: of the manifest.
-        strangers: names that the list lacks are in order, as of speakers who are not in training.
+    With `strangers`, names that the list lacks are in order, as of speakers who are not in training.
     """
     lines, problems = _lines(path, clips)
     for number, line in lines:
@@ -405,26 +407,6 @@ class MediaCheck:
     @property
     def place(self) -> str:
         return f"{self.manifest}, line {self.clip.line}"
-
-
-def check_clip(job: MediaCheck) -> list[str]:
-    """Problems of the clip's files, each naming manifest, line, file and fix."""
-    problems = []
-    for stream in (_check_video, _check_audio):
-        try:
-            problems += [f"{job.place}: {problem}" for problem in stream(job)]
-        except DataError as error:
-            problems.append(f"{job.place}: {error}")
-    return problems
-
-
-def check_noise(path: Path) -> list[str]:
-    """Problems of a noise recording."""
-    try:
-        read_wave(path)
-    except DataError as error:
-        return [str(error)]
-    return []
 
 
 def _check_video(job: MediaCheck) -> Iterator[str]:

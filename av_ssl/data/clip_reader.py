@@ -13,7 +13,7 @@ from torch import Tensor
 from av_ssl.data.collate import AudioFrames, Sample
 from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import audio_features, frame_waveform, read_crops, read_wave
-from av_ssl.data.spans import BoolArray
+from av_ssl.data.spans import BoolArray, check_choice
 from av_ssl.errors import DataError, MediaError
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, Clip
 
@@ -38,7 +38,6 @@ class CropAndFlip:
     flip_probability: float = 0.5
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Crop:
-        """The place of the crop; raises MediaError if the frame is smaller than it."""
         free_rows, free_columns = height - self.size, width - self.size
         if min(free_rows, free_columns) < 0:
             raise MediaError(
@@ -62,8 +61,6 @@ class TimeMask:
 
     As in SpecAugment (Park et al., 2019), but longer clips have more masks. RAVEn (Haliassos et al., 2023)
     fine-tunes with masks of up to 0.6 s every 2 s (audio) and up to 0.4 s every 1 s (video).
-
-    Raises ValueError unless both are above 0.
     """
 
     longest: float
@@ -111,8 +108,6 @@ class ClipReader:
         clean_audio: with `noise`, also give the audio without it (`audio_clean`), for a teacher.
         clean_waveform: also give the raw samples, for a speech teacher, even if `modalities` has no audio.
         audio_time_mask, video_time_mask: spans that are set to zero, or to the mean gray.
-
-    Raises ValueError when an argument is unknown.
     """
 
     crop: CropAndFlip
@@ -128,13 +123,9 @@ class ClipReader:
     def __post_init__(self) -> None:
         if not self.modalities or not {"audio", "video"}.issuperset(self.modalities):
             raise ValueError(f"modalities are {self.modalities}; take audio, video or both")
-        if self.audio_input not in AUDIO_INPUTS:
-            raise ValueError(
-                f"audio_input is {self.audio_input!r}; it must be one of {', '.join(AUDIO_INPUTS)}"
-            )
+        check_choice("audio_input", self.audio_input, AUDIO_INPUTS)
 
     def check_streams(self, clips: Sequence[Clip]) -> None:
-        """Raise DataError if a clip lacks a stream that is loaded."""
         for clip in clips:
             for stream in self.modalities:
                 if getattr(clip, stream) is None:
@@ -152,14 +143,16 @@ class ClipReader:
         """The clip as a sample with this index and these labels; raises MediaError when it cannot be read."""
         video = self._read_video(clip, rng) if "video" in self.modalities else None
         audio = clean = masked = waveform = None
-        wave = self._read_wave(clip)
-        if wave is not None and "audio" in self.modalities:
-            audio, clean = self._audio(clip, wave, None if video is None else len(video), rng)
-            audio = self._mask_audio(audio, rng)
-        if wave is not None and self.clean_waveform:
-            stream = audio if video is None else video
-            assert stream is not None
-            waveform = frame_waveform(wave, len(stream))
+        if "audio" in self.modalities or self.clean_waveform:
+            assert clip.audio is not None
+            wave = read_wave(clip.audio)
+            if "audio" in self.modalities:
+                audio, clean = self._audio(clip, wave, None if video is None else len(video), rng)
+                audio = self._mask_audio(audio, rng)
+            if self.clean_waveform:
+                stream = audio if video is None else video
+                assert stream is not None
+                waveform = frame_waveform(wave, len(stream))
         if video is not None and self.video_time_mask is not None:
             masked = self.video_time_mask.draw(len(video), FRAME_RATE, rng)
         return Sample(index, clip.id, audio, clean, video, labels, masked, waveform)
@@ -172,12 +165,6 @@ class ClipReader:
         except MediaError as error:
             raise MediaError(f"{clip.video}: {error}") from error
         return self.crop.apply(frames, crop)
-
-    def _read_wave(self, clip: Clip) -> NDArray[np.int16] | None:
-        if "audio" not in self.modalities and not self.clean_waveform:
-            return None
-        assert clip.audio is not None
-        return read_wave(clip.audio)
 
     def _audio(
         self, clip: Clip, clean: NDArray[np.int16], frames: int | None, rng: np.random.Generator

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.data.labels import FrameLabels
 from av_ssl.data.spans import BoolArray
 
 MEAN_GRAY = 107
@@ -157,10 +156,7 @@ def _collate_video(samples: Sequence[Sample], extent: Extent) -> Tensor | None:
 def collate_text(samples: Sequence[Sample], net_input: dict[str, Any], pad: int, eos: int) -> dict[str, Any]:
     """Add what fairseq's criterions and fairseq-generate read to `net_input`, and return the targets.
 
-    Args:
-        pad: the dictionary's index of padding.
-        eos: index of the end of a sequence, with which labels end; `prev_output_tokens` is the target with
-            it moved to the front.
+    Labels end with `eos`; `prev_output_tokens` is the target with it moved to the front.
 
     Returns:
         `target` int64 `[B, L]`, padded on the right, and `ntokens`.  No `target_lengths`: fairseq's `ctc`
@@ -191,16 +187,5 @@ def collate_frame_labels(labels: Sequence[Tensor], extent: Extent, pad: int) -> 
     return batch
 
 
-def collate_label_sets(
-    samples: Sequence[Sample], sets: Sequence[FrameLabels], extent: Extent
-) -> list[Tensor]:
-    """The result of `collate_frame_labels` for each set of frame labels."""
-    return [
-        collate_frame_labels([sample.labels[k] for sample in samples], extent, labels.dictionary.pad())
-        for k, labels in enumerate(sets)
-    ]
-
-
 def pad_right(rows: Sequence[Tensor], pad: int) -> Tensor:
-    """`[B, longest]` of rows `[L]`."""
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from av_ssl.data.clip_reader import ClipReader
-from av_ssl.data.collate import Extent, Sample, collate_label_sets, collate_streams, collate_text
+from av_ssl.data.collate import Extent, Sample, collate_frame_labels, collate_streams, collate_text
 from av_ssl.data.labels import FrameLabels, TextLabels
 from av_ssl.data.masking import Masking
 from av_ssl.data.teacher_batch import TeacherInput, collate_teachers
@@ -45,8 +45,7 @@ class BadClips:
         self.reasons: dict[str, str] = {}
 
     def record(self, clip: Clip, error: Exception) -> None:
-        """Record a clip; raises DataError with the list if more than 1 % of the clips, and more than one, are
-        bad."""
+        """Record a bad clip; DataError with the list if they are more than one and more than 1 %."""
         if clip.id not in self.reasons:
             reason = " ".join(str(error).split())
             logger.warning("clip %s is left out: %s", clip.id, reason)
@@ -213,10 +212,7 @@ class AudioVisualDataset(FairseqDataset):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Sample | None:
-        """Read a clip; one that cannot be read is recorded and gives None.
-
-        Raises DataError if too many clips cannot be read, see `BadClips`.
-        """
+        """Read a clip; one that cannot be read is recorded (see `BadClips`) and gives None."""
         clip = self.clips[index]
         try:
             return self._read(index, clip)
@@ -283,7 +279,11 @@ class AudioVisualDataset(FairseqDataset):
             return collate_text(samples, net_input, dictionary.pad(), dictionary.eos())
         if not self.frame_labels:
             return {}
-        return {"target_list": collate_label_sets(samples, self.frame_labels, extent)}
+        targets = [
+            collate_frame_labels([sample.labels[k] for sample in samples], extent, labels.dictionary.pad())
+            for k, labels in enumerate(self.frame_labels)
+        ]
+        return {"target_list": targets}
 
     # -- batching, as fairseq asks for it --------------------------------------------------------------------
 
@@ -296,7 +296,6 @@ class AudioVisualDataset(FairseqDataset):
         self._epoch.fill_(epoch)
 
     def size(self, index: int) -> int:
-        """Video frames by the manifest."""
         return int(self.sizes[index])
 
     def num_tokens(self, index: int) -> int:
@@ -304,7 +303,6 @@ class AudioVisualDataset(FairseqDataset):
         return int(self.num_tokens_vec(np.array([index]))[0])
 
     def num_tokens_vec(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`num_tokens` of several clips."""
         sizes = self.sizes[indices]
         return sizes if self.max_frames is None else np.minimum(sizes, self.max_frames)
 

@@ -61,7 +61,6 @@ class LabelFile:
 
     @cached_property
     def symbol_counts(self) -> NDArray[np.int64]:
-        """Number of symbols on each line, `[lines]`."""
         with self.path.open("rb") as file:
             return np.array([len(line.split()) for line in file], np.int64)
 
@@ -92,7 +91,6 @@ class Labels:
         return self.encode(self.file.line(self.lines[index]))
 
     def select(self, indices: Sequence[int]) -> Self:
-        """The labels of some clips, in this order."""
         selected = object.__new__(type(self))
         selected.__dict__.update(self.__dict__)
         selected.lines = self.lines[np.asarray(indices, np.int64)]
@@ -117,16 +115,11 @@ class Labels:
 
 
 class TextLabels(Labels):
-    """Transcripts `{split}.wrd`, UTF-8.
+    """Transcripts `{split}.wrd`, UTF-8, of all clips of a manifest.
 
     With a tokenizer they are lower-cased and cut into pieces (AV-HuBERT, Shi et al., 2022); without one they
     are space-separated symbols. Each ends with `</s>`: attention decoders learn where to stop, and fairseq's
     `ctc` criterion ignores it.
-
-    Args:
-        path: the label file.
-        encoder: dictionary and tokenizer.
-        clips: all clips of the manifest, in its order.
 
     Raises DataError if lines and clips differ in number, or more than 10 % of the symbols are unknown.
     """
@@ -160,7 +153,6 @@ class FrameLabels(Labels):
 
     @classmethod
     def load(cls, path: Path, dictionary: Path, clips: Sequence[Clip], label_rate: float) -> Self:
-        """Read the label file and `dict.{label}.txt`."""
         return cls(path, load_dictionary(dictionary), clips, label_rate)
 
     def encode(self, line: str) -> Tensor:
@@ -178,12 +170,7 @@ class FrameLabels(Labels):
 
 
 def keep_agreeing(clips: Sequence[Clip], labels: Sequence[FrameLabels], indices: Sequence[int]) -> list[int]:
-    """Those of `indices` whose labels are as long as the clip, in every label set.
-
-    Args:
-        clips: of the manifest.
-        labels: label sets of all clips.
-        indices: of the clips to choose from.
+    """Those of `indices` whose labels are as long as the clip, in every label set of the manifest's `clips`.
 
     Raises DataError if fewer than half of them are.
     """

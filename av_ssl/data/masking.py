@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.data.spans import BoolArray, SpanMask, draw_spans
+from av_ssl.data.spans import BoolArray, SpanMask, check_choice, draw_spans
 
 Stream = Literal["audio", "video"]
 LOSS_FRAMES = ("union", "surviving", "all")
@@ -82,12 +82,9 @@ class StreamMasking:
     replacement: str | None = "same_seq"
 
     def __post_init__(self) -> None:
-        if self.replacement is not None and self.replacement not in REPLACEMENTS:
-            raise ValueError(
-                f"selection_type is {self.replacement!r}; it must be one of {', '.join(REPLACEMENTS)}"
-            )
-        if self.loss_on not in LOSS_FRAMES:
-            raise ValueError(f"loss_on is {self.loss_on!r}; it must be one of {', '.join(LOSS_FRAMES)}")
+        if self.replacement is not None:
+            check_choice("selection_type", self.replacement, REPLACEMENTS)
+        check_choice("loss_on", self.loss_on, LOSS_FRAMES)
         if self.shared and self.audio != self.video:
             raise ValueError(
                 "one mask on fused features needs equal settings for both streams: set mask_prob_image and "
@@ -95,7 +92,7 @@ class StreamMasking:
             )
         if self.shared and self.video_margin:
             raise ValueError(
-                "a margin around video spans has no meaning for one mask on fused features: set it to 0"
+                "a margin of video spans has no meaning for one mask on fused features: set it to 0"
             )
         masked = [spans.probability > 0 for spans in (self.audio, self.video)]
         needed = all(masked) if self.loss_on == "surviving" and self.modality_dropout > 0 else any(masked)

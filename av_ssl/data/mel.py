@@ -22,14 +22,10 @@ def mel_corners(bands: int, lowest: float, highest: float) -> Array:
 
 
 def triangles(positions: Array, corners: Array) -> NDArray[np.float32]:
-    """Filters of height 1, linear in whatever unit is given.
+    """Filters `[N, bands]` of height 1, linear in whatever unit is given.
 
-    Args:
-        positions: of the bins of a spectrum ``[N]``: in Hz, in mel, or bin numbers.
-        corners: of the triangles ``[bands + 2]``, in the same unit.
-
-    Returns:
-        ``[N, bands]``.
+    ``positions`` ``[N]`` are those of the bins of a spectrum: in Hz, in mel, or bin numbers; ``corners``
+    ``[bands + 2]`` those of the triangles in the same unit.
     """
     low, middle, high = corners[:-2], corners[1:-1], corners[2:]
     rising = (positions[:, None] - low) / (middle - low)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from av_ssl.data.reading import read_wave
 from av_ssl.errors import DataError
+from av_ssl.io import read_text
 
 INT16 = np.iinfo(np.int16)
 Snr = float | tuple[int, int]
@@ -39,15 +40,10 @@ def parse_snr(text: str | float) -> Snr:
 
 def read_noise_list(path: Path) -> list[Path]:
     """The noise files of a list, one per line, relative to its folder; raises DataError if there are none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(
-            f"{path}: the noise list of this split cannot be read ({error.strerror}). The folder noise_wav "
-            "needs a {split}.tsv for every split, validation included; make it, or set noise_prob to 0"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8; convert it, e.g. with iconv -t UTF-8") from error
+    fix = (
+        "noise_wav needs a {split}.tsv for every split, validation included: make it, or set noise_prob to 0"
+    )
+    lines = read_text(path, fix, "the noise list of this split cannot be read").splitlines()
     paths = [path.parent / line.strip() for line in lines if line.strip()]
     if not paths:
         raise DataError(f"{path}: lists no noise files; write one path per line")
@@ -64,8 +60,6 @@ class NoiseMixer:
         number: noise files averaged.
         random_offset: start anywhere in the noise, for training; False: at its first sample, as in the
             published evaluation.
-
-    Raises DataError if the list is missing or empty.
     """
 
     def __init__(
@@ -87,18 +81,15 @@ class NoiseMixer:
         if rng.random() >= self.probability:
             return clean
         noise = self._draw_noise(len(clean), rng)
-        snr = (
-            self.snr if isinstance(self.snr, int | float) else int(rng.integers(self.snr[0], self.snr[1] + 1))
-        )
-        return add_noise(clean, noise, snr)
+        if isinstance(self.snr, tuple):
+            return add_noise(clean, noise, int(rng.integers(self.snr[0], self.snr[1] + 1)))
+        return add_noise(clean, noise, self.snr)
 
     def _draw_noise(self, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
         chosen = rng.integers(0, len(self.paths), self.number)
         waves = [read_wave(self.paths[index]) for index in chosen]
         shortest = min(len(wave) for wave in waves)
-        noise: NDArray[np.float32] = np.stack([wave[:shortest] for wave in waves]).mean(
-            axis=0, dtype=np.float32
-        )
+        noise: NDArray[np.float32] = np.mean([wave[:shortest] for wave in waves], axis=0, dtype=np.float32)
         if len(waves) > 1:
             noise = np.floor(noise)
         offset = 0

@@ -63,10 +63,7 @@ def read_crops(path: Path) -> NDArray[np.uint8]:
 
 
 def mapped_array(path: Path) -> NDArray[Any]:
-    """The array of an `.npy` file, memory-mapped, read-only; several threads may call this at once.
-
-    Raises OSError or ValueError if it is no such file.
-    """
+    """The array of an `.npy` file, memory-mapped, read-only; several threads may call this at once."""
     with _READING_HEAD:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
@@ -151,13 +148,10 @@ def normalize_frames(x: NDArray[np.float32], eps: float = 1e-5) -> NDArray[np.fl
 
 
 def audio_features(wave: NDArray[np.int16], frames: int | None, normalize: bool) -> NDArray[np.float32]:
-    """Stacked filterbanks `[T, 104]` at 25 Hz.
+    """Stacked filterbanks `[T, 104]` at 25 Hz of int16 samples `[N]`.
 
-    Args:
-        wave: int16 `[N]` at 16 kHz.
-        frames: T, the number of decoded video frames: rows of zeros are appended or rows dropped at the end;
-            None: as many as the audio gives, ceil(n / 4).
-        normalize: layer norm of each frame, after stacking and fitting to `frames`.
+    T is `frames`, the number of decoded video frames: rows of zeros are appended or rows dropped at the end;
+    None: as many as the audio gives, ceil(n / 4). `normalize` is a layer norm of each frame after that.
     """
     features = stack_frames(log_filterbank(wave))
     if frames is not None:
@@ -168,10 +162,8 @@ def audio_features(wave: NDArray[np.int16], frames: int | None, normalize: bool)
 def frame_waveform(wave: NDArray[np.int16], frames: int | None) -> NDArray[np.int16]:
     """Samples `[T, 640]` int16 at 25 Hz, neither scaled nor normalised (RAVEn, Haliassos et al., 2023).
 
-    Args:
-        wave: int16 `[N]` at 16 kHz.
-        frames: T, the number of decoded video frames: silence is appended or samples dropped at the end;
-            None: as many complete frames as the audio gives, floor(N / 640).
+    T is `frames`, the number of decoded video frames: silence is appended or samples dropped at the end;
+    None: as many complete frames as the audio gives, floor(N / 640).
     """
     if frames is None:
         frames = len(wave) // SAMPLES_PER_FRAME

@@ -13,6 +13,12 @@ SPAN_LENGTHS = ("static", "uniform", "normal", "poisson")
 MASK_SEMANTICS = ("fraction", "start_prob")
 
 
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ValueError if a key of the configuration has none of these values."""
+    if value not in choices:
+        raise ValueError(f"{key} is {value!r}; it must be one of {', '.join(choices)}")
+
+
 @dataclass(frozen=True)
 class SpanMask:
     """Settings of the spans of one stream.
@@ -51,19 +57,12 @@ class SpanMask:
                 f"mask probability {self.probability} and length {self.length}: the first must not be "
                 "negative, the second at least 1 frame"
             )
-        if self.selection not in SPAN_LENGTHS:
-            raise ValueError(
-                f"mask_selection is {self.selection!r}; it must be one of {', '.join(SPAN_LENGTHS)}"
-            )
-        if self.semantics not in MASK_SEMANTICS:
-            raise ValueError(
-                f"mask_semantics is {self.semantics!r}; it must be one of {', '.join(MASK_SEMANTICS)}"
-            )
+        check_choice("mask_selection", self.selection, SPAN_LENGTHS)
+        check_choice("mask_semantics", self.semantics, MASK_SEMANTICS)
         if self.semantics == "start_prob" and self.probability > 1:
             raise ValueError(f"with mask_semantics=start_prob, {self.probability} is no probability")
 
     def draw_count(self, frames: int, rng: np.random.Generator) -> int:
-        """Number of spans in a clip."""
         if self.semantics == "start_prob":
             count = int(rng.binomial(frames, self.probability))
         else:
@@ -71,7 +70,6 @@ class SpanMask:
         return max(self.min_spans, count)
 
     def draw_lengths(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Lengths of `count` spans, in frames."""
         if self.selection == "uniform":
             return rng.integers(int(self.other), 2 * self.length + 1, count)
         if self.selection == "normal":
@@ -82,12 +80,7 @@ class SpanMask:
 
 
 def draw_spans(lengths: Sequence[int], frames: int, spans: SpanMask, rng: np.random.Generator) -> BoolArray:
-    """Mask `[B, T]`, True on masked frames, never on padding.
-
-    Args:
-        lengths: real frames of each of the B clips.
-        frames: T.
-    """
+    """Mask `[B, T]` of B clips of `lengths` real frames, T = `frames`; never on padding."""
     mask = np.zeros((len(lengths), frames), bool)
     if spans.probability <= 0:
         return mask
@@ -110,8 +103,7 @@ def _masked_frames(frames: int, spans: SpanMask, rng: np.random.Generator) -> ND
         starts = max(frames, count)
     else:
         starts = frames - int(lengths.min(initial=frames))
-        if starts <= count:  # too short for so many spans: they may run over the end
-            starts = count + 1
+        starts = max(starts, count + 1)  # too short for so many spans: they may run over the end
     first = rng.choice(starts, count, replace=False)
     masked = np.zeros(frames, bool)
     for start, length in zip(first, lengths, strict=True):

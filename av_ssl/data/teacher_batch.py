@@ -35,9 +35,7 @@ class TeacherInput(Protocol):
 class OnlineTeacher:
     """A teacher that runs in the training step, on the part of a clip that is in the batch.
 
-    Args:
-        per_frame: targets a video frame.
-        missing: n frames have `per_frame` n - `missing` targets.
+    n video frames have `per_frame` n - `missing` targets.
     """
 
     per_frame: int

@@ -1,9 +1,8 @@
-"""Between transcripts and dictionary ids.
+"""Between transcripts and dictionary ids; dictionaries and tokenizer out of a checkpoint's task state.
 
-Dictionaries and tokenizer out of a checkpoint's task state.
-
-Three writers left three forms: this package stores strings and a tensor; AV-HuBERT's published files hold
-pickled ``dictionaries``, ``target_dictionary`` and ``s2s_tokenizer``; files without a task state have none.
+Three writers left three forms of it: this package stores strings and a tensor; AV-HuBERT's published files
+hold pickled ``dictionaries``, ``target_dictionary`` and ``s2s_tokenizer``; files without a task state have
+none.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from av_ssl.errors import DataError
-from av_ssl.io import atomic_file
+from av_ssl.io import atomic_file, read_text
 
 TOLERATED_UNKNOWN = 0.1
 """Share of the pieces of a text that the dictionary may lack."""
@@ -34,17 +33,12 @@ def load_dictionary(path: Path) -> Dictionary:
     Raises DataError when the file is missing, malformed or empty.
     """
     dictionary = Dictionary()
+    fix = (
+        "write one line '<symbol> 1' for each label, in the order of their ids, or check label_dir and labels"
+    )
+    content = read_text(path, fix, "the dictionary cannot be read")
     try:
-        dictionary.add_from_file(io.StringIO(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DataError(
-            f"{path}: the dictionary cannot be read ({error.strerror}); write one line '<symbol> 1' for "
-            "each label, in the order of their ids, or check label_dir and labels"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: is not UTF-8 (byte {error.start}); convert it, e.g. with iconv -t UTF-8"
-        ) from error
+        dictionary.add_from_file(io.StringIO(content))
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{path}: {error}; needed are lines '<symbol> <count>', each symbol once") from error
     if len(dictionary) == dictionary.nspecial:
@@ -80,7 +74,6 @@ class TextEncoder:
 
     @classmethod
     def load(cls, dictionary: Path, tokenizer: Path | None) -> TextEncoder:
-        """Read both files; raises DataError naming the one that is missing, malformed or does not fit."""
         symbols = load_dictionary(dictionary)
         origin = str(dictionary) if tokenizer is None else f"{dictionary} and {tokenizer}"
         try:
@@ -110,7 +103,6 @@ class TextEncoder:
         return " ".join(self.processor.encode(text.lower(), out_type=str))
 
     def decode(self, pieces: str) -> str:
-        """Words of pieces joined by spaces."""
         if self.processor is None:
             return pieces
         return str(self.processor.decode_pieces(pieces.split()))
@@ -171,8 +163,7 @@ def tokenize_file(encoder: TextEncoder, text: Path, out: Path) -> TokenCount:
         text: UTF-8, a sentence a line; may be larger than memory.
         out: the result; appears when it is complete.
 
-    Raises:
-        DataError: the text cannot be read, has no words, or more than a tenth of its pieces are unknown.
+    Raises DataError if the text cannot be read, has no words, or more than a tenth of its pieces are unknown.
     """
     known, sentences, symbols, unknown = encoder.dictionary.indices, 0, 0, 0
     try:
@@ -208,12 +199,7 @@ def difference(stored: list[str], own: list[str]) -> str:
 def text_state(task_state: Mapping[str, Any], origin: str) -> dict[str, Any] | None:
     """``symbols`` and ``tokenizer`` as ``TextEncoder.state_dict`` has them; None if nothing is stored.
 
-    Args:
-        task_state: a checkpoint's ``task_state``.
-        origin: the checkpoint's path, for errors.
-
-    Raises:
-        DataError: the stored objects are not what their names say.
+    Raises DataError, which names ``origin``, if the stored objects are not what their names say.
     """
     if "symbols" in task_state:
         return {"symbols": list(task_state["symbols"]), "tokenizer": task_state.get("tokenizer")}
@@ -231,22 +217,13 @@ def text_state(task_state: Mapping[str, Any], origin: str) -> dict[str, Any] | N
 
 
 def stored_label_sets(task_state: Mapping[str, Any], origin: str) -> list[list[str]]:
-    """Symbols of each dictionary of cluster ids; none if none is stored.
-
-    Args:
-        task_state: a checkpoint's ``task_state``.
-        origin: the checkpoint's path, for errors.
-
-    Raises:
-        DataError: a stored object is no dictionary.
-    """
+    """Symbols of each dictionary of cluster ids in a checkpoint's ``task_state``; errors name ``origin``."""
     if "label_symbols" in task_state:
         return [list(symbols) for symbols in task_state["label_symbols"]]
     return [symbols_of(one, origin) for one in task_state.get("dictionaries") or []]
 
 
 def symbols_of(dictionary: Any, origin: str) -> list[str]:
-    """The symbols of a stored dictionary; DataError if the object is none."""
     symbols = getattr(dictionary, "symbols", None)
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise DataError(

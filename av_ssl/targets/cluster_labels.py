@@ -79,12 +79,10 @@ class ClusterPlan:
 
     @property
     def work(self) -> Path:
-        """Folder of centroids, settings and the report."""
         return self.out / f"{self.label}.clusters"
 
     @property
     def logs(self) -> Path:
-        """Folder of tracebacks and of submitit's files."""
         return self.work / "logs"
 
     @property
@@ -94,26 +92,21 @@ class ClusterPlan:
 
     @property
     def features(self) -> Path:
-        """Folder of features."""
         return self.out / "features"
 
     @property
     def centroids(self) -> Path:
-        """Float32 ``[K, D]``."""
         return self.work / "centroids.npy"
 
     @property
     def report(self) -> Path:
-        """What :func:`make_cluster_labels` returns."""
         return self.work / "report.json"
 
     @property
     def dictionary(self) -> Path:
-        """Ids 0 to K-1."""
         return self.out / f"dict.{self.label}.txt"
 
     def labels(self, split: str) -> Path:
-        """A line of ids for each clip."""
         return self.out / f"{split}.{self.label}"
 
     def inertia(self, split: str) -> Path:
@@ -121,23 +114,16 @@ class ClusterPlan:
         return self.work / f"{split}.inertia.json"
 
     def is_labelled(self, split: str) -> bool:
-        """Whether the labels of a split are finished."""
         return self.labels(split).exists() and self.inertia(split).exists()
 
 
 def make_cluster_labels(plan: ClusterPlan, cluster: ClusterOptions = HERE) -> dict[str, dict[str, Any]]:
     """Make the labels of a plan, as far as they are not there yet.
 
-    Args:
-        plan: what to make.
-        cluster: where shards run.
+    Returns how the clusters are used in each split, see :func:`check_labels`.
 
-    Returns:
-        How the clusters are used in each split, see :func:`check_labels`.
-
-    Raises:
-        DataError: a manifest or the model cannot be used, too many clips cannot be read, or the folder holds
-            files that were made with other settings.
+    Raises DataError if a manifest or the model cannot be used, too many clips cannot be read, or the folder
+    holds files that were made with other settings.
     """
     splits = {split: _split(plan, split) for split in plan.splits}
     features = {**plan.source.settings(), "dtype": plan.dtype}
@@ -199,7 +185,6 @@ def _make_labels(plan: ClusterPlan, features: SplitFeatures, cluster: ClusterOpt
 def _keep_settings(
     plan: ClusterPlan, features: Mapping[str, Any], splits: Mapping[str, SplitFeatures]
 ) -> None:
-    """Note what centroids and labels are made with, or refuse to mix them with others."""
     fix = (
         f"delete {plan.work} and the .{plan.label} files of {plan.out}, or choose another --out or "
         "--label-name"
@@ -229,13 +214,9 @@ def _keep_settings(
 
 @dataclass(frozen=True)
 class LabelJob:
-    """One shard to be labelled.
+    """One shard of features to be labelled: a line of labels a clip, and the sum of squared distances.
 
-    Args:
-        shard: its features.
-        centroids: ``.npy`` file.
-        folder: for ``{stem}.txt``, a line of labels a clip, and ``{stem}.json``, their squared distances.
-        device: ``cpu``, or ``cuda``: the GPUs of the machine take turns.
+    ``device`` is ``cpu``, or ``cuda``: the GPUs of the machine take turns.
     """
 
     shard: FeatureShard
@@ -245,7 +226,6 @@ class LabelJob:
 
     @property
     def lines(self) -> Path:
-        """Labels."""
         return self.folder / f"{self.shard.stem}.txt"
 
     @property
@@ -262,7 +242,6 @@ class LabelJob:
 
 
 def label_shard(job: LabelJob) -> int:
-    """Label one shard; return its number of frames."""
     frames, lengths = job.shard.read()
     codebook = Codebook(read_centroids(job.centroids), device_of(job.device, job.shard.rank))
     lines, inertia, end = [], 0.0, 0
@@ -313,9 +292,8 @@ def check_labels(
         entropy of their frequencies in bits, perplexity (the number of equally frequent clusters of this
         entropy), share of the most frequent one.
 
-    Raises:
-        DataError: the number of lines is not that of clips, an id is not one of 0 to K-1 or not in the
-            dictionary, or more than 1 % of the clips (and more than one) have labels of another length.
+    Raises DataError if lines and clips differ in number, an id is not one of 0 to K-1 or not in the
+    dictionary, or more than 1 % of the clips (and more than one) have labels of another length.
     """
     labels = FrameLabels.load(path, dictionary, clips, rate)
     if labels.dictionary.symbols[labels.dictionary.nspecial :] != [str(k) for k in range(clusters)]:
@@ -366,13 +344,7 @@ def _count(path: Path, number: int, line: bytes, clusters: int) -> NDArray[np.in
 
 
 def summary(plan: ClusterPlan, split: str, usage: Mapping[str, Any]) -> str:
-    """The report of a split as text.
-
-    Args:
-        plan: what was made.
-        split: its name.
-        usage: of the split, from :func:`make_cluster_labels`.
-    """
+    """The usage of a split, from :func:`make_cluster_labels`, as text."""
     used = usage["clusters"] - usage["clusters_unused"]
     lines = [
         f"{plan.labels(split)}: {usage['clips']} clips, {usage['labels']} labels at "

@@ -38,12 +38,7 @@ def read_centroids(path: Path) -> Centroids:
 
 
 class Codebook:
-    """Finds the nearest centroid.
-
-    Args:
-        centroids: ``[K, D]``.
-        device: where the products are computed.
-    """
+    """Finds the nearest of the centroids ``[K, D]``."""
 
     def __init__(self, centroids: Centroids, device: str | torch.device = "cpu") -> None:
         points = torch.from_numpy(np.ascontiguousarray(centroids, np.float32)).to(device)
@@ -75,15 +70,10 @@ class Codebook:
 
 @dataclass(frozen=True)
 class FitJob:
-    """K-means to be fitted.
+    """K-means to be fitted to a random share of the clips of a split, with all their frames.
 
-    Args:
-        shards: of the split whose features are clustered.
-        centroids: ``.npy`` file to write, float32 ``[K, D]``.
-        clusters: K.
-        share: share of the clips, drawn at random, all frames of which are used.
-        seed: of the draw and of k-means.
-        description: JSON file to write with K, seed, inertia and number of frames; None: no file.
+    ``centroids`` is the ``.npy`` file to write, ``description`` a JSON file with K, seed, inertia and number
+    of frames, or None.
     """
 
     shards: tuple[FeatureShard, ...]
@@ -95,7 +85,6 @@ class FitJob:
 
 
 def fit_job(job: FitJob) -> None:
-    """Fit k-means and write the centroids and their description."""
     frames = draw_frames(job.shards, job.share, job.seed)
     centroids = fit_kmeans(frames, job.clusters, job.seed)
     with atomic_file(job.centroids) as file:
@@ -133,14 +122,8 @@ def draw_frames(shards: tuple[FeatureShard, ...], share: float, seed: int) -> ND
 def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int = 20) -> Centroids:
     """Centroids ``[K, D]`` of frames ``[N, D]``, with the settings of AV-HuBERT's recipe.
 
-    Args:
-        frames: features.
-        clusters: K.
-        seed: of the random numbers.
-        starts: initialisations by k-means++, of which the best is kept.
-
-    Raises:
-        DataError: there are fewer frames than clusters, or scikit-learn is not installed.
+    The best of ``starts`` initialisations by k-means++ is kept. DataError if there are fewer frames than
+    clusters.
     """
     if len(frames) < clusters:
         raise DataError(
@@ -163,7 +146,6 @@ def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int =
 
 
 def import_sklearn() -> Any:
-    """The package ``sklearn.cluster``; raise DataError if it is not installed."""
     try:
         import sklearn.cluster  # an optional extra, which training does not need
     except ModuleNotFoundError as error:
@@ -181,14 +163,10 @@ SMALLEST_SCALE = 1e-12
 class SoftClusters:
     """Soft cluster targets of DistillAV (arXiv 2502.05766): how near a vector is to each centroid.
 
-    Posteriors softmax_c(-|y - m_c|^2 / (I temperature)) over the centroids m_c, where |y|^2 is the same for
-    all and left out.  They are computed in float32: squared distances of some hundreds have no digits left in
-    half precision.
-
-    Args:
-        centroids: float32 ``[K, D]``.
-        inertia: I, the mean squared distance of the teacher's vectors to their nearest centroid.
-        temperature: 0.1 in DistillAV's public code.
+    Posteriors softmax_c(-|y - m_c|^2 / (I temperature)) over the centroids m_c ``[K, D]``, where |y|^2 is the
+    same for all and left out, and I is the inertia, the mean squared distance of the teacher's vectors to
+    their nearest centroid. They are computed in float32: squared distances of some hundreds have no digits
+    left in half precision. The temperature is 0.1 in DistillAV's public code.
     """
 
     def __init__(self, centroids: Centroids, inertia: float, temperature: float = 0.1) -> None:

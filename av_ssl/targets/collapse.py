@@ -62,12 +62,8 @@ class CollapseGuard:
     def look(self, updates: int) -> None:
         """Check the numbers recorded so far, if it is time.
 
-        Args:
-            updates: number of finished updates, the same for all workers; calls without a new update do
-                nothing.
-
-        Raises:
-            FloatingPointError: the mean of a number was out of bounds for ``patience`` updates.
+        ``updates`` is the number of finished updates, the same for all workers; calls without a new update do
+        nothing. Raises FloatingPointError if the mean of a number was out of bounds for ``patience`` updates.
         """
         if updates <= self.updates:
             return

@@ -31,9 +31,6 @@ def cosine_decay(update: int, start: float, updates: int) -> float:
 
     As in RAVEn (Haliassos et al., 2023) and BYOL (Grill et al., 2020, section 3.3).
 
-    Raises:
-        ValueError: ``updates`` is below 1: the teacher would never change.
-
     >>> [round(cosine_decay(n, 0.999, 100), 8) for n in (0, 25, 50, 75, 100)]
     [0.999, 0.99914645, 0.9995, 0.99985355, 1.0]
     """
@@ -52,7 +49,7 @@ class EMATeacher:
     it updates with every micro-batch.
 
     Args:
-        student: the module that is averaged; it has all tensors of the teacher by name.
+        student: has all tensors of the teacher by name.
         build: builds a module of the teacher's shape; its weights are replaced by the student's.
         copied: prefixes of names that are copied from the student, not averaged.
     """
@@ -102,15 +99,10 @@ class EMATeacher:
         self.average = {name: tensor.to(reference.device) for name, tensor in self.average.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The float32 averages and ``updates``, for the student's checkpoint."""
         return {**self.average, "updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor], student: nn.Module) -> None:
-        """Restore the result of :meth:`state_dict`.
-
-        Raises:
-            ValueError: a tensor is missing or has another shape.
-        """
+        """Restore the result of :meth:`state_dict`; ValueError if one is missing or has another shape."""
         for name, tensor in self.average.items():
             if name not in state or state[name].shape != tensor.shape:
                 raise ValueError(
@@ -123,7 +115,6 @@ class EMATeacher:
 
 
 def without_teachers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a checkpoint without those of teachers."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(TEACHER_PREFIX)}
 
 
@@ -133,19 +124,14 @@ def under_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def instance_norm(x: Tensor, padding_mask: Tensor | None, eps: float = 1e-5) -> Tensor:
-    """Normalise each clip and channel over its real frames, in float32.
+    """Normalise each clip and channel of ``x`` ``[B, T, C]`` over its real frames, in float32.
 
     Without padding this is ``F.instance_norm`` over time.  Padded frames do not count, so that a clip's
     targets do not depend on the other clips in the batch.
-
-    Args:
-        x: ``[B, T, C]``.
-        padding_mask: bool ``[B, T]``, True on padding.
     """
     x = x.float()
     if padding_mask is None:
@@ -164,12 +150,8 @@ def averaged_targets(
     normalize_layers: bool = True,
     normalize_sum: bool = False,
 ) -> Tensor:
-    """Mean of the layers, each instance-normalised first: float32 ``[B, T, C]``.
-
-    Args:
-        layers: outputs of the top K layers, each ``[B, T, C]``.
-        normalize_layers: instance norm of each layer.
-        normalize_sum: layer norm (no affine) of the mean.
+    """Mean of layers ``[B, T, C]``, each instance-normalised first, in float32; with ``normalize_sum``
+    layer-normalised.
 
     >>> import torch
     >>> y = averaged_targets([torch.arange(6.0).view(1, 3, 2)], None)

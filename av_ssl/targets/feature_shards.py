@@ -69,14 +69,11 @@ class FeatureSource(Protocol):
 
 
 def device_of(device: str, rank: int = 0) -> str:
-    """A device by torch's name.
+    """A device by torch's name; DataError if there is no GPU.
 
     Args:
         device: ``cpu``; ``cuda``: the GPUs take turns by ``rank``; ``auto``: a GPU if there is one.
         rank: number of a shard or process.
-
-    Raises:
-        DataError: there is no GPU.
     """
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
@@ -113,26 +110,21 @@ class FeatureShard:
 
     @property
     def stem(self) -> str:
-        """Name of its files without suffix."""
         return f"{self.split}_{self.rank}_{self.count}"
 
     @property
     def features(self) -> Path:
-        """Frames of all its clips, ``[N, D]``."""
         return self.folder / f"{self.stem}.npy"
 
     @property
     def lengths(self) -> Path:
-        """Number of frames of each clip."""
         return self.folder / f"{self.stem}.len"
 
     @property
     def checksum(self) -> Path:
-        """Checksum of :attr:`features`."""
         return self.folder / f"{self.stem}.sha256"
 
     def checksum_line(self) -> str:
-        """What :attr:`checksum` must hold; reads all of :attr:`features`."""
         return f"{digest(self.features)}  {self.features.name}\n"
 
     def range(self, clips: int) -> slice:
@@ -141,7 +133,6 @@ class FeatureShard:
         return slice(min(clips, self.rank * size), min(clips, (self.rank + 1) * size))
 
     def read_lengths(self) -> Lengths:
-        """Number of frames of each clip ``[clips]``; 0 for a clip that could not be read."""
         return np.array(self.lengths.read_text().split(), np.int64)
 
     def read(self) -> tuple[NDArray[Any], Lengths]:
@@ -182,9 +173,7 @@ class SplitFeatures:
     machine, since a run may continue on another one.
 
     Args:
-        manifest: ``{split}.tsv``.
-        digest: of the manifest.
-        clips: of the manifest.
+        manifest, digest, clips: ``{split}.tsv``, its digest and content.
         source: the features.
         folder: for the shards and their settings ``{split}.json``.
         out: folder for the list of clips that cannot be read.
@@ -203,14 +192,12 @@ class SplitFeatures:
 
     @property
     def shards(self) -> tuple[FeatureShard, ...]:
-        """All shards, in the order of the manifest."""
         clips = len(self.clips)
         count = min(clips, self.wanted or max(LEAST_SHARDS, math.ceil(clips / CLIPS_A_SHARD)))
         return tuple(FeatureShard(self.folder, self.manifest.stem, rank, count) for rank in range(count))
 
     @property
     def jobs(self) -> list[DumpJob]:
-        """How to make each shard."""
         bad_clips = self.out / f"bad_clips.{self.manifest.stem}.tsv"
         return [DumpJob(shard, self.manifest, self.source, bad_clips, self.dtype) for shard in self.shards]
 
@@ -234,7 +221,6 @@ class SplitFeatures:
         }
 
     def missing_clips(self) -> list[Clip]:
-        """Clips of the shards that are not made yet."""
         todo = [job.shard.range(len(self.clips)) for job in self.jobs if not self.is_complete(job)]
         return [clip for part in todo for clip in self.clips[part]]
 
@@ -246,7 +232,6 @@ class SplitFeatures:
         apply(self.folder / f"{self.manifest.stem}.json", settings, fix)
 
     def make(self, cluster: ClusterOptions, logs: Path) -> None:
-        """Make the shards that are missing."""
         title = f"features of {self.manifest.stem}"
         run_missing(title, dump_shard, self.jobs, self.is_complete, cluster, logs)
 
@@ -265,10 +250,8 @@ class DumpJob:
 def dump_shard(job: DumpJob) -> int:
     """Make one shard; return its number of frames.
 
-    A clip that cannot be read has no frames and is noted in the list of bad clips.
-
-    Raises:
-        DataError: more than 1 % of the clips of the split are bad, or features are not finite.
+    A clip that cannot be read has no frames and is noted in the list of bad clips; DataError if more than 1 %
+    of the split are bad, or features are not finite.
     """
     clips = read_manifest(job.manifest)
     bad = BadClips(job.bad_clips, {clip.id for clip in clips})

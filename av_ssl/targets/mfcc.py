@@ -49,11 +49,9 @@ class MfccSource:
     dim: ClassVar[int] = MFCC_DIM
 
     def settings(self) -> dict[str, Any]:
-        """What decides the features."""
         return {"features": "mfcc"}
 
     def open(self, rank: int = 0) -> MfccSource:
-        """The source itself: there is no model to load."""
         return self
 
     def of(self, clip: Clip) -> NDArray[np.float32]:

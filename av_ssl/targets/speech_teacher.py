@@ -63,9 +63,6 @@ class TeacherSpec:
         combine: ``average`` the layers, or ``stack`` their channels.
         device: ``cpu``, or ``cuda``: the GPUs of the machine take turns.
         precision: a dtype of torch by name.
-
-    Raises:
-        DataError: a value is none of those.
     """
 
     model: str
@@ -85,7 +82,6 @@ class TeacherSpec:
 
     @property
     def rate(self) -> int:
-        """Targets a second."""
         return self._on_cpu().per_frame * FRAME_RATE
 
     def recipe(self) -> dict[str, str]:
@@ -105,7 +101,6 @@ class TeacherSpec:
         }
 
     def open(self, rank: int = 0) -> SpeechTeacher:
-        """The teacher on its device, loaded once a process; see :func:`load_teacher` for errors."""
         return _open(self, device_of(self.device, rank))
 
     def _on_cpu(self) -> SpeechTeacher:
@@ -198,14 +193,12 @@ class SpeechTeacher:
         self.dim = channels * (len(self.layers) if spec.combine == "stack" else 1)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> SpeechTeacher:
-        """Move to a device and a precision; return the teacher itself."""
         self.model.to(device, dtype)
         self.dtype = dtype
         return self
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The Transformer's layers."""
         raise NotImplementedError
 
     def run(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -213,17 +206,14 @@ class SpeechTeacher:
         raise NotImplementedError
 
     def batches(self, lengths: Sequence[int]) -> Iterator[Rows]:
-        """Clips that are run together."""
         yield slice(None)
 
     def of(self, clip: Clip) -> NDArray[np.float32]:
         """Targets ``[r T - missing, D]`` of a clip alone, so that they do not depend on the batch.
 
-        T is the manifest's number of video frames.  The waveform is cut or filled with silence to 640 T
-        samples, as in training with teachers that run online.
-
-        Raises:
-            MediaError: the clip cannot be read or is too short.
+        T is the manifest's number of video frames. The waveform is cut or filled with silence to 640 T
+        samples, as in training with teachers that run online. MediaError if the clip cannot be read or is too
+        short.
         """
         assert clip.audio is not None
         wave = frame_waveform(read_wave(clip.audio), clip.frames)
@@ -280,8 +270,7 @@ class SpeechTeacher:
 class WaveformTeacher(SpeechTeacher):
     """wav2vec 2.0 and similar models: convolutions on the waveform, 50 Hz, 2T - 1 targets of T frames.
 
-    Args:
-        normalize: bring each clip to zero mean and unit variance, as the checkpoint's feature extractor says.
+    ``normalize`` brings each clip to zero mean and unit variance, as the checkpoint's feature extractor says.
     """
 
     def __init__(self, model: Any, spec: TeacherSpec, normalize: bool) -> None:
@@ -324,9 +313,6 @@ class WhisperTeacher(SpeechTeacher):
     """Whisper's encoder: log-mel of a window of 30 s, 50 Hz, of which a clip of T frames takes the first 2T.
 
     A longer clip is run in several windows, one after another [ours].
-
-    Args:
-        extractor: the checkpoint's feature extractor: window, hop, filters.
     """
 
     missing = 0
@@ -355,13 +341,8 @@ class WhisperTeacher(SpeechTeacher):
         return output.reshape(len(lengths), -1, output.size(-1))
 
     def log_mel(self, wave: Tensor) -> Tensor:
-        """Whisper's spectrogram (Radford et al., 2022, section 2.2).
-
-        Args:
-            wave: float32 ``[B, N]``, scaled to +-1.
-
-        Returns:
-            ``[B, bands, N // hop]``.
+        """Whisper's spectrogram (Radford et al., 2022, section 2.2): ``[B, bands, N // hop]`` of samples
+        float32 ``[B, N]``, scaled to +-1.
         """
         self.filters = self.filters.to(wave.device)
         window = torch.hann_window(self.fft_size, device=wave.device)
@@ -373,11 +354,7 @@ class WhisperTeacher(SpeechTeacher):
 
 
 def targets_a_frame(stride: int, spec: TeacherSpec) -> int:
-    """Targets a video frame of a model that computes a vector of every ``stride`` samples.
-
-    Raises:
-        DataError: its frames do not fall on video frames.
-    """
+    """Targets a video frame of a model that computes a vector of every ``stride`` samples."""
     if SAMPLES_PER_FRAME % stride:
         raise DataError(
             f"teacher {spec.model}: computes {SAMPLE_RATE / stride:.2f} vectors a second, which is no "
@@ -413,9 +390,8 @@ def on_device(numbers: list[int], device: torch.device) -> Tensor:
 def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
     """The teacher on the CPU in float32, frozen and in eval mode.
 
-    Raises:
-        DataError: ``transformers`` is not installed; the checkpoint is neither a folder nor in the Hugging
-            Face cache, incomplete, of another kind, made for another sampling rate, or lacks the layers.
+    Raises DataError if ``transformers`` is not installed, or the checkpoint is neither a folder nor in the
+    Hugging Face cache, incomplete, of another kind, made for another sampling rate, or lacks the layers.
     """
     transformers = import_transformers()
     options = {"local_files_only": True}
@@ -449,7 +425,6 @@ def make_teacher(model: Any, extractor: Any, spec: TeacherSpec) -> SpeechTeacher
 
 
 def import_transformers() -> Any:
-    """The package; raise DataError if it is not installed."""
     try:
         import transformers  # an optional extra
     except ModuleNotFoundError as error:
@@ -472,13 +447,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def _check_complete(spec: TeacherSpec, model: Any, found: Mapping[str, Iterable[str]]) -> None:
-    """Raise DataError if the checkpoint lacks tensors that the teacher uses: they would be random.
-
-    Args:
-        spec: of the teacher.
-        model: of ``transformers``.
-        found: names of tensors, ``missing_keys`` and ``unexpected_keys``.
-    """
+    """Raise DataError if the checkpoint lacks tensors that the teacher uses: they would be random."""
     missing, unexpected = set(found["missing_keys"]), set(found["unexpected_keys"])
     if model.config.model_type == WHISPER:
         missing = {name for name in missing if name.startswith("encoder.")}

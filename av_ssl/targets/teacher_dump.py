@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,17 +72,11 @@ class TeacherPlan:
 def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> dict[str, Any]:
     """Make the targets and clusters of a plan, as far as they are not there yet.
 
-    Args:
-        plan: what to make.
-        cluster: where shards run.
+    Returns settings of the teacher and the description of its clusters: ``dim``, ``per_frame``, ``clusters``,
+    ``inertia``, ``fitted_to_targets``, ...
 
-    Returns:
-        Settings of the teacher and the description of its clusters: ``dim``, ``per_frame``, ``clusters``,
-        ``inertia``, ``fitted_to_targets``, ...
-
-    Raises:
-        DataError: a manifest or the teacher cannot be used, the disk is too small, too many clips cannot be
-            read, or the folder holds files that were made with other settings.
+    Raises DataError if a manifest or the teacher cannot be used, the disk is too small, too many clips cannot
+    be read, or the folder holds files that were made with other settings.
     """
     work = _Work.of(plan)
     work.estimate().check()
@@ -110,11 +104,7 @@ def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> dict[str,
 
 
 def verify_teacher(plan: TeacherPlan) -> int:
-    """Compare all finished shards with their checksums; return their number.
-
-    Raises:
-        DataError: some are damaged, which are named.
-    """
+    """Compare finished shards with their checksums; return their number; DataError names damaged ones."""
     shards = [shard for split in _Work.of(plan).splits for shard in split.shards]
     finished = [shard for shard in shards if shard.lengths.is_file()]
     damaged = [
@@ -134,12 +124,7 @@ def verify_teacher(plan: TeacherPlan) -> int:
 class _Work:
     """What is to be done for a plan; creating it writes nothing.
 
-    Attributes:
-        plan: the plan.
-        settings: of the teacher.
-        fitted: the clusters are there.
-        splits: whose targets are made.
-        sample: manifest of the clips that take the place of the splits where targets are not kept.
+    ``sample`` is the manifest of the clips that take the place of the splits where targets are not kept.
     """
 
     plan: TeacherPlan
@@ -178,11 +163,9 @@ class _Work:
             split.apply_settings(f"delete the files of {name} in {out}, or choose another --out", apply)
 
     def missing_clips(self) -> list[Clip]:
-        """Clips that have no targets yet."""
         return [clip for split in self.splits for clip in split.missing_clips()]
 
     def estimate(self) -> Estimate:
-        """Size of what is missing."""
         clips, out = self.missing_clips(), self.plan.out
         frames = sum(clip.frames for clip in clips)
         targets = frames * self.settings["per_frame"] - len(clips) * self.settings["missing"]
@@ -191,7 +174,6 @@ class _Work:
         return Estimate(self.plan, len(clips), frames / FRAME_RATE / 3600, stored, free)
 
     def fit(self) -> FitJob:
-        """K-means on about as many targets of the first split as the plan says."""
         plan, first = self.plan, self.splits[0]
         targets = sum(clip.frames for clip in first.clips) * self.settings["per_frame"]
         share = min(1.0, plan.fit_targets / max(1, targets))
@@ -205,7 +187,7 @@ def _split(plan: TeacherPlan, manifest: Path, clips: Sequence[Clip], content: st
 
 
 def _is_fitted(plan: TeacherPlan) -> bool:
-    """Whether the clusters are there; raise DataError if they are others than those of the plan."""
+    """Whether the clusters are there; DataError if they are others than those of the plan."""
     path = plan.out / CLUSTERS
     if not path.exists() or not (plan.out / CENTROIDS).exists():
         return False
@@ -239,16 +221,7 @@ TIMED_CLIPS = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is still to be done.
-
-    Attributes:
-        plan: the plan.
-        clips: number of clips that have no targets yet.
-        audio_hours: their length.
-        stored_bytes: size of their targets.
-        free_bytes: on the disk.
-        hours: of work; None: unknown.
-    """
+    """What is still to be done; ``hours`` of work are None if unknown."""
 
     plan: TeacherPlan
     clips: int
@@ -268,7 +241,6 @@ class Estimate:
         return f"{text}, about " + (f"{60 * self.hours:.1f} min" if self.hours < 2 else f"{self.hours:.1f} h")
 
     def check(self) -> None:
-        """Raise DataError if the disk is too small."""
         if self.stored_bytes > self.free_bytes:
             raise DataError(
                 f"{self.plan.out}: targets take {self.stored_bytes / 1e9:.1f} GB, and "
@@ -278,11 +250,7 @@ class Estimate:
 
 
 def estimate_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> Estimate:
-    """What is still to be done for a plan; locally with the time, measured on some clips.
-
-    Raises:
-        DataError: see :func:`dump_teacher`; or the teacher fails on the clips.
-    """
+    """What is still to be done for a plan; locally with the time, measured on some clips."""
     work = _Work.of(plan)
     clips, estimate = work.missing_clips(), work.estimate()
     if not clips or cluster.kind != "local":
@@ -290,17 +258,12 @@ def estimate_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> Estim
     return replace(estimate, hours=hours_of_work(plan.source, clips, cluster.workers))
 
 
-class Speed(NamedTuple):
-    """Speed of a teacher on this machine."""
+def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> tuple[float, int]:
+    """Measure the teacher on the first few of these clips that can be read, after one more.
 
-    seconds: float
-    """That one worker takes for a second of audio."""
-    workers: int
-    """That the machine serves at once: its GPUs, or cores; more take turns."""
-
-
-def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> Speed:
-    """Measure the teacher on the first few of these clips that can be read, after one more."""
+    Returns the seconds that a worker takes for a second of audio, and the number of workers that the machine
+    serves at once: its GPUs, or cores; more take turns.
+    """
     source, clips = job
     features = source.open()
     times: list[tuple[float, int]] = []
@@ -321,19 +284,16 @@ def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> Speed:
     timed = times[1:] or times
     seconds, frames = (sum(column) for column in zip(*timed, strict=True))
     workers = torch.cuda.device_count() if source.device == "cuda" else os.cpu_count() or 1
-    return Speed(seconds * FRAME_RATE / frames, workers)
+    return seconds * FRAME_RATE / frames, workers
 
 
 def hours_of_work(source: TeacherSpec, clips: Sequence[Clip], workers: int) -> float:
-    """Time that this many workers of this machine need, measured on some clips of medium length.
-
-    Raises:
-        DataError: the teacher fails on them, or none of them can be read.
-    """
+    """Time that this many workers of this machine need, measured on some clips of medium length."""
     medium = sorted(clips, key=lambda clip: clip.frames)[len(clips) // 2 :][:TRIED_CLIPS]
     # In a process of its own: workers could not use a GPU that this one has begun to use.
     _, speed = next(run_isolated(speed_on, [(source, medium)], 1))
     if isinstance(speed, Crash):
         raise DataError(f"teacher {source.model}: cannot be tried on a clip ({speed.message})")
-    at_once = min(workers, len(clips), speed.workers)
-    return speed.seconds * sum(clip.frames for clip in clips) / FRAME_RATE / 3600 / at_once
+    seconds, served = speed
+    hours = sum(clip.frames for clip in clips) / FRAME_RATE / 3600
+    return seconds * hours / min(workers, len(clips), served)

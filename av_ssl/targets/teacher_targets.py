@@ -66,7 +66,6 @@ class TeacherFolder:
 
     @classmethod
     def read(cls, path: str | Path) -> TeacherFolder:
-        """Read the description; raise DataError if it is missing or damaged."""
         path = Path(path)
         fix = "make the folder with `av-ssl targets teacher`"
         teacher, clusters = (read_json(path / name, fix) for name in (SETTINGS, CLUSTERS))
@@ -83,7 +82,6 @@ class TeacherFolder:
             ) from error
 
     def centroids(self) -> Centroids:
-        """Float32 ``[K, D]``; raise DataError if the file is damaged or has another shape."""
         points = read_centroids(self.path / CENTROIDS)
         if points.shape != (self.clusters, self.dim):
             raise DataError(
@@ -122,13 +120,8 @@ class TeacherFolder:
 class StoredFeatures:
     """Stored targets of the clips of a data set, found by id in any split of the folder.
 
-    Args:
-        folder: the teacher's.
-        split: preferred, should an id occur in several.
-        clips: of the data set.
-
-    Raises:
-        DataError: the folder lacks some of the clips, or a file of it.
+    If an id occurs in several splits, ``split`` is preferred. DataError if the folder lacks some of the
+    clips.
     """
 
     def __init__(self, folder: TeacherFolder, split: str, clips: Sequence[Clip]) -> None:
@@ -217,11 +210,6 @@ class TeacherTargets:
         self.teachers: dict[int, SpeechTeacher] = {}
 
     def inputs(self, split: str, clips: Sequence[Clip]) -> list[TeacherInput]:
-        """What the data pipeline needs for a data set of these clips.
-
-        Raises:
-            DataError: targets are to come from disk, and a folder lacks some of the clips.
-        """
         return [
             OnlineTeacher(folder.per_frame, folder.missing)
             if online
@@ -231,11 +219,8 @@ class TeacherTargets:
 
     @torch.no_grad()
     def __call__(self, source: Mapping[str, Any], teachers: Mapping[str, Any]) -> list[Target]:
-        """Targets of a batch.
-
-        Args:
-            source: ``waveform`` int16 ``[B, 640 T]``, where teachers run online.
-            teachers: see :class:`~av_ssl.data.teacher_batch.TeacherBatch`.
+        """Targets of a batch: ``source`` has ``waveform`` int16 ``[B, 640 T]`` where teachers run online, and
+        ``teachers`` is a :class:`~av_ssl.data.teacher_batch.TeacherBatch`.
         """
         targets = []
         for number, (folder, index) in enumerate(zip(self.folders, teachers["index"], strict=True)):
@@ -249,10 +234,8 @@ class TeacherTargets:
         return targets
 
     def opened(self, number: int, device: torch.device) -> SpeechTeacher:
-        """A teacher, loaded at its first use, on the device of the batch.
-
-        Raises:
-            DataError: it cannot be loaded, or is another model than that of its folder.
+        """A teacher, loaded at its first use, on the device of the batch; DataError if it is another model
+        than that of its folder.
         """
         if number not in self.teachers:
             folder = self.folders[number]

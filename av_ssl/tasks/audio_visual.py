@@ -113,7 +113,6 @@ class AudioVisualTask(FairseqTask):
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Streams that are loaded."""
         return STREAMS[str(self.cfg.modalities)]
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -157,13 +156,10 @@ class AudioVisualTask(FairseqTask):
         return clips, keep_by_length(clips, self.cfg.min_sample_size, self.cfg.max_sample_size)
 
     def make_dataset(self, split: str, clips: list[Clip], train: bool, **parts: Any) -> AudioVisualDataset:
-        """The data set of some clips.
+        """The data set of some clips of allowed length.
 
-        Args:
-            split: names noise lists, teachers' targets and the list of bad clips.
-            clips: of allowed length.
-            train: with augmentation.
-            parts: labels, and options in place of the configuration's.
+        ``split`` names noise lists, teachers' targets and the list of bad clips; ``train`` is with
+        augmentation; ``parts`` are labels, and options in place of the configuration's.
         """
         cfg, needs = self.cfg, self.needs
         options = {
@@ -181,7 +177,6 @@ class AudioVisualTask(FairseqTask):
         return self.dataset_class(**{**options, **parts})
 
     def make_reader(self, split: str, train: bool) -> ClipReader:
-        """How the clips of a split are read."""
         cfg, needs = self.cfg, self.needs
         return ClipReader(
             CropAndFlip(cfg.image_crop_size, random=cfg.image_aug and train),

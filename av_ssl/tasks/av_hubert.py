@@ -95,11 +95,6 @@ class AVHubertTask(FairseqTask):
 
     @classmethod
     def setup_task(cls, cfg: AVHubertTaskConfig, **unused: Any) -> FairseqTask:
-        """Translate the keys.
-
-        Raises:
-            ValueError: a key has a value that is not supported.
-        """
         check_supported(cfg)
         parent = cfg._get_parent() if OmegaConf.is_config(cfg) else None
         if cfg.fine_tuning:

@@ -70,12 +70,10 @@ class DataWaitMeter:
         self._recent = Stretch()
 
     def watch(self, epochs: EpochBatchIterator) -> WatchedEpochs:
-        """The same iterator over epochs, with a meter on its batches."""
         self.workers = epochs.num_workers
         return WatchedEpochs(epochs, self)
 
     def fetch(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
-        """`next(batches)`, timed."""
         before = self.clock()
         if self._update_began is None:
             self._update_began = before
@@ -135,7 +133,6 @@ class WatchedEpochs:
         return len(self._epochs)
 
     def next_epoch_itr(self, *args: Any, **options: Any) -> WatchedBatches:
-        """See `fairseq.data.iterators.EpochBatchIterator`."""
         return WatchedBatches(self._epochs.next_epoch_itr(*args, **options), self._meter)
 
 

@@ -54,11 +54,7 @@ class PretrainingTask(AudioVisualTask):
         return [load_dictionary(self.label_dir / f"dict.{label}.txt") for label in self.cfg.labels]
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """Build a model.
-
-        Raises:
-            ValueError: ``task.audio_input`` is not the model's input.
-        """
+        """Build a model; ValueError if ``task.audio_input`` is not its input."""
         if not from_checkpoint:
             attach_teacher_shapes(cfg)
         model = super().build_model(cfg, from_checkpoint)
@@ -95,9 +91,7 @@ class PretrainingTask(AudioVisualTask):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the dictionaries of a checkpoint (AV-HuBERT's are pickled) if there are no files.
 
-        Raises:
-            DataError: the data has other dictionaries, so that cluster ids have another meaning, or other
-                speech teachers.
+        Raises DataError if the data has other dictionaries, so that cluster ids have another meaning.
         """
         self.check_teachers(state_dict)
         stored = stored_label_sets(state_dict, "the checkpoint")

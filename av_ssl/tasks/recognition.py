@@ -123,11 +123,7 @@ class RecognitionTask(AudioVisualTask):
         return criterion
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
-        """Read ``{data}/{split}.tsv`` and its transcripts.
-
-        Args:
-            task_cfg: of the checkpoint that is decoded, which decides how clips are read.
-        """
+        """Read ``{data}/{split}.tsv`` and its transcripts; a decoded checkpoint gives ``task_cfg``."""
         self.require_dictionary()
         cfg, root = self.cfg, root_config(self.cfg)
         if root is not None and root.generation.lm_path:
@@ -166,10 +162,8 @@ class RecognitionTask(AudioVisualTask):
     ) -> Any:
         """The search of :func:`~av_ssl.recognition.generation.choose_search`, or fairseq's own.
 
-        The options of the command are written into the folder of its results.
-
-        Args:
-            extra_gen_cls_kwargs: ``lm_model`` and ``lm_weight``, as fairseq-generate reads them.
+        The options of the command are written into the folder of its results. ``extra_gen_cls_kwargs`` has
+        ``lm_model`` and ``lm_weight``, as fairseq-generate reads them.
         """
         extra = extra_gen_cls_kwargs or {}
         lm, lm_weight = extra.get("lm_model"), extra.get("lm_weight", 0.0)
@@ -185,11 +179,7 @@ class RecognitionTask(AudioVisualTask):
         return {**self.text_encoder.state_dict(), **self.teacher_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that a checkpoint was trained with this dictionary and tokenizer, or take its own.
-
-        Raises:
-            DataError: it was not, or it was trained with other speech teachers.
-        """
+        """Check that a checkpoint was trained with this dictionary and tokenizer, or take its own."""
         self.check_teachers(state_dict)
         state = text_state(state_dict, "the checkpoint")
         if state is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from av_ssl.errors import DataError
 from av_ssl.inference import Hypothesis
+from av_ssl.io import read_text
 from av_ssl.layout import FRAME_RATE, Clip
 
 COLUMNS = ("id", "confidence", "words", "seconds", "text")
@@ -19,7 +20,6 @@ HEADER = "\t".join(COLUMNS) + "\n"
 
 
 def hypothesis_row(hypothesis: Hypothesis) -> str:
-    """Its line of the file."""
     seconds = hypothesis.frames / FRAME_RATE
     words = hypothesis.words
     return f"{hypothesis.id}\t{hypothesis.confidence:.4f}\t{len(words)}\t{seconds:.2f}\t{' '.join(words)}\n"
@@ -44,14 +44,7 @@ def check_ids(manifest: Path, clips: Sequence[Clip]) -> None:
 
 def read_hypotheses(path: Path) -> list[Hypothesis]:
     """Read `{subset}.hyp.tsv`; raises DataError naming file and line when it is missing or malformed."""
-    try:
-        header, *lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); av-ssl transcribe writes it, name its --out folder"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); run av-ssl transcribe again") from error
+    header, *lines = read_text(path, "av-ssl transcribe writes it, name its --out folder").split("\n")
     if header != HEADER.rstrip("\n"):
         raise DataError(
             f"{path}, line 1: is not {' '.join(COLUMNS)!r}; name a file that av-ssl transcribe wrote"

@@ -61,24 +61,11 @@ class Rules:
     max_frames: int = 600
 
 
-@dataclass(frozen=True)
-class PseudoLabel:
-    """A clip with the transcript that it is trained with."""
-
-    clip: Clip
-    hypothesis: Hypothesis
-
-
 @dataclass
 class Choice:
-    """Result of the filter.
+    """Clips that are kept, in the order of the manifest, and those that are dropped by reason."""
 
-    Attributes:
-        kept: in the order of the manifest.
-        dropped: clips by reason.
-    """
-
-    kept: list[PseudoLabel] = field(default_factory=list)
+    kept: list[Clip] = field(default_factory=list)
     dropped: dict[str, list[Clip]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -86,11 +73,8 @@ class Choice:
 class LabelledFolder:
     """Manifests, transcripts, dictionary and tokenizer of the labelled clips.
 
-    Reading raises DataError that names a missing or malformed file.
-
-    Args:
-        path: the folder; valid is needed, test is not.
-        tokenizer: sentencepiece model; None: `spm.model` of the folder, if there is one.
+    Reading raises DataError that names a missing or malformed file. ``tokenizer`` is a sentencepiece model;
+    None: ``spm.model`` of the folder, if there is one.
     """
 
     path: Path
@@ -104,7 +88,6 @@ class LabelledFolder:
 
     @cached_property
     def trained(self) -> set[str]:
-        """Ids of the training list."""
         return {clip.id for clip in self.splits[TRAIN]}
 
     @cached_property
@@ -121,22 +104,18 @@ class LabelledFolder:
 
     @cached_property
     def encoder(self) -> TextEncoder:
-        """Dictionary and tokenizer of the transcripts."""
         return TextEncoder.load(self.path / DICTIONARY, self.tokenizer_file)
 
     @property
     def tokenizer_file(self) -> Path | None:
-        """The sentencepiece model."""
         beside = self.path / TOKENIZER
         return self.tokenizer or (beside if beside.is_file() else None)
 
     def transcripts(self, split: str) -> list[str]:
-        """One line per clip."""
         labels = LabelFile(self.path / f"{split}.{LABELS}", self.splits[split])
         return [labels.line(number) for number in range(len(self.splits[split]))]
 
     def settings(self) -> dict[str, Any]:
-        """Digests of the files."""
         names = [f"{split}.{kind}" for split in self.splits for kind in ("tsv", LABELS)]
         files = {name: self.path / name for name in [*names, DICTIONARY] if (self.path / name).is_file()}
         if self.tokenizer_file is not None:
@@ -162,11 +141,7 @@ def write_pseudo_labels(
         rules: of the filter.
         references: true transcripts, one line per clip, only to measure errors; None: unknown.
 
-    Returns:
-        The numbers of the report.
-
-    Raises:
-        DataError: a file is missing or malformed, no clip is kept, or `out` holds other files.
+    Returns the numbers of the report. Raises DataError if no clip is kept, or `out` holds other files.
     """
     clips = read_manifest(manifest)
     hypotheses = by_id(transcripts, read_hypotheses(transcripts), clips)
@@ -179,7 +154,7 @@ def write_pseudo_labels(
     numbers = report(choice, labelled.splits[TRAIN], hypotheses, truth)
     inputs = {"manifest": digest(manifest), "transcripts": digest(transcripts)}
     settings = {**vars(rules), **inputs, **labelled.settings()}
-    write_folder(out, training_files(labelled, choice.kept), settings)
+    write_folder(out, training_files(labelled, choice.kept, hypotheses), settings)
     write_json(out / REPORT, numbers)
     return numbers
 
@@ -207,20 +182,15 @@ def choose(
     Raises DataError, with the reasons, if none is kept.
     """
     choice = Choice()
-    passed: list[PseudoLabel] = []
+    passed: list[Clip] = []
     for clip in clips:
-        hypothesis = hypotheses.get(clip.id)
-        reason = next(_reasons(clip, hypothesis, labelled, rules), None)
-        if reason is not None:
-            choice.dropped[reason].append(clip)
-        else:
-            assert hypothesis is not None
-            passed.append(PseudoLabel(clip, hypothesis))
+        reason = next(_reasons(clip, hypotheses.get(clip.id), labelled, rules), None)
+        (passed if reason is None else choice.dropped[reason]).append(clip)
     # Of equal confidences the first clip wins, so that the same input gives the same choice.
-    ranked = sorted(range(len(passed)), key=lambda index: -passed[index].hypothesis.confidence)
+    ranked = sorted(range(len(passed)), key=lambda index: -hypotheses[passed[index].id].confidence)
     best = set(ranked[: round(rules.keep * len(passed))])
-    choice.kept = [label for index, label in enumerate(passed) if index in best]
-    if beyond := [label.clip for index, label in enumerate(passed) if index not in best]:
+    choice.kept = [clip for index, clip in enumerate(passed) if index in best]
+    if beyond := [clip for index, clip in enumerate(passed) if index not in best]:
         choice.dropped[BEYOND_SHARE] = beyond
     if not choice.kept:
         counts = ", ".join(f"{len(dropped)} {reason}" for reason, dropped in choice.dropped.items())
@@ -268,16 +238,12 @@ def report(
 ) -> dict[str, Any]:
     """Numbers for the report file.
 
-    Args:
-        choice: of the filter.
-        labelled: clips with a transcript of their own.
-        hypotheses: of all clips, by id.
-        references: true transcripts of the clips that have a hypothesis, by id, if they are known.
+    ``references`` are true transcripts of the clips that have a hypothesis, by id, if they are known.
     """
-    kept = {label.clip.id for label in choice.kept}
+    kept = {clip.id for clip in choice.kept}
     numbers: dict[str, Any] = {
         "labelled": size_of(labelled),
-        "pseudo_labelled": size_of([label.clip for label in choice.kept]),
+        "pseudo_labelled": size_of(choice.kept),
         "dropped": {
             reason: {**size_of(clips), "first": [clip.id for clip in clips[:NAMED]]}
             for reason, clips in sorted(choice.dropped.items())
@@ -290,13 +256,11 @@ def report(
 
 
 def size_of(clips: Sequence[Clip]) -> dict[str, Any]:
-    """Number of clips and hours."""
     hours = sum(clip.frames for clip in clips) / FRAME_RATE / 3600
     return {"clips": len(clips), "hours": round(hours, 4)}
 
 
 def histogram(hypotheses: Mapping[str, Hypothesis], kept: set[str]) -> list[dict[str, Any]]:
-    """Numbers of transcribed and of kept clips by confidence."""
     counts = [
         {"from": index / BINS, "to": (index + 1) / BINS, "clips": 0, "kept": 0} for index in range(BINS)
     ]
@@ -343,10 +307,11 @@ def error_rate(hypotheses: Sequence[Hypothesis], references: Mapping[str, str]) 
 # -- the folder ----------------------------------------------------------------------------------------------
 
 
-def training_files(labelled: LabelledFolder, pseudo: Sequence[PseudoLabel]) -> dict[str, bytes]:
-    """Content of all files that training reads, by name."""
-    clips = [*labelled.splits[TRAIN], *(label.clip for label in pseudo)]
-    texts = [*labelled.transcripts(TRAIN), *(label.hypothesis.text for label in pseudo)]
+def training_files(
+    labelled: LabelledFolder, pseudo: Sequence[Clip], hypotheses: Mapping[str, Hypothesis]
+) -> dict[str, bytes]:
+    clips = [*labelled.splits[TRAIN], *pseudo]
+    texts = [*labelled.transcripts(TRAIN), *(hypotheses[clip.id].text for clip in pseudo)]
     files = {f"{TRAIN}.tsv": manifest_text(clips).encode(), f"{TRAIN}.{LABELS}": _lines(texts)}
     for split in EVALUATION:
         if split in labelled.splits:

@@ -40,21 +40,12 @@ class Lengths:
     batch: int
 
     def of(self, clips: Sequence[Clip]) -> list[Clip]:
-        """The clips of allowed length."""
         return [clip for clip in clips if self.shortest <= clip.frames <= self.longest]
 
 
 @dataclass(frozen=True)
 class TranscriptPlan:
-    """What is transcribed, how, and where to.
-
-    Args:
-        data: folder with `{subset}.tsv`.
-        subset: its name.
-        out: folder for the transcripts.
-        spec: the model.
-        lengths: of clips and batches.
-    """
+    """Clips ``{data}/{subset}.tsv`` that are transcribed by the model ``spec``, to the folder ``out``."""
 
     data: Path
     subset: str
@@ -64,38 +55,30 @@ class TranscriptPlan:
 
     @property
     def manifest(self) -> Path:
-        """The clips."""
         return self.data / f"{self.subset}.tsv"
 
     @property
     def transcripts(self) -> Path:
-        """The result."""
         return self.out / f"{self.subset}.hyp.tsv"
 
     @property
     def settings_file(self) -> Path:
-        """Settings of the result."""
         return self.out / f"{self.subset}.hyp.json"
 
     @property
     def shard_folder(self) -> Path:
-        """Folder of the finished shards."""
         return self.out / f"{self.subset}.hyp.shards"
 
     @property
     def bad_clips(self) -> Path:
-        """List of clips that cannot be read."""
         return self.out / f"bad_clips.{self.subset}.tsv"
 
 
 @dataclass(frozen=True)
 class TranscriptShard:
-    """Shard `rank` (from 0) of `count` of the clips that are transcribed.
+    """Shard ``rank`` (from 0) of ``count`` of the clips that are transcribed.
 
-    Args:
-        plan: of the subset.
-        rank, count: which part.
-        threads: of torch, and for reading clips; None: torch's default, and two.
+    ``threads`` serve torch and the reading of clips; None: torch's default, and two.
     """
 
     plan: TranscriptPlan
@@ -109,7 +92,6 @@ class TranscriptShard:
         return self.plan.shard_folder / f"{self.rank}_{self.count}.tsv"
 
     def own(self, clips: Sequence[Clip]) -> list[Clip]:
-        """Its part of the manifest's clips."""
         chosen = self.plan.lengths.of(clips)
         size = math.ceil(len(chosen) / self.count)
         return chosen[self.rank * size : (self.rank + 1) * size]
@@ -128,16 +110,10 @@ class Transcripts:
 def transcribe(
     plan: TranscriptPlan, cluster: ClusterOptions = HERE, threads: int | None = None
 ) -> Transcripts:
-    """Transcribe those clips of a subset that are not done yet.
+    """Transcribe those clips of a subset that are not done yet; ``threads``: see `TranscriptShard`.
 
-    Args:
-        plan: what to do.
-        cluster: where shards run.
-        threads: see `TranscriptShard`.
-
-    Raises:
-        DataError: the manifest cannot be used, the model cannot be loaded, or `plan.out` holds transcripts
-            that were made with other settings.
+    Raises DataError if the manifest or the model cannot be used, or ``plan.out`` holds transcripts that were
+    made with other settings.
     """
     clips = checked_clips(plan)
     chosen = plan.lengths.of(clips)
@@ -202,10 +178,7 @@ def read_clips(manifest: Path) -> tuple[Clip, ...]:
 def transcribe_shard(shard: TranscriptShard) -> int:
     """Transcribe one shard; returns its number of transcripts.
 
-    A clip that cannot be read is recorded and left out.
-
-    Raises:
-        DataError: more than 1 % of the subset cannot be read.
+    A clip that cannot be read is recorded and left out; DataError if they are more than 1 % of the subset.
     """
     plan = shard.plan
     clips = read_clips(plan.manifest)
@@ -221,7 +194,6 @@ def transcribe_shard(shard: TranscriptShard) -> int:
 
 
 def summarise(plan: TranscriptPlan, clips: list[Clip]) -> Transcripts:
-    """The finished transcripts, and why other clips have none."""
     hypotheses = read_hypotheses(plan.transcripts)
     known = {hypothesis.id for hypothesis in hypotheses}
     return Transcripts(

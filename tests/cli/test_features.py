@@ -18,8 +18,9 @@ from av_ssl.inference import FeatureSpec
 from av_ssl.layout import read_manifest
 from av_ssl.targets import feature_shards
 from av_ssl.targets.feature_shards import dump_shard
+from tests.data_folder import write_data
 from tests.methods import raven_layout
-from tests.targets.small_corpus import write_checkpoint, write_data
+from tests.tiny_checkpoints import write_checkpoint
 
 
 @pytest.fixture

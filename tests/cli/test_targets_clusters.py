@@ -18,8 +18,9 @@ from av_ssl.layout import read_manifest
 from av_ssl.targets import cluster_labels, feature_shards
 from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.mfcc import mfcc
+from tests.data_folder import write_data
 from tests.methods.raven_layout import published
-from tests.targets.small_corpus import write_checkpoint, write_data
+from tests.tiny_checkpoints import write_checkpoint
 
 CLIPS = {"train": 9, "valid": 3}
 LABELS = ("train.km", "valid.km", "dict.km.txt")

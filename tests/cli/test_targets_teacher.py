@@ -20,7 +20,7 @@ from av_ssl.layout import read_manifest
 from av_ssl.targets import teacher_dump
 from av_ssl.targets.speech_teacher import TeacherSpec
 from av_ssl.targets.teacher_targets import StoredFeatures, TeacherFolder, TeacherTargets
-from tests.targets.small_corpus import write_data
+from tests.data_folder import write_data
 from tests.targets.tiny_teachers import save_teacher
 
 pytest.importorskip("transformers")

@@ -12,8 +12,8 @@ from av_ssl.cli.main import main
 from av_ssl.transcription import transcribe as transcript_maker
 from av_ssl.transcription.hypotheses import read_hypotheses
 from av_ssl.transcription.transcribe import shards_for, transcribe_shard
-from tests.targets.small_corpus import write_checkpoint, write_data
-from tests.transcription.small_recogniser import write_recogniser
+from tests.data_folder import write_data
+from tests.tiny_checkpoints import write_checkpoint, write_recogniser
 
 
 @pytest.fixture(scope="module")

@@ -1,40 +1,26 @@
-"""Waveforms and time masks on their way from files to batches; filterbanks and pictures: test_dataset."""
+"""Crops, waveforms and time masks on their way from files to batches; filterbanks: test_dataset."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from av_ssl.data.clip_reader import ClipReader, CropAndFlip, TimeMask
+from av_ssl.data.clip_reader import ClipReader, Crop, CropAndFlip, TimeMask
 from av_ssl.data.collate import MEAN_GRAY
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.masking import UnimodalMasking
 from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.spans import SpanMask
-from av_ssl.errors import DataError
+from av_ssl.errors import DataError, MediaError
 from av_ssl.layout import Clip
 
 MASKING = UnimodalMasking(SpanMask(0.2, 3, min_spans=1), SpanMask(0.2, 3, min_spans=1))
 TIME_MASKS = {"audio_time_mask": TimeMask(0.3, 0.4), "video_time_mask": TimeMask(0.2, 0.4)}
-
-
-@pytest.fixture
-def clips(write_clip) -> list[Clip]:
-    return [write_clip(f"clip{k}", frames, seed=k, video=".npy") for k, frames in enumerate((12, 20, 20, 16))]
-
-
-@pytest.fixture
-def noise(tmp_path: Path) -> NoiseMixer:
-    wave = np.random.default_rng(9).normal(0, 500, 20000).astype(np.int16)
-    soundfile.write(tmp_path / "noise.wav", wave, 16000, subtype="PCM_16")
-    return NoiseMixer([tmp_path / "noise.wav"], 0.5, (-5, 5), random_offset=True)
 
 
 def reader(**arguments) -> ClipReader:
@@ -89,32 +75,16 @@ def test_audio_of_less_than_a_frame_is_a_bad_clip(write_clip) -> None:
     assert f"{clips[0].audio}: has 639 samples" in data.bad_clips.reasons["a"]
 
 
-def test_random_cut_keeps_sound_and_pictures_together(clips: list[Clip]) -> None:
+def test_random_cut_keeps_sound_and_images_together(clips: list[Clip]) -> None:
     starts = set()
     for seed in range(6):
         cut = source(dataset(clips, pad=False, random_crop=True, max_frames=10, seed=seed))
         assert cut["audio"].shape == (4, 10 * 640)
-        for wave, pictures, clip in zip(cut["audio"].numpy(), cut["video"].numpy(), clips, strict=True):
-            start = next(
-                k for k, frame in enumerate(read_crops(clip.video)) if (frame == pictures[0, 0]).all()
-            )
+        for wave, images, clip in zip(cut["audio"].numpy(), cut["video"].numpy(), clips, strict=True):
+            start = next(k for k, frame in enumerate(read_crops(clip.video)) if (frame == images[0, 0]).all())
             np.testing.assert_array_equal(wave, read_wave(clip.audio)[start * 640 :][: 10 * 640])
             starts.add(start)
     assert len(starts) > 3
-
-
-def test_teacher_hears_the_clean_waveform(clips: list[Clip], noise: NoiseMixer) -> None:
-    heard = source(dataset(clips, reader(noise=noise, clean_audio=True)))
-    assert heard["audio"].dtype == heard["audio_clean"].dtype == torch.int16
-    assert torch.equal(heard["audio_clean"], source(dataset(clips))["audio"])
-    noisy = [not torch.equal(a, b) for a, b in zip(heard["audio"], heard["audio_clean"], strict=True)]
-    assert 0 < sum(noisy) < 4
-
-
-def test_budget_is_in_video_frames(clips: list[Clip]) -> None:
-    data = dataset(clips)
-    assert data.num_tokens_vec(np.arange(4)).tolist() == [12, 20, 20, 16]
-    assert collate(data)["ntokens"] == 68
 
 
 def test_unknown_input_is_refused() -> None:
@@ -151,7 +121,7 @@ def test_files_and_clean_audio_stay_whole(clips: list[Clip], noise: NoiseMixer) 
     assert clips[1].video.read_bytes() == before
 
 
-def test_pictures_are_not_copied_before_the_batch(clips: list[Clip]) -> None:
+def test_images_are_not_copied_before_the_batch(clips: list[Clip]) -> None:
     sample = dataset(clips, reader(**TIME_MASKS))[1]
     assert isinstance(sample.video, np.memmap)
     assert not sample.video.flags.writeable
@@ -196,11 +166,6 @@ def test_any_number_of_workers_and_a_resumed_run_see_the_same(clips: list[Clip],
     assert epochs[1]["net_input"]["masks"]["audio"].shape == (4, 12)
 
 
-def test_masks_of_single_streams_need_both(clips: list[Clip]) -> None:
-    with pytest.raises(ValueError, match="load both streams"):
-        dataset(clips, reader(modalities=("audio",)), masking=MASKING)
-
-
 # -- clean speech for teachers -------------------------------------------------------------------------------
 
 
@@ -222,11 +187,11 @@ def test_speech_teachers_hear_the_file_whatever_the_student_gets(
         assert first["audio"] is None
 
 
-def test_waveform_for_teachers_is_cut_as_the_pictures_are(clips: list[Clip]) -> None:
+def test_waveform_for_teachers_is_cut_as_the_images_are(clips: list[Clip]) -> None:
     how = reader(audio_input="filterbank", clean_waveform=True)
     heard = source(dataset(clips, how, max_frames=10, random_crop=True, seed=3))
-    for wave, pictures, clip in zip(heard["waveform"].numpy(), heard["video"].numpy(), clips, strict=True):
-        start = next(k for k, frame in enumerate(read_crops(clip.video)) if (frame == pictures[0, 0]).all())
+    for wave, images, clip in zip(heard["waveform"].numpy(), heard["video"].numpy(), clips, strict=True):
+        start = next(k for k, frame in enumerate(read_crops(clip.video)) if (frame == images[0, 0]).all())
         np.testing.assert_array_equal(wave, read_wave(clip.audio)[start * 640 :][: 10 * 640])
 
 
@@ -234,3 +199,33 @@ def test_teachers_need_audio(clips: list[Clip]) -> None:
     mute = replace(clips[0], audio=None)
     with pytest.raises(DataError, match=r"line \d+ of its manifest\) has no audio.*teacher_source"):
         dataset([mute], reader(modalities=("video",), clean_waveform=True))
+
+
+# -- crops ---------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_takes_the_centre() -> None:
+    assert CropAndFlip(88).draw(96, 96, np.random.default_rng(0)) == Crop(4, 4, False)
+    assert CropAndFlip(88).draw(88, 100, np.random.default_rng(0)) == Crop(0, 6, False)
+
+
+def test_training_reaches_every_place_and_flips_half_the_time() -> None:
+    rng = np.random.default_rng(0)
+    crops = [CropAndFlip(88, random=True).draw(96, 96, rng) for _ in range(1000)]
+    assert {crop.top for crop in crops} == {crop.left for crop in crops} == set(range(9))
+    assert sum(crop.flip for crop in crops) == pytest.approx(500, abs=60)
+    assert not any(CropAndFlip(88, True, flip_probability=0).draw(96, 96, rng).flip for _ in range(50))
+
+
+def test_apply_slices_without_copying() -> None:
+    video = np.random.default_rng(0).integers(0, 256, (3, 10, 12), np.uint8)
+    crop = CropAndFlip(4)
+    view = crop.apply(video, Crop(2, 5, False))
+    np.testing.assert_array_equal(view, video[:, 2:6, 5:9])
+    assert np.shares_memory(view, video)
+    np.testing.assert_array_equal(crop.apply(video, Crop(2, 5, True)), video[:, 2:6, 8:4:-1])
+
+
+def test_small_images_are_refused() -> None:
+    with pytest.raises(MediaError, match="64x96 pixels are smaller than the crop of 88"):
+        CropAndFlip(88).draw(96, 64, np.random.default_rng(0))

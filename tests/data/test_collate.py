@@ -18,13 +18,13 @@ RNG = np.random.default_rng
 
 def sample(frames: int, labels: tuple[list[int], ...] = (), audio: bool = True, video: bool = True) -> Sample:
     features = np.arange(frames * 104, dtype=np.float32).reshape(frames, 104)
-    pictures = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None], (frames, 4, 4))
+    images = np.broadcast_to(np.arange(frames, dtype=np.uint8)[:, None, None], (frames, 4, 4))
     return Sample(
         0,
         "a",
         features if audio else None,
         None,
-        pictures if video else None,
+        images if video else None,
         [torch.tensor(row) for row in labels],
     )
 
@@ -64,7 +64,7 @@ def test_streams_are_cut_and_padded_alike() -> None:
     assert "audio_clean" not in net_input["source"]
 
 
-def test_padded_pictures_are_zero_after_normalising() -> None:
+def test_padded_images_are_zero_after_normalising() -> None:
     assert pytest.approx(0, abs=0.02) == (MEAN_GRAY / 255 - 0.421) / 0.165
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from fairseq.data import Dictionary
 from torch.utils.data import DataLoader
@@ -25,18 +24,6 @@ from av_ssl.layout import Clip
 MASKING = StreamMasking(SpanMask(0.8, 10), SpanMask(0.3, 5), modality_dropout=0.5, audio_dropout=0.5)
 
 
-@pytest.fixture
-def clips(write_clip) -> list[Clip]:
-    return [write_clip(f"clip{k}", frames, seed=k) for k, frames in enumerate((12, 20, 20, 16))]
-
-
-@pytest.fixture
-def noise(tmp_path: Path) -> NoiseMixer:
-    wave = np.random.default_rng(9).normal(0, 500, 20000).astype(np.int16)
-    soundfile.write(tmp_path / "noise.wav", wave, 16000, subtype="PCM_16")
-    return NoiseMixer([tmp_path / "noise.wav"], 0.5, (-5, 5), random_offset=True)
-
-
 def dataset(clips: list[Clip], **arguments) -> AudioVisualDataset:
     reading = {field.name for field in fields(ClipReader)} & arguments.keys()
     reader = {"crop": CropAndFlip(88, random=True)} | {name: arguments.pop(name) for name in reading}
@@ -45,21 +32,6 @@ def dataset(clips: list[Clip], **arguments) -> AudioVisualDataset:
 
 def collate(data: AudioVisualDataset, *indices: int) -> dict:
     return data.collater([data[index] for index in indices or range(len(data))])
-
-
-def flatten(value: object, prefix: str = "") -> dict[str, object]:
-    if isinstance(value, dict):
-        return {k: v for key, x in value.items() for k, v in flatten(x, f"{prefix}.{key}").items()}
-    if isinstance(value, list):
-        return {k: v for i, x in enumerate(value) for k, v in flatten(x, f"{prefix}.{i}").items()}
-    return {prefix: value}
-
-
-def equal(first: dict, second: dict) -> bool:
-    a, b = flatten(first), flatten(second)
-    return a.keys() == b.keys() and all(
-        torch.equal(x, b[k]) if isinstance(x, torch.Tensor) else x == b[k] for k, x in a.items()
-    )
 
 
 # -- batches -------------------------------------------------------------------------------------------------
@@ -81,24 +53,16 @@ def test_batch_of_both_streams(clips: list[Clip]) -> None:
     assert "target" not in batch
 
 
-def test_evaluation_sees_the_centre_of_the_pictures(clips: list[Clip]) -> None:
+def test_evaluation_sees_the_centre_of_the_images(clips: list[Clip]) -> None:
     video = collate(dataset(clips, crop=CropAndFlip(88), train=False))["net_input"]["source"]["video"]
     np.testing.assert_array_equal(video[0, 0, :12], read_crops(clips[0].video)[:, 4:92, 4:92])
     assert (video[0, 0, 12:] == MEAN_GRAY).all()
 
 
-def test_flipped_pictures(clips: list[Clip]) -> None:
+def test_flipped_images(clips: list[Clip]) -> None:
     flipped = dataset(clips, crop=CropAndFlip(96, random=True, flip_probability=1))
     video = collate(flipped, 0)["net_input"]["source"]["video"]
     np.testing.assert_array_equal(video[0, 0], read_crops(clips[0].video)[:, :, ::-1])
-
-
-@pytest.mark.parametrize("samples", [3000, 20000])
-def test_audio_has_as_many_frames_as_the_video(write_clip, samples: int) -> None:
-    clip = replace(write_clip("a", 12, samples), frames=99)  # what the manifest says does not matter
-    net_input = collate(dataset([clip]))["net_input"]
-    assert net_input["source"]["audio"].shape == (1, 104, 12)
-    assert net_input["source"]["video"].shape[2] == 12
 
 
 def test_one_stream(clips: list[Clip]) -> None:
@@ -177,33 +141,14 @@ def test_noise_of_evaluation_belongs_to_the_clip(clips: list[Clip], noise: Noise
 # -- random numbers ------------------------------------------------------------------------------------------
 
 
-def test_any_number_of_workers_sees_the_same(clips: list[Clip], noise: NoiseMixer) -> None:
-    data = dataset(clips, noise=noise, clean_audio=True, masking=MASKING, pad=False, random_crop=True)
-    data.set_epoch(3)
-    batches = [
-        list(DataLoader(data, batch_sampler=[[0, 1], [2, 3]], collate_fn=data.collater, num_workers=workers))
-        for workers in (0, 2)
-    ]
-    assert all(equal(a, b) for a, b in zip(*batches, strict=True))
-
-
-def test_a_resumed_run_sees_the_same_and_another_epoch_something_else(clips: list[Clip]) -> None:
-    first, resumed = dataset(clips, masking=MASKING), dataset(clips, masking=MASKING)
-    for epoch in (1, 2, 3):
-        first.set_epoch(epoch)
-        collate(first, 0, 1)
-    resumed.set_epoch(3)
-    assert equal(collate(first), collate(resumed))
-    resumed.set_epoch(4)
-    assert not equal(collate(first), collate(resumed))
-
-
 def test_evaluation_is_the_same_in_every_epoch(clips: list[Clip]) -> None:
     data = dataset(clips, masking=MASKING, train=False)
-    before = collate(data)
+    before = collate(data)["net_input"]
     data.set_epoch(5)
-    assert equal(before, collate(data))
-    assert before["net_input"]["masks"]["dropped"] is None
+    after = collate(data)["net_input"]
+    assert torch.equal(before["source"]["video"], after["source"]["video"])
+    assert torch.equal(before["masks"]["audio"], after["masks"]["audio"])
+    assert before["masks"]["dropped"] is after["masks"]["dropped"] is None
 
 
 # -- bad clips -----------------------------------------------------------------------------------------------
@@ -216,7 +161,7 @@ def test_unreadable_clip_is_left_out_and_written_down(clips: list[Clip], tmp_pat
     assert batch["utt_id"] == ["clip0", "clip2", "clip3"]
     assert batch["net_input"]["masks"]["audio"].shape[0] == 3
     line = (tmp_path / "run" / "bad_clips.train.tsv").read_text()
-    assert line.startswith(f"clip1\t{clips[1].video}: cannot be opened as video")
+    assert line.startswith(f"clip1\t{clips[1].video}: cannot be read")
     assert collate(data, 1) == {}
 
 
@@ -231,7 +176,7 @@ def test_too_many_unreadable_clips_stop_a_worker(clips: list[Clip], tmp_path: Pa
     assert "clip2" in str(caught.value)
 
 
-def test_small_pictures_name_the_file(clips: list[Clip]) -> None:
+def test_small_images_name_the_file(clips: list[Clip]) -> None:
     data = dataset(clips, crop=CropAndFlip(100))
     assert data[0] is None
     assert str(clips[0].video) in data.bad_clips.reasons["clip0"]

@@ -7,6 +7,7 @@ import pytest
 
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip, keep_by_length, read_manifest
+from tests.data_folder import listed_clips
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -73,17 +74,13 @@ def test_missing_manifest(tmp_path: Path) -> None:
         read_manifest(tmp_path / "valid.tsv")
 
 
-def clips(*frames: int) -> list[Clip]:
-    return [Clip(f"c{n}", Path("v"), Path("a"), n, 640 * n, 2 + k) for k, n in enumerate(frames)]
-
-
 def test_bounds_of_length_are_included(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert keep_by_length(clips(4, 5, 500, 501, 502), 5, 500) == [1, 2]
+        assert keep_by_length(listed_clips(4, 5, 500, 501, 502), 5, 500) == [1, 2]
     assert "kept 2 of 5 clips; 1 have fewer than 5 frames, 2 more than 500" in caplog.text
-    assert keep_by_length(clips(4, 501), None, None) == [0, 1]
+    assert keep_by_length(listed_clips(4, 501), None, None) == [0, 1]
 
 
 def test_no_clip_left(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(DataError, match="none of 2 clips has 10 to 20 video frames"):
-        keep_by_length(clips(5, 21), 10, 20)
+        keep_by_length(listed_clips(5, 21), 10, 20)

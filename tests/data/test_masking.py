@@ -80,10 +80,6 @@ def test_short_clips(length: int) -> None:
         assert mask.any() or length == 1
 
 
-def test_probability_zero_masks_nothing() -> None:
-    assert not draw_spans([50, 40], 50, SpanMask(0, 5), RNG(0)).any()
-
-
 def test_settings_of_spans_are_checked() -> None:
     with pytest.raises(ValueError, match=r"mask probability -0\.1 and length 5"):
         SpanMask(-0.1, 5)

@@ -39,8 +39,8 @@ def test_missing_and_broken_waves(tmp_path: Path) -> None:
             read_wave(tmp_path / name)
 
 
-def test_video_and_array_of_the_same_pictures_are_equal(write_clip) -> None:
-    video, array = write_clip("a"), write_clip("b", video=".npy")
+def test_video_and_array_of_the_same_images_are_equal(write_clip) -> None:
+    video, array = write_clip("é: 1"), write_clip("b", video=".npy")
     frames = read_crops(video.video)
     assert frames.shape == (10, 96, 96)
     assert frames.dtype == np.uint8

@@ -26,16 +26,6 @@ def test_shapes_and_types() -> None:
         assert masks[f"{stream}_index"].tolist() == torch.where(masks[stream].flatten())[0].tolist()
 
 
-def test_real_frames_only_and_equally_many_of_each_clip() -> None:
-    for seed in range(30):
-        masks = draw(seed)
-        for stream in ("audio", "video"):
-            assert len(set(masks[stream].sum(1).tolist())) == 1
-            assert masks[stream].any()
-            for row, length in zip(masks[stream], LENGTHS, strict=True):
-                assert not row[length:].any()
-
-
 def test_streams_are_masked_independently() -> None:
     """Frames masked in both streams are as many as chance has them."""
     masking, rng = UnimodalMasking(RAVEN, RAVEN), RNG(0)

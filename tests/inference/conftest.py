@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.targets.small_corpus import write_checkpoint, write_data
-from tests.transcription.small_recogniser import write_recogniser
+from tests.data_folder import write_data
+from tests.tiny_checkpoints import write_checkpoint, write_recogniser
 
 
 @pytest.fixture

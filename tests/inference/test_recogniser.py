@@ -16,8 +16,7 @@ from av_ssl.errors import DataError
 from av_ssl.inference import RecogniserSpec, SearchOptions, frame_batches
 from av_ssl.layout import read_manifest
 from av_ssl.targets.feature_shards import device_of
-from tests.targets.small_corpus import write_checkpoint
-from tests.transcription.small_recogniser import write_recogniser
+from tests.tiny_checkpoints import write_checkpoint, write_recogniser
 
 
 def transcribe(spec: RecogniserSpec, data: Path, max_frames: int = 1000):

@@ -1,22 +1,16 @@
 """Finished label files against manifest and dictionary."""
 
-from pathlib import Path
-
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.layout import Clip
 from av_ssl.targets.cluster_labels import check_labels, write_dictionary
-
-
-def clips(*frames):
-    return [Clip(f"clip{k}", Path("v"), Path("a"), n, 640 * n, 2 + k) for k, n in enumerate(frames)]
+from tests.data_folder import listed_clips
 
 
 def check(folder, text, frames, clusters=4):
     (folder / "train.km").write_text(text)
     write_dictionary(folder / "dict.km.txt", clusters)
-    return check_labels(folder / "train.km", folder / "dict.km.txt", clips(*frames), 25, clusters)
+    return check_labels(folder / "train.km", folder / "dict.km.txt", listed_clips(*frames), 25, clusters)
 
 
 def test_usage(tmp_path):
@@ -51,7 +45,7 @@ def test_a_dictionary_without_cluster_0(tmp_path):
     (tmp_path / "train.km").write_text("1 1 2 2\n")
     (tmp_path / "dict.km.txt").write_text("1 1\n2 1\n")
     with pytest.raises(DataError, match=r"dict\.km\.txt: does not list the ids 0 to 2 in order"):
-        check_labels(tmp_path / "train.km", tmp_path / "dict.km.txt", clips(4), 25, 3)
+        check_labels(tmp_path / "train.km", tmp_path / "dict.km.txt", listed_clips(4), 25, 3)
 
 
 def test_lengths_that_disagree_in_more_than_one_percent(tmp_path):

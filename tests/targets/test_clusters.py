@@ -33,11 +33,6 @@ def test_the_same_seed_gives_the_same_centroids():
     assert np.array_equal(fit_kmeans(frames, 7, seed=1), fit_kmeans(frames, 7, seed=1))
 
 
-def test_one_cluster_is_the_mean():
-    frames = np.random.default_rng(0).normal(3, 1, size=(400, 2)).astype(np.float32)
-    np.testing.assert_allclose(fit_kmeans(frames, 1)[0], frames.mean(axis=0), atol=0.05)
-
-
 def test_fewer_frames_than_clusters():
     with pytest.raises(DataError, match="9 frames cannot make 10 clusters"):
         fit_kmeans(np.zeros((9, 2), np.float32), 10)

@@ -1,6 +1,5 @@
 """What AV-HuBERT's task makes of its keys, manifests and labels."""
 
-import logging
 import shutil
 
 import pytest
@@ -8,7 +7,6 @@ from fairseq import tasks
 from omegaconf import OmegaConf
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
-from av_ssl.errors import DataError
 from tests.data_folder import write_labels
 
 PRETRAINING = {"label_rate": 25, "sample_rate": 25, "stack_order_audio": 4, "labels": ["km"]}
@@ -19,15 +17,6 @@ FINETUNING = {
     "labels": ["wrd"],
     "pad_audio": True,
 }
-
-
-@pytest.fixture(scope="module")
-def labels(data, tmp_path_factory):
-    """`mfcc` at 100 Hz and `km` at 25 Hz."""
-    folder = tmp_path_factory.mktemp("labels")
-    write_labels(data, folder, "mfcc", 100)
-    write_labels(data, folder, "km", 25)
-    return folder
 
 
 def task_of(data, **keys):
@@ -100,46 +89,3 @@ def test_clip_with_labels_of_another_length_is_left_out(data, labels, tmp_path):
     dataset = read_train(data, folder)
     assert [clip.id for clip in dataset.clips] == [f"train_{n}" for n in range(12) if n != 3]
     assert len(dataset.frame_labels[0][3]) == dataset.clips[3].frames - 2
-
-
-def test_wrong_label_rate_is_named(data, labels):
-    with pytest.raises(DataError, match=r"train\.km.*label_rate"):
-        read_train(data, labels, label_rate=100)
-
-
-def test_missing_line_of_labels(data, labels, tmp_path):
-    folder = shutil.copytree(labels, tmp_path / "labels")
-    lines = (folder / "train.km").read_text().splitlines()
-    (folder / "train.km").write_text("\n".join(lines[1:]) + "\n")
-    with pytest.raises(DataError, match=r"train.km has 11 lines, train.tsv lists 12 clips"):
-        read_train(data, folder)
-
-
-@pytest.mark.parametrize(("clusters", "fatal"), [(2, True), (100, False)])
-def test_dictionary_without_cluster_0(data, tmp_path, caplog, clusters, fatal):
-    """AV-HuBERT's one-line recipe for the dictionary began at 1."""
-    write_labels(data, tmp_path, "km", 25, clusters)
-    (tmp_path / "dict.km.txt").write_text("".join(f"{cluster} 1\n" for cluster in range(1, clusters)))
-    if fatal:
-        with pytest.raises(DataError, match=r"train\.km.*not in the dictionary"):
-            read_train(data, tmp_path)
-    else:
-        with caplog.at_level(logging.WARNING):
-            read_train(data, tmp_path)
-        assert "they count as <unk>" in caplog.text
-
-
-def test_columns_in_between_and_colons_in_paths(data, labels, tmp_path):
-    """Both occur in AV-HuBERT's manifests; its own reader falls over the colon."""
-    folder = tmp_path / "clips 12:30"
-    folder.mkdir()
-    lines = (data / "train.tsv").read_text().splitlines()
-    rows = [line.split("\t") for line in lines[1:]]
-    for _, video, audio, *_ in rows:
-        (folder / video).symlink_to(data / video)
-        (folder / audio).symlink_to(data / audio)
-    text = "".join("\t".join([*row[:3], "speaker", *row[3:]]) + "\n" for row in rows)
-    (tmp_path / "train.tsv").write_text(f"{folder}\n{text}")
-    dataset = read_train(tmp_path, labels)
-    assert [clip.frames for clip in dataset.clips] == [int(row[3]) for row in rows]
-    assert dataset[0].video.shape[0] == dataset.clips[0].frames

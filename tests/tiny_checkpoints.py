@@ -1,4 +1,4 @@
-"""Fine-tuned checkpoints of tiny width, for clips of 24 x 24 pixels."""
+"""Checkpoints of tiny models with random weights, for clips of 24 x 24 pixels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from pathlib import Path
 import torch
 
 from tests.checkpoints.published_layout import ENCODER, finetuned_state
+from tests.methods.helpers import TINY, tiny_av2vec
+
+
+def write_checkpoint(path: Path) -> Path:
+    """A fused model of three layers, saved as fairseq does."""
+    task = {"_name": "av_pretraining", "normalize": True, "image_crop_size": 22}
+    cfg = {"model": {"_name": "av2vec", **TINY}, "task": task, "criterion": {"_name": "av2vec"}}
+    torch.save({"args": None, "cfg": cfg, "model": tiny_av2vec().state_dict()}, path)
+    return path
 
 
 def write_recogniser(
