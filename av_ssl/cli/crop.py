@@ -24,8 +24,7 @@ from av_ssl.media.crop_report import write_report
 from av_ssl.media.crops import CropSettings
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="IN", type=Path, help="folder with videos, searched with its subfolders"
     )
@@ -66,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run_crop(args: argparse.Namespace) -> int:
     """Crop and report; 0 when at least one clip was cropped."""
     settings = CropSettings(
         size=args.size,

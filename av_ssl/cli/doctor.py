@@ -54,14 +54,13 @@ class Trial:
             return Finding(self.name, BROKEN, f"{reason}; {self.fix}", self.needed)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dlib-model", metavar="FILE", type=Path, help="also try the dlib back-end with this shape predictor"
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run_doctor(args: argparse.Namespace) -> int:
     """Try everything, print a table; 0 when all that is needed works."""
     print(f"av_ssl {__version__}, Python {platform.python_version()}, {platform.platform()}")
     free = _gigabytes(shutil.disk_usage(Path.cwd()).free)
