@@ -323,10 +323,7 @@ def draw_noise(methods: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure
 
 def style_of(number: int) -> dict[str, Any]:
     """Colour and marker of a class or line."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
-    }
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -279,19 +279,9 @@ def add_pseudo_labels_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the clips that meet all other conditions, the most confident ones (default: 1, all)",
     )
     parser.add_argument(
-        "--min-frames",
-        metavar="N",
-        type=positive,
-        default=10,
-        help="of a clip, 25 a second (default: 10)",
+        "--min-frames", metavar="N", type=positive, default=10, help="of a clip, 25 a second (default: 10)"
     )
-    parser.add_argument(
-        "--max-frames",
-        metavar="N",
-        type=positive,
-        default=600,
-        help="(default: 600)",
-    )
+    parser.add_argument("--max-frames", metavar="N", type=positive, default=600, help="(default: 600)")
     parser.add_argument(
         "--references",
         metavar="FILE",

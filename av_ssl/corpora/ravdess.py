@@ -25,13 +25,7 @@ EMOTIONS = dict(
 CONSECUTIVE = [[f"{actor:02d}" for actor in range(first, first + 4)] for first in range(1, 25, 4)]
 LUNA_JIMENEZ = [
     line.split()
-    for line in (
-        "02 05 14 15 16",
-        "03 06 07 13 18",
-        "10 11 12 19 20",
-        "08 17 21 23 24",
-        "01 04 09 22",
-    )
+    for line in ("02 05 14 15 16", "03 06 07 13 18", "10 11 12 19 20", "08 17 21 23 24", "01 04 09 22")
 ]
 CHUMACHENKO = Fold(test=frozenset(["05", "10", "16", "19"]), valid=frozenset(["11", "13", "18", "22"]))
 FOLDS = {**rotating_folds("p6", CONSECUTIVE), **rotating_folds("p5", LUNA_JIMENEZ), "p1": CHUMACHENKO}

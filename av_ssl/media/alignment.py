@@ -40,13 +40,7 @@ MESH = Layout(
 )
 """Face Mesh (Kartynnik et al., 2019); the lips are the outer ring."""
 
-IBUG = Layout(
-    count=68,
-    stable=(36, 39, 42, 45, 33),
-    lips=tuple(range(48, 68)),
-    upper_lip=62,
-    lower_lip=66,
-)
+IBUG = Layout(count=68, stable=(36, 39, 42, 45, 33), lips=tuple(range(48, 68)), upper_lip=62, lower_lip=66)
 """The 68 points of iBUG 300-W (Sagonas et al., 2013), which dlib's usual model and AV-HuBERT use."""
 
 LAYOUTS = {layout.count: layout for layout in (MESH, IBUG)}

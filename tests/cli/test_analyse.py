@@ -33,12 +33,7 @@ def alignments(tmp_path: Path) -> Path:
 
 
 def write_features(
-    folder: Path,
-    rate: int = 25,
-    signal: float = 5.0,
-    layers: int = 2,
-    clips: int = CLIPS,
-    missing: int = 0,
+    folder: Path, rate: int = 25, signal: float = 5.0, layers: int = 2, clips: int = CLIPS, missing: int = 0
 ) -> Path:
     """Layer 1 says the phone as loud as `signal`, layer 0 nothing; clips lack the last `missing` frames."""
     rng = np.random.default_rng(0)

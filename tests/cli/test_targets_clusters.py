@@ -288,8 +288,7 @@ def test_lengths_that_the_manifest_has_wrong(targets, data, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("/\n", ""), ("/\na\tb.mp4\t\t9\t9\n", ", line 2: clip a has no audio"), (None, "")],
+    ("text", "message"), [("/\n", ""), ("/\na\tb.mp4\t\t9\t9\n", ", line 2: clip a has no audio"), (None, "")]
 )
 def test_manifests_that_cannot_be_used(text, message, targets, data, capsys):
     (data / "valid.tsv").unlink() if text is None else (data / "valid.tsv").write_text(text)

@@ -31,11 +31,7 @@ def test_another_encoding_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        (None, r"a\.txt: "),
-        ("", r"a\.txt, line 1: .*Text:"),
-        ("Text:  \nConf: 3\n", r"a\.txt, line 1: "),
-    ],
+    [(None, r"a\.txt: "), ("", r"a\.txt, line 1: .*Text:"), ("Text:  \nConf: 3\n", r"a\.txt, line 1: ")],
 )
 def test_a_required_transcript(tmp_path, content, message):
     path = tmp_path / "a.txt"
@@ -57,10 +53,7 @@ def test_word_times(tmp_path):
     [
         ([], r"a\.txt: .*WORD START END"),
         (["WORD START END ASDSCORE"], r"a\.txt: .* line 4"),
-        (
-            ["WORD START END ASDSCORE", "A 0.1 0.2 3", "B x 0.4 3"],
-            r"a\.txt, line 6: ",
-        ),
+        (["WORD START END ASDSCORE", "A 0.1 0.2 3", "B x 0.4 3"], r"a\.txt, line 6: "),
         (["WORD START END ASDSCORE", "A 0.5 0.2 3"], r"a\.txt, line 5: "),
         (["WORD START END ASDSCORE", "A nan nan 3"], r"a\.txt, line 5: "),
         (["WORD START END ASDSCORE", "A 0.5 0.6 3", "B 0.1 0.2 3"], r"a\.txt, line 6: "),
