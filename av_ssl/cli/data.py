@@ -16,7 +16,7 @@ from av_ssl.cli.arguments import (
 )
 from av_ssl.corpora import CORPORA
 from av_ssl.corpora.corpus import Draw, capped, read_ids, require_known
-from av_ssl.corpora.lists import Lists, write_data_folder
+from av_ssl.corpora.lists import write_data_folder
 from av_ssl.corpora.musan import find_recordings
 from av_ssl.corpora.vocabulary import write_vocabulary
 from av_ssl.errors import DataError
@@ -76,16 +76,13 @@ def run_manifest(args: argparse.Namespace) -> int:
         valid_ids = read_ids(args.valid_ids, corpus)
         require_known(args.valid_ids, valid_ids, clips)
     draw = capped(corpus.draw, clips)
-    valid = draw.valid if args.valid is None else args.valid
-    test = draw.test if args.test is None else args.test
-    lists = Lists(
-        Draw(valid, test, draw.by_speaker),
-        args.seed,
-        valid_ids,
-        args.labelled,
-        {name: corpus.folds[name] for name in args.fold},
+    draw = Draw(
+        draw.valid if args.valid is None else args.valid,
+        draw.test if args.test is None else args.test,
+        draw.by_speaker,
     )
-    print("\n".join(write_data_folder(args.out, corpus, clips, lists)))
+    lines = write_data_folder(args.out, corpus, clips, draw, args.seed, valid_ids, args.labelled, args.fold)
+    print("\n".join(lines))
     return 0
 
 
