@@ -19,17 +19,6 @@ from av_ssl.layout import read_manifest
 from av_ssl.targets import feature_shards
 from av_ssl.targets.feature_shards import dump_shard
 from tests.methods import raven_layout
-from tests.targets.small_corpus import write_checkpoint, write_data
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data")
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model.pt")
 
 
 @pytest.fixture

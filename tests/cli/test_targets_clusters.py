@@ -19,20 +19,9 @@ from av_ssl.targets import cluster_labels, feature_shards
 from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.mfcc import mfcc
 from tests.methods.raven_layout import published
-from tests.targets.small_corpus import write_checkpoint, write_data
 
 CLIPS = {"train": 9, "valid": 3}
 LABELS = ("train.km", "valid.km", "dict.km.txt")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data", CLIPS)
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model.pt")
 
 
 @pytest.fixture
