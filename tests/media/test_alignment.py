@@ -133,11 +133,6 @@ def test_landmarks_are_averaged_over_12_frames(mean_face):
     np.testing.assert_allclose(shift[[14, 27]], 0, atol=1e-4)
 
 
-def test_our_own_face_shows_the_same_place_through_either_way():
-    assert OWN.points[:, 0].sum() == pytest.approx(0)
-    assert OWN.mouth_scale * 96 == 54
-
-
 @pytest.mark.parametrize(
     ("content", "text"),
     [
