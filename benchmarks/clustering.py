@@ -11,7 +11,6 @@ processor, all threads together: set OMP_NUM_THREADS=1 for frames a second and c
 from __future__ import annotations
 
 import argparse
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
+from timing import machine
 
 from av_ssl.inference import EncoderFeatures
 from av_ssl.layout import Clip
@@ -46,7 +45,7 @@ SPREAD = 0.5  # of the noise around a centre, whose own coordinates have a stand
 def main() -> None:
     """Measure and print."""
     args = _arguments()
-    print(f"{_machine(args.device)}\n")
+    print(f"{machine(args.device)}\n")
     print("| stage | frames/s | what |\n|---|---:|---|")
     with tempfile.TemporaryDirectory() as folder:
         clips = _clips(Path(folder), args.clips)
@@ -113,14 +112,6 @@ def _clips(folder: Path, count: int) -> list[Clip]:
         write_audio(audio, rng.normal(0, 3000, FRAMES * 640).astype(np.int16))
         clips.append(Clip(str(k), video, audio, FRAMES, FRAMES * 640, k + 2))
     return clips
-
-
-def _machine(device: str) -> str:
-    name = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
-    return (
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, {name}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
 
 
 def _arguments() -> argparse.Namespace:

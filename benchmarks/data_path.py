@@ -9,7 +9,6 @@ in the page cache afterwards, so the numbers are those of the processor, not of 
 from __future__ import annotations
 
 import argparse
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import fairseq.utils
 import numpy as np
 import soundfile
 import torch
+from timing import machine, synchronize
 from torch.utils.data import DataLoader
 
 from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader, CropAndFlip
@@ -84,17 +84,8 @@ def measure(
             start = time.perf_counter()
         elif number >= warm_up:
             frames += batch["ntokens"]
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(str(device))
     return frames / (time.perf_counter() - start)
-
-
-def machine(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
-    return (
-        f"{platform.processor() or platform.machine()}, {torch.multiprocessing.cpu_count()} cores, {name}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}"
-    )
 
 
 def main() -> None:
@@ -109,7 +100,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.set_num_threads(1)
-    print(f"Machine: {machine(device)}\n")
+    print(f"Machine: {machine(arguments.device)}, OpenCV {cv2.__version__}\n")
     print("| video | workers | frames/s | frames/s a worker |\n|---|---|---|---|")
     for suffix in (".mp4", ".npy"):
         with tempfile.TemporaryDirectory() as folder:

@@ -9,10 +9,7 @@ in five at the blank.
 """
 
 import argparse
-import platform
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +19,7 @@ from fairseq.data import Dictionary
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
 from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
+from timing import machine, median_time
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
 from av_ssl.recognition.ctc import CTCBeamSearch
@@ -57,7 +55,7 @@ def random_hybrid(size: str, dictionary: Dictionary) -> HybridModel:
     encoder = {"image_mean": 0.421, "image_std": 0.165, **ENCODERS[size]}
     own = {"w2v_args": {"model": encoder, "task": {"normalize": True}}, "normalize": True, **DECODERS[size]}
     cfg = OmegaConf.merge(OmegaConf.structured(HybridConfig()), own)
-    task = SimpleNamespace(target_dictionary=dictionary, starts_from_pretrained=False)
+    task = SimpleNamespace(target_dictionary=dictionary, pretrained=None)
     model = HybridModel.build_model(cfg, task)
     make_peaked(model.ctc.proj, spread=20.0)
     return model.eval()
@@ -133,22 +131,6 @@ def searches(
     }
 
 
-def median_time(run: Callable[[], Any], device: str, repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        synchronize(device)
-        start = time.perf_counter()
-        run()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -177,11 +159,9 @@ def main() -> None:
     model = random_hybrid(args.size, dictionary).to(args.device)
     lm = random_language_model(args.size, dictionary).to(args.device)
     batch = make_batch(args.clips, frames, args.device)
-    cuda = args.device.startswith("cuda")
-    machine = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
     print(
         f"{args.size}, float32, {args.clips} clips of {args.seconds:g} s, {frames // FRAMES_A_TOKEN} tokens "
-        f"each; {machine}, {torch.get_num_threads()} threads, torch {torch.__version__}\n"
+        f"each; {machine(args.device)}\n"
     )
     print("| search | beam | utterances/s | real-time factor |\n|---|---:|---:|---:|")
     encoder_input = {key: value for key, value in batch["net_input"].items() if key != "src_tokens"}

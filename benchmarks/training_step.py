@@ -10,9 +10,7 @@ process of its own, so that its peak memory holds nothing of the rows before it.
 import argparse
 import json
 import multiprocessing
-import platform
 import resource
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import OmegaConf
+from timing import machine, median_time
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
@@ -128,26 +127,8 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Multiply-adds a second of a large square matrix product."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    seconds = median_time(lambda: a @ b, device, 8)
+    seconds = median_time(lambda: a @ b, str(device), 8)
     return size**3 / seconds
-
-
-def median_time(run: Callable[[], Any], device: torch.device, repeats: int, warmup: int = 1) -> float:
-    for _ in range(warmup):
-        run()
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        run()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> tuple[float, float, float]:
@@ -174,7 +155,7 @@ def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> t
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with nullcontext() if variant.fused_attention else sdpa_kernel(SDPBackend.MATH):
-        seconds = median_time(step, device, args.steps, args.warmup)
+        seconds = median_time(step, args.device, args.steps, args.warmup)
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device) / 1e9
     else:
@@ -199,13 +180,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def conditions(args: argparse.Namespace, lengths: list[int], peak: float) -> dict[str, Any]:
     """What the figures hold for."""
-    device = torch.device(args.device)
-    processor = platform.processor() or platform.machine()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor
     return {
         "model": f"AV2vec {args.size}, {str(args.dtype)[6:]}",
         "batch": f"{len(lengths)} clips, {sum(lengths)} real of {max(lengths) * len(lengths)} frames",
-        "machine": f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": machine(args.device),
         "matrix_peak_gflops": round(2 * peak / 1e9),
         "steps": args.steps,
     }

@@ -1,15 +1,12 @@
 """What is said in each frame: phones with times from alignment files, and the visemes that they pass through.
 
-An alignment is a JSON file `{id}.json` a clip, with `phones`, a list of [label, start, end] in seconds, and,
-if it is known, `speaker`; the toy corpus has them, and any forced aligner's output is quickly brought into
-this form.  A table of visemes has a line a viseme, or sequence of visemes: names, a tab, the phones of this
-kind, separated by spaces; `-` in place of names stands for phones that the lips do not show:
+An alignment is a file ``{id}.json`` per clip, with ``phones``, a list of [label, start, end] in seconds, and,
+if it is known, ``speaker``. A table of visemes has a line for each viseme, or sequence of visemes: names, a
+tab, the phones of this kind; ``-`` in place of names stands for phones that the lips do not show:
 
     pbm	p b m
     ah ee	aI
     -	h
-
-Frames of a feature folder with what is said in them.
 """
 
 from __future__ import annotations
@@ -32,10 +29,8 @@ UNSEEN = "-"
 
 @dataclass(frozen=True)
 class Phone:
-    """A phone and when it sounds, in seconds."""
-
     label: str
-    start: float
+    start: float  # seconds
     end: float
 
 
@@ -48,7 +43,7 @@ class Alignment:
     phones: tuple[Phone, ...]
 
     def phones_at(self, times: NDArray[np.float32]) -> list[str | None]:
-        """The phone that sounds at each time in seconds `[n]`; None where there is none."""
+        """The phone at each time in seconds ``[n]``; None where there is none."""
         return [None if phone is None else phone.label for phone in self._at(times)]
 
     def visemes_at(self, times: NDArray[np.float32], table: Visemes) -> list[str | None]:
@@ -82,13 +77,12 @@ class Alignment:
 
 
 def read_alignment(path: Path) -> Alignment:
-    """Read `{id}.json`; raises DataError when it is missing or malformed."""
+    """Read ``{id}.json``; raises DataError when it is missing or malformed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); an alignment of each clip is needed, {{id}}.json in "
-            "the folder of alignments"
+            f"{path}: cannot be read ({error.strerror}); each clip needs an alignment, {{id}}.json"
         ) from error
     except ValueError as error:
         raise DataError(f"{path}: is no JSON ({error})") from error
@@ -96,9 +90,7 @@ def read_alignment(path: Path) -> Alignment:
         phones = [Phone(str(label), float(start), float(end)) for label, start, end in content["phones"]]
         speaker = str(content.get("speaker", ""))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f'{path}: needed is "phones", a list of [label, start, end] in seconds ({error})'
-        ) from error
+        raise DataError(f'{path}: needed is "phones", a list of [label, start, end] ({error})') from error
     return Alignment(path, speaker, tuple(sorted(phones, key=lambda phone: phone.start)))
 
 
@@ -112,9 +104,7 @@ def read_visemes(path: Path) -> dict[str, tuple[str, ...]]:
     for number, line in enumerate(lines, start=1):
         names, tab, phones = line.partition("\t")
         if not tab or not names.split() or not phones.split():
-            raise DataError(
-                f"{path}, line {number}: needed are visemes, a tab, phones; {UNSEEN} for no viseme"
-            )
+            raise DataError(f"{path}, line {number}: needed are visemes (or {UNSEEN}), a tab, phones")
         for phone in phones.split():
             if phone in table:
                 raise DataError(f"{path}, line {number}: phone {phone} is there twice; leave one out")
@@ -122,22 +112,13 @@ def read_visemes(path: Path) -> dict[str, tuple[str, ...]]:
     return table
 
 
-Strings = NDArray[np.str_]
-
-
 @dataclass(frozen=True)
 class LabelledFrames:
-    """Frames that a phone, and where asked for a viseme, is known of.
+    """Frames of which a phone, and where asked for a viseme, is known."""
 
-    Attributes:
-        features: `[N, L, C]`.
-        labels: by kind, `phone` and `viseme`: strings `[N]`.
-        speakers: strings `[N]`; the clip where the speaker is unknown.
-    """
-
-    features: Floats
-    labels: dict[str, Strings]
-    speakers: Strings
+    features: Floats  # [N, L, C]
+    labels: dict[str, NDArray[np.str_]]  # by kind, ``phone`` and ``viseme``: [N]
+    speakers: NDArray[np.str_]  # [N]; the clip where the speaker is unknown
 
     def __len__(self) -> int:
         return len(self.features)
@@ -161,17 +142,21 @@ def labelled_frames(
 
     Args:
         folder: the features.
-        alignments: folder with `{id}.json` of each clip.
+        alignments: folder with ``{id}.json`` of each clip.
         visemes: by phone; None: phones alone.
         clips: ids; None: all.  Folders that are compared get the clips that all of them have.
 
-    Raises DataError when an alignment is missing, a phone lacks its viseme, or no frame has a label.
+    Raises:
+        DataError: an alignment is missing, a phone lacks its viseme, or no frame has a label.
     """
     features, speakers = [], []
     labels: dict[str, list[str]] = {"phone": []} if visemes is None else {"phone": [], "viseme": []}
     for clip in folder.clips if clips is None else clips:
         alignment = read_alignment(alignments / f"{clip}.json")
-        found = _labels(alignment, folder.times(clip), visemes)
+        times = folder.times(clip)
+        found = {"phone": alignment.phones_at(times)}
+        if visemes is not None:
+            found["viseme"] = alignment.visemes_at(times, visemes)
         known = np.array([None not in row for row in zip(*found.values(), strict=True)], bool)
         features.append(np.asarray(folder.features(clip)[known]))
         for kind, values in found.items():
@@ -190,15 +175,6 @@ def shared_clips(folders: Sequence[FeatureFolder]) -> list[str]:
     if not clips:
         raise DataError(f"{', '.join(str(folder.path) for folder in folders)}: have no clip in common")
     return clips
-
-
-def _labels(
-    alignment: Alignment, times: NDArray[np.float32], visemes: Visemes | None
-) -> dict[str, list[str | None]]:
-    labels = {"phone": alignment.phones_at(times)}
-    if visemes is not None:
-        labels["viseme"] = alignment.visemes_at(times, visemes)
-    return labels
 
 
 def titles(folders: list[Path]) -> list[str]:

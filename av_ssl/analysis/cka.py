@@ -16,12 +16,10 @@ Matrix = NDArray[np.float64]
 
 
 def linear_cka(x: Floats, y: Floats) -> float:
-    """CKA of features `[N, C]` and `[N, D]` of the same N frames, from 0 to 1.
+    """CKA of features ``[N, C]`` and ``[N, D]`` of the same N frames, from 0 to 1.
 
     With few frames it is too high: it nears 1 as channels outnumber frames, whatever they hold.  Take many
     times more frames than channels.
-
-    Raises DataError when the numbers of frames differ, or one of the features is constant.
 
     >>> x = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
     >>> round(linear_cka(x, -3 * x + 5), 6)
@@ -31,7 +29,7 @@ def linear_cka(x: Floats, y: Floats) -> float:
 
 
 def cka_matrix(x: Floats, y: Floats) -> Matrix:
-    """CKA `[L, M]` of all layers `[N, L, C]` with all layers `[N, M, D]`; see `linear_cka`."""
+    """CKA ``[L, M]`` of all layers ``[N, L, C]`` with all layers ``[N, M, D]``; see ``linear_cka``."""
     if len(x) != len(y):
         raise DataError(f"CKA compares features of the same frames, not of {len(x)} and {len(y)}")
     ours = [_centred(x[:, layer]) for layer in range(x.shape[1])]
@@ -43,7 +41,7 @@ def cka_matrix(x: Floats, y: Floats) -> Matrix:
 
 
 def shared_frames(a: FeatureFolder, b: FeatureFolder) -> tuple[Floats, Floats]:
-    """Layers `[N, L, C]` and `[N, M, D]` of the frames of the clips that both folders have, matched by time.
+    """Layers ``[N, L, C]`` and ``[N, M, D]`` of the clips that both folders have, frames matched by time.
 
     The folder with more frames a second is interpolated linearly at the other's times, so a frame of 25 Hz is
     compared with the mean of the two of 50 Hz in it; what only one of them covers is left out.
@@ -67,8 +65,7 @@ def _matched(a: FeatureFolder, b: FeatureFolder, clip: str) -> tuple[Floats, Flo
 
 
 def interpolated(x: Floats, own: Floats, wanted: Floats) -> NDArray[np.float32]:
-    """Features `[n, ...]` of the rising times `own` at the times `wanted` `[m]`: `[m, ...]`; beyond the ends
-    the first and last frame."""
+    """Features ``[m, ...]`` at times ``wanted``, of ``x`` ``[n, ...]`` at rising times; ends are repeated."""
     places = np.interp(wanted, own, np.arange(len(own)))
     left = np.floor(places).astype(np.int64)
     right = np.minimum(left + 1, len(own) - 1)

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -35,12 +35,7 @@ from av_ssl.io import (
 )
 from av_ssl.jobs import HERE, ClusterOptions
 from av_ssl.layout import Clip, check_streams, manifest_part, read_manifest
-from av_ssl.targets.feature_shards import (
-    FeatureShard,
-    FeatureSource,
-    SplitFeatures,
-    remove_shards,
-)
+from av_ssl.targets.feature_shards import FeatureShard, FeatureSource, SplitFeatures, remove_shards
 
 SETTINGS = "settings.json"
 INDEX = ".index.tsv"
@@ -54,7 +49,7 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the frames of a clip are."""
+    """Where the frames of a clip are in the array of its subset."""
 
     subset: str
     first: int
@@ -62,11 +57,7 @@ class Rows:
 
 
 class FeatureFolder:
-    """Reads a folder of ``av-ssl features``.
-
-    Args:
-        path: of the folder.
-        subsets: which; None: all that are finished.
+    """Reads a folder of ``av-ssl features``; of ``subsets``, or of all that are finished.
 
     Attributes:
         layers: their numbers, in the order of the arrays.
@@ -143,8 +134,7 @@ def read_index(path: Path, subset: str) -> dict[str, Rows]:
             first, count = map(int, numbers)
         except ValueError:
             raise DataError(
-                f"{path}, line {number}: needed are id, first row and number of rows, separated by tabs; "
-                "make the folder again"
+                f"{path}, line {number}: is not id, first row, number of rows; make the folder again"
             ) from None
         clips[clip] = Rows(subset, first, count)
     return clips
@@ -186,13 +176,8 @@ class FeaturePlan:
     form: str = "npy"
 
 
-class Summary(NamedTuple):
-    """What is stored of a subset."""
-
-    clips: int
-    frames: int
-    unreadable: list[str]
-    """Ids of clips without frames."""
+Summary = tuple[int, int, list[str]]
+"""Of a subset: clips, frames, and ids of the clips without frames, which cannot be read."""
 
 
 def store_features(
@@ -201,11 +186,7 @@ def store_features(
     """Store the features of a plan, as far as they are not there yet.
 
     A run that was killed continues where it stopped: shards are complete or not there, and are joined at the
-    end.  Other settings are refused.
-
-    Args:
-        plan: what to store.
-        cluster: where shards run.
+    end.
 
     Returns:
         Settings of the folder, and a summary of each subset.
@@ -297,4 +278,4 @@ def _frames(shards: Sequence[FeatureShard], shape: tuple[int, int]) -> Iterator[
 def _summary(out: Path, subset: str) -> Summary:
     rows = read_index(out / f"{subset}{INDEX}", subset)
     frames = sum(own.count for own in rows.values())
-    return Summary(len(rows), frames, [clip for clip, own in rows.items() if not own.count])
+    return len(rows), frames, [clip for clip, own in rows.items() if not own.count]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ import av_ssl.tasks
 from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE
 
-OPTIMIZER_BYTES = 8  # a parameter: two moments of Adam in float32
+OPTIMIZER_BYTES = 8  # per parameter: two moments of Adam in float32
 CHECKPOINT_KEYS = ("w2v_path", "teacher_path", "init_student_from")
 
 Row = tuple[str, str]
@@ -90,27 +90,25 @@ def plan_training(recipe: Path, data: Path, overrides: Sequence[str] = (), steps
         ("disk, checkpoints", f"{saved * size / 1e9:.1f} GB: {saved} of {size / 1e9:.1f} GB, estimate"),
     ]
     if steps > 0:
-        step = measure(cfg, task, model, steps, updates // 2)
-        hours = updates * accumulate * step.seconds / 3600
+        duration, memory = measure(cfg, task, model, steps, updates // 2)
+        hours = updates * accumulate * duration / 3600
         place = torch.cuda.get_device_name() if on_gpu else "this CPU"
         rows += [
-            ("seconds a micro-batch", f"{step.seconds:.2f}, mean of {steps} on {place}"),
+            ("seconds a micro-batch", f"{duration:.2f}, mean of {steps} on {place}"),
             ("hours", f"{hours:,.1f} on {gpus} such devices"),
-            ("peak memory", f"{step.memory / 1e9:.1f} GB"),
+            ("peak memory", f"{memory / 1e9:.1f} GB"),
         ]
     return rows
 
 
 def read_recipe(path: Path, data: Path, overrides: Sequence[str] = ()) -> Any:
-    """The whole configuration of the YAML file `path` for the folder `data`, with all defaults.
+    """The whole configuration of the YAML file ``path`` for the folder ``data``, with all defaults.
 
-    `overrides` are hydra's, such as `dataset.max_tokens=1000`. Raises DataError when the file is missing, is
-    no recipe, or does not fit the overrides.
+    ``overrides`` are hydra's, such as ``dataset.max_tokens=1000``. Raises DataError when the file is missing,
+    is no recipe, or does not fit the overrides.
     """
     if not path.is_file():
-        raise DataError(
-            f"{path}: there is no such file; name the YAML of a recipe, e.g. one of examples/*/conf"
-        )
+        raise DataError(f"{path}: there is no such file; name a recipe, e.g. one of examples/*/conf")
     hydra_init(path.stem)
     GlobalHydra.instance().clear()
     try:
@@ -132,11 +130,7 @@ def read_recipe(path: Path, data: Path, overrides: Sequence[str] = ()) -> Any:
 def build(cfg: Any, recipe: Path, with_memory: bool) -> tuple[Any, nn.Module]:
     """Task and model of a recipe; sets ``optimization.update_freq``, as the task does when training.
 
-    Args:
-        with_memory: False: the model has shapes only, and reads no weights.
-
-    Raises:
-        DataError: the model cannot be built.
+    Without memory the model has shapes only, and reads no weights. Raises DataError when it cannot be built.
     """
     if not with_memory and "no_pretrained_weights" in cfg.model:
         cfg.model.no_pretrained_weights = True
@@ -158,8 +152,7 @@ class Epoch:
     batches: int
     frames: int
     padded_frames: int
-    largest: int
-    """Frames of the largest batch, with padding."""
+    largest: int  # frames of the largest batch, with padding
 
     @classmethod
     def of(
@@ -179,23 +172,14 @@ class Epoch:
         return cls(len(sizes), len(batches), int(sizes.sum()), sum(padded), max(padded))
 
     def updates(self, gpus: int, update_freq: int) -> int:
-        """Updates of an epoch on so many GPUs."""
-        steps = ceil(self.batches / gpus)
-        return max(1, ceil(steps / update_freq))
+        return max(1, ceil(ceil(self.batches / gpus) / update_freq))
 
 
-class Step(NamedTuple):
-    """Mean seconds of a training step on a micro-batch, and peak memory in bytes."""
+def measure(cfg: Any, task: Any, model: nn.Module, steps: int, update: int) -> tuple[float, float]:
+    """Mean seconds of a training step on a micro-batch, and peak memory in bytes.
 
-    seconds: float
-    memory: float
-
-
-def measure(cfg: Any, task: Any, model: nn.Module, steps: int, update: int) -> Step:
-    """Train ``steps`` steps on batches spread over an epoch, after one on the largest, which is not timed.
-
-    Args:
-        update: the number of updates that the model is set to: a frozen encoder may be unfrozen by then.
+    ``steps`` batches spread over an epoch are timed, after the largest one, which is not. The model is set to
+    ``update`` updates, since a frozen encoder may be unfrozen by then.
     """
     trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     task.load_dataset("train")
@@ -220,7 +204,7 @@ def measure(cfg: Any, task: Any, model: nn.Module, steps: int, update: int) -> S
         seconds.append(time.perf_counter() - start)
     memory = torch.cuda.max_memory_allocated() if trainer.cuda else 0
     memory = memory or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Step(sum(seconds[1:]) / steps, memory)
+    return sum(seconds[1:]) / steps, memory
 
 
 def checkpoint_bytes(model: nn.Module, half: bool) -> int:

@@ -35,16 +35,14 @@ from av_ssl.io import write_atomically
 
 TABLES = (".tsv", ".csv", ".txt")
 METHODS = ("tsne", "pca", "umap")
-PRINCIPAL_COMPONENTS = 50
-"""That t-SNE and UMAP are given: the rest is mostly noise, and costs time."""
+PRINCIPAL_COMPONENTS = 50  # given to t-SNE and UMAP: the rest is mostly noise, and costs time
 
 
 def project(x: Floats, method: str, seed: int = 0) -> NDArray[np.float32]:
-    """Points `[N, 2]` of features `[N, C]`, whose channels are standardised first.
+    """Points ``[N, 2]`` of features ``[N, C]``, whose channels are standardised first.
 
-    Distances between far points, and the axes, mean nothing for `tsne` and `umap`.
-
-    Raises DataError when there are fewer than four points, or the package of the method is not installed.
+    Distances between far points, and the axes, mean nothing for ``tsne`` and ``umap``.  Raises DataError when
+    there are fewer than four points, or the package of the method is not installed.
     """
     if len(x) < 4:
         raise DataError(f"{len(x)} frames are too few to be laid out; take at least 4")
@@ -61,18 +59,16 @@ def project(x: Floats, method: str, seed: int = 0) -> NDArray[np.float32]:
     if method != "umap":
         raise DataError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
     try:
-        from umap import UMAP
+        from umap import UMAP  # an optional package
     except ModuleNotFoundError as error:
         if error.name != "umap":
             raise
-        raise DataError(
-            "--method umap: umap is not installed; pip install umap-learn, or take tsne"
-        ) from error
+        raise DataError("--method umap: is not installed; pip install umap-learn") from error
     return np.asarray(UMAP(random_state=seed).fit_transform(components), np.float32)
 
 
 def principal_components(x: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Scores `[N, count]` (at most C) of centred features `[N, C]`; signs are fixed by the largest weight."""
+    """Scores ``[N, count]`` of centred features ``[N, C]``; signs are fixed by the largest weight."""
     values, vectors = np.linalg.eigh(x.T @ x)
     vectors = vectors[:, np.argsort(values)[::-1][:count]]
     largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
@@ -87,29 +83,25 @@ OPTIONS = re.compile(r"options-(.+)\.yaml")
 
 @dataclass(frozen=True)
 class NoiseResult:
-    """One measurement: signal-to-noise ratio in dB (`CLEAN`: none), word error rate in percent."""
-
     method: str
-    snr: float
-    rate: float
+    snr: float  # dB; CLEAN: no noise
+    rate: float  # word error rate, percent
 
 
 def read_results(folder: Path, method: str | None = None) -> list[NoiseResult]:
-    """What `fairseq-generate --results-path` left in a folder: one result for each subset.
+    """What ``fairseq-generate --results-path`` left in a folder: one result for each subset.
 
     Args:
-        folder: with `options-{subset}.yaml` and `generate-{subset}.txt`.
+        folder: with ``options-{subset}.yaml`` and ``generate-{subset}.txt``.
         method: its name; None: that of the checkpoint's folder.
 
-    Raises DataError when a file is missing, noise was in a part of the clips only or of no single SNR, or
-    there is no word error rate.
+    Raises:
+        DataError: a file is missing, noise was in a part of the clips only or of no single SNR, or there is
+            no word error rate.
     """
     found = sorted(path for path in folder.glob("options-*.yaml") if OPTIONS.fullmatch(path.name))
     if not found:
-        raise DataError(
-            f"{folder}: has no options-{{subset}}.yaml; decode again with --task av_recognition, --scoring "
-            "wer and --results-path, or write a table"
-        )
+        raise DataError(f"{folder}: has no options-{{subset}}.yaml; decode again with --results-path")
     results = []
     for path in found:
         options = _read_yaml(path)
@@ -125,10 +117,7 @@ def read_results(folder: Path, method: str | None = None) -> list[NoiseResult]:
 
 
 def word_error_rate(path: Path) -> float:
-    """In percent, out of the file that `fairseq-generate --scoring wer` writes.
-
-    Raises DataError when it is missing, or holds no word error rate.
-    """
+    """In percent, out of the file that ``fairseq-generate --scoring wer`` writes."""
     try:
         found = re.findall(r"WER: ([0-9.]+)", path.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
@@ -139,11 +128,7 @@ def word_error_rate(path: Path) -> float:
 
 
 def read_table(path: Path) -> list[NoiseResult]:
-    """Rows of a table, columns `method`, `snr` in dB or `clean`, `wer` in percent, separated by tabs or
-    commas.
-
-    Raises DataError, which names the line, when it cannot be read.
-    """
+    """Rows of a table: ``method``, ``snr`` in dB or ``clean``, ``wer`` in percent; tabs or commas between."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -152,9 +137,7 @@ def read_table(path: Path) -> list[NoiseResult]:
     heads = [cell.strip() for cell in rows[0]] if rows else []
     missing = [column for column in COLUMNS if column not in heads]
     if missing:
-        raise DataError(
-            f"{path}, line 1: needed are the columns {', '.join(COLUMNS)}; {missing[0]} is missing"
-        )
+        raise DataError(f"{path}, line 1: lacks {missing[0]}; needed are the columns {', '.join(COLUMNS)}")
     results = []
     for number, row in enumerate(rows[1:], start=2):
         cells = dict(zip(heads, (cell.strip() for cell in row), strict=False))
@@ -165,8 +148,7 @@ def read_table(path: Path) -> list[NoiseResult]:
             results.append(NoiseResult(cells["method"], snr, float(cells["wer"])))
         except (KeyError, ValueError):
             raise DataError(
-                f"{path}, line {number}: needed are a method, its SNR in dB or `clean`, and its word error "
-                "rate in percent"
+                f"{path}, line {number}: needed are a method, an SNR in dB or clean, a word error rate"
             ) from None
     return results
 
@@ -184,10 +166,8 @@ def _snr(path: Path, probability: float, snr: Any) -> float:
         return CLEAN
     value = parse_snr(snr)
     if probability < 1 or isinstance(value, tuple):
-        raise DataError(
-            f"{path}: noise was in {probability:.0%} of the clips, at {snr} dB; decode with --noise-prob 1 "
-            "and one --noise-snr"
-        )
+        noise = f"noise was in {probability:.0%} of the clips, at {snr} dB"
+        raise DataError(f"{path}: {noise}; decode with --noise-prob 1 and one --noise-snr")
     return value
 
 
@@ -206,10 +186,8 @@ MARKERS = ("o", "^", "s", "X", "D")
 OTHERS = "#D9D9D9"
 SUFFIXES = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 100
-PANEL = 3.3
-"""Inches."""
-LETTERS_OF_TWO_COLUMNS = 28
-"""The longest name for which a legend of two columns fits above :func:`draw_noise`'s axes."""
+PANEL = 3.3  # inches
+LETTERS_OF_TWO_COLUMNS = 28  # longest name for which a legend of two columns fits above the axes
 
 
 def draw_frames(
@@ -221,8 +199,8 @@ def draw_frames(
     """A panel for each set of points (a column) and each kind of label (a row).
 
     Args:
-        points: `[N, 2]` each; N may differ.
-        labels: of each set of points strings `[N]` by kind, the same kinds for all.
+        points: ``[N, 2]`` each; N may differ.
+        labels: of each set of points strings ``[N]`` by kind, the same kinds for all.
         names: of the sets of points.
         classes: the most frequent ones of all sets are coloured, the others grey.
     """
@@ -244,7 +222,7 @@ def draw_frames(
 
 
 def scatter_classes(axis: Any, points: Floats, values: NDArray[np.str_], frequent: Sequence[str]) -> None:
-    """Points `[N, 2]`, of which the frequent classes are coloured and lie above the others."""
+    """Points ``[N, 2]``, of which the frequent classes are coloured and lie above the others."""
     for number, name in enumerate(frequent):
         here = points[values == name]
         axis.scatter(*here.T, s=9, linewidths=0, alpha=0.85, label=name, zorder=2, **style_of(number))
@@ -266,7 +244,7 @@ def draw_similarity(
     """A heat map of CKA for each folder that is compared with the reference.
 
     Args:
-        matrices: `[M, L]` each: M layers of a folder, L of the reference.
+        matrices: ``[M, L]`` each: M layers of a folder, L of the reference.
         layers, names: of the folders.
         reference, reference_layers: name and layers of the reference.
     """
@@ -323,31 +301,25 @@ def draw_noise(methods: Mapping[str, Mapping[float, Sequence[float]]]) -> Figure
 
 def style_of(number: int) -> dict[str, Any]:
     """Colour and marker of a class or line."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
-    }
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches that needs no screen and no global state."""
+    """A figure, inches, that needs no screen and no global state."""
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def check_suffix(path: Path) -> Path:
-    """The path of a figure; raises DataError for an unknown suffix."""
+    """``path``; raises DataError for a suffix that is no format of figures."""
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: name a file that ends in {', '.join(SUFFIXES)}")
     return path
 
 
 def save(figure: Figure, path: Path) -> int:
-    """Write a figure atomically; the same figure gives the same bytes.  Returns their number.
-
-    Raises MediaError, which names the file, when it cannot be written.
-    """
+    """Write a figure atomically; the same figure gives the same bytes, whose number is returned."""
     kind = check_suffix(path).suffix.lower()[1:]
     content = BytesIO()
     undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
@@ -374,10 +346,10 @@ def plot_frames(
     Args:
         paths: folders of ``av-ssl features``.
         out: figure.
-        alignments, visemes: see :mod:`av_ssl.analysis.alignments`.
+        alignments, visemes: see ``av_ssl.analysis.alignments``.
         only: ``phone`` or ``viseme``; None: both.
         layer: None: the last.
-        method: of :data:`METHODS`.
+        method: of METHODS.
         frames: drawn at random.
         classes: that are coloured, the most frequent ones.
         subset: splits of the folders; None: all.
@@ -385,18 +357,13 @@ def plot_frames(
 
     Returns:
         A line that describes the figure.
-
-    Raises:
-        DataError: the folders differ in rate, lack the layer or the labels.
     """
     check_suffix(out)
     folders = [FeatureFolder(path, subset) for path in paths]
     rates = {folder.rate for folder in folders}
     if len(rates) > 1:
-        raise DataError(
-            f"frames of {' and '.join(f'{rate:g}' for rate in sorted(rates))} Hz cannot stand side by side; "
-            "draw a figure of each"
-        )
+        shown = " and ".join(f"{rate:g}" for rate in sorted(rates))
+        raise DataError(f"frames of {shown} Hz cannot stand side by side; draw a figure of each")
     if only == "viseme" and visemes is None:
         raise DataError("--only viseme needs --visemes: the table of each phone's visemes")
     clips, points, labels = shared_clips(folders), [], []

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +58,8 @@ def probe(
         folds: parts that the groups are drawn into; each is tested on once, by a probe of the others.
         seed: of that draw.
 
-    Raises DataError when there are fewer groups than folds or less than two folds, or training frames are all
-    of one class.
+    Raises:
+        DataError: there are fewer groups than folds, less than two folds, or frames of one class only.
     """
     labels, features = np.asarray(labels), np.asarray(features, np.float64)
     right, chance, sizes = [], [], []
@@ -103,14 +102,6 @@ def fitted_labels(x: Floats, labels: NDArray[np.str_], unseen: Floats) -> NDArra
     return np.asarray(classifier.predict((unseen - mean) / deviation))
 
 
-class ProbeTables(NamedTuple):
-    """Scores of probes as Markdown tables, one for each kind of label, and what they were computed on."""
-
-    frames: int
-    clips: int
-    tables: list[str]
-
-
 def probe_folders(
     paths: Sequence[Path],
     alignments: Path,
@@ -120,7 +111,7 @@ def probe_folders(
     frames: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> ProbeTables:
+) -> tuple[int, int, list[str]]:
     """Probe every layer of feature folders, on the clips that all of them have.
 
     Args:
@@ -132,6 +123,9 @@ def probe_folders(
         frames: drawn at random; None: all.
         seed: of the draws.
         progress: called with the number of probes done and of all probes.
+
+    Returns:
+        Numbers of frames and clips, and a Markdown table of scores for each kind of label.
     """
     folders = [FeatureFolder(path, subset) for path in paths]
     clips = shared_clips(folders)
@@ -147,7 +141,7 @@ def probe_folders(
                 done += 1
     progress(done, total)
     tables = [probe_table(kind, len(set(drawn.labels[kind])), one) for kind, one in scores.items()]
-    return ProbeTables(len(drawn), len(clips), tables)
+    return len(drawn), len(clips), tables
 
 
 def probe_table(kind: str, classes: int, scores: dict[str, dict[int, ProbeScore]]) -> str:

@@ -40,7 +40,7 @@ def run_probe(args: argparse.Namespace) -> int:
 
     visemes = None if args.visemes is None else read_visemes(args.visemes)
     with ProgressBar("probe") as bar:
-        found = probe_folders(
+        frames, clips, tables = probe_folders(
             args.folders,
             args.alignments,
             visemes,
@@ -51,16 +51,15 @@ def run_probe(args: argparse.Namespace) -> int:
             bar.update,
         )
     print(
-        f"Accuracy in % of linear probes on {found.frames} frames of {found.clips} clips, tested on speakers "
-        f"that they were not trained on, {args.folds} folds; in parentheses lowest and highest fold."
+        f"Accuracy in % of linear probes on {frames} frames of {clips} clips, tested on speakers that they "
+        f"were not trained on, {args.folds} folds; in parentheses lowest and highest fold."
     )
-    for table in found.tables:
+    for table in tables:
         print(f"\n{table}")
     return 0
 
 
 def add_label_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the phones and visemes of frames come from."""
     parser.add_argument(
         "--alignments",
         metavar="FOLDER",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from av_ssl.corpora import CORPORA, FOLDER, CorpusClip, read_corpus
@@ -14,9 +15,7 @@ from av_ssl.jobs import ClusterOptions
 
 def available_cores() -> int:
     """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(device: str) -> int:
@@ -29,20 +28,17 @@ def default_workers(device: str) -> int:
     return torch.cuda.device_count() or available_cores()
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
+        return value
+
+    return whole_number
 
 
-def at_least_two(text: str) -> int:
-    """A whole number of at least 2."""
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"must be at least 2, not {value}")
-    return value
+positive, at_least_two = _at_least(1), _at_least(2)
 
 
 def share_or_number(text: str) -> float:
@@ -70,7 +66,7 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `--cluster` and the options of Slurm jobs; `--workers` is up to the command."""
+    """`--cluster` and the options of Slurm jobs; `--workers` is up to the command."""
     group = parser.add_argument_group("where the work is done")
     group.add_argument(
         "--cluster",
@@ -109,7 +105,6 @@ def _key_and_value(text: str) -> tuple[str, str]:
 
 
 def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --corpus and --ids."""
     parser.add_argument(
         "--corpus",
         choices=sorted(CORPORA),

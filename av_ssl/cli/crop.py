@@ -24,8 +24,7 @@ from av_ssl.media.crop_report import write_report
 from av_ssl.media.crops import CropSettings
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="IN", type=Path, help="folder with videos, searched with its subfolders"
     )
@@ -66,17 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run_crop(args: argparse.Namespace) -> int:
     """Crop and report; 0 when at least one clip was cropped."""
-    settings = CropSettings(
-        size=args.size,
-        region=args.region,
-        stride=args.stride,
-        backend=args.backend,
-        dlib_model=_absolute(args.dlib_model),
-        landmarks=_absolute(args.landmarks),
-        mean_face=_absolute(args.mean_face),
-    )
+    paths = {name: getattr(args, name) for name in ("dlib_model", "landmarks", "mean_face")}
+    files = {name: str(path.absolute()) for name, path in paths.items() if path is not None}
+    settings = CropSettings(args.size, args.region, args.stride, args.backend, **files)
     if CORPORA[args.corpus].audio_only:
         title = CORPORA[args.corpus].title
         raise DataError(f"{args.source}: {title} has no videos; continue with av-ssl data manifest")
@@ -96,10 +89,6 @@ def run(args: argparse.Namespace) -> int:
     if not clips:
         print("av-ssl crop: error: no clip was cropped", file=sys.stderr)
     return 0 if clips else 1
-
-
-def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.absolute())
 
 
 def _size(text: str) -> int:

@@ -1,9 +1,11 @@
-"""``av-ssl data``: the lists, vocabulary and checks of a data folder."""
+"""``av-ssl data``: lists, vocabulary, noise, checks and pseudo-labels of a data folder."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from av_ssl.cli.arguments import (
     add_corpus_arguments,
@@ -14,13 +16,17 @@ from av_ssl.cli.arguments import (
 )
 from av_ssl.corpora import CORPORA
 from av_ssl.corpora.corpus import Draw, capped, read_ids, require_known
-from av_ssl.corpora.lists import Lists, write_data_folder
+from av_ssl.corpora.lists import write_data_folder
+from av_ssl.corpora.musan import find_recordings
 from av_ssl.corpora.vocabulary import write_vocabulary
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar
 from av_ssl.layout import DICTIONARY, TOKENIZER
+from av_ssl.media.noise_files import make_babble_lists, make_musan_lists, make_own_lists
 
-# Checks and tokenization import torch, which lists and vocabulary do without: each imports its own.
+# Only pieces, check and pseudo-labels need torch: they import what uses it when they run.
+
+BABBLE_SECONDS = 10.0  # default length of a babble recording
 
 
 def add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,16 +76,13 @@ def run_manifest(args: argparse.Namespace) -> int:
         valid_ids = read_ids(args.valid_ids, corpus)
         require_known(args.valid_ids, valid_ids, clips)
     draw = capped(corpus.draw, clips)
-    valid = draw.valid if args.valid is None else args.valid
-    test = draw.test if args.test is None else args.test
-    lists = Lists(
-        Draw(valid, test, draw.by_speaker),
-        args.seed,
-        valid_ids,
-        args.labelled,
-        {name: corpus.folds[name] for name in args.fold},
+    draw = Draw(
+        draw.valid if args.valid is None else args.valid,
+        draw.test if args.test is None else args.test,
+        draw.by_speaker,
     )
-    print("\n".join(write_data_folder(args.out, corpus, clips, lists)))
+    lines = write_data_folder(args.out, corpus, clips, draw, args.seed, valid_ids, args.labelled, args.fold)
+    print("\n".join(lines))
     return 0
 
 
@@ -126,6 +129,93 @@ def run_pieces(args: argparse.Namespace) -> int:
     return 0
 
 
+def add_noise_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder with train.tsv; OUT/noise is written")
+    parser.add_argument(
+        "--babble-speakers", type=positive, default=6, help="voices in a recording (default: 6)"
+    )
+    parser.add_argument(
+        "--number", type=positive, default=100, help="recordings, 80/10/10 over the lists (default: 100)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="length of all recordings together (default: 10 s each)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        metavar="DIR",
+        type=Path,
+        help="list the recordings below DIR instead of babble",
+    )
+
+
+def run_noise(args: argparse.Namespace) -> int:
+    """Write OUT/noise."""
+    seconds = BABBLE_SECONDS if args.minutes is None else args.minutes * 60 / args.number
+    with ProgressBar("recording") as bar:
+        if args.folder:
+            lists = make_own_lists(args.folder, args.out, args.seed, bar.update)
+        else:
+            lists = make_babble_lists(
+                args.out, args.babble_speakers, args.number, seconds, args.seed, bar.update
+            )
+    _print_lists(args.out / "noise", lists)
+    return 0
+
+
+def add_musan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="MUSAN", type=Path, help="folder with music/, noise/ and speech/")
+    parser.add_argument("out", metavar="OUT", type=Path, help="data folder; OUT/musan is written")
+    parser.add_argument(
+        "--babble-speakers", type=positive, default=30, help="voices in a babble recording (default: 30)"
+    )
+    parser.add_argument(
+        "--babble-number", type=positive, default=10000, help="of recordings, 80/10/10 (default: 10000)"
+    )
+    parser.add_argument(
+        "--speech-hours",
+        type=float,
+        default=62.0,
+        help="of clips of OUT/train.tsv as noise, 80/10/10 (default: 62; 0: none)",
+    )
+    parser.add_argument(
+        "--lines",
+        type=positive,
+        default=20000,
+        help="of each kind in all/train.tsv, a tenth of it in the others (default: 20000)",
+    )
+    parser.add_argument(
+        "--workers", type=positive, default=available_cores(), help="processes (default: one a core)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
+
+
+def run_musan(args: argparse.Namespace) -> int:
+    """Write OUT/musan."""
+    recordings = find_recordings(args.source)
+    with ProgressBar("recording") as bar:
+        kinds = make_musan_lists(
+            recordings,
+            args.out,
+            args.babble_speakers,
+            args.babble_number,
+            args.speech_hours,
+            args.lines,
+            args.seed,
+            args.workers,
+            bar.update,
+        )
+    for kind, lists in kinds.items():
+        _print_lists(args.out / "musan" / kind, lists)
+    return 0
+
+
+def _print_lists(folder: Path, lists: Mapping[str, Sequence[Path]]) -> None:
+    for split, paths in lists.items():
+        print(f"{folder / split}.tsv: {len(paths)} recordings")
+
+
 def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", type=Path, help="the folder that task.data will name")
     parser.add_argument("--label-dir", type=Path, help="folder with labels and dictionaries (default: DATA)")
@@ -157,3 +247,90 @@ def run_check(args: argparse.Namespace) -> int:
     number = {0: "no problem", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")
     print(f"{args.data}: {number}")
     return 1 if problems else 0
+
+
+def add_pseudo_labels_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", type=Path, help="folder that was transcribed")
+    parser.add_argument("hypotheses", metavar="HYPOTHESES", type=Path, help="--out of av-ssl transcribe")
+    parser.add_argument("--subset", default="train", help="of DATA (default: train)")
+    parser.add_argument(
+        "--labelled",
+        metavar="FOLDER",
+        type=Path,
+        required=True,
+        help="{train,valid,test}.tsv and .wrd, dict.wrd.txt, spm.model; its transcripts win over "
+        "pseudo-labels, and its validation and test clips are not trained on",
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, required=True, help="for training; new or empty"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FILE", type=Path, help="sentencepiece model (default: LABELLED/spm.model)"
+    )
+    parser.add_argument("--min-confidence", metavar="C", type=_share, default=0.0, help="0 to 1 (default: 0)")
+    parser.add_argument(
+        "--keep",
+        metavar="SHARE",
+        type=_share,
+        default=1.0,
+        help="of the clips that meet all other conditions, the most confident ones (default: 1, all)",
+    )
+    parser.add_argument(
+        "--min-frames", metavar="N", type=positive, default=10, help="of a clip, 25 a second (default: 10)"
+    )
+    parser.add_argument("--max-frames", metavar="N", type=positive, default=600, help="(default: 600)")
+    parser.add_argument(
+        "--references",
+        metavar="FILE",
+        type=Path,
+        help="true transcripts, only to measure errors (default: DATA/{subset}.wrd, if it exists)",
+    )
+
+
+def run_pseudo_labels(args: argparse.Namespace) -> int:
+    """Write a folder of labelled and pseudo-labelled clips and print its numbers."""
+    from av_ssl.transcription.pseudo_labels import REPORT, LabelledFolder, Rules, write_pseudo_labels
+
+    manifest = args.data.absolute() / f"{args.subset}.tsv"
+    beside = manifest.with_suffix(".wrd")
+    numbers = write_pseudo_labels(
+        manifest,
+        args.hypotheses.absolute() / f"{args.subset}.hyp.tsv",
+        LabelledFolder(args.labelled.absolute(), args.tokenizer and args.tokenizer.absolute()),
+        args.out.absolute(),
+        Rules(args.min_confidence, args.keep, args.min_frames, args.max_frames),
+        args.references or (beside if beside.is_file() else None),
+    )
+    _print_numbers(args.out.absolute(), numbers)
+    print(f"  report: {args.out.absolute() / REPORT}")
+    return 0
+
+
+def _print_numbers(out: Path, numbers: dict[str, Any]) -> None:
+    real, pseudo = numbers["labelled"], numbers["pseudo_labelled"]
+    print(
+        f"{out}: {real['clips']} labelled clips ({real['hours']:.2f} hours) and {pseudo['clips']} "
+        f"pseudo-labelled ({pseudo['hours']:.2f} hours)"
+    )
+    for reason, dropped in numbers["dropped"].items():
+        print(f"  dropped {dropped['clips']} ({dropped['hours']:.2f} hours): {reason}")
+    if rates := numbers.get("word_error_rate"):
+        print(
+            f"  word error rate: {_rate(rates['all'])} of all transcripts, {_rate(rates['kept'])} of the kept"
+        )
+        for decile in rates["deciles"]:
+            print(
+                f"    confidence {decile['confidence_from']:.3f} to {decile['confidence_to']:.3f}: "
+                f"{_rate(decile)} of {decile['clips']} clips"
+            )
+
+
+def _rate(measured: dict[str, Any]) -> str:
+    return "unknown" if measured["wer"] is None else f"{measured['wer']:.1f} %"
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {value:g}")
+    return value

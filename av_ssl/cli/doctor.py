@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from av_ssl import __version__
 from av_ssl.cli.arguments import available_cores
+from av_ssl.media import INSTALL
 
 WORKS, MISSING, BROKEN = "works", "missing", "BROKEN"
 
@@ -23,57 +24,49 @@ class AbsentError(Exception):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was tried. `needed`: training or the default preprocessing does not work without it."""
-
-    name: str
-    status: str  # WORKS, MISSING or BROKEN
-    detail: str
-    needed: bool
-
-
-@dataclass(frozen=True)
 class Trial:
-    """`attempt` returns a detail, e.g. a version, and raises when the thing does not work."""
+    """``attempt`` returns a detail, e.g. a version, and raises when the thing does not work.
+
+    ``needed``: training or the default preprocessing does not work without it.
+    """
 
     name: str
     attempt: Callable[[], str]
     fix: str
     needed: bool = False
 
-    def run(self) -> Finding:
-        """Try it."""
+    def run(self) -> tuple[str, str]:
+        """Status and detail."""
         try:
-            return Finding(self.name, WORKS, self.attempt(), self.needed)
+            return WORKS, self.attempt()
         except ModuleNotFoundError as error:
-            return Finding(self.name, MISSING, f"{error.name} is not installed: {self.fix}", self.needed)
+            return MISSING, f"{error.name} is not installed: {self.fix}"
         except AbsentError as error:
-            return Finding(self.name, MISSING, f"{error}; {self.fix}", self.needed)
+            return MISSING, f"{error}; {self.fix}"
         except Exception as error:  # whatever a broken installation raises is what the user is to see
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            return Finding(self.name, BROKEN, f"{reason}; {self.fix}", self.needed)
+            return BROKEN, f"{reason}; {self.fix}"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dlib-model", metavar="FILE", type=Path, help="also try the dlib back-end with this shape predictor"
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run_doctor(args: argparse.Namespace) -> int:
     """Try everything, print a table; 0 when all that is needed works."""
     print(f"av_ssl {__version__}, Python {platform.python_version()}, {platform.platform()}")
     free = _gigabytes(shutil.disk_usage(Path.cwd()).free)
     print(f"{available_cores()} cores, {free} free in {Path.cwd()}\n")
-    findings = []
+    wrong = []
     for title, trials in _sections(args.dlib_model).items():
         print(title)
         for trial in trials:
-            finding = trial.run()
-            findings.append(finding)
-            print(f"  {finding.status:8}{finding.name:32}{finding.detail}", flush=True)
-    wrong = [finding.name for finding in findings if finding.needed and finding.status != WORKS]
+            status, detail = trial.run()
+            print(f"  {status:8}{trial.name:32}{detail}", flush=True)
+            if trial.needed and status != WORKS:
+                wrong.append(trial.name)
     print(f"\nneeded, but not working: {', '.join(wrong)}" if wrong else "\nall that is needed works")
     return 1 if wrong else 0
 
@@ -98,8 +91,8 @@ def _sections(dlib_model: Path | None) -> dict[str, list[Trial]]:
             Trial("video and audio (PyAV)", _pyav, preprocess, needed=True),
             Trial("back-end opencv (default)", _opencv, preprocess, needed=True),
             Trial("back-end files", lambda: "needs --landmarks DIR", ""),
-            Trial("back-end mediapipe", _mediapipe, _how_to_install("mediapipe")),
-            Trial("back-end dlib", lambda: _dlib(dlib_model), _how_to_install("dlib")),
+            Trial("back-end mediapipe", _mediapipe, INSTALL["mediapipe"]),
+            Trial("back-end dlib", lambda: _dlib(dlib_model), INSTALL["dlib"]),
         ],
         "large jobs": [
             Trial("targets: scikit-learn", _version("sklearn"), "pip install scikit-learn"),
@@ -151,9 +144,6 @@ def _bfloat16() -> str:
 
 
 def _fairseq() -> str:
-    from av_ssl.compat import prepare
-
-    prepare()
     import fairseq
 
     return str(fairseq.__version__)
@@ -232,12 +222,6 @@ def _dlib(model: Path | None) -> str:
 
     DlibBackend(model)
     return f"{dlib.__version__}; {model} finds 68 points"
-
-
-def _how_to_install(backend: str) -> str:
-    from av_ssl.media import PACKAGES
-
-    return PACKAGES[backend].install
 
 
 def _slurm() -> str:

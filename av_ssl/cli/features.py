@@ -17,8 +17,7 @@ from av_ssl.inference import LayerSource
 NAMED = 5  # clips in a message
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+def add_features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
@@ -63,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cluster_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run_features(args: argparse.Namespace) -> int:
     """Store the arrays, report what there is."""
     layers = None if args.layers is None else tuple(sorted(set(args.layers)))
     plan = FeaturePlan(

@@ -1,9 +1,8 @@
 """Entry point of the ``av-ssl`` command.
 
-``COMMANDS`` is the table of all commands.  A command is two functions of a module in this folder:
-``add_NAME_arguments(parser)`` and ``run_NAME(args)``, which returns the exit status (``add_arguments`` and
-``run`` where the module has one command).  Only the module of the
-command in use is imported, so that cropping, for example, needs no torch.
+A command of ``COMMANDS``, say ``data pseudo-labels``, is two functions in the module of its first word,
+``data``: ``add_pseudo_labels_arguments(parser)`` and ``run_pseudo_labels(args)``, which returns the exit
+status.  Only the module of the command in use is imported, so that cropping, for example, needs no torch.
 """
 
 from __future__ import annotations
@@ -12,19 +11,9 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from av_ssl import __version__
 from av_ssl.errors import DataError
-
-
-class Command(NamedTuple):
-    """Module in ``av_ssl.cli``; NAME of its two functions, or empty; one line of help."""
-
-    module: str
-    name: str
-    help: str
-
 
 GROUPS = {
     "data": "prepare and check a data folder",
@@ -34,29 +23,27 @@ GROUPS = {
     "score": "evaluate classifiers and speaker verification",
 }
 COMMANDS = {
-    "crop": Command("crop", "", "crop the speaker's mouth out of every video of a folder"),
-    "transcribe": Command("transcribe", "", "transcribe clips with a fine-tuned recogniser"),
-    "features": Command("features", "", "store the outputs of a model's layers for clips"),
-    "doctor": Command("doctor", "", "report what works on this machine"),
-    "data manifest": Command("data", "manifest", "write the lists of training, validation and test clips"),
-    "data vocabulary": Command("data", "vocabulary", "train the tokenizer and write the dictionary"),
-    "data pieces": Command("data", "pieces", "tokenize a text to train a language model on"),
-    "data noise": Command("noise", "noise", "make babble noise, or lists of your own noise recordings"),
-    "data musan": Command("noise", "musan", "make noise, music, babble and speech lists of MUSAN"),
-    "data check": Command("data", "check", "report every problem of a finished data folder"),
-    "data pseudo-labels": Command(
-        "pseudo_labels", "", "filter transcripts and join them with labelled clips"
-    ),
-    "targets clusters": Command("targets", "clusters", "cluster MFCC or a model's features"),
-    "targets teacher": Command("targets", "teacher", "store and cluster the features of a speech model"),
-    "model convert": Command("model", "convert", "convert between fairseq's checkpoints and safetensors"),
-    "model average": Command("model", "average", "average the weights of a run's last checkpoints"),
-    "model plan": Command("model", "plan", "estimate updates, hours, memory and disk of a recipe"),
-    "analyse probe": Command("analyse", "probe", "train linear probes for phones and visemes on each layer"),
-    "analyse plot": Command("analyse", "plot", "plot frames, similarity of layers, error rates in noise"),
-    "score classify": Command("score", "classify", "report a classifier's accuracy and confusions"),
-    "score trials": Command("score", "trials", "draw a speaker verification list from a manifest"),
-    "score verify": Command("score", "verify", "score a verification list: equal error rate, minDCF"),
+    "crop": "crop the speaker's mouth out of every video of a folder",
+    "transcribe": "transcribe clips with a fine-tuned recogniser",
+    "features": "store the outputs of a model's layers for clips",
+    "doctor": "report what works on this machine",
+    "data manifest": "write the lists of training, validation and test clips",
+    "data vocabulary": "train the tokenizer and write the dictionary",
+    "data pieces": "tokenize a text to train a language model on",
+    "data noise": "make babble noise, or lists of your own noise recordings",
+    "data musan": "make noise, music, babble and speech lists of MUSAN",
+    "data check": "report every problem of a finished data folder",
+    "data pseudo-labels": "filter transcripts and join them with labelled clips",
+    "targets clusters": "cluster MFCC or a model's features",
+    "targets teacher": "store and cluster the features of a speech model",
+    "model convert": "convert between fairseq's checkpoints and safetensors",
+    "model average": "average the weights of a run's last checkpoints",
+    "model plan": "estimate updates, hours, memory and disk of a recipe",
+    "analyse probe": "train linear probes for phones and visemes on each layer",
+    "analyse plot": "plot frames, similarity of layers, error rates in noise",
+    "score classify": "report a classifier's accuracy and confusions",
+    "score trials": "draw a speaker verification list from a manifest",
+    "score verify": "score a verification list: equal error rate, minDCF",
 }
 OLD_SPELLINGS = {
     name.partition(" ")[2]: name for name in COMMANDS if " " in name and not name.startswith("targets ")
@@ -134,14 +121,15 @@ def build_parser(
         for group, text in GROUPS.items()
     }
     run = None
-    for command, (module_name, function, text) in COMMANDS.items():
+    for command, text in COMMANDS.items():
         group, _, member = command.rpartition(" ")
         parent = groups[group] if group else top
         one = parent.add_parser(member, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if command == name:
-            module = importlib.import_module(f"av_ssl.cli.{module_name}")
-            getattr(module, f"add_{function}_arguments" if function else "add_arguments")(one)
-            run = getattr(module, f"run_{function}" if function else "run")
+            module = importlib.import_module(f"av_ssl.cli.{group or member}")
+            function = member.replace("-", "_")
+            getattr(module, f"add_{function}_arguments")(one)
+            run = getattr(module, f"run_{function}")
     return parser, run
 
 

@@ -31,7 +31,6 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def add_clusters_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``clusters``."""
     _add_common_arguments(parser)
     parser.add_argument("--out", metavar="LABELS", type=Path, help="folder for the labels (default: DATA)")
     parser.add_argument(
@@ -85,7 +84,6 @@ def run_clusters(args: argparse.Namespace) -> int:
 
 
 def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``teacher``."""
     _add_common_arguments(parser)
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="the teacher's folder")
     parser.add_argument(

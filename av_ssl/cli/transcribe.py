@@ -23,8 +23,7 @@ from av_ssl.transcription.transcribe import Lengths, TranscriptPlan, Transcripts
 NAMED = 5  # clips in a message
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a fine-tuned recogniser")
     parser.add_argument("data", metavar="DATA", type=Path, help="folder with {subset}.tsv")
     parser.add_argument(
@@ -80,7 +79,7 @@ def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run_transcribe(args: argparse.Namespace) -> int:
     """Transcribe; print the transcripts or write them, and report which clips have none."""
     if args.cluster == "local":
         device_of(args.device)  # without a GPU, --device cuda is an error at once

@@ -22,19 +22,17 @@ CORPORA: dict[str, Corpus] = {
     )
 }  # fmt: skip
 
-__all__ = ["CORPORA", "FOLDER", "Corpus", "CorpusClip", "read_corpus"]
+__all__ = ["CORPORA", "FOLDER", "Corpus", "CorpusClip", "read_corpus", "recognised"]
+
+
+def recognised(root: Path) -> Corpus | None:
+    """The corpus that ``root`` looks like."""
+    known = (corpus for corpus in CORPORA.values() if corpus.name != FOLDER)
+    return next((corpus for corpus in known if corpus.recognises(root)), None)
 
 
 def read_corpus(name: str, root: Path, skip: Path | None = None) -> dict[str, CorpusClip]:
-    """Find the clips of a corpus.
-
-    Args:
-        name: key of CORPORA.
-        root: folder of the corpus.
-        skip: subfolder to leave out.
-
-    Returns:
-        Clips by id, sorted.
+    """Clips by id, sorted, of the corpus ``name`` in the folder ``root``, without its subfolder ``skip``.
 
     Raises:
         DataError: ``root`` is no folder or another corpus, a transcript is missing or empty, or two clips
@@ -44,11 +42,9 @@ def read_corpus(name: str, root: Path, skip: Path | None = None) -> dict[str, Co
     if not root.is_dir():
         raise DataError(f"{root}: is not a folder; name the folder that holds the videos")
     if not corpus.recognises(root):
-        others = [other for other in CORPORA.values() if other.name != FOLDER and other.recognises(root)]
-        hint = (
-            f"It looks like {others[0].title}: use preprocess/{others[0].name}.sh"
-            if others
-            else "Videos in any other layout: preprocess/folder.sh"
-        )
+        other = recognised(root)
+        hint = "Videos in any other layout: preprocess/folder.sh"
+        if other is not None:
+            hint = f"It looks like {other.title}: use preprocess/{other.name}.sh"
         raise DataError(f"{root}: is not {corpus.title}; expected {corpus.layout}. {hint}.")
     return corpus.read(root, skip)

@@ -38,16 +38,11 @@ class CorpusClip:
 
 @dataclass(frozen=True)
 class Draw:
-    """How much of the undecided clips becomes validation and test data.
-
-    Args:
-        valid, test: a share below 1, or a number.
-        by_speaker: counts speakers instead of clips, so that no speaker is in two splits.
-    """
+    """How much of the undecided clips becomes validation and test data: shares below 1, or numbers."""
 
     valid: float
     test: float
-    by_speaker: bool = False
+    by_speaker: bool = False  # count speakers instead of clips, so that no speaker is in two splits
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,6 @@ class Fold:
     valid: frozenset[str]
 
     def split(self, clip: CorpusClip) -> str:
-        """Split of a clip: train, valid or test."""
         if clip.speaker in self.test:
             return "test"
         return "valid" if clip.speaker in self.valid else "train"
@@ -128,14 +122,7 @@ def rotating_folds(prefix: str, parts: Sequence[Iterable[str]]) -> dict[str, Fol
 
 
 def read_ids(path: Path, corpus: Corpus) -> dict[str, int]:
-    """Read a list of clip ids, one a line.
-
-    Args:
-        path: the list.
-        corpus: decides how a line is written.
-
-    Returns:
-        Line number of every id.
+    """Ids of a list, one a line as the corpus writes them, and their line numbers.
 
     Raises:
         DataError: the file is missing, empty or not UTF-8, or an id is listed twice.
@@ -152,9 +139,7 @@ def read_ids(path: Path, corpus: Corpus) -> dict[str, int]:
             continue
         name = corpus.clip_id(line)
         if name in ids:
-            raise DataError(
-                f"{path}, line {number}: {name} is also on line {ids[name]}; remove one of the two"
-            )
+            raise DataError(f"{path}, line {number}: {name} is also on line {ids[name]}; remove one of them")
         ids[name] = number
     if not ids:
         raise DataError(f"{path}: lists no clip; write one id a line, e.g. as in clips.tsv")
@@ -165,9 +150,7 @@ def require_known(path: Path, ids: dict[str, int], clips: Container[str]) -> Non
     """Raise DataError with the line of the first id that is no clip of the corpus."""
     for name, number in ids.items():
         if name not in clips:
-            raise DataError(
-                f"{path}, line {number}: the corpus has no clip {name}; correct or remove the line"
-            )
+            raise DataError(f"{path}, line {number}: the corpus has no clip {name}; correct the line")
 
 
 SEVERAL = 3  # clips or speakers: from here on a share above 0 gives at least one
@@ -177,20 +160,14 @@ LARGEST_SHARE = 0.1  # limit on a default number of validation clips in a small 
 def assign_splits(
     clips: Mapping[str, CorpusClip], draw: Draw, seed: int, valid_ids: Collection[str] | None = None
 ) -> dict[str, list[str]]:
-    """Divide clips into splits. Where the corpus decides, its split is kept.
+    """Divide clips into splits: the ids of each, sorted. Where the corpus decides, its split is kept.
 
     Args:
         clips: by id.
         draw: how many of the other clips (or their speakers) are drawn at random for a split that the corpus
-            does not have; the rest is for training.
+            does not have; the rest is for training, and must not be empty.
         seed: of the random choice.
         valid_ids: exactly these are for validation.
-
-    Returns:
-        Ids of each split, sorted.
-
-    Raises:
-        DataError: no clip is left for training.
     """
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     undecided = []
@@ -238,9 +215,7 @@ def _units(names: Sequence[str], clips: Mapping[str, CorpusClip], by_speaker: bo
 
 
 def _count(wanted: float, units: int) -> int:
-    if not wanted:
-        return 0
-    if wanted >= 1:
+    if not 0 < wanted < 1:
         return int(wanted)
     count = round(wanted * units)
     return max(1, count) if units >= SEVERAL else count

@@ -48,11 +48,9 @@ class CremaD(Corpus):
     folds = rotating_folds("p5", ACTORS)
 
     def recognises(self, root: Path) -> bool:
-        """By the folder VideoFlash."""
         return (root / "VideoFlash").is_dir()
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """All clips except the broken ones."""
         sounds = root / "AudioWAV"
         apart = sounds.is_dir()
         for video in sorted((root / "VideoFlash").glob("*.flv")):

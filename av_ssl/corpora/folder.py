@@ -35,11 +35,9 @@ class Folder(Corpus):
     draw = Draw(valid=0.05, test=0.05)
 
     def recognises(self, root: Path) -> bool:
-        """Any folder is accepted."""
         return True
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Videos below ``root``."""
         for name, video in find_videos(root, skip).items():
             folders = name.lower().split("/")[:-1]
             split = next((FOLDER_SPLITS[part] for part in folders if part in FOLDER_SPLITS), None)

@@ -16,17 +16,9 @@ COMMANDS = {"b": "bin", "l": "lay", "p": "place", "s": "set"}
 COLOURS = {"b": "blue", "g": "green", "r": "red", "w": "white"}
 PREPOSITIONS = {"a": "at", "b": "by", "i": "in", "w": "with"}
 DIGITS = {
-    "z": "zero",
-    "1": "one",
-    "2": "two",
-    "3": "three",
-    "4": "four",
-    "5": "five",
-    "6": "six",
-    "7": "seven",
-    "8": "eight",
-    "9": "nine",
-}
+    "z": "zero", "1": "one", "2": "two", "3": "three", "4": "four",
+    "5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine",
+}  # fmt: skip
 ADVERBS = {"a": "again", "n": "now", "p": "please", "s": "soon"}
 CODE = re.compile(r"[blps][bgrw][abiw][a-z][z1-9][anps]")
 
@@ -43,14 +35,14 @@ class Grid(Corpus):
     draw = Draw(valid=0.1, test=0, by_speaker=True)
 
     def recognises(self, root: Path) -> bool:
-        """By folders named s and a number."""
         return bool(numbered_folders(root, "s"))
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Videos below the speakers' folders."""
         for folder in numbered_folders(root, "s"):
             speaker = folder.name
-            for video in _videos(folder):
+            for video in sorted(folder.rglob("*")):
+                if video.suffix.lower() not in VIDEO_SUFFIXES or video.name.startswith("."):
+                    continue
                 split = "test" if speaker in UNSEEN else None
                 clip = CorpusClip(ClipSource(video), split, speaker, sentence(video))
                 yield f"{speaker}/{video.stem}", clip
@@ -64,18 +56,5 @@ def sentence(video: Path) -> str:
             f"{video}: the name is not the code of a GRID sentence, such as bbaf2n; remove or rename the file"
         )
     command, colour, preposition, letter, digit, adverb = list(code)
-    words = (
-        COMMANDS[command],
-        COLOURS[colour],
-        PREPOSITIONS[preposition],
-        letter,
-        DIGITS[digit],
-        ADVERBS[adverb],
-    )
-    return " ".join(words)
-
-
-def _videos(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
-            yield path
+    start = f"{COMMANDS[command]} {COLOURS[colour]} {PREPOSITIONS[preposition]}"
+    return f"{start} {letter} {DIGITS[digit]} {ADVERBS[adverb]}"

@@ -33,11 +33,9 @@ class Iemocap(Corpus):
     folds = rotating_folds("session", SESSIONS)
 
     def recognises(self, root: Path) -> bool:
-        """By evaluations in the folders of the sessions."""
         return any(_evaluations(folder).is_dir() for folder in numbered_folders(root, "Session"))
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Utterances of the dialogues with an evaluation."""
         for session in numbered_folders(root, "Session"):
             for evaluation in sorted(_evaluations(session).glob("Ses*.txt")):
                 yield from _dialogue(session, evaluation)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, Fold, assign_splits
+from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, assign_splits
 from av_ssl.errors import DataError
 from av_ssl.io import write_atomically
 from av_ssl.layout import (
@@ -39,62 +39,51 @@ class Entry:
     """A clip in a list."""
 
     id: str
-    line: str
-    """Of the manifest."""
+    line: str  # of the manifest
     transcript: str | None
-    part: str
-    """Of the corpus, such as "pretrain"."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Class names by kind: ``spk``, ``emo``."""
+    part: str  # of the corpus, such as "pretrain"
+    labels: Mapping[str, str]  # class names by kind: ``spk``, ``emo``
 
 
-@dataclass(frozen=True)
-class Lists:
-    """Which lists are written.
+def write_data_folder(
+    out: Path,
+    corpus: Corpus,
+    clips: Mapping[str, CorpusClip],
+    draw: Draw,
+    seed: int,
+    valid_ids: Mapping[str, int] | None,
+    labelled: int | None,
+    folds: Sequence[str],
+) -> list[str]:
+    """Write the lists of all splits and of parts of them; returns a line for each list.
 
     Args:
+        out: data folder; for corpora with video, ``av-ssl crop`` has filled it.
+        corpus: driver; each of its subsets gets a folder.
+        clips: of the corpus, by id.
         draw: how many clips, or speakers, are for validation and test.
         seed: of the random choices.
         valid_ids: the validation clips; None: drawn.
         labelled: clips of an extra folder ``labelled_N`` of transcribed training clips; None: no such folder.
-        folds: published divisions by speaker, each written into ``fold_NAME``.
-    """
-
-    draw: Draw
-    seed: int = 0
-    valid_ids: Mapping[str, int] | None = None
-    labelled: int | None = None
-    folds: Mapping[str, Fold] = field(default_factory=dict)
-
-
-def write_data_folder(out: Path, corpus: Corpus, clips: Mapping[str, CorpusClip], lists: Lists) -> list[str]:
-    """Write the lists of all splits, of the corpus's subsets, of ``lists.labelled`` and of ``lists.folds``.
-
-    Args:
-        out: data folder; for corpora with video, ``av-ssl crop`` has filled it.
-        corpus: driver.
-        clips: of the corpus, by id.
-        lists: what to write.
-
-    Returns:
-        A line for each list that was written.
+        folds: names of the corpus's published divisions by speaker, each written into ``fold_NAME``.
 
     Raises:
         DataError: there are no clips, or fewer than are to be drawn; a recording has another format.
     """
     entries = make_entries(out, corpus, clips)
     present = {name: clips[name] for name in entries}
-    splits = assign_splits(present, lists.draw, lists.seed, lists.valid_ids)
+    splits = assign_splits(present, draw, seed, valid_ids)
     whole = {split: [entries[name] for name in names] for split, names in splits.items()}
     report = write_lists(out, whole)
     for folder, part in corpus.subsets.items():
         train = [entry for entry in whole["train"] if entry.part == part]
         if 0 < len(train) < len(whole["train"]):
             report += write_subset(out, out / folder, {**whole, "train": train})
-    if lists.labelled:
-        train = draw_labelled(whole["train"], lists.labelled, lists.seed)
-        report += write_subset(out, labelled_folder(out, lists.labelled), {**whole, "train": train})
-    for name, fold in lists.folds.items():
+    if labelled:
+        train = draw_labelled(whole["train"], labelled, seed)
+        report += write_subset(out, labelled_folder(out, labelled), {**whole, "train": train})
+    for name in folds:
+        fold = corpus.folds[name]
         parts = {s: [e for e in entries.values() if fold.split(present[e.id]) == s] for s in SPLITS}
         report += write_subset(out, fold_folder(out, name), parts)
     return report
@@ -117,7 +106,6 @@ def make_entries(out: Path, corpus: Corpus, clips: Mapping[str, CorpusClip]) -> 
 
 
 def crops(out: Path) -> Iterator[Row]:
-    """Rows of the clips that have been cropped."""
     folder = out.resolve()
     for name, video, audio, frames, samples in read_clips(out):
         yield name, str(folder / video), str(folder / audio), str(frames), str(samples)
@@ -182,7 +170,6 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def transcribed(entries: Sequence[Entry]) -> str:
-    """How many clips have a transcript, in words."""
     without = [entry.id for entry in entries if not entry.transcript]
     if len(without) == len(entries):
         return "no transcripts"

@@ -56,11 +56,9 @@ class Lrs2(Corpus):
     subsets: ClassVar[Mapping[str, str]] = {"main_data": "main"}
 
     def recognises(self, root: Path) -> bool:
-        """By a folder main, possibly in mvlrs_v1."""
         return (root / "main").is_dir() or (root / INNER / "main").is_dir()
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Clips that the lists name; those of pretrain only where its folder exists."""
         folder = root if (root / "main").is_dir() else root / INNER
         for list_name, (part, split) in LISTS.items():
             if part == PRETRAIN and not (folder / PRETRAIN).is_dir():
@@ -111,11 +109,9 @@ class Lrs3(Corpus):
     subsets: ClassVar[Mapping[str, str]] = {"30h_data": "trainval"}
 
     def recognises(self, root: Path) -> bool:
-        """By a folder trainval; the clips of LRS2 are in main."""
         return (root / "trainval").is_dir()
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Clips of the parts that exist."""
         for part, split in SPLIT_OF_PART.items():
             for video in sorted((root / part).glob("*/*.mp4")):
                 name = f"{part}/{video.parent.name}/{video.stem}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from av_ssl.corpora import CORPORA, FOLDER
+from av_ssl.corpora import recognised
 from av_ssl.errors import DataError
 from av_ssl.media.noise_files import MUSIC, NOISE, SPEECH
 from av_ssl.media.sources import find_audio
@@ -19,7 +19,7 @@ def find_recordings(root: Path) -> dict[str, dict[str, Path]]:
         DataError: ``root`` is not MUSAN, or one of its three parts is missing or empty.
     """
     if not any((root / kind).is_dir() for kind in KINDS):
-        looks = [corpus for corpus in CORPORA.values() if corpus.name != FOLDER and corpus.recognises(root)]
-        hint = f" It looks like {looks[0].title}." if looks else ""
+        other = recognised(root)
+        hint = "" if other is None else f" It looks like {other.title}."
         raise DataError(f"{root}: is not MUSAN; expected music/, noise/ and speech/ in it.{hint}")
     return {kind: find_audio(root / kind) for kind in KINDS}

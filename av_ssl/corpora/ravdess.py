@@ -13,25 +13,14 @@ from av_ssl.media.sources import ClipSource
 # Modality, channel, emotion, intensity, statement, repetition, actor.
 NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
 AUDIO_VISUAL, SPEECH = "01", "01"  # 02 is video only, 03 audio only; channel 02 is song
-EMOTIONS = dict(
-    zip(
-        ("01", "02", "03", "04", "05", "06", "07", "08"),
-        ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
-        strict=True,
-    )
-)
+EMOTION_NAMES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+EMOTIONS = {f"{number:02d}": name for number, name in enumerate(EMOTION_NAMES, start=1)}
 # Six folds of consecutive actors (HiCMAE's lists), five of Luna-Jimenez et al. (2022), the single division of
 # Chumachenko et al. (2022).
 CONSECUTIVE = [[f"{actor:02d}" for actor in range(first, first + 4)] for first in range(1, 25, 4)]
 LUNA_JIMENEZ = [
     line.split()
-    for line in (
-        "02 05 14 15 16",
-        "03 06 07 13 18",
-        "10 11 12 19 20",
-        "08 17 21 23 24",
-        "01 04 09 22",
-    )
+    for line in ("02 05 14 15 16", "03 06 07 13 18", "10 11 12 19 20", "08 17 21 23 24", "01 04 09 22")
 ]
 CHUMACHENKO = Fold(test=frozenset(["05", "10", "16", "19"]), valid=frozenset(["11", "13", "18", "22"]))
 FOLDS = {**rotating_folds("p6", CONSECUTIVE), **rotating_folds("p5", LUNA_JIMENEZ), "p1": CHUMACHENKO}
@@ -51,11 +40,9 @@ class Ravdess(Corpus):
     folds = FOLDS
 
     def recognises(self, root: Path) -> bool:
-        """By folders of actors, at the top or in those of the archives."""
         return any(root.glob("Actor_*")) or any(root.glob("Video_*/Actor_*"))
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Spoken audio-visual clips; songs and single modalities are skipped."""
         for video in sorted([*root.glob("Actor_*/*.mp4"), *root.glob("Video_*/Actor_*/*.mp4")]):
             fields = NAME.fullmatch(video.stem)
             if fields is None:

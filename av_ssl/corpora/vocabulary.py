@@ -28,9 +28,6 @@ def write_vocabulary(out: Path, size: int, kind: str = "unigram") -> tuple[int, 
 
     Returns:
         The number of pieces and the text that they were trained on.
-
-    Raises:
-        DataError: there is no text, or it does not suit ``size``.
     """
     folders = [out, *labelled_folders(out)]
     text = next((path / "train.wrd" for path in folders if (path / "train.wrd").is_file()), None)
@@ -52,11 +49,7 @@ def write_vocabulary(out: Path, size: int, kind: str = "unigram") -> tuple[int, 
 
 
 def train_tokenizer(path: Path, size: int, kind: str = "unigram") -> bytes:
-    """A serialised sentencepiece model; the same text gives the same bytes.
-
-    Args:
-        path: text, a transcript a line.
-        size, kind: see :func:``write_vocabulary``.
+    """A serialised sentencepiece model of a text with a transcript a line; the same text, the same bytes.
 
     Raises:
         DataError: the text has no words, or more different characters than ``size`` leaves room for.

@@ -31,7 +31,6 @@ class VoxCeleb1(Corpus):
     audio_only = True
 
     def recognises(self, root: Path) -> bool:
-        """By folders of speakers below a folder wav."""
         return any(
             VOXCELEB1_SPEAKER.fullmatch(path.name)
             for folder in FOLDERS
@@ -39,7 +38,6 @@ class VoxCeleb1(Corpus):
         )
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Recordings of all parts that exist."""
         for folder in FOLDERS:
             for sound in sorted((root / folder).glob("id*/*/*.wav")):
                 clip = sound.relative_to(root / folder).with_suffix("")
@@ -71,11 +69,9 @@ class VoxCeleb2(Corpus):
     draw = Draw(valid=0.01, test=0, by_speaker=True)
 
     def recognises(self, root: Path) -> bool:
-        """By folders dev/mp4 or test/mp4."""
         return any((root / part / "mp4").is_dir() for part in SPLIT_OF_PART)
 
     def find(self, root: Path, skip: Path | None) -> Iterator[tuple[str, CorpusClip]]:
-        """Clips of the parts that exist."""
         for part, split in SPLIT_OF_PART.items():
             sounds = root / part / "aac"
             apart = sounds.is_dir()

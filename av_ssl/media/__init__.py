@@ -5,23 +5,10 @@ Nothing here imports torch or fairseq, so data can be prepared where neither is 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class Package(NamedTuple):
-    """A module that a back-end imports, and how to install it."""
-
-    module: str
-    install: str
-
-
-PACKAGES = {
-    "opencv": Package("cv2", "pip install opencv-python-headless"),
-    "mediapipe": Package(
-        "mediapipe",
-        'pip install --no-deps mediapipe==0.10.21 && pip install absl-py attrs flatbuffers "protobuf<5" '
-        "(Python 3.10 to 3.12; later versions hold no models)",
-    ),
-    "dlib": Package("dlib", "pip install 'av_ssl[dlib]'"),
+INSTALL = {
+    "cv2": "pip install opencv-python-headless",
+    "mediapipe": "pip install --no-deps mediapipe==0.10.21 && pip install absl-py attrs flatbuffers "
+    '"protobuf<5" (Python 3.10 to 3.12; later versions hold no models)',
+    "dlib": "pip install 'av_ssl[dlib]'",
 }
-"""Packages of the back-ends that find landmarks. This file imports none of them."""
+"""How to install the modules of the back-ends that find landmarks. This file imports none of them."""

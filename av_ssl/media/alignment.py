@@ -40,13 +40,7 @@ MESH = Layout(
 )
 """Face Mesh (Kartynnik et al., 2019); the lips are the outer ring."""
 
-IBUG = Layout(
-    count=68,
-    stable=(36, 39, 42, 45, 33),
-    lips=tuple(range(48, 68)),
-    upper_lip=62,
-    lower_lip=66,
-)
+IBUG = Layout(count=68, stable=(36, 39, 42, 45, 33), lips=tuple(range(48, 68)), upper_lip=62, lower_lip=66)
 """The 68 points of iBUG 300-W (Sagonas et al., 2013), which dlib's usual model and AV-HuBERT use."""
 
 LAYOUTS = {layout.count: layout for layout in (MESH, IBUG)}
@@ -54,12 +48,10 @@ LAYOUTS = {layout.count: layout for layout in (MESH, IBUG)}
 
 def layout_of(points: Floats) -> Layout:
     """Layout of ``points`` ``[..., P, D]``, by P; raises ValueError unless P is 468 or 68."""
-    try:
-        return LAYOUTS[points.shape[-2]]
-    except KeyError:
-        raise ValueError(
-            f"{points.shape[-2]} points a face; known are {', '.join(map(str, LAYOUTS))}"
-        ) from None
+    count = points.shape[-2]
+    if count not in LAYOUTS:
+        raise ValueError(f"{count} points a face; known are {', '.join(map(str, LAYOUTS))}")
+    return LAYOUTS[count]
 
 
 PUBLISHED_CROP = 96  # pixels of the published mean face's square that a crop of the mouth shows
@@ -68,18 +60,14 @@ PUBLISHED_WINDOW = 12  # frames
 
 @dataclass(frozen=True)
 class MeanFace:
-    """The face onto which others are aligned.
+    """The face onto which others are aligned; x right, y down, from the middle between the eyes.
 
-    Args:
-        points: ``[5, 2]``, the stable points; x right, y down, from the middle between the eyes, in distances
-            between the centres of the eyes.
-        mouth_scale: that distance divided by the side of a mouth crop.
-        window: number of frames over which landmarks are averaged.
+    The unit is the distance between the centres of the eyes.
     """
 
-    points: NDArray[np.float64]
-    mouth_scale: float
-    window: int
+    points: NDArray[np.float64]  # [5, 2], the stable points
+    mouth_scale: float  # the unit divided by the side of a mouth crop
+    window: int  # frames over which landmarks are averaged
 
 
 OWN = MeanFace(
@@ -95,20 +83,13 @@ def load_mean_face(path: Path) -> MeanFace:
 
     With it crops have the position, scale and smoothing that AV-HuBERT's published checkpoints expect (Shi et
     al., 2022, data preparation): 96 of the 256 pixels around the mouth, landmarks averaged over 12 frames.
-
-    Raises:
-        DataError: the file holds no mean face.
     """
     try:
         points = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as an array ({error}); give the .npy of the mean face"
-        ) from error
+        raise DataError(f"{path}: cannot be read ({error}); give the .npy of the mean face") from error
     if points.shape != (IBUG.count, 2):
-        raise DataError(
-            f"{path}: holds {list(points.shape)} numbers, a mean face is [68, 2] (x, y in pixels)"
-        )
+        raise DataError(f"{path}: has shape {list(points.shape)}; a mean face is [68, 2], x and y in pixels")
     stable = points[list(IBUG.stable)].astype(np.float64)
     right, left = stable[:2].mean(0), stable[2:4].mean(0)
     distance = float(np.linalg.norm(left - right))
@@ -146,16 +127,13 @@ def _line(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def crop_transforms(points: Floats, region: str, size: int, mean_face: MeanFace = OWN) -> NDArray[np.float64]:
-    """Affine matrices from pixels of the frame to pixels of the crop.
+    """Affine matrices ``[T, 2, 3]`` from pixels of the frame to pixels of the crop.
 
     Args:
         points: landmarks ``[T, P, 2 or 3]`` of every frame; P is 468 or 68.
         region: one of REGIONS.
         size: side of the crop, pixels.
         mean_face: the face onto which landmarks are aligned.
-
-    Returns:
-        ``[T, 2, 3]``.
     """
     layout = layout_of(points)
     steady = smooth(points[:, [*layout.stable, *layout.lips], :2], mean_face.window)

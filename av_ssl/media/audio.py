@@ -18,17 +18,10 @@ Samples = NDArray[np.int16]
 
 
 def read_audio(path: Path, rate: int = SAMPLE_RATE) -> Samples:
-    """Decode the audio of a file, from the start of its earliest stream.
+    """Mono samples ``[N]``, int16, at ``rate`` Hz, from the start of the file's earliest stream.
 
     Silence is inserted where the audio starts later. Channels are averaged and the rate is changed as the
-    ffmpeg command does with ``-ac 1 -ar 16000``, bit for bit.
-
-    Returns:
-        Mono samples ``[N]``, int16, at ``rate`` Hz.
-
-    Raises:
-        MissingStreamError: the file has no audio.
-        MediaError: the file cannot be decoded.
+    ffmpeg command does with ``-ac 1 -ar 16000``, bit for bit. Raises MissingStreamError or MediaError.
     """
     with open_media(path) as container:
         if not container.streams.audio:
@@ -54,13 +47,7 @@ def _samples(frame: av.AudioFrame) -> Samples:
 
 
 def read_plain_wav(path: Path, start: int = 0, length: int | None = None) -> Samples | None:
-    """Samples ``[N]`` of a 16 kHz mono 16-bit wav, much faster than FFmpeg; None for any other file.
-
-    Args:
-        path: the file.
-        start: first sample.
-        length: number of samples, or as many as there are.
-    """
+    """Samples ``[N]`` of a 16 kHz mono 16-bit wav, much faster than FFmpeg; None for any other file."""
     try:
         with wave.open(str(path), "rb") as file:
             if not _is_plain(file):

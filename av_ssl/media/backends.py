@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from av_ssl.errors import DataError
-from av_ssl.media import PACKAGES
+from av_ssl.media import INSTALL
 from av_ssl.media.alignment import IBUG
 from av_ssl.media.face_mesh import FaceMesh, Floats, Frame
 from av_ssl.media.landmark_files import LandmarkFiles
@@ -22,6 +22,7 @@ from av_ssl.media.video import VideoReader
 
 OPENCV, MEDIAPIPE, DLIB, FILES = "opencv", "mediapipe", "dlib", "files"
 BACKENDS = (OPENCV, MEDIAPIPE, DLIB, FILES)
+MODULES = {OPENCV: "cv2", MEDIAPIPE: "mediapipe", DLIB: "dlib"}
 DLIB_UPSAMPLING = 1  # times that the frame is doubled before detection, as in AV-HuBERT's preparation
 MEDIAPIPE_FACES = 4  # at most, in a frame
 
@@ -34,23 +35,15 @@ class Backend(Protocol):
         ...
 
 
-def make_backend(
-    name: str, stride: int = 1, dlib_model: str | None = None, landmarks: str | None = None
-) -> Backend:
-    """Create a back-end.
-
-    Args:
-        name: one of BACKENDS.
-        stride: faces are searched for in every ``stride``-th frame.
-        dlib_model: shape predictor of 68 points, for ``dlib``.
-        landmarks: folder with landmark files, for ``files``.
+def make_backend(name: str, stride: int, dlib_model: str | None, landmarks: str | None) -> Backend:
+    """The back-end ``name`` of BACKENDS; see ``CropSettings`` for the arguments.
 
     Raises:
         DataError: a package is not installed, or a file is missing.
     """
-    package = PACKAGES.get(name)
-    if package is not None and importlib.util.find_spec(package.module) is None:
-        raise DataError(f"--backend {name}: {package.module} is not installed; {package.install}")
+    module = MODULES.get(name)
+    if module is not None and importlib.util.find_spec(module) is None:
+        raise DataError(f"--backend {name}: {module} is not installed; {INSTALL[module]}")
     if name == DLIB:
         if dlib_model is None:
             raise DataError("--backend dlib: needs --dlib-model FILE, a shape predictor of 68 points (.dat)")
@@ -72,7 +65,6 @@ class OpenCVBackend:
         self._mesh = mesh or FaceMesh()
 
     def track(self, reader: VideoReader, clip: str) -> Faces:
-        """See ``Backend.track``."""
         return track_faces(FaceTracker(self._mesh), reader, self._stride)
 
 
@@ -82,9 +74,6 @@ class DlibBackend:
     Args:
         model: a file such as ``shape_predictor_68_face_landmarks.dat``; dlib ships none.
         stride: faces are searched for in every ``stride``-th frame.
-
-    Raises:
-        DataError: the file cannot be read or does not predict 68 points.
     """
 
     def __init__(self, model: Path, stride: int = 1) -> None:
@@ -103,7 +92,6 @@ class DlibBackend:
             raise DataError(f"{model}: finds {points} points, {IBUG.count} are needed")
 
     def track(self, reader: VideoReader, clip: str) -> Faces:
-        """See ``Backend.track``."""
         return track_faces(FaceMatcher(self._find_faces), reader, self._stride)
 
     def _find_faces(self, rgb: Frame) -> list[Floats]:
@@ -124,7 +112,6 @@ class MediapipeBackend:
         self._mesh = solutions.face_mesh.FaceMesh(max_num_faces=MEDIAPIPE_FACES)
 
     def track(self, reader: VideoReader, clip: str) -> Faces:
-        """See ``Backend.track``."""
         self._mesh.reset()  # or it would search for the faces of the previous clip
         return track_faces(FaceMatcher(self.faces), reader, self._stride)
 

@@ -11,8 +11,7 @@ from av.container import InputContainer
 
 from av_ssl.errors import DataError, MediaError
 
-BOX_HEADER, LONG_BOX_HEADER = 8, 16
-"""Bytes of length and name before each part of an mp4 file (ISO 14496-12)."""
+BOX_HEADER, LONG_BOX_HEADER = 8, 16  # bytes before each part of an mp4 file (ISO 14496-12)
 
 
 class MissingStreamError(MediaError):
@@ -35,9 +34,7 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         raise
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MediaError(
-            f"{path}: cannot be decoded ({reason}); replace the file by a complete copy, or remove it"
-        ) from error
+        raise MediaError(f"{path}: cannot be decoded ({reason}); replace or remove the file") from error
 
 
 def check_complete(path: Path) -> None:
@@ -63,10 +60,7 @@ def check_complete(path: Path) -> None:
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if start > size:
-        raise MediaError(
-            f"{path}: ends {start - size} bytes early, it is truncated; replace the file by a complete copy, "
-            "or remove it"
-        )
+        raise MediaError(f"{path}: is truncated by {start - size} bytes; replace or remove the file")
 
 
 def start_seconds(container: InputContainer) -> float:

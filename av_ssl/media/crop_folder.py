@@ -58,8 +58,6 @@ def crop_folder(
     Args:
         source: a folder, of which every video is cropped, or clips by id.
         out: folder for ``video/ID.mp4`` and ``audio/ID.wav``.
-        settings: see ``CropSettings``.
-        workers: number of processes.
         progress: called as ``progress(done, total)`` at the start and after every clip.
 
     Raises:
@@ -96,7 +94,6 @@ def crop_on_cluster(
     """Crop videos as ``crop_folder`` does, by jobs of a cluster that share ``out``.
 
     Args:
-        source, out, settings: see ``crop_folder``.
         cluster: where the jobs run; each uses ``cluster.cpus`` processes.
         progress: called with numbers of shards.
 
@@ -130,8 +127,6 @@ def _clips(source: Path | Sources, out: Path) -> Sources:
 
 @dataclass(frozen=True)
 class CropJob:
-    """One clip to be cropped."""
-
     name: str  # the clip's id
     source: ClipSource
     out: Path
@@ -141,12 +136,10 @@ class CropJob:
 
     @property
     def video(self) -> Path:
-        """Crop, mp4."""
         return self.out / "video" / f"{self.name}.mp4"
 
     @property
     def audio(self) -> Path:
-        """Audio, wav."""
         return self.out / "audio" / f"{self.name}.wav"
 
 
@@ -160,7 +153,6 @@ def size_and_change(paths: Sequence[Path]) -> tuple[int, int]:
 
 
 def crop_job(job: CropJob) -> CropResult:
-    """Crop one clip in a worker process."""
     return crop_clip(job.source, job.video, job.audio, job.settings, _backend(job.settings), job.name)
 
 
@@ -216,7 +208,6 @@ class Journal:
                 self._read(path)
 
     def close(self) -> None:
-        """End writing."""
         if self._file is not None:
             self._file.close()
 

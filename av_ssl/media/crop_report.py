@@ -81,9 +81,7 @@ def read_clips(out: Path) -> list[tuple[str, str, str, int, int]]:
             continue
         columns = line.split("\t")
         if len(columns) != len(HEADER) or not (columns[3].isdecimal() and columns[4].isdecimal()):
-            raise DataError(
-                f"{path}, line {number}: does not hold {', '.join(HEADER)}; run av-ssl crop again"
-            )
+            raise DataError(f"{path}, line {number}: is not {', '.join(HEADER)}; run av-ssl crop again")
         name, video, audio, frames, samples = columns
         rows.append((name, video, audio, int(frames), int(samples)))
     if not rows:
@@ -148,13 +146,7 @@ def _delays(done: list[CropResult]) -> dict[str, Any]:
 
 
 def html_page(title: str, report: Mapping[str, Any], sheet: bytes | None) -> str:
-    """The page.
-
-    Args:
-        title: name of the folder.
-        report: as ``summary`` returns it.
-        sheet: the contact sheet as PNG.
-    """
+    """The page of a ``summary`` and the contact sheet, PNG."""
     seconds, delays, failed = report["seconds"], report["audio_delay_frames"], report["failed"]
     overview = [
         ("videos", report["videos"]),

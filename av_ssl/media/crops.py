@@ -67,17 +67,15 @@ class CropSettings:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend}")
 
     def make_backend(self) -> Backend:
-        """The back-end; raises DataError when it is not installed or lacks a file."""
         return make_backend(self.backend, self.stride, self.dlib_model, self.landmarks)
 
     def load_mean_face(self) -> MeanFace:
-        """The mean face; raises DataError when its file is missing or holds something else."""
         return OWN if self.mean_face is None else load_mean_face(Path(self.mean_face))
 
 
 @dataclass(frozen=True)
 class CropResult:
-    """Outcome of cropping a clip: a reason code of this module, a message, and counts."""
+    """Outcome of cropping a clip: a reason of this module, a message, and counts."""
 
     reason: str
     message: str = ""
@@ -90,7 +88,6 @@ class CropResult:
 
     @property
     def ok(self) -> bool:
-        """Whether both files were written."""
         return self.reason == OK
 
 

@@ -46,10 +46,7 @@ class LandmarkFiles:
         paths = [self._folder / f"{clip}{suffix}" for suffix in (".pkl", ".npy", ".npz")]
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
-            raise LandmarkError(
-                f"{paths[0]}: does not exist, nor .npy or .npz; make landmarks of this clip, or "
-                " choose another --backend"
-            )
+            raise LandmarkError(f"{paths[0]}: does not exist, nor .npy or .npz; make landmarks of this clip")
         rows = read_landmarks(path)
         frames = sum(1 for _ in reader.frames())
         start = 0.0 if reader.span is None else reader.span[0]
@@ -123,8 +120,6 @@ def _points(row: Any) -> Floats | None:
 
 
 class _DType:
-    """Stands for ``numpy.dtype``."""
-
     def __init__(self, code: str, *_: Any) -> None:
         self._code, self._order = code, "="
 

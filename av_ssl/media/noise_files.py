@@ -59,13 +59,9 @@ def make_babble_lists(
         voices: number of speakers in a recording.
         number: of recordings, 80/10/10 % over the lists.
         seconds: length of a recording, at least 1.
-        seed: of the random choices.
-        progress: called as ``progress(done, total)``.
     """
     if seconds < 1:
-        raise DataError(
-            f"{number} recordings of {seconds:.3g} s: each must last at least 1 s; raise --minutes"
-        )
+        raise DataError(f"recordings of {seconds:.3g} s: each must last at least 1 s; raise --minutes")
     folder = (data / "noise").absolute()
     parts = split_speakers(speakers_of(data / "train.tsv"), seed)
     jobs = _babble(parts, folder / BABBLE, voices, number, round(seconds * SAMPLE_RATE), seed)
@@ -78,12 +74,6 @@ def make_own_lists(
     """Write ``DATA/noise/SPLIT.tsv`` for one's own recordings, 80/10/10 %.
 
     Files that are not 16 kHz mono wav are converted into ``DATA/noise/own``.
-
-    Args:
-        recordings: folder, searched with its subfolders.
-        data: the data folder.
-        seed: of the random choices.
-        progress: called as ``progress(done, total)``.
     """
     files = find_audio(recordings)
     folder = (data / "noise").absolute()
@@ -117,9 +107,6 @@ def make_musan_lists(
         number: of babble recordings, 80/10/10 %.
         speech_hours: hours of training clips as speech noise, 80/10/10 %; 0: none.
         lines: of each kind in ``all/train.tsv``, a tenth of it in the others.
-        seed: of the random choices.
-        workers: number of processes.
-        progress: called as ``progress(done, total)``.
     """
     folder = (data / "musan").absolute()
     jobs: dict[tuple[str, str], Sequence[Job]] = {}
@@ -159,9 +146,7 @@ def write_lists(folder: Path, lists: Lists) -> Lists:
     """Write ``folder``/SPLIT.tsv; raises DataError when a list is empty."""
     for split in SPLITS:
         if not lists[split]:
-            raise DataError(
-                f"{folder / split}.tsv: would be empty; more recordings of {SHORTEST:g} s are needed"
-            )
+            raise DataError(f"{folder / split}.tsv: is empty; more recordings of {SHORTEST:g} s are needed")
         write_atomically(folder / f"{split}.tsv", "".join(f"{path}\n" for path in lists[split]).encode())
     return lists
 
@@ -191,10 +176,8 @@ def speakers_of(manifest: Path) -> dict[str, list[Path]]:
     if path.is_file():
         names = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         if len(names) != len(clips):
-            raise DataError(
-                f"{path}: has {len(names)} lines, but {manifest.name} has {len(clips)} clips; "
-                "run av-ssl data manifest again"
-            )
+            counts = f"has {len(names)} lines, but {manifest.name} has {len(clips)} clips"
+            raise DataError(f"{path}: {counts}; run av-ssl data manifest again")
     check_streams(manifest, clips, ["audio"], "fill in the column")
     by_speaker: dict[str, list[Path]] = {}
     for audio, name in zip((clip.audio for clip in clips if clip.audio), names, strict=True):
@@ -205,11 +188,7 @@ def speakers_of(manifest: Path) -> dict[str, list[Path]]:
 
 
 def divide(names: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """Divide names at random into 80 % train, 10 % valid, 10 % test, each with at least one.
-
-    Raises:
-        DataError: there are fewer than three.
-    """
+    """Divide names, at least three, at random into 80 % train, 10 % valid, 10 % test."""
     if len(names) < 3:
         raise DataError(f"{len(names)} recordings cannot be divided into three lists; at least 3 are needed")
     shuffled = list(names)
@@ -255,11 +234,7 @@ def mix(path: Path, speakers: Speakers, voices: int, length: int, seed: Sequence
 
 
 def mix_babble(speakers: Speakers, voices: int, length: int, seed: Sequence[int]) -> Samples:
-    """Mix ``voices`` speakers, all different as long as there are enough.
-
-    Returns:
-        ``length`` samples, int16, 16 kHz.
-    """
+    """``length`` samples of ``voices`` speakers, all different as long as there are enough."""
     draw = random.Random(repr(tuple(seed)))
     names = draw.sample(list(speakers), min(voices, len(speakers)))
     names += draw.choices(list(speakers), k=voices - len(names))
@@ -362,11 +337,7 @@ def speech_jobs(speakers: Speakers, hours: float, folder: Path, seed: int) -> li
 
 
 def make_all(jobs: Mapping[Key, Sequence[Job]], workers: int, progress: Progress) -> dict[Key, list[Path]]:
-    """Recordings of all jobs under the keys of the jobs, in the order of the jobs.
-
-    Raises:
-        MediaError: a recording cannot be read or written.
-    """
+    """Recordings of all jobs under the keys of the jobs, in their order; raises MediaError."""
     numbered = list(enumerate(job for group in jobs.values() for job in group))
     outcomes: Iterable[tuple[tuple[int, Job], list[Path] | Crash]]
     if workers == 1:

@@ -18,21 +18,13 @@ AUDIO_SUFFIXES = frozenset([".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".
 
 @dataclass(frozen=True)
 class ClipSource:
-    """Files that a clip is made from.
-
-    Args:
-        video: the video file.
-        sound: audio file that is used where the video has no audio stream.
-        span: start and end in seconds, when the clip is a part of the video.
-        times: file that the span was read from.
-        recording: id of the entire video when the clip is a part; landmark files carry this name.
-    """
+    """Files that a clip is made from."""
 
     video: Path
-    sound: Path | None = None
-    span: tuple[float, float] | None = None
-    times: Path | None = None
-    recording: str | None = None
+    sound: Path | None = None  # used where the video has no audio stream
+    span: tuple[float, float] | None = None  # seconds, when the clip is a part of the video
+    times: Path | None = None  # the file that the span was read from
+    recording: str | None = None  # id of the entire video of a part; landmark files carry this name
 
     def absolute(self) -> ClipSource:
         """The same clip with absolute paths, for processes with another working directory."""
@@ -46,18 +38,10 @@ class ClipSource:
 
 
 def find_videos(root: Path, skip: Path | None = None) -> dict[str, Path]:
-    """Find the videos below a folder; links are followed, hidden names are left out.
+    """The videos below a folder by id, sorted; links are followed, hidden names are left out.
 
-    Args:
-        root: the folder.
-        skip: subfolder to leave out.
-
-    Returns:
-        Videos by id, sorted. The id is the path relative to ``root`` without suffix, with "/" between
-        folders.
-
-    Raises:
-        DataError: ``root`` is no folder or holds no video, or two videos have one id.
+    The id is the path relative to ``root`` without suffix, with "/" between folders. The subfolder ``skip``
+    is left out. Raises DataError when ``root`` is no folder or holds no video, or two videos have one id.
     """
     return _find(root, skip, VIDEO_SUFFIXES, "video")
 

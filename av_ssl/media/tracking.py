@@ -38,7 +38,6 @@ class Track:
     """Each ``[P, 2 or 3]``, pixels."""
 
     def add(self, frame: int, points: Floats) -> None:
-        """Add the face's points in one more frame."""
         self.frames.append(frame)
         self.points.append(points)
 
@@ -69,17 +68,11 @@ class Track:
 
 @dataclass(frozen=True)
 class Faces:
-    """The faces of a clip.
-
-    Args:
-        tracks: the faces.
-        frames: number of frames of the clip.
-        searched: number of frames in which faces were searched for.
-    """
+    """The faces of a clip."""
 
     tracks: list[Track]
-    frames: int
-    searched: int
+    frames: int  # of the clip
+    searched: int  # frames in which faces were searched for
 
 
 class Tracker(Protocol):
@@ -128,7 +121,6 @@ class FaceTracker:
         self._detect_at = 0
 
     def update(self, rgb: Frame | None) -> None:
-        """See ``Tracker.update``."""
         if rgb is not None:
             lost = self._follow(rgb)
             due = self._frame >= self._detect_at
@@ -187,7 +179,6 @@ class FaceMatcher:
         self._find_faces = find_faces
 
     def update(self, rgb: Frame | None) -> None:
-        """See ``Tracker.update``."""
         if rgb is not None:
             self._match(self._find_faces(rgb))
         self._frame += 1

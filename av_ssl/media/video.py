@@ -36,14 +36,10 @@ class VideoReader:
     first source frame also stands for the time before it.
 
     Args:
-        path: the file.
+        path: the file; reading raises MissingStreamError or MediaError.
         fps: frames a second.
         keep_bytes: decoded frames up to this size are kept for a second pass.
         span: start and end in seconds of the part to read; None reads all.
-
-    Raises:
-        MissingStreamError: the file has no video.
-        MediaError: the file cannot be decoded.
     """
 
     def __init__(
@@ -157,9 +153,6 @@ def write_video(path: Path, frames: Frames, fps: int = FRAME_RATE) -> None:
         path: the file.
         frames: ``[T, H, W]`` uint8, H and W even.
         fps: frames a second.
-
-    Raises:
-        MediaError: the file cannot be written.
     """
     if frames.ndim != 3 or not len(frames) or frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ValueError(f"frames must be [T, H, W] with T > 0 and even H, W, not {list(frames.shape)}")

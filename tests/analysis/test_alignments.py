@@ -65,7 +65,7 @@ def test_alignments_that_cannot_be_used(content, message, tmp_path):
     ("text", "message"),
     [
         (None, "cannot be read"),
-        ("a\tb\nc d\n", "line 2: needed are visemes, a tab, phones"),
+        ("a\tb\nc d\n", "line 2: needed"),
         ("a\t\n", "line 1: needed"),
         ("a\tb\nc\tb\n", "line 2: phone b is there twice"),
     ],

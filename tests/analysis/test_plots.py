@@ -1,14 +1,149 @@
-"""Pictures: what they show, and files."""
+"""Features in two dimensions, word error rates in noise, and what figures show of them."""
 
+import importlib.util
 import math
 
 import numpy as np
 import pytest
+import yaml
 
-from av_ssl.analysis.plots import OTHERS, draw_frames, draw_noise, draw_similarity, save
+from av_ssl.analysis.plots import (
+    CLEAN,
+    OTHERS,
+    NoiseResult,
+    by_method,
+    draw_frames,
+    draw_noise,
+    draw_similarity,
+    principal_components,
+    project,
+    read_results,
+    read_table,
+    save,
+)
 from av_ssl.errors import DataError, MediaError
 
 RNG = np.random.default_rng(0)
+GROUPS = np.repeat([0, 1], 40)
+X = RNG.normal(size=(80, 10)) + 8 * GROUPS[:, None]
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_groups_stay_apart(method):
+    points = project(X, method)
+    assert points.shape == (80, 2)
+    centres = [points[group == GROUPS].mean(axis=0) for group in (0, 1)]
+    spread = max(points[group == GROUPS].std() for group in (0, 1))
+    assert np.linalg.norm(centres[0] - centres[1]) > 2 * spread
+    np.testing.assert_array_equal(points, project(X, method))
+
+
+def test_principal_components_are_those_of_the_singular_values():
+    centred = X - X.mean(axis=0)
+    found = principal_components(centred, 3)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(np.abs(found), np.abs(u[:, :3] * s[:3]), atol=1e-8)
+
+
+def test_channels_that_never_change_and_few_points():
+    assert np.isfinite(project(np.ones((5, 3)) * np.arange(5)[:, None] ** [0, 1, 2], "tsne")).all()
+    with pytest.raises(DataError, match="3 frames are too few"):
+        project(X[:3], "pca")
+
+
+def test_methods():
+    with pytest.raises(DataError, match="one of tsne, pca, umap"):
+        project(X, "lda")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("umap") is not None, reason="umap is installed")
+def test_umap_is_asked_for_where_it_is_missing():
+    with pytest.raises(DataError, match="pip install umap-learn"):
+        project(X, "umap")
+
+
+def results(folder, rate="12.34", subset="test", **task):
+    folder.mkdir(exist_ok=True)
+    options = {"task": {"noise_prob": 1.0, "noise_snr": "0", **task},
+               "common_eval": {"path": "/models/av2vec_av/checkpoint_best.pt"}}  # fmt: skip
+    (folder / f"options-{subset}.yaml").write_text(yaml.safe_dump(options))
+    (folder / f"generate-{subset}.txt").write_text(
+        f"H-0\t-1\ta\nGenerate {subset} with beam=8: WER: {rate}\n"
+    )
+    return folder
+
+
+def test_a_results_folder(tmp_path):
+    folder = results(tmp_path / "r", noise_snr="-5")
+    assert read_results(folder) == [NoiseResult("av2vec_av", -5.0, 12.34)]
+    assert read_results(folder, "AV2vec") == [NoiseResult("AV2vec", -5.0, 12.34)]
+    assert read_results(results(tmp_path / "clean", noise_prob=0.0))[0].snr == CLEAN
+    results(folder, "50.0", "valid", noise_snr="5")
+    assert [(row.snr, row.rate) for row in read_results(folder)] == [(-5, 12.34), (5, 50)]
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"noise_prob": 0.25}, "noise was in 25% of the clips"),
+        ({"noise_snr": "(-5,5)"}, "at \\(-5,5\\) dB"),
+        ({"noise_snr": None}, "noise_snr is None"),
+    ],
+)
+def test_noise_of_no_single_ratio(task, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        read_results(results(tmp_path / "r", **task))
+
+
+def test_folders_that_hold_no_rate(tmp_path):
+    with pytest.raises(DataError, match=r"has no options-\{subset\}\.yaml"):
+        read_results(tmp_path)
+    folder = results(tmp_path / "r")
+    (folder / "generate-test.txt").write_text("H-0\t-1\ta\n")
+    with pytest.raises(DataError, match=r"generate-test\.txt: holds no word error rate"):
+        read_results(folder)
+    (folder / "generate-test.txt").unlink()
+    with pytest.raises(DataError, match=r"generate-test\.txt: cannot be read"):
+        read_results(folder)
+    (folder / "options-test.yaml").write_text("task: {}\n")
+    with pytest.raises(DataError, match="was not written by this package"):
+        read_results(folder)
+    (folder / "options-test.yaml").write_text("a: [")
+    with pytest.raises(DataError, match=r"options-test\.yaml: cannot be read"):
+        read_results(folder)
+
+
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_a_table(separator, tmp_path):
+    rows = [("wer", "method", "snr"), ("50", "A", "0"), ("20.5", "A", "clean"), ("60", "B", "-5")]
+    path = tmp_path / "rates.tsv"
+    path.write_text("\n".join(separator.join(row) for row in rows) + "\n\n")
+    found = read_table(path)
+    assert found == [NoiseResult("A", 0, 50), NoiseResult("A", math.inf, 20.5), NoiseResult("B", -5, 60)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: .* method, snr, wer"),
+        ("method,snr\nA,0\n", "line 1: lacks wer"),
+        ("method,snr,wer\nA,0,50\nA,loud,50\n", "line 3: needed"),
+        ("method,snr,wer\nA,0\n", "line 2: needed"),
+    ],
+)
+def test_tables_that_cannot_be_used(text, message, tmp_path):
+    (tmp_path / "rates.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path / "rates.csv")
+
+
+def test_seeds_of_one_method_stand_together():
+    measured = [("A", CLEAN, 10), ("A", 0, 50), ("B", 0, 60), ("A", 0, 54)]
+    rows = [NoiseResult(*row) for row in measured]
+    assert by_method(rows) == {"A": {0: [50, 54], CLEAN: [10]}, "B": {0: [60]}}
+    assert list(by_method(rows)["A"]) == [0, CLEAN]
+
+
 LABELS = {"phone": np.array(["a"] * 6 + ["b"] * 3 + ["c"]), "viseme": np.array(["x"] * 10)}
 
 

@@ -195,6 +195,6 @@ def test_lists_of_classes_and_folds(data, capsys):
     _, lines = check(data, capsys, "--lists-only")
     text = "\n".join(lines)
     assert f"{data}/valid.emo: does not exist, {data}/classes.emo.txt does" in text
-    assert f"{fold}/classes.emo.txt: names a twice" in text
+    assert f"{fold}/classes.emo.txt: has a twice" in text
     assert f"{fold}/classes.spk.txt: the list of classes cannot be read" in text
     assert lines[-1].endswith("3 problems")

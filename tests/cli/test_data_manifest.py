@@ -136,10 +136,8 @@ def test_tokenizer_files_reach_the_part_lists(tmp_path):
 def test_lrs2_follows_the_lists_of_its_owners(tmp_path):
     source, out = cropped(tmp_path, "lrs2")
     assert main(["data", "manifest", "--corpus", "lrs2", str(source), str(out)]) == 0
-    pretrain, main_part = (
-        ["pretrain/6331/00000", "pretrain/6331/00001"],
-        ["main/6330/00000", "main/6330/00001"],
-    )
+    pretrain = ["pretrain/6331/00000", "pretrain/6331/00001"]
+    main_part = ["main/6330/00000", "main/6330/00001"]
     assert names(out / "train.tsv") == [*main_part, *pretrain]
     assert names(out / "main_data" / "train.tsv") == main_part
     assert names(out / "valid.tsv") == ["main/6330/00002"]
@@ -205,24 +203,14 @@ def test_recordings_without_video_are_listed_where_they_are(tmp_path, capsys):
     assert main(command) == 1
     assert "00001.wav: is no wav file of 16 kHz" in capsys.readouterr().err
     assert main(["crop", "--corpus", "voxceleb1", str(source), str(out)]) == 1
-    assert "VoxCeleb1 has no videos; go on with av-ssl data manifest" in capsys.readouterr().err
+    assert "VoxCeleb1 has no videos; " in capsys.readouterr().err
 
 
 def test_only_the_clips_of_a_list_of_ids(tmp_path, capsys):
     source, out = cropped(tmp_path, "voxceleb2")
     english = tmp_path / "english"
     english.write_text("id00012/21Uxsk56VDQ/00001\nid00015/21Uxsk56VDQ/00002\ndev/mp4/id00099/v/00001.mp4\n")
-    command = [
-        "manifest",
-        "--corpus",
-        "voxceleb2",
-        "--valid",
-        "1",
-        "--ids",
-        str(english),
-        str(source),
-        str(out),
-    ]
+    command = f"data manifest --corpus voxceleb2 --valid 1 --ids {english} {source} {out}".split()
     assert main(command) == 0
     assert "1 of 3 ids are not in" in capsys.readouterr().out
     listed = [*names(out / "train.tsv"), *names(out / "valid.tsv")]

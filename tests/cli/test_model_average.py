@@ -7,7 +7,8 @@ from av_ssl.cli.main import main
 
 
 def write(path, value, symbols=("a", "b"), **tensors):
-    cfg = {"model": {"_name": "av_hubert_ctc"}, "task": {"_name": "av_recognition"}}
+    encoder = {"model": {"_name": "av_hubert"}, "task": {"_name": "av_hubert_pretraining"}}
+    cfg = {"model": {"_name": "av_hubert_ctc", "w2v_args": encoder}, "task": {"_name": "av_recognition"}}
     model = {
         "weight": torch.full((2,), value),
         "half": torch.full((2,), value, dtype=torch.float16),

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import sentencepiece
 
 from av_ssl.cli.main import main
 from av_ssl.data.labels import TextLabels
@@ -14,8 +13,7 @@ from av_ssl.data.text import TextEncoder
 from av_ssl.inference import Hypothesis
 from av_ssl.layout import read_manifest
 from av_ssl.transcription.hypotheses import HEADER, hypotheses_text
-
-WORDS = ["bin", "lay", "blue", "green", "at", "by", "one", "two", "now", "soon"]
+from tests.data_folder import write_vocabulary
 
 
 def write_list(path: Path, clips: dict[str, int], root: str = "/media") -> None:
@@ -31,13 +29,7 @@ def labelled(tmp_path: Path) -> Path:
     for split, clips in (("train", ("l1", "l2")), ("valid", ("v1",)), ("test", ("t1",))):
         write_list(folder / f"{split}.tsv", dict.fromkeys(clips, 50))
         (folder / f"{split}.wrd").write_text("bin blue now\n" * len(clips))
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(WORDS * 5), model_prefix=str(folder / "spm"), vocab_size=40,
-        model_type="unigram", hard_vocab_limit=False, bos_id=0, pad_id=1, eos_id=2, unk_id=3, minloglevel=2,
-    )  # fmt: skip
-    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
-    pieces = [tokenizer.id_to_piece(number) for number in range(4, tokenizer.get_piece_size())]
-    (folder / "dict.wrd.txt").write_text("".join(f"{piece} 1\n" for piece in pieces))
+    write_vocabulary(folder)
     return folder
 
 

@@ -20,20 +20,13 @@ from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.mfcc import mfcc
 from tests.data_folder import write_data
 from tests.methods.raven_layout import published
+<<<<<<< HEAD
 from tests.tiny_checkpoints import write_checkpoint
+=======
+>>>>>>> 15b1562be4881ef0abe8a0064c76f0524c5bc9a2
 
 CLIPS = {"train": 9, "valid": 3}
 LABELS = ("train.km", "valid.km", "dict.km.txt")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data", CLIPS)
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model.pt")
 
 
 @pytest.fixture
@@ -289,8 +282,7 @@ def test_lengths_that_the_manifest_has_wrong(targets, data, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("/\n", ""), ("/\na\tb.mp4\t\t9\t9\n", ", line 2: clip a has no audio"), (None, "")],
+    ("text", "message"), [("/\n", ""), ("/\na\tb.mp4\t\t9\t9\n", ", line 2: clip a has no audio"), (None, "")]
 )
 def test_manifests_that_cannot_be_used(text, message, targets, data, capsys):
     (data / "valid.tsv").unlink() if text is None else (data / "valid.tsv").write_text(text)

@@ -163,8 +163,7 @@ def test_iemocap(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("corpus", "folds", "speakers"),
-    [("ravdess", 12, 24), ("crema_d", 5, 91), ("iemocap", 5, 10)],
+    ("corpus", "folds", "speakers"), [("ravdess", 12, 24), ("crema_d", 5, 91), ("iemocap", 5, 10)]
 )
 def test_folds_share_no_speaker_and_test_everybody(corpus, folds, speakers):
     known = CORPORA[corpus].folds

@@ -33,7 +33,7 @@ def moving_face(frames: int = 12, shift: float = 2.0) -> np.ndarray:
 
 
 def noise_frames(frames: int = 8) -> np.ndarray:
-    """Pictures without a face, `[T, 96, 96, 3]`."""
+    """Frames without a face, `[T, 96, 96, 3]`."""
     return np.random.default_rng(0).integers(0, 255, (frames, 96, 96, 3), np.uint8)
 
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 
+import av
 import numpy as np
 import pytest
 
@@ -33,8 +34,6 @@ def test_44_khz_is_resampled(tmp_path):
 
 def test_sound_that_starts_later_than_the_frame_is_led_by_silence(tmp_path):
     clip = tmp_path / "late.mkv"
-    import av
-
     with av.open(str(clip), "w") as container:
         video = container.add_stream("libx264", rate=25)
         video.width = video.height = 96

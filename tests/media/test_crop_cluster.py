@@ -11,7 +11,7 @@ from av_ssl.media import crop_folder as crop_module
 from av_ssl.media.crop_folder import crop_folder, crop_on_cluster, divide
 from av_ssl.media.crops import CropSettings
 from av_ssl.media.sources import ClipSource
-from tests.media.synthetic import run_in_process, talking_head
+from tests.media.synthetic import talking_head
 
 
 def sources(count: int) -> dict[str, ClipSource]:
@@ -27,8 +27,7 @@ def test_shards_hold_every_clip_once_and_not_too_many(clips, workers, shards):
     assert all(clip.video.is_absolute() for part in parts for clip in part.values())
 
 
-def test_jobs_give_what_one_run_gives_and_go_on_after_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(crop_module, "run_isolated", run_in_process)
+def test_jobs_give_what_one_run_gives_and_go_on_after_a_failure(tmp_path, monkeypatch, in_process):
     clips = {}
     for number in range(3):
         clips[f"a {number}"] = ClipSource(talking_head(tmp_path / "in" / f"a {number}.mkv", frames=6))

@@ -8,7 +8,6 @@ from av_ssl.media.alignment import MESH
 from av_ssl.media.audio import read_audio
 from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.crops import CropSettings, crop_clip
-from av_ssl.media.face_mesh import FaceMesh
 from av_ssl.media.video import read_video
 from tests.media.synthetic import (
     face,
@@ -21,11 +20,6 @@ from tests.media.synthetic import (
     voice,
     write_clip,
 )
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    return FaceMesh()
 
 
 @pytest.fixture

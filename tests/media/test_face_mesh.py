@@ -3,13 +3,8 @@
 import numpy as np
 import pytest
 
-from av_ssl.media.face_mesh import LEFT_EYE_OUTER, MODELS, RIGHT_EYE_OUTER, FaceMesh, Region
+from av_ssl.media.face_mesh import LEFT_EYE_OUTER, MODELS, RIGHT_EYE_OUTER, Region
 from tests.media.synthetic import face, noise_frames
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    return FaceMesh()
 
 
 def test_points_of_a_photograph(mesh):

@@ -4,22 +4,18 @@ import numpy as np
 import pytest
 
 from av_ssl.layout import SAMPLES_PER_FRAME
-from av_ssl.media import crop_folder as crop_module
 from av_ssl.media.audio import read_plain_wav, write_audio
 from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.crop_folder import crop_folder
 from av_ssl.media.crops import CropSettings
 from av_ssl.media.sources import ClipSource
 from av_ssl.media.video import VideoReader, read_video
-from tests.media.synthetic import moving_face, run_in_process, talking_head, tone, write_clip
+from tests.media.synthetic import moving_face, talking_head, tone, write_clip
 
 SETTINGS = CropSettings(stride=4)  # fast
 
 
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch):
-    """Crops in this process."""
-    monkeypatch.setattr(crop_module, "run_isolated", run_in_process)
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 @pytest.fixture

@@ -4,15 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from av_ssl.media.face_mesh import FaceMesh
 from av_ssl.media.speaker import choose_speaker, mouth_sound_correlation
 from av_ssl.media.tracking import FaceTracker, Track, thinned
 from tests.media.synthetic import face, moving_face
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    return FaceMesh()
 
 
 def track_all(mesh, images, stride=1):

@@ -1,4 +1,4 @@
-"""Pictures at 25 frames/s by time stamps, and crops that survive being written."""
+"""Frames at 25 frames/s by time stamps, and crops that survive being written."""
 
 import hashlib
 

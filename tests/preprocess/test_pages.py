@@ -1,4 +1,4 @@
-"""The page on making a manifest by hand: its code and its shell lines do what it says."""
+"""The pages on preprocessing: code and shell lines do what they say, every reason and script is named."""
 
 import re
 import subprocess
@@ -6,16 +6,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from av_ssl.cli.main import main
 from av_ssl.corpora import CORPORA
 from av_ssl.layout import read_manifest
+from av_ssl.media import crop_folder, crops
 from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video
 from tests.corpora import trees
 
-PREPROCESS = Path(__file__).resolve().parents[2] / "preprocess"
-PAGE = (PREPROCESS / "manifest_by_hand.md").read_text(encoding="utf-8")
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = (REPOSITORY / "docs/manifest_by_hand.md").read_text(encoding="utf-8")
+README = (REPOSITORY / "docs/preprocessing.md").read_text(encoding="utf-8")
+REASONS = [
+    crops.UNREADABLE, crops.NO_VIDEO, crops.NO_AUDIO, crops.NO_FACE, crops.NO_LANDMARKS, crops.TOO_SHORT,
+    crops.WRITE_FAILED, crop_folder.CRASHED, crop_folder.BAD_NAME,
+]  # fmt: skip
 
 
 def test_the_code_writes_a_list_that_training_reads(tmp_path):
@@ -41,8 +48,12 @@ def test_lists_of_two_corpora_are_joined(tmp_path):
     assert [clip.id for clip in joined] == [clip.id for part in parts for clip in part]
 
 
-def test_every_corpus_has_a_script_and_a_section():
-    readme = (PREPROCESS / "README.md").read_text(encoding="utf-8")
+def test_every_corpus_has_a_script_that_the_page_names():
     for name in [*CORPORA, "musan"]:
-        assert (PREPROCESS / f"{name}.sh").stat().st_mode & 0o111
-        assert f"    preprocess/{name}.sh " in readme
+        assert (REPOSITORY / "preprocess" / f"{name}.sh").stat().st_mode & 0o111
+        assert f"preprocess/{name}.sh" in README
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_is_explained(reason):
+    assert f"`{reason}`" in README

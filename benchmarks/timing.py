@@ -1,0 +1,36 @@
+"""What the benchmarks share: the machine in words, and median times."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def machine(device: str) -> str:
+    """Processor or GPU, threads, and versions."""
+    processor = platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor
+    threads = f"{torch.get_num_threads()} threads of {torch.multiprocessing.cpu_count()} cores"
+    return f"{name}, {threads}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def median_time(run: Callable[[], Any], device: str, repeats: int, warmup: int = 1) -> float:
+    """Seconds of a run, after ``warmup`` runs that do not count."""
+    times = []
+    for _ in range(warmup + repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        run()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[warmup:])
+
+
+def synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

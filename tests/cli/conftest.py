@@ -1,0 +1,20 @@
+"""A small corpus and a small model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.targets.small_corpus import write_checkpoint, write_data
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Lists ``train`` and ``valid`` of 9 and 3 clips of 10, 11, 12, ... frames."""
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A fused encoder of three layers."""
+    return write_checkpoint(tmp_path / "model.pt")
