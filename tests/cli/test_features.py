@@ -20,7 +20,6 @@ from av_ssl.targets import feature_shards
 from av_ssl.targets.feature_shards import dump_shard
 from tests.data_folder import write_data
 from tests.methods import raven_layout
-<<<<<<< HEAD
 from tests.tiny_checkpoints import write_checkpoint
 
 
@@ -32,8 +31,6 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "model.pt")
-=======
->>>>>>> 15b1562be4881ef0abe8a0064c76f0524c5bc9a2
 
 
 @pytest.fixture

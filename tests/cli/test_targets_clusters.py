@@ -18,12 +18,7 @@ from av_ssl.layout import read_manifest
 from av_ssl.targets import cluster_labels, feature_shards
 from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.mfcc import mfcc
-from tests.data_folder import write_data
 from tests.methods.raven_layout import published
-<<<<<<< HEAD
-from tests.tiny_checkpoints import write_checkpoint
-=======
->>>>>>> 15b1562be4881ef0abe8a0064c76f0524c5bc9a2
 
 CLIPS = {"train": 9, "valid": 3}
 LABELS = ("train.km", "valid.km", "dict.km.txt")

@@ -12,13 +12,7 @@ from av_ssl.cli.main import main
 from av_ssl.transcription import transcribe as transcript_maker
 from av_ssl.transcription.hypotheses import read_hypotheses
 from av_ssl.transcription.transcribe import shards_for, transcribe_shard
-<<<<<<< HEAD
-from tests.data_folder import write_data
 from tests.tiny_checkpoints import write_checkpoint, write_recogniser
-=======
-from tests.targets.small_corpus import write_checkpoint
-from tests.transcription.small_recogniser import write_recogniser
->>>>>>> 15b1562be4881ef0abe8a0064c76f0524c5bc9a2
 
 
 @pytest.fixture(scope="module")
