@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.targets.small_corpus import write_checkpoint, write_data
+
+from tests.data_folder import write_data
+from tests.tiny_checkpoints import write_checkpoint
 
 
 @pytest.fixture

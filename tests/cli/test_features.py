@@ -18,19 +18,7 @@ from av_ssl.inference import FeatureSpec
 from av_ssl.layout import read_manifest
 from av_ssl.targets import feature_shards
 from av_ssl.targets.feature_shards import dump_shard
-from tests.data_folder import write_data
 from tests.methods import raven_layout
-from tests.tiny_checkpoints import write_checkpoint
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data")
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return write_checkpoint(tmp_path / "model.pt")
 
 
 @pytest.fixture

@@ -41,13 +41,15 @@ def test_what_fairseq_lacks_is_refused(override: str) -> None:
     [
         ("model.mask_prob_audo=0.5", ("mask_prob_audo", "mask_prob_audio")),
         ("task.modalites=av", ("modalites", "modalities")),
+        ("task.data=nowhere", ("task.data=nowhere", "absolute")),
     ],
 )
 def test_a_mistake_is_one_line(override: str, parts: tuple[str, ...], tmp_path: Path) -> None:
     output = stock(
         "fairseq-hydra-train", "--config-dir", RECIPE.parent, "--config-name", RECIPE.stem, "common.cpu=true",
-        "common.fp16=false", f"common.user_dir={PLUGIN}", f"hydra.run.dir={tmp_path}", "task.data=/data",
-        "distributed_training.distributed_world_size=1", "model.encoder_layers=1", "model.average_top_k_layers=1",
+        "common.fp16=false", f"common.user_dir={PLUGIN}", f"hydra.run.dir={tmp_path}", "task.data=/",
+        "distributed_training.distributed_world_size=1", "model.encoder_layers=1",
+        "model.average_top_k_layers=1",
         "model.encoder_embed_dim=16", "model.encoder_ffn_embed_dim=16", "model.encoder_attention_heads=2",
         override, expect=1,
     )  # fmt: skip

@@ -297,3 +297,11 @@ def test_learns_a_handful_of_clips(folders):
         curves.append([*(loss.regression.item() for loss in losses), *excess])
     first, last = np.array(curves[:2]).mean(0), np.array(curves[-10:]).mean(0)
     assert (last < 0.5 * first).all(), last / first
+
+
+def test_modality_dropout_frequencies(folders):
+    masking = tiny(folders).masking
+    rng = np.random.default_rng(0)
+    drawn = [masking.draw([10], 10, rng)["dropped"] for _ in range(2000)]
+    shares = [drawn.count(stream) / 2000 for stream in (None, "audio", "video")]
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=0.04)

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.transcription.small_recogniser import write_recogniser
 
 from av_ssl.layout import read_manifest
 from tests.stock import REPOSITORY
+from tests.tiny_checkpoints import write_recogniser
 
 from .conftest import SCHEDULE, run_printed
 
