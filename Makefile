@@ -61,7 +61,7 @@ format: install ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 test: install ## all tests, on $(WORKERS) processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 demo: install ## corpus of talking faces, pre-training, fine-tuning, decoding
 	$(BIN)/python examples/toy/demo.py

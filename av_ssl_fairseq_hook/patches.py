@@ -156,7 +156,7 @@ def patch_plugin_scan(module: ModuleType) -> None:
 def patch_error_report(module: ModuleType) -> None:
     """Let `hydra._internal.utils` end a failed job with that job's traceback, not one of its own.
 
-    A mistake of the user's (`av_ssl.errors.DataError`) ends with its message alone.
+    A mistake of the user's (`av_ssl.errors.DataError`, a missing file) ends with its message alone.
     """
     stock: Callable[[Callable[[], Any]], Any] = module.run_and_report
 
@@ -171,6 +171,12 @@ def patch_error_report(module: ModuleType) -> None:
                     raise
                 if any(kind.__module__ == "av_ssl.errors" for kind in type(error).__mro__):
                     print(f"error: {error}", file=sys.stderr)
+                elif isinstance(error, FileNotFoundError):
+                    print(
+                        f"error: {error.filename}: no such file or folder; give absolute paths, since "
+                        "hydra changes into its run folder",
+                        file=sys.stderr,
+                    )
                 else:
                     traceback.print_exc()
                 sys.exit(1)

@@ -118,11 +118,6 @@ class AudioVisualTask(FairseqTask):
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build a model and read its ``data_needs``; only training starts from pre-trained files."""
         self.starts_from_pretrained = not from_checkpoint
-        if not from_checkpoint and not Path(self.cfg.data).is_dir():
-            raise DataError(
-                f"task.data={self.cfg.data}: there is no such folder; give an absolute path, since hydra changes "
-                "into its run folder"
-            )
         model = super().build_model(cfg, from_checkpoint)
         self.needs = needs_of(model)
         return model

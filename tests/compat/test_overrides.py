@@ -41,7 +41,7 @@ def test_what_fairseq_lacks_is_refused(override: str) -> None:
     [
         ("model.mask_prob_audo=0.5", ("mask_prob_audo", "mask_prob_audio")),
         ("task.modalites=av", ("modalites", "modalities")),
-        ("task.data=nowhere", ("task.data=nowhere", "absolute")),
+        ("task.data=nowhere", ("nowhere", "absolute")),
     ],
 )
 def test_a_mistake_is_one_line(override: str, parts: tuple[str, ...], tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_self_training_transcribes_what_has_no_labels(toy: Steps) -> None:
     found = needed(toy, "self_training")
     transcripts, selection = found["transcribe_av2vec_audio_16"], found["pseudo_labels_av2vec_audio_16"]
     assert str(found["av2vec_audio_16"]) in transcripts.command
-    assert selection.command[2:4] == (str(toy.data), str(transcripts))
+    assert selection.command[1:5] == ("data", "pseudo-labels", str(toy.data), str(transcripts))
     training = overrides(found["self_training_video_16"])
     assert (training["task.data"], training["optimization.max_update"]) == (str(selection), "24")
     assert found["score_self_training_video_clean_test_16"].command[1] == str(toy.labelled)
@@ -239,12 +239,12 @@ def test_controls_differ_by_one_thing(emotions: Steps, task: str) -> None:
 def test_speakers_are_verified_and_emotions_classified(emotions: Steps) -> None:
     found = needed(emotions, "speaker_embeddings", "emotion_embeddings")
     clean, noisy = (found[f"score_speaker_embeddings_{clips}_test"].command for clips in ("clean", "0dB"))
-    assert clean[:2] == ("av-ssl", "verify")
+    assert clean[:3] == ("av-ssl", "score", "verify")
     assert str(found["trials_test"]) in clean
     assert "--noise" not in clean
     assert noisy[-4:] == ("--noise", str(emotions.data / "noise/test.tsv"), "--snr", "0")
     emotion = found["score_emotion_embeddings_clean_test"].command
-    assert emotion[1:3] == ("classify", str(found["emotion_embeddings_head"]))
+    assert emotion[1:4] == ("score", "classify", str(found["emotion_embeddings_head"]))
     assert {
         overrides(step)["+task.label"] for name, step in found.items() if step.recipe and "speaker" in name
     } == {"spk"}

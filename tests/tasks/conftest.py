@@ -13,7 +13,7 @@ import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
 from av_ssl.cli.main import main
-from tests.data_folder import write_noise, write_split, write_transcripts, write_vocabulary
+from tests.data_folder import write_labels, write_noise, write_split, write_transcripts, write_vocabulary
 from tests.stock import REPOSITORY, stock
 
 TINY_ENCODER = [
@@ -37,6 +37,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_transcripts(folder, split)
     write_vocabulary(folder)
     write_noise(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labels(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`mfcc` at 100 Hz and `km` at 25 Hz."""
+    folder = tmp_path_factory.mktemp("labels")
+    write_labels(data, folder, "mfcc", 100)
+    write_labels(data, folder, "km", 25)
     return folder
 
 
