@@ -12,6 +12,8 @@
 | all            | keys that av_ssl has renamed are not known any more              | read_renamed_keys    |
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
 | all            | hydra demands a plus sign, or none, before an override's key      | accept_overrides     |
+| all            | a recipe for more GPUs than there are fails with an assertion    | check_devices        |
+| all            | fp16 without a GPU, or too few updates, fail deep inside         | check_training       |
 | all            | the thread that reads ahead dies inside torch at exit: an abort  | end_reading_ahead    |
 
 Left alone, as nothing here reaches them: `np.int` and `np.float`, which numpy 1.24 removed, in
@@ -282,6 +284,45 @@ def ignore_unknown_keys(module: ModuleType) -> None:
     module.merge_with_parent = merge_with_parent  # type: ignore[attr-defined]
 
 
+def check_devices(module: ModuleType) -> None:
+    """Let `fairseq.distributed.utils` end with the fix where a recipe wants more GPUs than there are."""
+    stock: Callable[[Any], None] = module._infer_single_node_init
+
+    def infer_single_node_init(cfg: Any) -> None:
+        wanted, there = cfg.distributed_world_size, module.torch.cuda.device_count()
+        if wanted > there:
+            on_cpu = "" if there else " common.cpu=true common.fp16=false"
+            sys.exit(
+                f"error: distributed_training.distributed_world_size={wanted}, but torch finds {there} GPUs: "
+                f"set distributed_training.distributed_world_size={max(1, there)}{on_cpu}"
+            )
+        stock(cfg)
+
+    module._infer_single_node_init = infer_single_node_init  # type: ignore[attr-defined]
+
+
+def check_training(module: ModuleType) -> None:
+    """Let `fairseq.trainer` refuse, with the fix, what would fail deep inside or train nothing."""
+    stock: Callable[..., None] = module.Trainer.__init__
+
+    @functools.wraps(stock)
+    def init(self: Any, cfg: Any, *args: Any, **kwargs: Any) -> None:
+        if cfg.common.fp16 and (cfg.common.cpu or not module.torch.cuda.is_available()):
+            sys.exit(
+                "error: common.fp16=true needs a GPU, and none is used: set common.cpu=true common.fp16=false"
+            )
+        ratio = cfg.lr_scheduler.get("phase_ratio") if cfg.lr_scheduler is not None else None
+        updates = cfg.optimization.max_update
+        if ratio is not None and int(updates * ratio[2]) < 1:
+            sys.exit(
+                f"error: optimization.max_update={updates}: no update is left for the last stage of "
+                f"lr_scheduler.phase_ratio={list(ratio)}; train longer, or change the shares"
+            )
+        stock(self, cfg, *args, **kwargs)
+
+    module.Trainer.__init__ = init
+
+
 SECONDS_FOR_LAST_BATCH = 30.0
 
 
@@ -325,7 +366,9 @@ AFTER: dict[str, tuple[tuple[int, int], Patch]] = {
     "fairseq.data.iterators": ((3, 10), end_reading_ahead),
     "fairseq.data.token_block_dataset": ((3, 10), restore_numpy_compat),
     "fairseq.dataclass.utils": ((3, 10), read_renamed_keys),
+    "fairseq.distributed.utils": ((3, 10), check_devices),
     "fairseq.tasks": ((3, 10), ignore_unknown_keys),
+    "fairseq.trainer": ((3, 10), check_training),
 }
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import av_ssl  # noqa: F401 - its import hook must stand before that of pytest, which takes hydra's modules
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

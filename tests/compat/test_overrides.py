@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from fairseq.trainer import Trainer
+from omegaconf import DictConfig, OmegaConf
 
 from av_ssl.analysis.plan import read_recipe
 from av_ssl.errors import DataError
@@ -42,6 +45,10 @@ def test_what_fairseq_lacks_is_refused(override: str) -> None:
         ("model.mask_prob_audo=0.5", ("mask_prob_audo", "mask_prob_audio")),
         ("task.modalites=av", ("modalites", "modalities")),
         ("task.data=nowhere", ("nowhere", "absolute")),
+        (
+            "distributed_training.distributed_world_size=99",
+            ("distributed_world_size=99", "distributed_world_size="),
+        ),
     ],
 )
 def test_a_mistake_is_one_line(override: str, parts: tuple[str, ...], tmp_path: Path) -> None:
@@ -56,3 +63,31 @@ def test_a_mistake_is_one_line(override: str, parts: tuple[str, ...], tmp_path: 
     line = next(line for line in output.splitlines() if line.startswith("error: "))
     assert all(part in line for part in parts)
     assert "Traceback" not in output
+
+
+def trainer_config(**changes: object) -> DictConfig:
+    cfg = read_recipe(RECIPE, Path("/data"), ["common.cpu=true", "common.fp16=false"])
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"common__fp16": True}, ("common.fp16=true", "common.fp16=false")),
+        (
+            {
+                "optimization__max_update": 3,
+                "lr_scheduler": {"_name": "tri_stage", "phase_ratio": [0.3, 0.5, 0.2]},
+            },
+            ("optimization.max_update=3", "lr_scheduler.phase_ratio"),
+        ),
+    ],
+)
+def test_a_recipe_for_another_machine_or_length_is_refused(
+    changes: dict[str, object], parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        Trainer(trainer_config(**changes), None, torch.nn.Linear(1, 1), None)
+    assert all(part in str(error.value) for part in parts)
