@@ -18,7 +18,7 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "benchmarks/*.md")
     for page in REPOSITORY.glob(pattern)
 )
-PLACEHOLDERS = {"$PWD": "/work", "$PLUGIN": str(REPOSITORY / "av_ssl"), "$DATA": "/data", "$RUN": "/run"}
+PLACEHOLDERS = {"$PWD": "/somewhere", "$PLUGIN": str(REPOSITORY / "av_ssl"), "$DATA": "/data", "$RUN": "/run"}
 PROGRAMS = ("av-ssl", "fairseq-hydra-train", "fairseq-generate")
 
 
