@@ -91,7 +91,7 @@ def transcribe(
     Raises:
         DataError: the model cannot be loaded or is no recogniser; a file is missing or cannot be read.
     """
-    from av_ssl.inference import transcribe_clip
+    from av_ssl.transcription.recogniser import transcribe_clip
 
     return transcribe_clip(
         Path(checkpoint),

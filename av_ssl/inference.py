@@ -1,10 +1,10 @@
-"""A trained model over clips: layers as features, transcripts, or class scores.
+"""A trained model over clips: layers as features, or class scores.
 
-Three ways to use a checkpoint, all on the same ground: `open_model` reads it once a process, `stored_reader`
+All ways to use a checkpoint stand on the same ground: `open_model` reads it once a process, `stored_reader`
 reads clips as the model was trained on them, `read_batches` puts them into batches on the model's device.
+Transcripts, in `transcription.recogniser`, build on them, too.
 
     LayerSource(path, (6, 9)).open().of(clip)                   # [T, L * C], one clip at a time
-    RecogniserSpec(path).open().transcribe(clips)               # a Hypothesis a clip, in batches
     Classifier.open(path).embeddings(clips)                     # {id: [D]}, in batches
 
 Features are computed clip by clip, without padding: another batch would change their last digits, and labels
@@ -13,29 +13,25 @@ made of them must not depend on how the work is divided.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from fairseq.dataclass.configs import GenerationConfig
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.loading import load, load_untrained
 from av_ssl.classification.classifier import AVClassifier
 from av_ssl.data.classes import ClassificationDataset, Segmentation
 from av_ssl.data.clip_reader import STREAMS, ClipReader, CropAndFlip
-from av_ssl.data.collate import Sample, add_lengths
-from av_ssl.data.dataset import AudioVisualDataset, BadClips
+from av_ssl.data.collate import Sample
+from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import read_wave
 from av_ssl.errors import DataError
@@ -44,8 +40,6 @@ from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, Clip, with_lengths
 from av_ssl.methods.fused_encoder import Source
 from av_ssl.targets.feature_shards import FrameFeatures, device_of
 from av_ssl.targets.speech_teacher import TeacherSpec
-from av_ssl.tasks.audio_visual import FEATURE_KEYS
-from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 
 Streams = tuple[str, ...]
 Progress = Callable[[int, int], None]
@@ -411,200 +405,6 @@ def one_clip(video: Path | None, audio: Path | None, streams: Sequence[str], ori
             raise DataError(f"{origin} takes {' and '.join(streams)}; name a file of {stream}")
     samples = 0 if audio is None else len(read_wave(audio))
     return Clip("clip", video, audio, samples // SAMPLES_PER_FRAME, samples, line=0)
-
-
-# -- transcripts ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """The transcript of one clip.
-
-    Args:
-        id: of the clip.
-        confidence: from 0 to 1, see `confidence`.
-        frames: length of the clip by its manifest, at 25 Hz.
-        text: empty if no word was recognised.
-    """
-
-    id: str
-    confidence: float
-    frames: int
-    text: str
-
-    @property
-    def words(self) -> list[str]:
-        return self.text.split()
-
-
-def confidence(score: float, tokens: int) -> float:
-    """Geometric mean of a hypothesis' probability over its tokens, from 0 to 1 [ours].
-
-    ``exp(score / tokens)``, where ``score`` is the log-probability of the entire output: with the end of the
-    sentence if a decoder predicts it, summed over all alignments by CTC. The mean makes clips of different
-    length comparable. Models and decoding modes are not comparable: an attention decoder rates each word
-    given those before it, CTC rates the path through all frames. An empty hypothesis counts as one token.
-    """
-    return math.exp(min(0.0, score / max(1, tokens)))
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """Options of the search; names and meaning are fairseq-generate's.
-
-    Args:
-        beam: hypotheses kept; 1 is greedy.
-        lenpen: scores of attention decoders are divided by the length to this power; above 1 favours longer
-            hypotheses.
-        max_len_a, max_len_b: at most ``max_len_a * frames + max_len_b`` tokens.
-    """
-
-    beam: int = 20
-    lenpen: float = 1.0
-    max_len_a: float = 1.0
-    max_len_b: int = 10
-
-
-@dataclass(frozen=True)
-class RecogniserSpec:
-    """A recogniser and how it is used; small, so that it can be sent to other processes.
-
-    Args:
-        checkpoint: a fine-tuned model, ``.pt`` or ``.safetensors``.
-        modalities: ``audio``, ``video`` or ``av``; None: those that it was trained with.
-        device: see `device_of`.
-        search: options of the search.
-        task_options: further keys of the task ``av_recognition``, as ``KEY=VALUE``.
-    """
-
-    checkpoint: Path
-    modalities: str | None = None
-    device: str = "auto"
-    search: SearchOptions = SearchOptions()
-    task_options: tuple[str, ...] = ()
-
-    def settings(self) -> dict[str, Any]:
-        """What the transcripts depend on; a checkpoint counts by its content."""
-        settings = {"checkpoint": digest(self.checkpoint), "modalities": self.modalities, **vars(self.search)}
-        return {**settings, "task options": sorted(self.task_options)}
-
-    def open(self, rank: int = 0) -> Recogniser:
-        """The recogniser, loaded once a process; ``rank`` selects one of several GPUs."""
-        return _open_recogniser(self, device_of(self.device, rank))
-
-
-class Recogniser:
-    """Transcribes clips with the search that its task gives to ``fairseq-generate``.
-
-    Raises DataError if the checkpoint cannot be read, or holds no dictionary and so no recogniser.
-    """
-
-    def __init__(self, spec: RecogniserSpec, device: str = "cpu") -> None:
-        self.spec, self.device = spec, torch.device(device)
-        self.model = open_model(spec.checkpoint, device)
-        if self.model.text_encoder is None:
-            raise DataError(
-                f"{spec.checkpoint}: holds no dictionary, so its output cannot be turned into words; name a "
-                "recogniser that was fine-tuned with av_ssl, or one published by AV-HuBERT"
-            )
-        self.task = RecognitionTask(self._task_config(self.model.task_cfg), self.model.text_encoder)
-
-    def _task_config(self, stored: Mapping[str, Any]) -> Any:
-        """Clips are read as in training, but never cut."""
-        features = {key: stored[key] for key in FEATURE_KEYS if stored.get(key) is not None}
-        cfg = RecognitionConfig(data="", modalities=self._modalities(stored), seed=1, **features)
-        cfg.max_sample_size = cfg.max_trim_sample_size = None
-        try:
-            return OmegaConf.merge(
-                OmegaConf.structured(cfg), OmegaConf.from_dotlist(list(self.spec.task_options))
-            )
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(
-                f"--task-option: {reason}; fairseq-generate DATA --user-dir av_ssl --task av_recognition "
-                "--help lists the keys"
-            ) from error
-
-    def _modalities(self, stored: Mapping[str, Any]) -> str:
-        streams = stored_streams(stored)
-        if self.spec.modalities is not None:
-            return self.spec.modalities
-        if streams is None:
-            raise DataError(
-                f"{self.spec.checkpoint}: its task section does not say which streams it was trained with; "
-                "name --modalities"
-            )
-        return next(name for name, choice in STREAMS.items() if choice == streams)
-
-    @property
-    def streams(self) -> Streams:
-        return STREAMS[str(self.task.cfg.modalities)]
-
-    def dataset(self, clips: Sequence[Clip]) -> AudioVisualDataset:
-        """The clips, without transcripts, as they are given to the model."""
-        # Noise, if it is asked for, comes from the list for test clips.
-        return self.task.make_dataset("test", list(clips), train=False, shuffle=False)
-
-    @cached_property
-    def generator(self) -> Any:
-        return self.task.build_generator([self.model], GenerationConfig(**vars(self.spec.search)))
-
-    def transcribe(
-        self,
-        clips: Sequence[Clip],
-        max_frames: int = 2000,
-        threads: int = 2,
-        bad_clips: BadClips | None = None,
-    ) -> Iterator[Hypothesis]:
-        """The best hypothesis of each clip that can be read, longest clips first.
-
-        Args:
-            clips: have all `streams`.
-            max_frames: of a batch, padding included.
-            threads: that read clips.
-            bad_clips: records those that cannot be read, and stops if they are too many; None: within this
-                process.
-        """
-        dataset = self.dataset(clips)
-        if bad_clips is not None:
-            dataset.bad_clips = bad_clips
-        for batch in read_batches(dataset, max_frames, self.device, threads):
-            add_lengths(batch["net_input"], self.task.target_dictionary.pad())
-            found = self.task.inference_step(self.generator, [self.model], batch)
-            for index, (best, *_) in zip(batch["id"].tolist(), found, strict=True):
-                yield self._hypothesis(clips[index], best)
-
-    def _hypothesis(self, clip: Clip, found: Mapping[str, Any]) -> Hypothesis:
-        strip = self.generator.symbols_to_strip_from_output
-        tokens = found["tokens"].int().cpu()
-        symbols = self.task.target_dictionary.string(tokens, extra_symbols_to_ignore=strip)
-        scores = found["positional_scores"]
-        total = float(scores.sum()) if len(scores) else float(found["score"])
-        text = self.task.text_encoder.decode(symbols)
-        return Hypothesis(clip.id, confidence(total, len(scores)), clip.frames, text)
-
-
-def transcribe_clip(
-    checkpoint: Path,
-    video: Path | None = None,
-    audio: Path | None = None,
-    modalities: str | None = None,
-    beam: int = SearchOptions.beam,
-) -> Hypothesis:
-    """The transcript of one clip; see `av_ssl.transcribe`."""
-    modalities = modalities or given_modalities(video, audio)
-    recogniser = RecogniserSpec(checkpoint, modalities, search=SearchOptions(beam)).open()
-    clip = one_clip(video, audio, recogniser.streams, checkpoint)
-    bad = BadClips(None, {clip.id})
-    found = list(recogniser.transcribe([clip], bad_clips=bad))
-    if not found:
-        raise DataError(bad.reasons[clip.id])
-    return found[0]
-
-
-@lru_cache(maxsize=1)
-def _open_recogniser(spec: RecogniserSpec, device: str) -> Recogniser:
-    return Recogniser(spec, device)
 
 
 # -- classes and embeddings ----------------------------------------------------------------------------------

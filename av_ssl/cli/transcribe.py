@@ -14,10 +14,10 @@ from pathlib import Path
 from av_ssl.cli.arguments import add_cluster_arguments, available_cores, cluster_options, positive
 from av_ssl.corpora.corpus import SPLITS
 from av_ssl.errors import DataError
-from av_ssl.inference import RecogniserSpec, SearchOptions
 from av_ssl.layout import FRAME_RATE
 from av_ssl.targets.feature_shards import device_of
 from av_ssl.transcription.hypotheses import hypothesis_row
+from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions
 from av_ssl.transcription.transcribe import Lengths, TranscriptPlan, Transcripts, transcribe
 
 NAMED = 5  # clips in a message

@@ -1,4 +1,4 @@
-"""The file of a recogniser's transcripts, `{subset}.hyp.tsv`.
+"""Transcripts and their file, `{subset}.hyp.tsv`.
 
 A line a clip, columns separated by tabs, their names on the first line:
 
@@ -7,16 +7,49 @@ A line a clip, columns separated by tabs, their names on the first line:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from av_ssl.errors import DataError
-from av_ssl.inference import Hypothesis
 from av_ssl.io import read_text
 from av_ssl.layout import FRAME_RATE, Clip
 
 COLUMNS = ("id", "confidence", "words", "seconds", "text")
 HEADER = "\t".join(COLUMNS) + "\n"
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The transcript of one clip.
+
+    Args:
+        id: of the clip.
+        confidence: from 0 to 1, see `confidence`.
+        frames: length of the clip by its manifest, at 25 Hz.
+        text: empty if no word was recognised.
+    """
+
+    id: str
+    confidence: float
+    frames: int
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        return self.text.split()
+
+
+def confidence(score: float, tokens: int) -> float:
+    """Geometric mean of a hypothesis' probability over its tokens, from 0 to 1 [ours].
+
+    ``exp(score / tokens)``, where ``score`` is the log-probability of the entire output: with the end of the
+    sentence if a decoder predicts it, summed over all alignments by CTC. The mean makes clips of different
+    length comparable. Models and decoding modes are not comparable: an attention decoder rates each word
+    given those before it, CTC rates the path through all frames. An empty hypothesis counts as one token.
+    """
+    return math.exp(min(0.0, score / max(1, tokens)))
 
 
 def hypothesis_row(hypothesis: Hypothesis) -> str:

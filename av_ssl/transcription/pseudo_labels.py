@@ -26,10 +26,9 @@ import editdistance
 from av_ssl.data.labels import LabelFile
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
-from av_ssl.inference import Hypothesis
 from av_ssl.io import digest, keep_settings, write_atomically, write_json
 from av_ssl.layout import DICTIONARY, FRAME_RATE, PIECES, TOKENIZER, Clip, manifest_text, read_manifest
-from av_ssl.transcription.hypotheses import check_ids, read_hypotheses
+from av_ssl.transcription.hypotheses import Hypothesis, check_ids, read_hypotheses
 
 UNTRANSCRIBED, TOO_SHORT, TOO_LONG = "without transcript", "too short", "too long"
 LABELLED, EVALUATED, NO_STREAM = "labelled already", "in valid or test", "without a stream that is needed"

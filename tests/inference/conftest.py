@@ -1,4 +1,4 @@
-"""A data folder, a pre-trained checkpoint and a recogniser, all tiny."""
+"""A data folder and a pre-trained checkpoint, both tiny."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.data_folder import write_data
-from tests.tiny_checkpoints import write_checkpoint, write_recogniser
+from tests.tiny_checkpoints import write_checkpoint
 
 
 @pytest.fixture
@@ -19,8 +19,3 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "model.pt")
-
-
-@pytest.fixture(scope="session")
-def ctc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recogniser(tmp_path_factory.mktemp("ctc") / "ctc.pt", "av_hubert_ctc")

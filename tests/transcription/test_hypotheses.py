@@ -7,8 +7,14 @@ import math
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.inference import Hypothesis, confidence
-from av_ssl.transcription.hypotheses import HEADER, hypotheses_text, hypothesis_row, read_hypotheses
+from av_ssl.transcription.hypotheses import (
+    HEADER,
+    Hypothesis,
+    confidence,
+    hypotheses_text,
+    hypothesis_row,
+    read_hypotheses,
+)
 
 
 def test_confidence_is_the_geometric_mean_over_tokens():

@@ -13,9 +13,10 @@ from av_ssl import inference
 from av_ssl.checkpoints.loading import load
 from av_ssl.data.collate import add_lengths
 from av_ssl.errors import DataError
-from av_ssl.inference import RecogniserSpec, SearchOptions, frame_batches
+from av_ssl.inference import frame_batches
 from av_ssl.layout import read_manifest
 from av_ssl.targets.feature_shards import device_of
+from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions
 from tests.tiny_checkpoints import write_checkpoint, write_recogniser
 
 
