@@ -108,6 +108,7 @@ class RecognitionTask(AudioVisualTask):
         if not from_checkpoint:
             self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(self.cfg.modalities))
             attach_teacher_shapes(cfg)
+            warn_if_always_frozen(cfg.freeze_finetune_updates, root_config(self.cfg))
         model = super().build_model(cfg, from_checkpoint)
         self.pretrained = None  # the model has its tensors
         return model
@@ -191,3 +192,12 @@ class RecognitionTask(AudioVisualTask):
             logger.info("%s does not exist: the checkpoint's dictionary is used", self.dictionary_file)
         else:
             self.text_encoder.check_state(state)
+
+
+def warn_if_always_frozen(updates: int, root: Any) -> None:
+    """Warn that only the head is trained, where a run ends before the encoder is unfrozen."""
+    if root is not None and 0 < root.optimization.max_update <= updates:
+        logger.warning(
+            "model.freeze_finetune_updates=%d, optimization.max_update=%d: the encoder stays frozen to the end; only "
+            "the head is trained", updates, root.optimization.max_update,
+        )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from av_ssl.errors import DataError
-from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
+from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask, warn_if_always_frozen
 
 from .conftest import (
     DECODER,
@@ -101,6 +101,12 @@ def test_checkpoint_without_a_dictionary_warns(data, caplog):
     task = RecognitionTask(OmegaConf.structured(RecognitionConfig(data=str(data), seed=1)))
     task.load_state_dict({})
     assert "holds no dictionary" in caplog.text
+
+
+@pytest.mark.parametrize(("updates", "warned"), [(9, False), (10, True), (60_000, True)])
+def test_an_encoder_that_is_never_trained_is_reported(updates, warned, caplog):
+    warn_if_always_frozen(updates, OmegaConf.create({"optimization": {"max_update": 10}}))
+    assert (f"model.freeze_finetune_updates={updates}" in caplog.text) == warned
 
 
 def test_missing_dictionary_is_named(tmp_path):
