@@ -198,6 +198,6 @@ def warn_if_always_frozen(updates: int, root: Any) -> None:
     """Warn that only the head is trained, where a run ends before the encoder is unfrozen."""
     if root is not None and 0 < root.optimization.max_update <= updates:
         logger.warning(
-            "model.freeze_finetune_updates=%d, optimization.max_update=%d: the encoder stays frozen to the end; only "
-            "the head is trained", updates, root.optimization.max_update,
+            "model.freeze_finetune_updates=%d, optimization.max_update=%d: the encoder stays frozen to the "
+            "end; only the head is trained", updates, root.optimization.max_update,
         )  # fmt: skip
