@@ -67,7 +67,7 @@ class EditableDistribution(Distribution):
 setup(
     name="av_ssl",
     version=VERSION,
-    description="Self-supervised audio-visual speech models as a plug-in for stock fairseq",
+    description="Self-supervised audio-visual speech models as a plugin for stock fairseq",
     long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="MIT",

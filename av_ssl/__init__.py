@@ -1,4 +1,4 @@
-"""Self-supervised audio-visual speech models as a plug-in for stock fairseq: what `--user-dir` names.
+"""Self-supervised audio-visual speech models as a plugin for stock fairseq: what `--user-dir` names.
 
 The functions here work on single files; the command `av-ssl` works on folders. Importing the package imports
 neither torch nor fairseq, so that `av_ssl.media` and `av-ssl crop` run without them; fairseq imports
