@@ -311,7 +311,8 @@ def check_training(module: ModuleType) -> None:
             sys.exit(
                 "error: common.fp16=true needs a GPU, and none is used: set common.cpu=true common.fp16=false"
             )
-        ratio = cfg.lr_scheduler.get("phase_ratio") if cfg.lr_scheduler is not None else None
+        schedule: Any = cfg.lr_scheduler or {}  # other schedules have no such key
+        ratio = schedule.phase_ratio if "phase_ratio" in schedule else None
         updates = cfg.optimization.max_update
         if ratio is not None and int(updates * ratio[2]) < 1:
             sys.exit(

@@ -91,3 +91,11 @@ def test_a_recipe_for_another_machine_or_length_is_refused(
     with pytest.raises(SystemExit) as error:
         Trainer(trainer_config(**changes), None, torch.nn.Linear(1, 1), None)
     assert all(part in str(error.value) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "schedule", [None, {"_name": "polynomial_decay"}, {"_name": "tri_stage", "phase_ratio": None}]
+)
+def test_other_schedules_are_not_checked(schedule: dict[str, object] | None) -> None:
+    with pytest.raises(AttributeError, match=r"datasets|'NoneType'"):  # the trainer has begun, without a task
+        Trainer(trainer_config(lr_scheduler=schedule), None, torch.nn.Linear(1, 1), None)
