@@ -9,6 +9,7 @@ from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 from torch import Tensor
 
+import av_ssl.tasks  # noqa: F401 - registers all models
 from av_ssl.checkpoints.loading import build_config
 from av_ssl.checkpoints.stored import StoredModel, pretraining_only
 from av_ssl.errors import DataError

@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import av_ssl.tasks  # noqa: F401 - registers all models
 from av_ssl.checkpoints.loading import load, load_untrained
 from av_ssl.classification.classifier import AVClassifier
 from av_ssl.data.classes import ClassificationDataset, Segmentation

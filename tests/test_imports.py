@@ -86,3 +86,30 @@ def test_preparation_needs_no_torch(imports: Imports) -> None:
         for root in sorted(others & {"torch", "fairseq", "omegaconf", "hydra"})
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def reached(module: str, imports: Imports) -> set[str]:
+    """Modules of this package that importing one of them imports, directly or not."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in imports and name not in found:
+            found.add(name)
+            waiting += imports[name]
+    return found
+
+
+def test_what_loads_models_registers_all_of_them(imports: Imports) -> None:
+    """A command that builds models by name must import ``av_ssl.tasks``, or some would be unknown to it."""
+    entries = [
+        name
+        for name in imports
+        if LAYERS.index(layer(name) if "." in name else "cli") > LAYERS.index("tasks")
+    ]
+    loading = [name for name in entries if "av_ssl.checkpoints.loading" in reached(name, imports)]
+    assert "av_ssl.cli.targets" in loading
+    wrong = [
+        name for name in loading if not any(m.startswith("av_ssl.tasks") for m in reached(name, imports))
+    ]
+    assert not wrong, ", ".join(wrong)
