@@ -78,7 +78,7 @@ class SpeechRecogniser(Protocol):
 
     @property
     def stream_choices(self) -> Sequence[tuple[str, ...]]:
-        """Sets of streams that it accepts, the preferred one first, e.g. ``(("audio", "video"), ("audio",))``."""
+        """Sets of streams that it accepts, such as `("audio", "video")`, the preferred one first."""
         ...
 
     def recognise(
