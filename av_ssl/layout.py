@@ -19,6 +19,9 @@ FRAME_RATE = 25
 """Video frames a second: the unit of a clip's length."""
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
+STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
+"""The names that configurations and commands have for a set of streams; all other code uses the tuples."""
+
 SPLITS = ("train", "valid", "test")
 TOKENIZER, PIECES, DICTIONARY = "spm.model", "spm.vocab", "dict.wrd.txt"
 TOKENIZER_FILES = (TOKENIZER, PIECES, DICTIONARY)

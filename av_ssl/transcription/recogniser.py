@@ -16,7 +16,6 @@ from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from av_ssl.data.clip_reader import STREAMS
 from av_ssl.data.collate import add_lengths
 from av_ssl.data.dataset import AudioVisualDataset, BadClips
 from av_ssl.errors import DataError
@@ -29,7 +28,7 @@ from av_ssl.inference import (
     stored_streams,
 )
 from av_ssl.io import digest
-from av_ssl.layout import Clip
+from av_ssl.layout import STREAMS, Clip
 from av_ssl.targets.feature_shards import device_of
 from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
