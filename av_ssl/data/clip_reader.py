@@ -110,8 +110,6 @@ class TimeMask:
 
 
 AUDIO_INPUTS = ("filterbank", "waveform")
-STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
-"""The names that configurations and commands have for a set of streams; all other code uses the tuples."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from av_ssl.data.clip_reader import STREAMS, ArrayClip
+from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.collate import add_lengths
 from av_ssl.data.dataset import AudioVisualDataset, BadClips
 from av_ssl.errors import DataError
@@ -35,7 +35,7 @@ from av_ssl.inference import (
     stored_streams,
 )
 from av_ssl.io import digest
-from av_ssl.layout import Clip
+from av_ssl.layout import STREAMS, Clip
 from av_ssl.media.recording import Part
 from av_ssl.recognition.search import encode
 from av_ssl.targets.feature_shards import device_of
@@ -43,7 +43,7 @@ from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from av_ssl.transcription.hypotheses import Hypothesis, confidence
 from av_ssl.transcription.transcript import Recognition, Word
-from av_ssl.transcription.word_times import Spelling, align, spell
+from av_ssl.transcription.word_times import Spelling, align, spell, spell_text
 
 BATCH_FRAMES = 2000
 """Frames of a batch (80 s), padding included."""
@@ -209,8 +209,8 @@ class Recogniser:
                 found[index] = Recognition(self._text(best), self._confidence(best), times)
         return [found[index] for index in range(len(parts))]
 
-    def log_probs(self, parts: Sequence[Part], streams: Streams) -> list[NDArray[np.float32]]:
-        """Log-probabilities ``[T, V]`` of the CTC head at 25 Hz for each part; DataError without such a head."""
+    def ctc_log_probs(self, parts: Sequence[Part], streams: Streams) -> list[NDArray[np.float32]]:
+        """Output ``[T, V]`` of the CTC head at 25 Hz for each part; DataError if the model has none."""
         if not self.has_ctc:
             raise DataError(
                 f"{self.spec.checkpoint}: has an attention decoder alone, but a text is aligned with the "
@@ -221,22 +221,10 @@ class Recogniser:
             found.update(zip(batch["id"].tolist(), self._ctc(batch), strict=True))
         return [found[index] for index in range(len(parts))]
 
-    def spell_text(self, text: str) -> tuple[list[Spelling], list[str]]:
-        """The words of a text with their tokens, and those that the dictionary lacks.
-
-        Punctuation that the dictionary lacks stays in a word, but has no token.
-        """
-        encoder, dictionary = self.task.text_encoder, self.task.target_dictionary
-        words, unknown = [], []
-        for word in text.split():
-            spellings = (word, "".join(each for each in word if each.isalnum() or each == "'"))
-            symbols = [encoder.encode(each).split() for each in spellings]
-            known = [each for each in symbols if all(symbol in dictionary for symbol in each)]
-            if not known:
-                unknown.append(word)
-            elif known[0]:
-                words.append(Spelling(word, tuple(map(dictionary.index, known[0]))))
-        return words, unknown
+    def spell_text(self, text: str) -> list[Spelling]:
+        """The words of a known text with their tokens, see `av_ssl.transcription.word_times.spell_text`."""
+        encode, indices = self.task.text_encoder.encode, self.task.target_dictionary.indices
+        return spell_text(text, lambda word: encode(word).split(), indices)
 
     @property
     def has_ctc(self) -> bool:

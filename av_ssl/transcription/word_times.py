@@ -8,18 +8,22 @@ another format can use it without torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.layout import FRAME_RATE, SAMPLE_RATE
+from av_ssl.errors import DataError
+from av_ssl.layout import BLANK, FRAME_RATE, SAMPLE_RATE
 from av_ssl.transcription.transcript import Word
 
 Floats = NDArray[np.float64]
 WORD_START = "\u2581"
 """With which sentencepiece begins a word."""
+NAMED = 5
+"""Words in a message."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Spelling:
 
 
 def spell(symbols: Sequence[str], ids: Sequence[int], pieces: bool) -> list[Spelling]:
-    """The words that a recogniser's symbols make: sentencepiece's ``pieces``, or else each symbol is a word."""
+    """The words that a recogniser's symbols make; unless they are sentencepiece's pieces, each is a word."""
     groups: list[list[int]] = []
     for place, symbol in enumerate(symbols):
         # A mark alone belongs to the word that follows it.
@@ -48,9 +52,45 @@ def spell(symbols: Sequence[str], ids: Sequence[int], pieces: bool) -> list[Spel
     return [each for each in spelled if each.word]
 
 
+def spell_text(
+    text: str, encode: Callable[[str], Sequence[str]], indices: Mapping[str, int]
+) -> list[Spelling]:
+    """The words of a known text, separated by spaces.
+
+    Punctuation that the dictionary lacks stays in a word, but has no token.
+
+    Args:
+        text: the words.
+        encode: symbols of a word.
+        indices: ids of the dictionary's symbols.
+
+    Raises:
+        DataError: the text is empty, or has words that the dictionary lacks.
+    """
+    words, unknown = [], []
+    for word in text.split():
+        spoken = "".join(each for each in word if each.isalnum() or each == "'")
+        spellings = [encode(each) for each in dict.fromkeys((word, spoken))]
+        known = next((each for each in spellings if all(symbol in indices for symbol in each)), None)
+        if known is None:
+            unknown.append(word)
+        elif known:
+            words.append(Spelling(word, tuple(indices[symbol] for symbol in known)))
+    if unknown:
+        named = ", ".join(map(repr, dict.fromkeys(unknown[:NAMED])))
+        more = ", ..." if len(unknown) > NAMED else ""
+        raise DataError(
+            f"{len(unknown)} words of the text cannot be spelled with the model's dictionary: {named}{more}; "
+            "write them as its training text did, numbers as words"
+        )
+    if not words:
+        raise DataError("the text holds no words")
+    return words
+
+
 def frames_needed(tokens: Sequence[int]) -> int:
     """Fewest frames in which CTC can emit the tokens: equal neighbours need a blank between them."""
-    return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 # -- the alignment -------------------------------------------------------------------------------------------
@@ -60,7 +100,7 @@ def align(
     log_probs: NDArray[np.floating],
     words: Sequence[Spelling],
     samples: NDArray[np.int16] | None = None,
-    blank: int = 0,
+    blank: int = BLANK,
 ) -> tuple[Word, ...]:
     """Times of words in a recording.
 
@@ -99,7 +139,9 @@ def align(
     )
 
 
-def best_path(log_probs: NDArray[np.floating], tokens: Sequence[int], blank: int = 0) -> NDArray[np.int64]:
+def best_path(
+    log_probs: NDArray[np.floating], tokens: Sequence[int], blank: int = BLANK
+) -> NDArray[np.int64]:
     """The most probable CTC path ``[T]`` of a text of L tokens: 2 k + 1 is token k, even numbers are blanks.
 
     Scores are kept for every block of about sqrt(T) frames, and moves for one block at a time, so that an
