@@ -224,9 +224,7 @@ def synthetic_clip(stored: StoredModel, streams: tuple[str, ...], frames: int) -
     clip: Clip = {}
     if "audio" in streams:
         loudness = np.repeat(rng.uniform(0, 3000, frames), SAMPLES_PER_FRAME)
-        clip["audio"] = np.clip(rng.normal(0, 1, len(loudness)) * loudness, -32768, 32767).astype(np.int16)[
-            None
-        ]
+        clip["audio"] = np.clip(rng.normal(0, 1, len(loudness)) * loudness, -32768, 32767).astype(np.int16)[None]
     if "video" in streams:
         size = int(stored.task_cfg.get("image_crop_size") or 0)
         if not size:
