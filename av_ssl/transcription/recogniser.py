@@ -43,7 +43,7 @@ from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from av_ssl.transcription.hypotheses import Hypothesis, confidence
 from av_ssl.transcription.transcript import Recognition, Word
-from av_ssl.transcription.word_times import Spelling, align, spell, spell_text
+from av_ssl.transcription.word_times import Spelling, align, loudness, spell, spell_text
 
 BATCH_FRAMES = 2000
 """Frames of a batch (80 s), padding included."""
@@ -221,8 +221,8 @@ class Recogniser:
             found.update(zip(batch["id"].tolist(), self._ctc(batch), strict=True))
         return [found[index] for index in range(len(parts))]
 
-    def spell_text(self, text: str) -> list[Spelling]:
-        """The words of a known text with their tokens, see `av_ssl.transcription.word_times.spell_text`."""
+    def spell_text(self, text: str) -> list[list[Spelling]]:
+        """The words of each line of a text with their tokens, see `word_times.spell_text`."""
         encode, indices = self.task.text_encoder.encode, self.task.target_dictionary.indices
         return spell_text(text, lambda word: encode(word).split(), indices)
 
@@ -283,7 +283,8 @@ class Recogniser:
             ids = [token for token in best["tokens"].tolist() if token not in special]
             spelled = spell([dictionary[id] for id in ids], ids, self.task.text_encoder.tokenizer is not None)
             sound = parts[index].samples if batch["net_input"]["source"]["audio"] is not None else None
-            words.append(align(posteriors[row], spelled, sound))
+            levels = None if sound is None else loudness(sound)
+            words.append(align(posteriors[row], spelled, levels))
         return words
 
     @torch.no_grad()
