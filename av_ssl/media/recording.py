@@ -35,6 +35,7 @@ from av_ssl.media.face_crops import (
 )
 from av_ssl.media.face_mesh import FaceMesh, Frame
 from av_ssl.media.speaker import choose_speaker
+from av_ssl.media.tracking import Track
 from av_ssl.media.video import Frames, Picture, VideoReader
 
 SPEAKER, LEFT, RIGHT, LARGEST = "speaker", "left", "right", "largest"
@@ -225,21 +226,16 @@ class Recording:
         """How one of the faces of a span is chosen."""
 
         def choose(faces: Sequence[Face], start: int, end: int) -> Face | None:
-            seen = [
-                (one.track.between(start, end), one) for one in faces if face in (one.number, *FACE_RULES)
-            ]
-            if not seen:
-                return None
+            faces = [one for one in faces if face in (one.number, *FACE_RULES)]
+            tracks = [one.track.between(start, end) for one in faces]
             if face == SPEAKER:
                 sound = np.zeros(0, np.int16) if self._sound is None else self._sound.between(start, end)
-                speaker = choose_speaker([track for track, _ in seen], frame_energy(sound, end - start))
-                return next(one for track, one in seen if track is speaker)
-            longest = max(len(track) for track, _ in seen)
-            seen = [(track, one) for track, one in seen if len(track) >= LASTING * longest]
-            sign = -1 if face == LEFT else 1
-            return max(seen, key=lambda pair: pair[0].width if face == LARGEST else sign * pair[0].centre[0])[
-                1
-            ]
+                best = choose_speaker(tracks, frame_energy(sound, end - start))
+            else:
+                longest = max(map(len, tracks), default=0)
+                seen = [track for track in tracks if len(track) >= LASTING * longest]
+                best = max(seen, key=partial(_rating, rule=face), default=None)
+            return next((one for one, track in zip(faces, tracks, strict=True) if track is best), None)
 
         return choose
 
@@ -337,9 +333,15 @@ class NoFaceError(MediaError):
         )
 
 
+def _rating(track: Track, rule: str | int) -> float:
+    if rule in (LEFT, RIGHT):
+        return float(track.centre[0]) * (-1 if rule == LEFT else 1)
+    return track.width if rule == LARGEST else len(track)
+
+
 def _open_sound(source: Source | Samples) -> _Sound | None:
     if not isinstance(source, Path):
-        return _Sound([source]) if source.ndim == 1 else None
+        return _Sound([source.astype(np.int16)]) if source.ndim == 1 else None
     pieces = audio_pieces(source)
     try:
         return _Sound(chain([next(pieces)], pieces))
