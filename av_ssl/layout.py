@@ -19,6 +19,8 @@ FRAME_RATE = 25
 """Video frames a second: the unit of a clip's length."""
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
+BLANK = 0
+"""Id of ``<s>``, which is CTC's blank symbol (as fairseq's own ``ctc`` criterion assumes)."""
 STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
 """The names that configurations and commands have for a set of streams; all other code uses the tuples."""
 

@@ -23,8 +23,6 @@ from av_ssl.io import atomic_file, read_text
 
 TOLERATED_UNKNOWN = 0.1
 """Share of the pieces of a text that the dictionary may lack."""
-BLANK = 0
-"""Id of ``<s>``, which is CTC's blank symbol (as fairseq's own ``ctc`` criterion assumes)."""
 
 
 def load_dictionary(path: Path) -> Dictionary:

@@ -1,23 +1,20 @@
-"""CTC prefix beam search (Hannun et al., 2014, arXiv 1408.2873, without a language model).
+"""CTC prefix beam search of models with only a CTC head, as fairseq-generate calls it.
 
-It extends prefixes frame by frame. Joint search with a CTC weight of 1 extends them token by token, by the
-sum over all outputs with the same prefix. For peaked posteriors the two agree; for flat ones, as of weak
+The search, `prefix_search`, extends prefixes frame by frame. Joint search with a CTC weight of 1 extends them
+token by token, by the sum over all outputs with the same prefix. For peaked posteriors the two agree; for flat ones, as of weak
 models, joint search inserts tokens and returns less probable outputs, even with a wide beam (see
 tests/recognition/test_ctc.py). So this search decodes models with only a CTC head, unless there is a language
 model.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from av_ssl.data.text import BLANK
-
-Prefix = tuple[int, ...]
+from av_ssl.recognition.prefix_search import PRUNE, Prefix, prefix_search
 
 
 class CTCBeamSearch:
@@ -29,7 +26,7 @@ class CTCBeamSearch:
         prune: symbols less probable than the frame's best by more than this (in nats) are skipped.
     """
 
-    def __init__(self, dictionary: Any, beam: int = 20, prune: float = 12.0) -> None:
+    def __init__(self, dictionary: Any, beam: int = 20, prune: float = PRUNE) -> None:
         if beam < 1:
             raise ValueError(f"beam is {beam}; it must be at least 1")
         self.beam, self.prune = beam, prune
@@ -63,55 +60,7 @@ class CTCBeamSearch:
 
     def search(self, log_probs: Tensor) -> list[tuple[Prefix, float]]:
         """Best prefixes of one clip, ``log_probs [T, V]``, with their log-probabilities, best first."""
-        if self.beam == 1:
-            return [greedy(log_probs)]
-        # For each prefix, the log-probabilities of the paths that end in blank and of the others.
-        beam: dict[Prefix, tuple[float, float]] = {(): (0.0, -math.inf)}
-        for frame in log_probs:
-            likely = frame.isfinite() & (frame >= frame.max() - self.prune)
-            symbols = likely.nonzero().squeeze(1).tolist()
-            beam = self.extend(beam, {symbol: frame[symbol].item() for symbol in symbols})
-        ranked = sorted(beam.items(), key=lambda item: -log_add(*item[1]))
-        return [(prefix, log_add(*ends)) for prefix, ends in ranked]
-
-    def extend(
-        self, beam: dict[Prefix, tuple[float, float]], frame: dict[int, float]
-    ) -> dict[Prefix, tuple[float, float]]:
-        grown: dict[Prefix, list[float]] = defaultdict(lambda: [-math.inf, -math.inf])
-
-        def add(prefix: Prefix, end: int, score: float) -> None:
-            grown[prefix][end] = log_add(grown[prefix][end], score)
-
-        for prefix, (blank_end, symbol_end) in beam.items():
-            either = log_add(blank_end, symbol_end)
-            for symbol, score in frame.items():
-                if symbol == BLANK:
-                    add(prefix, 0, either + score)
-                elif prefix and prefix[-1] == symbol:
-                    add(prefix, 1, symbol_end + score)
-                    add((*prefix, symbol), 1, blank_end + score)
-                else:
-                    add((*prefix, symbol), 1, either + score)
-        possible = [item for item in grown.items() if max(item[1]) > -math.inf]
-        best = sorted(possible, key=lambda item: -log_add(*item[1]))[: self.beam]
-        return {prefix: (ends[0], ends[1]) for prefix, ends in best}
-
-
-def greedy(log_probs: Tensor) -> tuple[Prefix, float]:
-    """The most probable path, repeats merged and blanks dropped, with that path's log-probability."""
-    scores, path = log_probs.max(dim=-1)
-    symbols = torch.unique_consecutive(path).tolist()
-    return tuple(symbol for symbol in symbols if symbol != BLANK), scores.sum().item()
-
-
-def log_add(a: float, b: float) -> float:
-    """``log(exp(a) + exp(b))``."""
-    if a == -math.inf:
-        return b
-    if b == -math.inf:
-        return a
-    high, low = (a, b) if a > b else (b, a)
-    return high + math.log1p(math.exp(low - high))
+        return prefix_search(log_probs.float().numpy(), self.beam, self.prune)
 
 
 def as_fairseq(tokens: Tensor, score: float, positional_scores: Tensor | None = None) -> dict[str, Any]:

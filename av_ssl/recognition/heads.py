@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.compat.keys import option
-from av_ssl.data.text import BLANK
+from av_ssl.layout import BLANK
 from av_ssl.methods.encoder_model import Source
 from av_ssl.recognition.encoder import FineTunedEncoder, PretrainedEncoderConfig
 

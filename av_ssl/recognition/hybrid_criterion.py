@@ -17,7 +17,7 @@ from fairseq.utils import get_perplexity
 from torch import Tensor
 
 from av_ssl.compat.keys import option
-from av_ssl.data.text import BLANK
+from av_ssl.layout import BLANK
 from av_ssl.methods.criterion import BITS, Logs, MeanCriterion, log_means, logged
 
 PER_CLIP = ("loss", "ctc_loss", "attention_loss", "unaligned")

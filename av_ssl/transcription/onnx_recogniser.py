@@ -1,0 +1,165 @@
+"""A recogniser of recordings in ONNX, by numpy, onnxruntime and sentencepiece, without torch or fairseq.
+
+`av_ssl.onnx_export` writes such files and describes their inputs and outputs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from av_ssl.errors import DataError, MediaError
+from av_ssl.layout import SAMPLES_PER_FRAME
+from av_ssl.recognition.prefix_search import prefix_search
+from av_ssl.transcription.hypotheses import confidence
+from av_ssl.transcription.transcript import Recognition
+
+if TYPE_CHECKING:
+    from av_ssl.media.recording import Part
+
+FORMAT = "av_ssl onnx 1"
+SPECIAL = 4
+"""Symbols of every dictionary, `<s>` (the blank), `<pad>`, `</s>` and `<unk>`, which are never output."""
+SHORTEST = 2
+"""Frames of a part; the network takes no fewer."""
+STREAMS = ("audio", "video")
+
+Features = NDArray[np.float32]
+
+
+class OnnxRecogniser:
+    """CTC recognition by a file that `av-ssl model convert` wrote.
+
+    Args:
+        path: the file, for messages, too.
+        beam: prefixes kept by the search; 1 is greedy.
+        threads: of onnxruntime; 0: one a core.
+        content: of the file, if it was read already.
+
+    Raises:
+        DataError: onnxruntime is missing; the file is damaged, no ONNX, or was not written by this package.
+    """
+
+    def __init__(self, path: Path, beam: int = 20, threads: int = 0, content: bytes | None = None) -> None:
+        self.path, self.beam = path, beam
+        self.session = open_session(path, content, threads)
+        meta = self.session.get_modelmeta().custom_metadata_map
+        if meta.get("format") != json.dumps(FORMAT):
+            raise DataError(
+                f"{path}: its metadata have no format {FORMAT!r}; name an ONNX file that av-ssl model convert "
+                "wrote"
+            )
+        try:
+            self.streams = tuple(map(str, json.loads(meta["streams"])))
+            self.symbols = list(map(str, json.loads(meta["symbols"])))
+            self.crop_size = int(json.loads(meta["image_crop_size"]))
+            self.tokenizer = open_tokenizer(json.loads(meta["tokenizer"]))
+        except (LookupError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+            raise DataError(f"{path}: its metadata are damaged ({error}); convert the model again") from error
+
+    @property
+    def stream_choices(self) -> Sequence[tuple[str, ...]]:
+        """Sets of streams that it accepts."""
+        return [self.streams, *((stream,) for stream in self.streams)] if len(self.streams) > 1 else [self.streams]
+
+    def recognise(
+        self, parts: Sequence[Part], streams: tuple[str, ...], word_times: bool = False
+    ) -> list[Recognition]:
+        """See `SpeechRecogniser`; raises DataError for streams that the model does not take."""
+        found = []
+        for part in parts:
+            audio = part.samples if "audio" in streams else None
+            video = part.frames if "video" in streams else None
+            found.append(self._recognition(self.log_probs(audio, video), word_times))
+        return found
+
+    def log_probs(self, audio: NDArray[np.int16] | None, video: NDArray[np.uint8] | None) -> Features:
+        """Log-probabilities of one clip.
+
+        Args:
+            audio: samples `[N]` at 16 kHz; with video, they are cut or padded to its length.
+            video: grayscale mouth crops `[T, H, W]` at 25 Hz.
+
+        Returns:
+            `[T, V]`; T is the number of frames, or of entire frames of audio.
+        """
+        given = {"audio": audio, "video": video}
+        streams = tuple(stream for stream in STREAMS if given[stream] is not None)
+        if streams not in self.stream_choices:
+            raise DataError(
+                f"{self.path}: takes {' and '.join(self.streams)}, not {' and '.join(streams) or 'nothing'}"
+            )
+        frames = len(video) if video is not None else len(audio) // SAMPLES_PER_FRAME  # type: ignore[arg-type]
+        if frames < SHORTEST:
+            return np.zeros((0, len(self.symbols)), np.float32)
+        inputs: dict[str, Any] = {}
+        if "audio" in self.streams:
+            inputs["audio"] = np.zeros((1, SAMPLES_PER_FRAME), np.int16)
+            if audio is not None:
+                wave = audio[: frames * SAMPLES_PER_FRAME]
+                inputs["audio"] = np.pad(wave, (0, frames * SAMPLES_PER_FRAME - len(wave)))[None]
+        if "video" in self.streams:
+            inputs["video"] = np.zeros((1, 1, self.crop_size, self.crop_size), np.uint8)
+            if video is not None:
+                inputs["video"] = np.ascontiguousarray(self._cropped(video))[None]
+        if len(self.streams) > 1:
+            inputs["streams"] = np.array([audio is not None, video is not None], np.float32)
+        found: Features = self.session.run(["log_probs"], inputs)[0][0]
+        return found
+
+    def _cropped(self, video: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The centre of the frames, as the model was validated on it."""
+        size = self.crop_size
+        free = [side - size for side in video.shape[1:]]
+        if min(free) < 0:
+            raise MediaError(
+                f"frames of {video.shape[2]}x{video.shape[1]} pixels are smaller than the {size} that "
+                f"{self.path} takes; crop the mouth again at 96x96"
+            )
+        top, left = (round(side / 2) for side in free)
+        return video[:, top : top + size, left : left + size]
+
+    def _recognition(self, log_probs: Features, word_times: bool) -> Recognition:
+        log_probs[:, 1:SPECIAL] = -math.inf
+        tokens, score = prefix_search(log_probs, self.beam)[0]
+        pieces = [self.symbols[token] for token in tokens]
+        text = " ".join(pieces) if self.tokenizer is None else str(self.tokenizer.decode_pieces(pieces))
+        return Recognition(text, confidence(score, len(tokens)))
+
+
+def open_session(path: Path, content: bytes | None, threads: int) -> Any:
+    """The network on the CPU; DataError if the package is missing or the file cannot be used."""
+    try:
+        import onnxruntime  # an extra
+    except ModuleNotFoundError as error:
+        raise DataError(f"{error.name} is not installed; pip install 'av_ssl[onnx]'") from error
+    if content is None and not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    try:
+        return onnxruntime.InferenceSession(
+            content or str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        # onnxruntime's errors have no common class of their own.
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: is no ONNX model, or is cut off ({reason}); convert it again") from error
+
+
+def open_tokenizer(model: str | None) -> Any:
+    """A sentencepiece model in base64, or None for a dictionary of words."""
+    if model is None:
+        return None
+    return sentencepiece.SentencePieceProcessor(model_proto=base64.b64decode(model))
