@@ -30,14 +30,14 @@ import av_ssl.tasks  # noqa: F401 - registers all models
 from av_ssl.checkpoints.loading import load, load_untrained
 from av_ssl.classification.classifier import AVClassifier
 from av_ssl.data.classes import ClassificationDataset, Segmentation
-from av_ssl.data.clip_reader import STREAMS, ClipReader, CropAndFlip
+from av_ssl.data.clip_reader import ClipReader, CropAndFlip
 from av_ssl.data.collate import Sample
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import read_wave
 from av_ssl.errors import DataError
 from av_ssl.io import digest
-from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, Clip, with_lengths
+from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS, Clip, with_lengths
 from av_ssl.methods.fused_encoder import Source
 from av_ssl.targets.feature_shards import FrameFeatures, device_of
 from av_ssl.targets.speech_teacher import TeacherSpec

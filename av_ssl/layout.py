@@ -21,6 +21,9 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
 BLANK = 0
 """Id of ``<s>``, which is CTC's blank symbol (as fairseq's own ``ctc`` criterion assumes)."""
+STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
+"""The names that configurations and commands have for a set of streams; all other code uses the tuples."""
+
 SPLITS = ("train", "valid", "test")
 TOKENIZER, PIECES, DICTIONARY = "spm.model", "spm.vocab", "dict.wrd.txt"
 TOKENIZER_FILES = (TOKENIZER, PIECES, DICTIONARY)

@@ -53,7 +53,6 @@ def write_raven_recogniser(path: Path, modality: str) -> Path:
     }  # fmt: skip
     values = {**OmegaConf.to_container(cfg, enum_to_str=True), "_name": "av_hubert_ctc"}
     text = {"symbols": list(dictionary.symbols), "tokenizer": None}
-    torch.save(
-        {"cfg": {"model": values, "task": task}, "model": model.state_dict(), "task_state": text}, path
-    )
+    cfg = {"model": values, "task": task}
+    torch.save({"cfg": cfg, "model": model.state_dict(), "task_state": text}, path)
     return path

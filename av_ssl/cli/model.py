@@ -37,10 +37,7 @@ def run_convert(args: argparse.Namespace) -> int:
     stored = read_stored(args.source)
     if args.to == "av_hubert":
         stored = as_av_hubert(stored)
-    if args.out.suffix == ONNX:
-        written = export_onnx(stored, args.out)
-    else:
-        written = write_stored(stored, args.out)
+    written = export_onnx(stored, args.out) if args.out.suffix == ONNX else write_stored(stored, args.out)
     parameters = sum(tensor.numel() for tensor in stored.tensors.values())
     print(
         f"{', '.join(map(str, written))}: {stored.model_cfg.get('_name')}, {len(stored.tensors)} tensors, "

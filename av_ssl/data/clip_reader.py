@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,25 @@ from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import audio_features, frame_waveform, read_crops, read_wave
 from av_ssl.data.spans import BoolArray, check_choice
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, Clip
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
+
+
+@dataclass(frozen=True)
+class ArrayClip(Clip):
+    """A clip in memory: `video` and `audio` say where it is from, `pixels` and `wave` are read."""
+
+    pixels: NDArray[np.uint8] | None = field(default=None, compare=False)
+    wave: NDArray[np.int16] | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(
+        cls, id: str, pixels: NDArray[np.uint8] | None, wave: NDArray[np.int16] | None, origin: str = "a clip"
+    ) -> ArrayClip:
+        """Of mouth crops `[T, H, W]` at 25 Hz, samples `[N]` at 16 kHz, or both; errors name `origin`."""
+        samples = 0 if wave is None else len(wave)
+        frames = samples // SAMPLES_PER_FRAME if pixels is None else len(pixels)
+        video, audio = (None if stream is None else Path(origin) for stream in (pixels, wave))
+        return cls(id, video, audio, frames, samples, line=0, pixels=pixels, wave=wave)
 
 
 class Crop(NamedTuple):
@@ -91,8 +110,6 @@ class TimeMask:
 
 
 AUDIO_INPUTS = ("filterbank", "waveform")
-STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
-"""The names that configurations and commands have for a set of streams; all other code uses the tuples."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +161,7 @@ class ClipReader:
         video = self._read_video(clip, rng) if "video" in self.modalities else None
         audio = clean = masked = waveform = None
         if "audio" in self.modalities or self.clean_waveform:
-            assert clip.audio is not None
-            wave = read_wave(clip.audio)
+            wave = self._read_wave(clip)
             if "audio" in self.modalities:
                 audio, clean = self._audio(clip, wave, None if video is None else len(video), rng)
                 audio = self._mask_audio(audio, rng)
@@ -158,13 +174,23 @@ class ClipReader:
         return Sample(index, clip.id, audio, clean, video, labels, masked, waveform)
 
     def _read_video(self, clip: Clip, rng: np.random.Generator) -> NDArray[np.uint8]:
-        assert clip.video is not None
-        frames = read_crops(clip.video)
+        if isinstance(clip, ArrayClip) and clip.pixels is not None:
+            frames = clip.pixels
+        else:
+            assert clip.video is not None
+            frames = read_crops(clip.video)
         try:
             crop = self.crop.draw(frames.shape[1], frames.shape[2], rng)
         except MediaError as error:
             raise MediaError(f"{clip.video}: {error}") from error
         return self.crop.apply(frames, crop)
+
+    @staticmethod
+    def _read_wave(clip: Clip) -> NDArray[np.int16]:
+        if isinstance(clip, ArrayClip) and clip.wave is not None:
+            return clip.wave
+        assert clip.audio is not None
+        return read_wave(clip.audio)
 
     def _audio(
         self, clip: Clip, clean: NDArray[np.int16], frames: int | None, rng: np.random.Generator

@@ -44,6 +44,8 @@ def check_complete(path: Path) -> None:
     """
     try:
         size = path.stat().st_size
+        if not size and path.is_file():
+            raise MediaError(f"{path}: is empty (0 bytes); replace or remove the file")
         with path.open("rb") as file:
             start = 0
             while start + BOX_HEADER <= size:
@@ -61,6 +63,12 @@ def check_complete(path: Path) -> None:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if start > size:
         raise MediaError(f"{path}: is truncated by {start - size} bytes; replace or remove the file")
+
+
+def stated_seconds(path: Path) -> float | None:
+    """Length as the file states it; None where it states none. Raises MediaError."""
+    with open_media(path) as container:
+        return None if container.duration is None else container.duration / av.time_base
 
 
 def start_seconds(container: InputContainer) -> float:

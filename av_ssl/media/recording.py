@@ -1,11 +1,55 @@
-"""A recording as parts that a recogniser can take: mouth crops, sound or both, in bounded memory."""
+"""A recording as parts that a recogniser can take: mouth crops, sound or both, in bounded memory.
+
+A long recording is cut where its sound pauses, else anywhere, and then parts overlap. A part ends, too, where
+the face is lost or another one takes its place.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from av_ssl.errors import MediaError
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
+from av_ssl.media.alignment import OWN, MeanFace
+from av_ssl.media.audio import Samples, audio_pieces, fit_to_frames, frame_energy
+from av_ssl.media.container import MissingStreamError, stated_seconds
+from av_ssl.media.crops import MIN_FRAMES
+from av_ssl.media.face_crops import (
+    LARGEST_CROP,
+    Choice,
+    Crops,
+    Face,
+    FaceCrops,
+    Piece,
+    ReadyCrops,
+    are_mouth_crops,
+    filled,
+)
+from av_ssl.media.face_mesh import FaceMesh, Frame
+from av_ssl.media.speaker import choose_speaker
+from av_ssl.media.tracking import Track
+from av_ssl.media.video import Frames, Picture, VideoReader
+
+SPEAKER, LEFT, RIGHT, LARGEST = "speaker", "left", "right", "largest"
+FACE_RULES = (SPEAKER, LEFT, RIGHT, LARGEST)
+PART_SECONDS = 16.0  # recognisers are trained on clips of up to 20 s
+OVERLAP = 37  # frames (1.5 s) that two parts share where there is no pause: one or two words at the border
+EARLIEST_CUT = 0.4  # of a part
+PAUSE = 5  # frames, 0.2 s
+PAUSE_LEVEL = 0.1  # of the loud frames of the part: -20 dB
+SILENCE = 10.0  # root mean square of int16 samples, -70 dB
+LASTING = 0.5  # of the face seen longest: a face seen less is not the leftmost, ...
+LOOKED_AT = slice(0, 101, 20)  # frames that decide whether a file holds mouth crops
+
+Source = Path | Frames
 
 
 @dataclass(frozen=True)
@@ -16,10 +60,314 @@ class Part:
         start: seconds from the start of the recording.
         frames: mouth crops ``[T, 96, 96]`` at 25 Hz, grayscale; None: no usable face.
         samples: sound ``[N]`` at 16 kHz, mono, ``N == 640 * T`` where there are frames; None: no sound.
-        face: number of the face, from 1; None where it does not matter.
+        face: number of the face, from 1 in the order of appearance, from left to right; None without one.
     """
 
     start: float
     frames: NDArray[np.uint8] | None
     samples: NDArray[np.int16] | None
     face: int | None = None
+
+    @property
+    def end(self) -> float:
+        """Seconds from the start of the recording."""
+        if self.frames is not None:
+            return self.start + len(self.frames) / FRAME_RATE
+        return self.start + (0 if self.samples is None else len(self.samples)) / SAMPLE_RATE
+
+
+class Recording:
+    """A video of faces, a file of mouth crops, or sound, of any length.
+
+    Args:
+        source: a file, or frames: mouth crops ``[T, S, S]``, or ``[T, H, W]`` or RGB ``[T, H, W, 3]`` of a
+            video, uint8, 25 Hz.
+        sound: a file or samples ``[N]``, int16, 16 kHz; None: the audio of the file.
+        streams: those that are needed; others are not decoded.
+        mean_face: see ``alignment``.
+        size: side S of the crops, pixels.
+
+    Raises:
+        DataError: the file cannot be read, or has none of the streams.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sound: Path | Samples | None = None,
+        streams: Sequence[str] = STREAMS["av"],
+        mean_face: MeanFace = OWN,
+        size: int = 96,
+    ) -> None:
+        self.name = str(source) if isinstance(source, Path) else "the array"
+        if isinstance(source, Path) and source.suffix == ".npy":
+            source = _read_npy(source)
+        self.source = source if isinstance(source, Path) else _checked(source, self.name)
+        self.cropped = False  # the source holds mouth crops
+        self._crops = self._open_video(self.source, size, mean_face) if "video" in streams else None
+        self._sound = _open_sound(self.source if sound is None else sound)
+        if self._crops is None and (self._sound is None or "audio" not in streams):
+            raise MediaError(f"{self.name}: has no {' and no '.join(streams)} stream; name another file")
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that there are, among those needed."""
+        there = {"audio": self._sound is not None, "video": self._crops is not None}
+        return tuple(stream for stream in STREAMS["av"] if there[stream])
+
+    @property
+    def video_frames(self) -> int:
+        """Frames that were read, at 25 Hz."""
+        return 0 if self._crops is None else self._crops.count
+
+    @property
+    def seconds(self) -> float | None:
+        """Length as the file states it; None where it does not."""
+        if isinstance(self.source, Path):
+            return stated_seconds(self.source)
+        return len(self.source) / FRAME_RATE
+
+    def parts(
+        self, face: str | int = SPEAKER, all_faces: bool = False, longest: float = PART_SECONDS
+    ) -> Iterator[Part]:
+        """Parts in order; can be called once.
+
+        Args:
+            face: one of FACE_RULES, or the number of a face. Where it is not seen, the rules take another.
+            all_faces: every face in turn; only parts with a face.
+            longest: seconds of a part.
+        """
+        start, frames, choose = 0, round(longest * FRAME_RATE), self._choice(face)
+        while True:
+            end, last = self._read(start + frames)
+            if last and end < MIN_FRAMES and not start:
+                raise MediaError(
+                    f"{self.name}: lasts {end} frame(s) of 40 ms, {MIN_FRAMES} are needed; name a video or "
+                    "sound, not an image"
+                )
+            overlap = 0
+            if not last:
+                pause = self._pause(start, end)
+                end, overlap = (end, OVERLAP) if pause is None else (start + pause, 0)
+            yield from self._span(start, end, choose, all_faces)
+            if last:
+                return
+            start = end - overlap
+            for stream in (self._crops, self._sound):
+                if stream is not None:
+                    stream.forget(start)
+
+    def _open_video(self, source: Source, size: int, mean_face: MeanFace) -> Crops | None:
+        pictures: Iterator[Picture]
+        if isinstance(source, Path):
+            pictures = iter(VideoReader(source, keep_bytes=0).pictures())
+        else:
+            pictures = map(_picture, source)
+        try:
+            first = list(islice(pictures, 1))
+            if first and max(first[0].gray().shape) <= LARGEST_CROP:
+                first += islice(pictures, LOOKED_AT.stop - 1)
+        except MissingStreamError:
+            return None
+        mesh = FaceMesh()
+        self.cropped = are_mouth_crops([picture.rgb() for picture in first[LOOKED_AT]], mesh)
+        pictures = chain(first, pictures)
+        return ReadyCrops(pictures, size) if self.cropped else FaceCrops(pictures, size, mean_face, mesh)
+
+    def _read(self, to: int) -> tuple[int, bool]:
+        """Read to a frame; returns the frame that was reached, and whether the recording ends there."""
+        there = [stream for stream in (self._crops, self._sound) if stream is not None]
+        for stream in there:
+            stream.advance(to + OVERLAP + 1)
+        end = max(stream.count for stream in there)
+        if self._crops is not None and self._crops.ended and end - self._crops.count < FRAME_RATE:
+            end = self._crops.count  # codecs lengthen the sound
+        last = all(stream.ended for stream in there) and end <= to + OVERLAP
+        return end if last else to, last
+
+    def _pause(self, start: int, end: int) -> int | None:
+        """Middle of the longest pause of the sound, in frames after ``start``; None: there is none."""
+        if self._sound is None:
+            return None
+        loudness = np.expm1(frame_energy(self._sound.between(start, end), end - start))
+        loud = float(np.percentile(loudness, 90))
+        if loud < SILENCE:
+            return None
+        first = round(EARLIEST_CUT * len(loudness))
+        quiet = loudness[first:] < PAUSE_LEVEL * loud
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]]).astype(int))).reshape(-1, 2)
+        pauses = [(high - low, (high + low) // 2) for low, high in edges.tolist() if high - low >= PAUSE]
+        return first + max(pauses)[1] if pauses else None
+
+    def _span(self, start: int, end: int, choose: Choice, all_faces: bool) -> Iterator[Part]:
+        for piece in self._pieces(start, end, choose, all_faces):
+            samples = None if self._sound is None else self._sound.between(piece.start, piece.end)
+            if samples is not None:
+                samples = fit_to_frames(samples, piece.end - piece.start) if len(samples) else None
+            if piece.end - piece.start >= MIN_FRAMES and not (samples is None and piece.crops is None):
+                yield Part(piece.start / FRAME_RATE, piece.crops, samples, piece.face)
+
+    def _pieces(self, start: int, end: int, choose: Choice, all_faces: bool) -> Iterator[Piece]:
+        if self._crops is None:
+            yield Piece(start, end)
+            return
+        shown = max(start, min(end, self._crops.count))  # up to where there is video
+        if all_faces:
+            for number in self._crops.faces(start, shown):
+                pieces = self._crops.pieces(start, shown, self._choice(number))
+                yield from (piece for piece in pieces if piece.crops is not None)
+            return
+        if shown > start:
+            yield from self._crops.pieces(start, shown, choose)
+        if end > shown:
+            yield Piece(shown, end)
+
+    def _choice(self, face: str | int) -> Choice:
+        """How one of the faces of a span is chosen."""
+
+        def choose(faces: Sequence[Face], start: int, end: int) -> Face | None:
+            faces = [one for one in faces if face in (one.number, *FACE_RULES)]
+            tracks = [one.track.between(start, end) for one in faces]
+            if face == SPEAKER:
+                sound = np.zeros(0, np.int16) if self._sound is None else self._sound.between(start, end)
+                best = choose_speaker(tracks, frame_energy(sound, end - start))
+            else:
+                longest = max(map(len, tracks), default=0)
+                seen = [track for track in tracks if len(track) >= LASTING * longest]
+                best = max(seen, key=partial(_rating, rule=face), default=None)
+            return next((one for one, track in zip(faces, tracks, strict=True) if track is best), None)
+
+        return choose
+
+
+class _Sound:
+    """Samples that are read bit by bit; positions are frames of 640 samples."""
+
+    def __init__(self, pieces: Iterable[Samples]) -> None:
+        self.ended = False
+        self._pieces = iter(pieces)
+        self._held = np.zeros(0, np.int16)
+        self._first = 0  # frame at which the held samples begin
+
+    @property
+    def count(self) -> int:
+        return self._first - (-len(self._held) // SAMPLES_PER_FRAME)
+
+    def advance(self, to: int) -> None:
+        pieces, wanted = [self._held], (to - self._first) * SAMPLES_PER_FRAME - len(self._held)
+        while wanted > 0 and not self.ended:
+            piece = next(self._pieces, None)
+            self.ended = piece is None
+            if piece is not None:
+                pieces.append(piece)
+                wanted -= len(piece)
+        self._held = np.concatenate(pieces)
+
+    def between(self, start: int, end: int) -> Samples:
+        low, high = ((frame - self._first) * SAMPLES_PER_FRAME for frame in (start, end))
+        return self._held[low:high]
+
+    def forget(self, before: int) -> None:
+        self._held = self.between(before, self.count)
+        self._first = before
+
+
+@dataclass(frozen=True)
+class MouthCrops:
+    """Crops of a recording.
+
+    Args:
+        frames: ``[T, S, S]``, uint8, grayscale, 25 Hz; where no face is seen, the nearest crop is repeated.
+        samples: sound ``[640 * T]``, int16, 16 kHz, mono; None without sound.
+        seen: ``[T]``, whether the face was seen.
+    """
+
+    frames: NDArray[np.uint8]
+    samples: NDArray[np.int16] | None
+    seen: NDArray[np.bool_]
+
+    @property
+    def face_share(self) -> float:
+        """Share of the frames in which the face was seen, 0 to 1."""
+        return float(self.seen.mean())
+
+
+def crop_recording(
+    source: Source,
+    sound: Path | Samples | None = None,
+    face: str | int = SPEAKER,
+    size: int = 96,
+    mean_face: MeanFace = OWN,
+) -> MouthCrops:
+    """All mouth crops of a recording; see ``Recording`` and ``Recording.parts``.
+
+    Raises:
+        DataError: the recording cannot be read, or no face is seen in it.
+    """
+    recording = Recording(source, sound, ("video",), mean_face, size)
+    crops: dict[int, Frame] = {}
+    samples: dict[int, Samples] = {}
+    for part in recording.parts(face):
+        start = round(part.start * FRAME_RATE)
+        if part.frames is not None:
+            crops.update(enumerate(part.frames, start))
+        if part.samples is not None:
+            samples.update(enumerate(part.samples.reshape(-1, SAMPLES_PER_FRAME), start))
+    if not crops:
+        raise NoFaceError(recording.name, face)
+    length = recording.video_frames
+    frames = filled(crops, 0, length)
+    silence = np.zeros(SAMPLES_PER_FRAME, np.int16)
+    heard = np.concatenate([samples.get(frame, silence) for frame in range(length)]) if samples else None
+    return MouthCrops(frames, heard, np.array([frame in crops for frame in range(length)]))
+
+
+class NoFaceError(MediaError):
+    """No usable face was seen in a recording."""
+
+    def __init__(self, name: str, face: str | int) -> None:
+        wanted = f"face {face}" if isinstance(face, int) else "a face"
+        super().__init__(
+            f"{name}: {wanted} is seen in no part of it, and it holds no mouth crops; name a recording in "
+            "which a face is seen from the front"
+        )
+
+
+def _rating(track: Track, rule: str | int) -> float:
+    if rule in (LEFT, RIGHT):
+        return float(track.centre[0]) * (-1 if rule == LEFT else 1)
+    return track.width if rule == LARGEST else len(track)
+
+
+def _open_sound(source: Source | Samples) -> _Sound | None:
+    if not isinstance(source, Path):
+        return _Sound([source.astype(np.int16)]) if source.ndim == 1 else None
+    pieces = audio_pieces(source)
+    try:
+        return _Sound(chain([next(pieces)], pieces))
+    except MissingStreamError:
+        return None
+
+
+def _read_npy(path: Path) -> Frames:
+    try:
+        frames: Frames = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path}: cannot be read as an array ({error}); replace or remove it") from error
+    return frames
+
+
+def _checked(frames: Frames, name: str) -> Frames:
+    colour = frames.ndim == 4 and frames.shape[3] == 3
+    if frames.dtype != np.uint8 or not (frames.ndim == 3 or colour):
+        raise MediaError(
+            f"{name}: is {frames.dtype} {list(frames.shape)}; frames are uint8 [T, H, W] or [T, H, W, 3]"
+        )
+    return frames
+
+
+def _picture(frame: Frame) -> Picture:
+    if frame.ndim == 2:
+        return Picture(lambda: np.asarray(frame), lambda: np.repeat(frame[..., None], 3, axis=2))
+    gray = partial(cv2.cvtColor, np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+    return Picture(lambda: np.asarray(gray(), np.uint8), lambda: np.ascontiguousarray(frame))

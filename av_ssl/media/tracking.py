@@ -10,9 +10,11 @@ tiles too.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import pairwise
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -27,6 +29,8 @@ SAME_FACE = 0.5  # centres nearer than this many face widths belong to one face
 # overlap by the width of such a face, find those down to a twentieth.
 TILE = 0.35
 TILE_OVERLAP = 0.13
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -53,6 +57,21 @@ class Track:
     def width(self) -> float:
         """Width of the face at its last position, pixels."""
         return float(np.ptp(self.points[-1][:, 0]))
+
+    def between(self, start: int, end: int) -> Track:
+        """What is known of frames ``start`` to ``end - 1``, numbered from ``start``."""
+        low, high = bisect_left(self.frames, start), bisect_left(self.frames, end)
+        return Track([frame - start for frame in self.frames[low:high]], self.points[low:high])
+
+    def runs(self, gap: int) -> list[tuple[int, int]]:
+        """First and last frame of each stretch in which the face is never missing for over ``gap`` frames."""
+        breaks = [at for at, (a, b) in enumerate(pairwise(self.frames), start=1) if b - a > gap]
+        return [(self.frames[low], self.frames[high - 1]) for low, high in pairwise([0, *breaks, len(self)])]
+
+    def forget(self, before: int) -> None:
+        """Drop what is known of frames before ``before``, except for the last one known."""
+        drop = min(bisect_left(self.frames, before), len(self) - 1)
+        del self.frames[:drop], self.points[:drop]
 
     def interpolated(self, length: int) -> Floats:
         """Points ``[length, P, 2 or 3]`` for every frame: linear in between, constant beyond both ends."""
@@ -95,13 +114,13 @@ def track_faces(tracker: Tracker, reader: VideoReader, stride: int) -> Faces:
     return Faces(tracker.tracks, frames, searched)
 
 
-def thinned(frames: Iterable[Frame], stride: int) -> Iterator[Frame | None]:
+def thinned(frames: Iterable[Item], stride: int) -> Iterator[Item | None]:
     """Every ``stride``-th frame and the last one; None in place of the others.
 
     >>> [number for number in thinned(range(1, 9), 3)]
     [1, None, None, 4, None, None, 7, 8]
     """
-    newest: Frame | None = None
+    newest: Item | None = None
     for number, frame in enumerate(frames):
         if newest is not None:
             yield newest if (number - 1) % stride == 0 else None

@@ -10,11 +10,11 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
 
-from av_ssl.data.clip_reader import AUDIO_INPUTS, STREAMS, ClipReader, CropAndFlip
+from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader, CropAndFlip
 from av_ssl.data.dataset import AudioVisualDataset, DataNeeds, needs_of
 from av_ssl.data.noise import NoiseMixer, parse_snr
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE, Clip, keep_by_length, read_manifest
+from av_ssl.layout import FRAME_RATE, STREAMS, Clip, keep_by_length, read_manifest
 from av_ssl.methods.teacher_heads import target_digests
 from av_ssl.tasks.data_wait import DataWaitMeter
 

@@ -22,7 +22,7 @@ from av_ssl.layout import SAMPLES_PER_FRAME
 from av_ssl.recognition.prefix_search import prefix_search
 from av_ssl.transcription.hypotheses import confidence
 from av_ssl.transcription.transcript import Recognition, Word
-from av_ssl.transcription.word_times import align, spell
+from av_ssl.transcription.word_times import align, loudness, spell
 
 if TYPE_CHECKING:
     from av_ssl.media.recording import Part
@@ -56,8 +56,7 @@ class OnnxRecogniser:
         meta = self.session.get_modelmeta().custom_metadata_map
         if meta.get("format") != json.dumps(FORMAT):
             raise DataError(
-                f"{path}: its metadata have no format {FORMAT!r}; name an ONNX file that av-ssl model convert "
-                "wrote"
+                f"{path}: its metadata have no format {FORMAT!r}; name an ONNX file of av-ssl model convert"
             )
         try:
             self.streams = tuple(map(str, json.loads(meta["streams"])))
@@ -79,16 +78,12 @@ class OnnxRecogniser:
         self, parts: Sequence[Part], streams: tuple[str, ...], word_times: bool = False
     ) -> list[Recognition]:
         """See `SpeechRecogniser`; raises DataError for streams that the model does not take."""
-        return [
-            self._recognition(
-                self.log_probs(
-                    part.samples if "audio" in streams else None, part.frames if "video" in streams else None
-                ),
-                part.samples,
-                word_times,
-            )
-            for part in parts
-        ]
+        found = []
+        for part in parts:
+            audio = part.samples if "audio" in streams else None
+            log_probs = self.log_probs(audio, part.frames if "video" in streams else None)
+            found.append(self._recognition(log_probs, audio, word_times))
+        return found
 
     def log_probs(self, audio: NDArray[np.int16] | None, video: NDArray[np.uint8] | None) -> Features:
         """Log-probabilities of one clip.
@@ -146,7 +141,8 @@ class OnnxRecogniser:
         text = " ".join(symbols) if self.tokenizer is None else str(self.tokenizer.decode_pieces(symbols))
         words: tuple[Word, ...] = ()
         if word_times:
-            words = align(log_probs, spell(symbols, tokens, self.tokenizer is not None), samples)
+            levels = None if samples is None else loudness(samples)
+            words = align(log_probs, spell(symbols, tokens, self.tokenizer is not None), levels)
         return Recognition(text, confidence(score, len(tokens)), words)
 
 

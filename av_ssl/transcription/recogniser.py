@@ -1,27 +1,33 @@
 """A fine-tuned recogniser over clips: loaded once a process, searched as `fairseq-generate` searches.
 
 RecogniserSpec(path).open().transcribe(clips)               # a Hypothesis a clip, in batches
+RecogniserSpec(path).open().recognise(parts, ("audio",))    # a Recognition a part of a recording, in batches
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq.dataclass.configs import GenerationConfig
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
-from av_ssl.data.clip_reader import STREAMS
+from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.collate import add_lengths
 from av_ssl.data.dataset import AudioVisualDataset, BadClips
 from av_ssl.errors import DataError
 from av_ssl.inference import (
     Streams,
+    find_encoder,
     given_modalities,
     one_clip,
     open_model,
@@ -29,11 +35,18 @@ from av_ssl.inference import (
     stored_streams,
 )
 from av_ssl.io import digest
-from av_ssl.layout import Clip
+from av_ssl.layout import STREAMS, Clip
+from av_ssl.media.recording import Part
+from av_ssl.recognition.search import encode
 from av_ssl.targets.feature_shards import device_of
 from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from av_ssl.transcription.hypotheses import Hypothesis, confidence
+from av_ssl.transcription.transcript import Recognition, Word
+from av_ssl.transcription.word_times import Spelling, align, loudness, spell, spell_text
+
+BATCH_FRAMES = 2000
+"""Frames of a batch (80 s), padding included."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +97,17 @@ class RecogniserSpec:
 class Recogniser:
     """Transcribes clips with the search that its task gives to ``fairseq-generate``.
 
+    Args:
+        spec: the checkpoint, and how it is used.
+        device: for the model.
+        model: of the checkpoint, on that device; None: it is read.
+
     Raises DataError if the checkpoint cannot be read, or holds no dictionary and so no recogniser.
     """
 
-    def __init__(self, spec: RecogniserSpec, device: str = "cpu") -> None:
+    def __init__(self, spec: RecogniserSpec, device: str = "cpu", model: Any = None) -> None:
         self.spec, self.device = spec, torch.device(device)
-        self.model = open_model(spec.checkpoint, device)
+        self.model = open_model(spec.checkpoint, device) if model is None else model
         if self.model.text_encoder is None:
             raise DataError(
                 f"{spec.checkpoint}: holds no dictionary, so its output cannot be turned into words; name a "
@@ -128,10 +146,23 @@ class Recogniser:
     def streams(self) -> Streams:
         return STREAMS[str(self.task.cfg.modalities)]
 
-    def dataset(self, clips: Sequence[Clip]) -> AudioVisualDataset:
-        """The clips, without transcripts, as they are given to the model."""
+    @property
+    def stream_choices(self) -> list[Streams]:
+        """Sets of streams that it accepts: those of its training, and each alone if they were both.
+
+        A recogniser of sound knows nothing of lips, though its encoder may have a front-end for them.
+        """
+        encoder = find_encoder(self.model, self.spec.modalities, str(self.spec.checkpoint))[0]
+        own = self.streams
+        parts = [own, *((stream,) for stream in own)] if self.spec.modalities is None else [own]
+        return [streams for streams in dict.fromkeys(parts) if streams in encoder.stream_choices]
+
+    def dataset(self, clips: Sequence[Clip], streams: Streams | None = None) -> AudioVisualDataset:
+        """The clips, without transcripts, as they are given to the model; ``streams``: None for `streams`."""
         # Noise, if it is asked for, comes from the list for test clips.
-        return self.task.make_dataset("test", list(clips), train=False, shuffle=False)
+        reader = self.task.make_reader("test", train=False)
+        reader = reader if streams is None else replace(reader, modalities=streams)
+        return self.task.make_dataset("test", list(clips), train=False, shuffle=False, reader=reader)
 
     @cached_property
     def generator(self) -> Any:
@@ -157,19 +188,129 @@ class Recogniser:
         if bad_clips is not None:
             dataset.bad_clips = bad_clips
         for batch in read_batches(dataset, max_frames, self.device, threads):
-            add_lengths(batch["net_input"], self.task.target_dictionary.pad())
-            found = self.task.inference_step(self.generator, [self.model], batch)
-            for index, (best, *_) in zip(batch["id"].tolist(), found, strict=True):
-                yield self._hypothesis(clips[index], best)
+            for index, best in zip(batch["id"].tolist(), self._search(batch), strict=True):
+                clip = clips[index]
+                yield Hypothesis(clip.id, self._confidence(best), clip.frames, self._text(best))
 
-    def _hypothesis(self, clip: Clip, found: Mapping[str, Any]) -> Hypothesis:
+    def recognise(
+        self, parts: Sequence[Part], streams: Streams, word_times: bool = False
+    ) -> list[Recognition]:
+        """See `SpeechRecogniser`; DataError if a part cannot be given to the model.
+
+        Word times come from the CTC head. A model that has only an attention decoder gives them by its
+        attention to the encoder's frames, which is less exact.
+        """
+        found: dict[int, Recognition] = {}
+        for batch in self._batches(parts, streams):
+            with one_pass(self._encoder):
+                results = self._search(batch)
+                words = self._word_times(batch, results, parts) if word_times else [()] * len(results)
+            for index, best, times in zip(batch["id"].tolist(), results, words, strict=True):
+                found[index] = Recognition(self._text(best), self._confidence(best), times)
+        return [found[index] for index in range(len(parts))]
+
+    def ctc_log_probs(self, parts: Sequence[Part], streams: Streams) -> list[NDArray[np.float32]]:
+        """Output ``[T, V]`` of the CTC head at 25 Hz for each part; DataError if the model has none."""
+        if not self.has_ctc:
+            raise DataError(
+                f"{self.spec.checkpoint}: has an attention decoder alone, but a text is aligned with the "
+                "output of a CTC head; name a model av_hubert_ctc or hybrid_ctc_attention"
+            )
+        found: dict[int, NDArray[np.float32]] = {}
+        for batch in self._batches(parts, streams):
+            found.update(zip(batch["id"].tolist(), self._ctc(batch), strict=True))
+        return [found[index] for index in range(len(parts))]
+
+    def spell_text(self, text: str) -> list[list[Spelling]]:
+        """The words of each line of a text with their tokens, see `word_times.spell_text`."""
+        encode, indices = self.task.text_encoder.encode, self.task.target_dictionary.indices
+        return spell_text(text, lambda word: encode(word).split(), indices)
+
+    @property
+    def has_ctc(self) -> bool:
+        return not hasattr(self.model, "decoder") or hasattr(self.model, "ctc_log_probs")
+
+    @property
+    def _encoder(self) -> nn.Module:
+        """The part of the model whose output search and word times share."""
+        return getattr(self.model, "encoder", self.model)
+
+    def _batches(self, parts: Sequence[Part], streams: Streams) -> Iterator[dict[str, Any]]:
+        if not parts:
+            return
+        clips = [
+            ArrayClip.of(
+                str(number),
+                part.frames if "video" in streams else None,
+                part.samples if "audio" in streams else None,
+                f"the part at {part.start:.2f} s",
+            )
+            for number, part in enumerate(parts)
+        ]
+        dataset = self.dataset(clips, streams)
+        done = 0
+        for batch in read_batches(dataset, BATCH_FRAMES, self.device, threads=1):
+            yield batch
+            done += len(batch["id"])
+        if done < len(parts):
+            raise DataError("; ".join(dataset.bad_clips.reasons.values()))
+
+    def _search(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """The best hypothesis of each clip of a batch."""
+        add_lengths(batch["net_input"], self.task.target_dictionary.pad())
+        return [best for best, *_ in self.task.inference_step(self.generator, [self.model], batch)]
+
+    def _text(self, found: Mapping[str, Any]) -> str:
         strip = self.generator.symbols_to_strip_from_output
         tokens = found["tokens"].int().cpu()
         symbols = self.task.target_dictionary.string(tokens, extra_symbols_to_ignore=strip)
+        return str(self.task.text_encoder.decode(symbols))
+
+    @staticmethod
+    def _confidence(found: Mapping[str, Any]) -> float:
         scores = found["positional_scores"]
-        total = float(scores.sum()) if len(scores) else float(found["score"])
-        text = self.task.text_encoder.decode(symbols)
-        return Hypothesis(clip.id, confidence(total, len(scores)), clip.frames, text)
+        return confidence(float(scores.sum()) if len(scores) else float(found["score"]), len(scores))
+
+    def _word_times(
+        self, batch: dict[str, Any], results: Sequence[Mapping[str, Any]], parts: Sequence[Part]
+    ) -> list[tuple[Word, ...]]:
+        """Words of each hypothesis of a batch, times from the start of its part."""
+        dictionary = self.task.target_dictionary
+        special = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
+        posteriors = self._ctc(batch) if self.has_ctc else None
+        words = []
+        for row, (index, best) in enumerate(zip(batch["id"].tolist(), results, strict=True)):
+            ids = [token for token in best["tokens"].tolist() if token not in special]
+            spelled = spell([dictionary[id] for id in ids], ids, self.task.text_encoder.tokenizer is not None)
+            sound = parts[index].samples if batch["net_input"]["source"]["audio"] is not None else None
+            levels = None if sound is None else loudness(sound)
+            words.append(align(posteriors[row], spelled, levels))
+        return words
+
+    @torch.no_grad()
+    def _ctc(self, batch: dict[str, Any]) -> list[NDArray[np.float32]]:
+        """Log-probabilities ``[T, V]`` of each clip of a batch."""
+        _, log_probs = encode([self.model], batch["net_input"], ctc=True)
+        assert log_probs is not None
+        lengths = (~batch["net_input"]["padding_mask"]).sum(1).tolist()
+        return [clip[:length].cpu().numpy() for clip, length in zip(log_probs, lengths, strict=True)]
+
+
+@contextmanager
+def one_pass(module: nn.Module) -> Iterator[None]:
+    """Within it, a module is run at most once: further calls, for the same batch, give the first output."""
+    forward, outputs = module.forward, []
+
+    def once(*args: Any, **kwargs: Any) -> Any:
+        if not outputs:
+            outputs.append(forward(*args, **kwargs))
+        return outputs[0]
+
+    module.forward = once
+    try:
+        yield
+    finally:
+        del module.forward  # the attribute of the object: the class's method is back
 
 
 def transcribe_clip(

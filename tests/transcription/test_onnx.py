@@ -165,10 +165,8 @@ def test_what_cannot_be_converted(tmp_path, capsys):
 
 
 def test_other_values_are_refused(files):
-    recogniser, network = (
-        OnnxRecogniser(files["waveform"].with_suffix(".onnx")),
-        network_of(read_stored(files["waveform"])),
-    )
+    path = files["waveform"]
+    recogniser, network = OnnxRecogniser(path.with_suffix(".onnx")), network_of(read_stored(path))
     check_against_torch(recogniser, network)
     network.head.bias.data[5] += 1e-3
     with pytest.raises(DataError, match=r"model\.onnx: is not written, because for audio of 31 frames"):

@@ -1,0 +1,292 @@
+"""A recording to text: its parts are recognised in batches, and their texts are joined where they overlap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
+from itertools import pairwise
+from pathlib import Path
+
+from av_ssl.errors import DataError
+from av_ssl.layout import FRAME_RATE, STREAMS
+from av_ssl.media.alignment import OWN, MeanFace
+from av_ssl.media.audio import Samples
+from av_ssl.media.recording import PART_SECONDS, SPEAKER, NoFaceError, Part, Recording, Source
+from av_ssl.transcription.transcript import Recognition, Segment, SpeechRecogniser, Transcript, Word
+
+BATCH_FRAMES = 1000  # that the recogniser is given at a time (40 s)
+LEAST_SEEN = 0.5  # share of a recording in which lips must be seen to be read
+WORDS_A_SECOND = 5  # at most, in an overlap
+SAME_TIME = 0.3  # seconds: one word found in two parts
+NAMED = 5  # stretches in a note
+
+Progress = Callable[[float, float | None], None]
+Streams = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """How a recording is transcribed.
+
+    Args:
+        face: which of several faces, see ``Recording.parts``.
+        modalities: ``audio``, ``video``, ``av``; None: the recogniser's first choice.
+        word_times: whether the words have times.
+        longest: seconds that are recognised at a time.
+        mean_face: see ``av_ssl.media.alignment``.
+    """
+
+    face: str | int = SPEAKER
+    modalities: str | None = None
+    word_times: bool = False
+    longest: float = PART_SECONDS
+    mean_face: MeanFace = OWN
+
+
+def transcribe_recording(
+    recogniser: SpeechRecogniser,
+    source: Source,
+    options: RecordingOptions | None = None,
+    sound: Path | Samples | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Transcript:
+    """The text of a recording.
+
+    Where a face is lost, the sound alone is recognised if the recogniser takes it; notes tell where.
+
+    Args:
+        recogniser: takes parts of the recording.
+        source, sound: see ``Recording``.
+        options: see ``RecordingOptions``.
+        progress: called as ``progress(done, total)``, in seconds; the total may be unknown.
+
+    Raises:
+        DataError: the recording cannot be read, lacks a stream that the recogniser needs, or shows no face in
+            more than half of it and nothing else can be recognised.
+    """
+    work = _Work(recogniser, source, options or RecordingOptions(), sound)
+    heard = [piece for _, piece in work.heard(False, progress)]
+    work.check()
+    return Transcript(joined(heard), tuple(work.notes()))
+
+
+def transcribe_faces(
+    recogniser: SpeechRecogniser,
+    source: Source,
+    options: RecordingOptions | None = None,
+    sound: Path | Samples | None = None,
+    progress: Progress = lambda done, total: None,
+) -> dict[int, Transcript]:
+    """The text of every face of a recording by its number; see ``transcribe_recording``."""
+    work = _Work(recogniser, source, options or RecordingOptions(), sound)
+    faces: dict[int, list[Heard]] = {}
+    for face, piece in work.heard(True, progress):
+        faces.setdefault(face or 1, []).append(piece)
+    if not faces:
+        raise NoFaceError(work.recording.name, SPEAKER)
+    return {face: Transcript(joined(faces[face])) for face in sorted(faces)}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was recognised in a part; seconds from the start of the recording."""
+
+    start: float
+    end: float
+    streams: Streams
+    recognition: Recognition
+
+
+@dataclass
+class _Work:
+    """One recording on its way to text."""
+
+    recogniser: SpeechRecogniser
+    source: Source
+    options: RecordingOptions
+    sound: Path | Samples | None = None
+    lost: list[Part] = field(default_factory=list)  # without a face
+    frames: int = 0
+    seen: int = 0  # frames with a face
+
+    def __post_init__(self) -> None:
+        choices = [tuple(streams) for streams in self.recogniser.stream_choices]
+        modalities = self.options.modalities
+        wanted = choices[0] if modalities is None else STREAMS[modalities]
+        if wanted not in choices:
+            takes = ", ".join(name for name, streams in STREAMS.items() if streams in choices)
+            raise DataError(f"--modalities {modalities}: the recogniser takes {takes} alone")
+        self.recording = Recording(self.source, self.sound, wanted, self.options.mean_face)
+        self.wanted = wanted
+        self.choices = [wanted, *(streams for streams in choices if set(streams) < set(wanted))]
+        there = self.recording.streams
+        if not any(set(streams) <= set(there) for streams in self.choices):
+            missing = next(stream for stream in wanted if stream not in there)
+            raise DataError(
+                f"{self.recording.name}: has no {missing} stream, and the recogniser takes "
+                f"{' and '.join(wanted)}; name another recording, or a recogniser of {' and '.join(there)}"
+            )
+
+    def heard(self, all_faces: bool, progress: Progress) -> Iterator[tuple[int | None, Heard]]:
+        """The parts in order, each with the number of its face."""
+        total = self.recording.seconds
+        batch: list[Part] = []
+        for part in self.recording.parts(self.options.face, all_faces, self.options.longest):
+            batch.append(part)
+            if sum(map(_frames, batch)) >= BATCH_FRAMES:
+                yield from self._recognise(batch)
+                progress(part.end, total)
+                batch = []
+        yield from self._recognise(batch)
+        if total is not None:
+            progress(total, total)
+
+    def _recognise(self, parts: list[Part]) -> Iterator[tuple[int | None, Heard]]:
+        chosen = [self._streams(part) for part in parts]
+        found: dict[int, Recognition] = {}
+        for streams in self.choices:
+            indices = [index for index, choice in enumerate(chosen) if choice == streams]
+            if indices:
+                same = [parts[index] for index in indices]
+                results = self.recogniser.recognise(same, streams, self.options.word_times)
+                found.update(zip(indices, results, strict=True))
+        for index, (part, streams) in enumerate(zip(parts, chosen, strict=True)):
+            if streams is not None:
+                yield part.face, Heard(part.start, part.end, streams, found[index])
+
+    def _streams(self, part: Part) -> Streams | None:
+        """The streams of a part that are recognised; None: there is nothing that the recogniser takes."""
+        self.frames += _frames(part)
+        if part.frames is None:
+            self.lost.append(part)
+        else:
+            self.seen += len(part.frames)
+        there = {"audio": part.samples is not None, "video": part.frames is not None}
+        return next((choice for choice in self.choices if all(there[stream] for stream in choice)), None)
+
+    @property
+    def _by_sound(self) -> bool:
+        return ("audio",) in self.choices and "audio" in self.recording.streams
+
+    def check(self) -> None:
+        """Raise DataError where lips were to be read but are not seen, and the sound cannot be taken."""
+        if "video" not in self.wanted or self._by_sound:
+            return
+        if not self.seen:
+            raise NoFaceError(self.recording.name, self.options.face)
+        share = self.seen / self.frames
+        if share < LEAST_SEEN and not isinstance(self.options.face, int):
+            raise DataError(
+                f"{self.recording.name}: a face is seen in {100 * share:.0f} % of it, and the recogniser takes "
+                f"{' and '.join(self.wanted)}; {100 * LEAST_SEEN:.0f} % are needed: cut out the part with a "
+                "face, or name a recogniser of sound"
+            )
+
+    def notes(self) -> Iterator[str]:
+        """What went otherwise than asked."""
+        missing = [stream for stream in self.wanted if stream not in self.recording.streams]
+        for stream in missing:
+            yield f"no {stream} stream: only {' and '.join(self.recording.streams)} was recognised"
+        if "video" in self.wanted and not missing and self.lost:
+            times = [f"{start:.1f} to {end:.1f} s" for start, end in _merged(self.lost)]
+            more = f" and {len(times) - NAMED} more times" if len(times) > NAMED else ""
+            done = "only the sound was recognised" if self._by_sound else "nothing was recognised"
+            yield f"no face from {', '.join(times[:NAMED])}{more}: {done} there"
+
+
+def _frames(part: Part) -> int:
+    return round((part.end - part.start) * FRAME_RATE)
+
+
+def _merged(parts: Iterable[Part]) -> list[tuple[float, float]]:
+    """Start and end, in seconds, of stretches of parts that touch."""
+    stretches: list[tuple[float, float]] = []
+    for part in parts:
+        if stretches and part.start <= stretches[-1][1]:
+            stretches[-1] = stretches[-1][0], part.end
+        else:
+            stretches.append((part.start, part.end))
+    return stretches
+
+
+# -- joining -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Text:
+    """Words of a part on its way to a segment, the same with and without times."""
+
+    heard: Heard
+    start: float
+    end: float
+    tokens: list[str]
+    words: list[Word]
+
+    def cut(self, first: int = 0, last: int | None = None) -> _Text:
+        return replace(self, tokens=self.tokens[first:last], words=self.words[first:last])
+
+
+def joined(parts: Iterable[Heard]) -> tuple[Segment, ...]:
+    """One segment a part, without the words that two overlapping parts both have, and none without words."""
+    texts = [_text(part) for part in parts]
+    for index, _ in enumerate(pairwise(texts)):
+        before, after = texts[index], texts[index + 1]
+        if after.start < before.end:
+            kept, dropped = _border(before, after)
+            middle = (after.start + before.end) / 2
+            texts[index] = replace(before.cut(last=kept), end=middle)
+            texts[index + 1] = replace(after.cut(first=dropped), start=middle)
+    return tuple(_segment(text) for text in texts if text.tokens)
+
+
+def _text(part: Heard) -> _Text:
+    words = [
+        replace(word, start=part.start + word.start, end=part.start + word.end)
+        for word in part.recognition.words
+    ]
+    tokens = [word.word for word in words] or part.recognition.text.split()
+    return _Text(part, part.start, part.end, tokens, words)
+
+
+def _segment(text: _Text) -> Segment:
+    start = text.words[0].start if text.words else text.start
+    end = text.words[-1].end if text.words else text.end
+    modalities = next(name for name, streams in STREAMS.items() if streams == text.heard.streams)
+    confidence = text.heard.recognition.confidence
+    return Segment(start, end, " ".join(text.tokens), tuple(text.words), confidence, modalities)
+
+
+def _border(before: _Text, after: _Text) -> tuple[int, int]:
+    """How many words of the first text are kept, and how many of the second are dropped."""
+    if not (before.tokens and after.tokens):
+        return len(before.tokens), 0
+    if before.words and after.words:
+        return _border_by_time(before.words, after.words, (after.start + before.end) / 2)
+    return _border_by_text(before.tokens, after.tokens, before.end - after.start)
+
+
+def _border_by_time(before: list[Word], after: list[Word], middle: float) -> tuple[int, int]:
+    """Words before the middle of the overlap are those of the first part, others those of the second."""
+    kept = sum(word.start + word.end < 2 * middle for word in before)
+    dropped = sum(word.start + word.end < 2 * middle for word in after)
+    if kept < len(before) and dropped and _same(before[kept], after[dropped - 1]):
+        kept += 1  # each part has the word on the other side of the middle
+    elif kept and dropped < len(after) and _same(before[kept - 1], after[dropped]):
+        dropped += 1
+    return kept, dropped
+
+
+def _same(one: Word, other: Word) -> bool:
+    return one.word == other.word and abs(one.start - other.start) < SAME_TIME
+
+
+def _border_by_text(before: list[str], after: list[str], seconds: float) -> tuple[int, int]:
+    """The longest run of words that both have at the border; what they have beyond it was cut off there."""
+    count = math.ceil(seconds * WORDS_A_SECOND)
+    tail, head = before[-count:], after[:count]
+    match = SequenceMatcher(None, tail, head, autojunk=False).find_longest_match()
+    if not match.size:
+        return len(before), 0
+    return len(before) - len(tail) + match.a + match.size, match.b + match.size

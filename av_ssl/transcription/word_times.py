@@ -1,0 +1,262 @@
+"""Times of the words of a known text, by forced alignment with the outputs of a CTC head.
+
+CTC says where a word is, not where it begins: its tokens are probable in a few frames each. Boundaries are
+made of these by `word_boundaries`, a rule of our own [ours]. This module needs numpy alone, so that models in
+another format can use it without torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from av_ssl.errors import DataError
+from av_ssl.layout import BLANK, FRAME_RATE, SAMPLE_RATE
+from av_ssl.transcription.transcript import Word
+
+Floats = NDArray[np.float64]
+WORD_START = "\u2581"
+"""With which sentencepiece begins a word."""
+NAMED = 5
+"""Words in a message."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A word and the ids of its tokens."""
+
+    word: str
+    tokens: tuple[int, ...]
+
+
+def spell(symbols: Sequence[str], ids: Sequence[int], pieces: bool) -> list[Spelling]:
+    """The words that a recogniser's symbols make; unless they are sentencepiece's pieces, each is a word."""
+    groups: list[list[int]] = []
+    for place, symbol in enumerate(symbols):
+        # A mark alone belongs to the word that follows it.
+        if not groups or not pieces or (symbol.startswith(WORD_START) and symbols[place - 1] != WORD_START):
+            groups.append([])
+        groups[-1].append(place)
+    spelled = [
+        Spelling(
+            "".join(symbols[place] for place in group).replace(WORD_START, ""),
+            tuple(ids[place] for place in group),
+        )
+        for group in groups
+    ]
+    return [each for each in spelled if each.word]
+
+
+def spell_text(
+    text: str, encode: Callable[[str], Sequence[str]], indices: Mapping[str, int]
+) -> list[list[Spelling]]:
+    """The words of each line of a known text; lines without words are left out.
+
+    Punctuation that the dictionary lacks stays in a word, but has no token.
+
+    Args:
+        text: words separated by spaces.
+        encode: symbols of a word.
+        indices: ids of the dictionary's symbols.
+
+    Raises:
+        DataError: the text is empty, or has words that the dictionary lacks.
+    """
+    lines: list[list[Spelling]] = []
+    unknown: dict[str, None] = {}
+    for line in text.splitlines():
+        lines.append([])
+        for word in line.split():
+            spoken = "".join(each for each in word if each.isalnum() or each == "'")
+            spellings = (encode(each) for each in (word, spoken))
+            known = next((each for each in spellings if all(symbol in indices for symbol in each)), None)
+            if known is None:
+                unknown[word] = None
+            elif known:
+                lines[-1].append(Spelling(word, tuple(indices[symbol] for symbol in known)))
+    if unknown:
+        named = ", ".join(map(repr, islice(unknown, NAMED))) + (", ..." if len(unknown) > NAMED else "")
+        raise DataError(
+            f"the model's dictionary cannot spell {named}; write the text as the model's training text was, "
+            "numbers as words"
+        )
+    if not any(lines):
+        raise DataError("the text holds no words")
+    return [line for line in lines if line]
+
+
+def frames_needed(tokens: Sequence[int]) -> int:
+    """Fewest frames in which CTC can emit the tokens: equal neighbours need a blank between them."""
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
+
+
+# -- the alignment -------------------------------------------------------------------------------------------
+
+
+def align(
+    log_probs: NDArray[np.floating],
+    words: Sequence[Spelling],
+    levels: NDArray[np.float32] | None = None,
+    scores: Floats | None = None,
+    blank: int = BLANK,
+) -> tuple[Word, ...]:
+    """Times of words in a recording.
+
+    Args:
+        log_probs: log-probabilities ``[T, V]`` at 25 Hz of a CTC head.
+        words: the text, in order.
+        levels: loudness of the sound, see `loudness`: words begin and end at its pauses. None: unknown.
+        scores: log-probability of each token; None: the mean of ``log_probs`` over the token's frames.
+        blank: id of CTC's blank.
+
+    Returns:
+        The words. None ends before it starts, or after the next one starts.
+
+    Raises:
+        ValueError: there are too few frames for the text, see `frames_needed`.
+    """
+    tokens = [token for word in words for token in word.tokens]
+    if not tokens:
+        return ()
+    if frames_needed(tokens) > len(log_probs):
+        raise ValueError(f"{len(tokens)} tokens cannot be aligned with {len(log_probs)} frames")
+    states = best_path(log_probs, tokens, blank)
+    emitting = np.flatnonzero(states % 2)
+    order = states[emitting] // 2
+    if scores is None:
+        emitted = np.asarray(log_probs, np.float64)[emitting, np.take(tokens, order)]
+        scores = np.bincount(order, emitted, len(tokens)) / np.bincount(order, minlength=len(tokens))
+    last = np.cumsum([len(word.tokens) for word in words]) - 1
+    first = np.r_[0, last[:-1] + 1]
+    onsets = emitting[np.searchsorted(order, first)]
+    offsets = emitting[np.searchsorted(order, last, side="right") - 1] + 1
+    starts, ends = word_boundaries(
+        onsets / FRAME_RATE, offsets / FRAME_RATE, len(log_probs) / FRAME_RATE, levels
+    )
+    return tuple(
+        Word(word.word, round(float(start), 3), round(float(end), 3), min(1.0, math.exp(own.mean())))
+        for word, start, end, own in zip(words, starts, ends, np.split(scores, first[1:]), strict=True)
+    )
+
+
+def best_path(
+    log_probs: NDArray[np.floating], tokens: Sequence[int], blank: int = BLANK
+) -> NDArray[np.int64]:
+    """The most probable CTC path ``[T]`` of a text of L tokens: 2 k + 1 is token k, even numbers are blanks.
+
+    Scores are kept for every block of about sqrt(T) frames, and moves for one block at a time, so that an
+    hour needs little memory.
+    """
+    labels = np.full(2 * len(tokens) + 1, blank)
+    labels[1::2] = tokens
+    skips = np.zeros(len(labels), bool)  # from token k to k + 1 without a blank
+    skips[3::2] = labels[3::2] != labels[1:-2:2]
+    scores = np.full(len(labels), -np.inf)
+    scores[0] = 0.0
+    size = max(1, math.isqrt(len(log_probs)))
+    kept = []
+    for frame in range(0, len(log_probs), size):
+        kept.append(scores)
+        for row in log_probs[frame : frame + size]:
+            scores, _ = _step(scores, row[labels], skips)
+    state = len(labels) - 1 - int(scores[-2] > scores[-1])
+    path = np.empty(len(log_probs), np.int64)
+    for block in reversed(range(len(kept))):
+        scores, moves = kept[block], []
+        for row in log_probs[block * size : (block + 1) * size]:
+            scores, move = _step(scores, row[labels], skips)
+            moves.append(move)
+        for place in reversed(range(len(moves))):
+            path[block * size + place] = state
+            state -= int(moves[place][state])
+    return path
+
+
+def _step(
+    scores: Floats, row: NDArray[np.floating], skips: NDArray[np.bool_]
+) -> tuple[Floats, NDArray[np.int8]]:
+    """Scores of the states one frame later, and by how many states the best path moved to each."""
+    choices = np.full((3, len(scores)), -np.inf)
+    choices[0] = scores
+    choices[1, 1:] = scores[:-1]
+    choices[2, 2:] = np.where(skips[2:], scores[:-2], -np.inf)
+    moves = choices.argmax(0)
+    return np.take_along_axis(choices, moves[None], 0)[0] + row, moves.astype(np.int8)
+
+
+# -- boundaries ----------------------------------------------------------------------------------------------
+
+LEVEL_RATE = 100
+"""Levels a second."""
+SHARE = 0.5
+"""Where the boundary of two words without a pause is: 0 at the last frame of the first one's tokens, 1 at the
+first frame of the second one's."""
+REACH = 0.16
+"""Seconds from a word's tokens to its boundary at a pause that cannot be heard."""
+FARTHEST, SLACK = 0.5, 0.08
+"""Seconds outside and inside of a word's tokens within which a pause is looked for."""
+SHORTEST_PAUSE = 0.08
+QUIET = 0.3
+"""Pauses are softer than this, from 0 (the quietest moments of the recording) to 1 (its loudest)."""
+LEAST_RANGE = 10.0
+"""dB between the two: with less, noise hides the pauses."""
+
+
+def loudness(samples: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Root mean square ``[n]`` in dB of each 10 ms of samples ``[N]`` at 16 kHz."""
+    hop = SAMPLE_RATE // LEVEL_RATE
+    blocks = samples[: len(samples) // hop * hop].reshape(-1, hop).astype(np.float32)
+    levels: NDArray[np.float32] = 10 * np.log10(np.mean(blocks**2, axis=1) + 1)
+    return levels
+
+
+def word_boundaries(
+    onsets: Floats, offsets: Floats, length: float, levels: NDArray[np.float32] | None = None
+) -> tuple[Floats, Floats]:
+    """Starts and ends ``[W]`` of words, in seconds.
+
+    A word ends and the next one starts at the longest pause that is heard between their tokens. Without one,
+    both are at one place between them; if that is far from both, a pause is assumed.
+
+    Args:
+        onsets, offsets: seconds ``[W]`` at which the frames of a word's tokens begin and end.
+        length: of the recording, in seconds.
+        levels: see `loudness`; None: nothing is heard.
+    """
+    quiet = np.zeros((0, 2)) if levels is None else pauses(levels)
+    starts, ends = np.array(onsets), np.array(offsets)
+    starts[0] = _longest(quiet, onsets[0] - FARTHEST, onsets[0] + SLACK, (0.0, onsets[0] - REACH))[1]
+    ends[-1] = _longest(quiet, offsets[-1] - SLACK, offsets[-1] + FARTHEST, (offsets[-1] + REACH, 0.0))[0]
+    for word, (end, start) in enumerate(zip(offsets[:-1], onsets[1:], strict=True)):
+        boundary = end + SHARE * (start - end)
+        guess = min(end + REACH, boundary), max(start - REACH, boundary)
+        ends[word], starts[word + 1] = _longest(quiet, end - SLACK, start + SLACK, guess)
+    starts = np.maximum.accumulate(np.clip(starts, 0.0, offsets))
+    return starts, np.clip(ends, starts, np.r_[starts[1:], length])
+
+
+def pauses(levels: NDArray[np.float32]) -> Floats:
+    """Start and end ``[P, 2]`` of each pause, in seconds; see `loudness`."""
+    softest, loudest = np.percentile(levels, (5, 95))
+    if loudest - softest < LEAST_RANGE:
+        return np.zeros((0, 2))
+    quiet = np.r_[0, levels < softest + QUIET * (loudest - softest), 0]
+    edges = np.flatnonzero(np.diff(quiet.astype(np.int8))).reshape(-1, 2) / LEVEL_RATE
+    found: Floats = edges[edges[:, 1] - edges[:, 0] >= SHORTEST_PAUSE]
+    return found
+
+
+def _longest(
+    quiet: Floats, low: float, high: float, otherwise: tuple[float, float]
+) -> tuple[float, float]:
+    """Start and end of the pause with the longest part between two times; ``otherwise`` if there is none."""
+    near = quiet[np.searchsorted(quiet[:, 1], low) : np.searchsorted(quiet[:, 0], high)]
+    if not len(near):
+        return otherwise
+    start, end = near[(np.minimum(near[:, 1], high) - np.maximum(near[:, 0], low)).argmax()]
+    return float(start), float(end)
