@@ -1,7 +1,8 @@
 """Read and write model files; the suffix says which form a file has.  Reading runs no code from any of them.
 
 - ``.pt``: a checkpoint of fairseq's, AV-HuBERT's published files included, or RAVEn's published weights;
-- ``.safetensors``: the tensors, and beside them a JSON file of the same name with everything else.
+- ``.safetensors``: the tensors, and beside them a JSON file of the same name with everything else;
+- a folder, see `av_ssl.sharing`: ``model.safetensors`` and ``config.json``.
 """
 
 import base64
@@ -30,6 +31,8 @@ from av_ssl.io import write_atomically
 from av_ssl_fairseq_hook.checkpoints import allow_classes, completions, explained
 
 FAIRSEQ, SAFETENSORS = ".pt", ".safetensors"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+"""The files of a folder."""
 FORMAT = "av_ssl model 1"
 """Of the JSON file beside the tensors."""
 AV_HUBERT_TASK = "av_hubert_pretraining"
@@ -49,12 +52,14 @@ def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredMode
 
 
 def read_stored(path: str | Path) -> StoredModel:
-    """Read a model on the CPU: fairseq's checkpoint, RAVEn's weights, or ``.safetensors`` and its JSON.
+    """Read a model on the CPU: fairseq's checkpoint, RAVEn's weights, ``.safetensors`` and its JSON, or a folder.
 
     Raises:
         DataError: the file is missing, cut off, something else, or asks for code to be run.
     """
     path = Path(path)
+    if path.is_dir():
+        path = path / WEIGHTS
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     stored = read_file(path)
@@ -119,7 +124,7 @@ def write_stored(stored: StoredModel, path: str | Path) -> list[Path]:
         write_atomically(path, content.getvalue())
         return [path]
     if path.suffix == SAFETENSORS:
-        write_safetensors(stored, path)
+        write_safetensors(stored, path, path.with_suffix(".json"))
         return [path, path.with_suffix(".json")]
     raise DataError(f"{path}: name a file that ends in {FAIRSEQ} (fairseq) or {SAFETENSORS}")
 
@@ -226,12 +231,14 @@ def safetensors_package() -> Any:
 def read_safetensors(path: Path) -> StoredModel:
     """Read both files; DataError if either is missing, cut off, or of another program."""
     package, beside = safetensors_package(), path.with_suffix(".json")
+    if path.name == WEIGHTS and not beside.exists():
+        beside = path.with_name(CONFIG)
     try:
         rest = json.loads(beside.read_text(encoding="utf-8"))
         tensors = package.torch.load_file(path)
     except OSError as error:
         raise DataError(f"{beside}: cannot be read ({error.strerror}); it belongs to {path.name}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{beside}: is not JSON ({error}); convert the checkpoint again") from error
     except package.SafetensorError as error:
         raise DataError(f"{path}: is no safetensors file, or is cut off ({error}); convert again") from error
@@ -249,13 +256,13 @@ def read_safetensors(path: Path) -> StoredModel:
         ) from error
 
 
-def write_safetensors(stored: StoredModel, path: Path) -> None:
-    """Write both files; DataError if that cannot be done."""
+def write_safetensors(stored: StoredModel, path: Path, beside: Path) -> None:
+    """Write both files, the tensors and what is beside them; DataError if that cannot be done."""
     # Safetensors refuses tensors that share memory, as slices of a flat parameter do.
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in stored.tensors.items()}
     content = safetensors_package().torch.save(tensors)
     # The tensors last: where they are, the file beside them is complete.
-    write_atomically(path.with_suffix(".json"), described(stored))
+    write_atomically(beside, described(stored))
     write_atomically(path, content)
 
 

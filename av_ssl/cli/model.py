@@ -13,20 +13,45 @@ from av_ssl.cli.arguments import positive
 from av_ssl.errors import DataError
 from av_ssl.export import as_av_hubert
 from av_ssl.onnx_export import export_onnx
+from av_ssl.sharing import save_pretrained
 
 ONNX = ".onnx"
-FORMS = "FILE.pt (fairseq) or FILE.safetensors (with FILE.json beside it)"
+FORMS = "FILE.pt (fairseq), FILE.safetensors (with FILE.json beside it)"
 
 
 def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="IN", type=Path, help=FORMS)
-    parser.add_argument("out", metavar="OUT", type=Path, help=f"{FORMS}; without optimizer")
+    parser.add_argument("source", metavar="IN", type=Path, help=f"{FORMS} or FOLDER")
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        type=Path,
+        help=f"{FORMS}, FILE.onnx (encoder and CTC head), or FOLDER to share (safetensors, config, model card)",
+    )
     parser.add_argument(
         "--to",
         choices=("av_hubert",),
         help="av_hubert: a plain encoder, without teacher and predictors, which AV-HuBERT's code reads, too "
         "(default: the model as it is)",
     )
+    parser.add_argument(
+        "--license", default="other", metavar="NAME", help="in a model card, such as mit (default: other)"
+    )
+    parser.add_argument(
+        "--wer",
+        action="append",
+        type=error_rate,
+        default=[],
+        metavar="TEST=PERCENT",
+        help="word error rate, for a model card; may be repeated",
+    )
+
+
+def error_rate(text: str) -> tuple[str, float]:
+    """``TEST=PERCENT``, for argparse."""
+    test, _, percent = text.rpartition("=")
+    if not test:
+        raise ValueError(text)
+    return test, float(percent)
 
 
 def run_convert(args: argparse.Namespace) -> int:
@@ -37,7 +62,12 @@ def run_convert(args: argparse.Namespace) -> int:
     stored = read_stored(args.source)
     if args.to == "av_hubert":
         stored = as_av_hubert(stored)
-    written = export_onnx(stored, args.out) if args.out.suffix == ONNX else write_stored(stored, args.out)
+    if args.out.suffix == ONNX:
+        written = export_onnx(stored, args.out)
+    elif not args.out.suffix:
+        written = save_pretrained(stored, args.out, args.license, dict(args.wer))
+    else:
+        written = write_stored(stored, args.out)
     parameters = sum(tensor.numel() for tensor in stored.tensors.values())
     print(
         f"{', '.join(map(str, written))}: {stored.model_cfg.get('_name')}, {len(stored.tensors)} tensors, "
