@@ -12,10 +12,9 @@ from pathlib import Path
 
 from av_ssl.errors import DataError
 from av_ssl.io import read_text
-from av_ssl.media.recording import SPEAKER
 from av_ssl.model import Model
-from av_ssl.transcription.formats import FORMATS, write_transcript
 from av_ssl.transcription.forced_alignment import align_recording
+from av_ssl.transcription.formats import FORMATS, write_transcript
 
 NAME_LENGTH = 255
 """Characters that a file name has at most."""

@@ -251,9 +251,7 @@ def pauses(levels: NDArray[np.float32]) -> Floats:
     return found
 
 
-def _longest(
-    quiet: Floats, low: float, high: float, otherwise: tuple[float, float]
-) -> tuple[float, float]:
+def _longest(quiet: Floats, low: float, high: float, otherwise: tuple[float, float]) -> tuple[float, float]:
     """Start and end of the pause with the longest part between two times; ``otherwise`` if there is none."""
     near = quiet[np.searchsorted(quiet[:, 1], low) : np.searchsorted(quiet[:, 0], high)]
     if not len(near):
