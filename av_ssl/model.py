@@ -30,8 +30,8 @@ Recording = str | Path | Array
 """A file of video, sound or mouth crops, or an array: frames uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]``
 (RGB) at 25 Hz, or samples ``[N]`` at 16 kHz, int16, or floating-point from -1 to 1."""
 READY = 1.2
-"""Square frames are taken for mouth crops, without a look at them, if their side is at most so many times what
-the model takes of it."""
+"""Square frames are taken for mouth crops, without a look at them, if their side is at most so many times
+what the model takes of it."""
 MARGIN = 96 / 88
 """Side of the crops that are made, in sides of what the model takes, as in AV-HuBERT."""
 LOUDEST = 1.5

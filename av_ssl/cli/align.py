@@ -58,6 +58,7 @@ def run_align(args: argparse.Namespace) -> int:
 def known_text(text: str) -> str:
     """The content of the file that an argument names, or else the argument."""
     path = Path(text)
-    if len(text.encode()) <= NAME_LENGTH and path.is_file():
-        return read_text(path, "name a text in UTF-8")
+    named = len(text.encode()) <= NAME_LENGTH and len(text.splitlines()) == 1
+    if named and (path.suffix == ".txt" or path.is_file()):
+        return read_text(path, "name a text in UTF-8, or write the words themselves")
     return text

@@ -85,8 +85,8 @@ class CropAndFlip:
             )
         if max(height, width) > LARGEST_RATIO * self.size:
             raise MediaError(
-                f"frames of {width}x{height} pixels are no mouth crops: the model takes {self.size} pixels of "
-                "them; crop the mouth with av-ssl crop, or name the recording itself to av-ssl transcribe"
+                f"frames of {width}x{height} pixels are no mouth crops: the model takes {self.size} pixels "
+                "of them; crop the mouth with av-ssl crop, or name the recording itself to av-ssl transcribe"
             )
         if not self.random:
             return Crop(round(free_rows / 2), round(free_columns / 2), False)

@@ -284,8 +284,10 @@ class Recogniser:
             # The output of attention has a column for each token of the hypothesis, after the blank's.
             columns = [tokens[place] if self.has_ctc else place + 1 for place in places]
             spelled = spell([dictionary[tokens[place]] for place in places], columns, pieces)
-            own = [place - 1 for word in spelled for place in word.tokens]
-            scores = None if self.has_ctc else best["positional_scores"].double().cpu().numpy()[own]
+            scores = None
+            if not self.has_ctc:
+                own = [column - 1 for word in spelled for column in word.tokens]
+                scores = best["positional_scores"].double().cpu().numpy()[own]
             sound = parts[index].samples if has_sound else None
             words.append(align(output, spelled, None if sound is None else loudness(sound), scores))
         return words
@@ -296,9 +298,9 @@ class Recogniser:
     ) -> list[NDArray[np.float32]]:
         """For each clip log-weights ``[T, 1 + L]`` of the frames for the L tokens of its hypothesis.
 
-        They take the place of CTC's output: a token's weights are the decoder's attention to the frames, mean
-        over the heads of its last layer, which add up to 1; those of the blank, in the first column, are equal
-        for all frames, so that a frame without much attention belongs to no token [ours].
+        They take the place of CTC's output. A token's weights, which add up to 1, are the decoder's attention
+        to the frames, the mean over the heads of its last layer. Those of the blank, in the first column, are
+        equal for all frames, so that a frame without much attention belongs to no token [ours].
         """
         encoder_out = self._encoder(**batch["net_input"])
         lengths = (~batch["net_input"]["padding_mask"]).sum(1).tolist()
