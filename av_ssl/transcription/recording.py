@@ -132,6 +132,7 @@ class _Work:
     def heard(self, all_faces: bool, progress: Progress) -> Iterator[tuple[int | None, Heard]]:
         """The parts in order, each with the number of its face."""
         total = self.recording.seconds
+        progress(0, total)
         batch: list[Part] = []
         for part in self.recording.parts(self.options.face, all_faces, self.options.longest):
             batch.append(part)
@@ -152,9 +153,10 @@ class _Work:
                 same = [parts[index] for index in indices]
                 results = self.recogniser.recognise(same, streams, self.options.word_times)
                 found.update(zip(indices, results, strict=True))
-        for index, (part, streams) in enumerate(zip(parts, chosen, strict=True)):
-            if streams is not None:
-                yield part.face, Heard(part.start, part.end, streams, found[index])
+        for index, result in sorted(found.items()):
+            streams, part = chosen[index], parts[index]
+            assert streams is not None  # or there would be no result
+            yield part.face, Heard(part.start, part.end, streams, result)
 
     def _streams(self, part: Part) -> Streams | None:
         """The streams of a part that are recognised; None: there is nothing that the recogniser takes."""
@@ -179,9 +181,9 @@ class _Work:
         share = self.seen / self.frames
         if share < LEAST_SEEN and not isinstance(self.options.face, int):
             raise DataError(
-                f"{self.recording.name}: a face is seen in {100 * share:.0f} % of it, and the recogniser takes "
-                f"{' and '.join(self.wanted)}; {100 * LEAST_SEEN:.0f} % are needed: cut out the part with a "
-                "face, or name a recogniser of sound"
+                f"{self.recording.name}: a face is seen in {share:.0%} of it, {LEAST_SEEN:.0%} are needed: the "
+                f"recogniser takes {' and '.join(self.wanted)}; cut out the part with the face, or name a "
+                "recogniser of sound"
             )
 
     def notes(self) -> Iterator[str]:
