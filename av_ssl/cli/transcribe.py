@@ -196,9 +196,9 @@ def _transcribe(
         def progress(done: float, total: float | None) -> None:
             bar.update(round(done), round(done if total is None else total))
 
-        if args.all_faces:
-            return {**transcribe_faces(recogniser, path, options, progress=progress)}
-        return {None: transcribe_recording(recogniser, path, options, progress=progress)}
+        if not args.all_faces:
+            return {None: transcribe_recording(recogniser, path, options, progress=progress)}
+        return dict(transcribe_faces(recogniser, path, options, progress=progress).items())
 
 
 def _write(

@@ -91,19 +91,22 @@ def test_what_is_neither_a_face_nor_a_mouth_is_refused():
         crop_recording(noise_frames(20))
 
 
-@pytest.mark.parametrize(
-    ("rule", "right"), [("left", 0), ("right", 1), ("speaker", 1), ("largest", 0), (2, 1)]
-)
-def test_which_face(rule, right):
-    opening = syllables(50)
-    quiet, speaks = talking_face(np.zeros(50)), talking_face(opening)
-    quiet = np.stack([np.pad(one[14:-14, 14:-14], ((14, 14), (14, 14), (0, 0)), "edge") for one in quiet])
-    images = wide(gray(50), talking_face(np.zeros(50)), speaks if right else quiet)
-    sound = (voice(opening)[0] * 32767).astype(np.int16)
-    (part,) = Recording(images, sound).parts(rule)
-    alone = crop_recording(speaks if right else talking_face(np.zeros(50)))
-    assert part.face == right + 1
-    assert np.abs(part.frames.astype(int) - alone.frames).mean() < 4
+@pytest.fixture(scope="module")
+def pair():
+    """A small face that does not speak beside one that does, and the sound."""
+    opening = syllables(30)
+    quiet = talking_face(np.zeros(30))[:, 14:-14, 14:-14]
+    quiet = np.pad(quiet, ((0, 0), (14, 14), (14, 14), (0, 0)), "edge")
+    return wide(quiet, talking_face(opening)), (voice(opening)[0] * 32767).astype(np.int16)
+
+
+WHICH = [("left", 1), ("right", 2), ("speaker", 2), ("largest", 2), (1, 1)]
+
+
+@pytest.mark.parametrize(("rule", "number"), WHICH)
+def test_which_face(pair, rule, number):
+    (part,) = Recording(*pair).parts(rule)
+    assert part.face == number
 
 
 def test_all_faces():
