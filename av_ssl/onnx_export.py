@@ -33,11 +33,13 @@ from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.data.clip_reader import STREAMS
 from av_ssl.data.reading import (
     ENERGY_FLOOR,
-    FEATURE_DIM,
     FFT_SIZE,
     HOP,
     PRE_EMPHASIS,
+    FEATURE_DIM,
     WINDOW,
+    audio_features,
+    frame_waveform,
     mel_filters,
 )
 from av_ssl.errors import DataError
@@ -222,9 +224,7 @@ def synthetic_clip(stored: StoredModel, streams: tuple[str, ...], frames: int) -
     clip: Clip = {}
     if "audio" in streams:
         loudness = np.repeat(rng.uniform(0, 3000, frames), SAMPLES_PER_FRAME)
-        clip["audio"] = np.clip(rng.normal(0, 1, len(loudness)) * loudness, -32768, 32767).astype(np.int16)[
-            None
-        ]
+        clip["audio"] = np.clip(rng.normal(0, 1, len(loudness)) * loudness, -32768, 32767).astype(np.int16)[None]
     if "video" in streams:
         size = int(stored.task_cfg.get("image_crop_size") or 0)
         if not size:

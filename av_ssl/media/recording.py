@@ -104,6 +104,8 @@ class Recording:
             source = _read_npy(source)
         self.source = source if isinstance(source, Path) else _checked(source, self.name)
         self.cropped = False  # the source holds mouth crops
+        self.lost: list[tuple[float, float]] = []  # start and end, in seconds, of stretches without the face
+        self._frames = self._seen = 0
         self._crops = self._open_video(self.source, size, mean_face) if "video" in streams else None
         self._sound = _open_sound(self.source if sound is None else sound)
         if self._crops is None and (self._sound is None or "audio" not in streams):
@@ -114,6 +116,11 @@ class Recording:
         """The streams that there are, among those needed."""
         there = {"audio": self._sound is not None, "video": self._crops is not None}
         return tuple(stream for stream in STREAMS["av"] if there[stream])
+
+    @property
+    def face_share(self) -> float:
+        """Share of the recording, as far as it was read, in which the face was seen; 0 to 1."""
+        return self._seen / max(1, self._frames)
 
     @property
     def video_frames(self) -> int:
@@ -201,11 +208,22 @@ class Recording:
 
     def _span(self, start: int, end: int, choose: Choice, all_faces: bool) -> Iterator[Part]:
         for piece in self._pieces(start, end, choose, all_faces):
+            self._count(piece)
             samples = None if self._sound is None else self._sound.between(piece.start, piece.end)
             if samples is not None:
                 samples = fit_to_frames(samples, piece.end - piece.start) if len(samples) else None
             if piece.end - piece.start >= MIN_FRAMES and not (samples is None and piece.crops is None):
                 yield Part(piece.start / FRAME_RATE, piece.crops, samples, piece.face)
+
+    def _count(self, piece: Piece) -> None:
+        self._frames += piece.end - piece.start
+        if piece.crops is not None:
+            self._seen += piece.end - piece.start
+            return
+        start, end = piece.start / FRAME_RATE, piece.end / FRAME_RATE
+        if self.lost and start <= self.lost[-1][1]:
+            start, _ = self.lost.pop()
+        self.lost.append((start, end))
 
     def _pieces(self, start: int, end: int, choose: Choice, all_faces: bool) -> Iterator[Piece]:
         if self._crops is None:

@@ -68,11 +68,7 @@ class OnnxRecogniser:
     @property
     def stream_choices(self) -> Sequence[tuple[str, ...]]:
         """Sets of streams that it accepts."""
-        return (
-            [self.streams, *((stream,) for stream in self.streams)]
-            if len(self.streams) > 1
-            else [self.streams]
-        )
+        return [self.streams, *((stream,) for stream in self.streams)] if len(self.streams) > 1 else [self.streams]
 
     def recognise(
         self, parts: Sequence[Part], streams: tuple[str, ...], word_times: bool = False
@@ -151,7 +147,9 @@ def open_session(path: Path, content: bytes | None, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     try:
-        return onnxruntime.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            content or str(path), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:
         # onnxruntime's errors have no common class of their own.
         if not type(error).__module__.startswith("onnxruntime"):

@@ -40,28 +40,11 @@ from av_ssl.targets.feature_shards import device_of
 from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from av_ssl.transcription.hypotheses import Hypothesis, confidence
-from av_ssl.transcription.transcript import Recognition, Word
+from av_ssl.transcription.transcript import Recognition, SearchOptions, Word
 from av_ssl.transcription.word_times import Spelling, align, loudness, spell, spell_text
 
 BATCH_FRAMES = 2000
 """Frames of a batch (80 s), padding included."""
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """Options of the search; names and meaning are fairseq-generate's.
-
-    Args:
-        beam: hypotheses kept; 1 is greedy.
-        lenpen: scores of attention decoders are divided by the length to this power; above 1 favours longer
-            hypotheses.
-        max_len_a, max_len_b: at most ``max_len_a * frames + max_len_b`` tokens.
-    """
-
-    beam: int = 20
-    lenpen: float = 1.0
-    max_len_a: float = 1.0
-    max_len_b: int = 10
 
 
 @dataclass(frozen=True)

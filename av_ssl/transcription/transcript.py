@@ -83,6 +83,23 @@ class Recognition:
     words: tuple[Word, ...] = ()
 
 
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options of the search; names and meaning are fairseq-generate's.
+
+    Args:
+        beam: hypotheses kept; 1 is greedy.
+        lenpen: scores of attention decoders are divided by the length to this power; above 1 favours longer
+            hypotheses.
+        max_len_a, max_len_b: at most ``max_len_a * frames + max_len_b`` tokens.
+    """
+
+    beam: int = 20
+    lenpen: float = 1.0
+    max_len_a: float = 1.0
+    max_len_b: int = 10
+
+
 class SpeechRecogniser(Protocol):
     """Anything that turns parts of a recording into text."""
 
