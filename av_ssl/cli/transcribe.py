@@ -11,26 +11,28 @@ import argparse
 import sys
 from pathlib import Path
 
-from av_ssl.cli.arguments import add_cluster_arguments, positive
+from av_ssl.cli.arguments import (
+    add_cluster_arguments,
+    add_face_argument,
+    add_recogniser_arguments,
+    check_model,
+    open_recogniser,
+    positive,
+)
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar
 from av_ssl.layout import SPLITS
 from av_ssl.media.alignment import OWN, load_mean_face
-from av_ssl.media.recording import FACE_RULES, SPEAKER
 from av_ssl.media.sources import find_recordings
-from av_ssl.transcription.formats import FORMATS, write_transcript
+from av_ssl.transcription.formats import ALL, FORMATS, write_transcript
 from av_ssl.transcription.recording import RecordingOptions, transcribe_faces, transcribe_recording
 from av_ssl.transcription.transcript import SearchOptions, SpeechRecogniser, Transcript
 
 # What imports torch is imported where it is needed: a wrong path is then reported at once.
 
-ALL = "all"
-
 
 def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "checkpoint", metavar="MODEL", type=Path, help="a fine-tuned recogniser: .pt, .safetensors or .onnx"
-    )
+    add_recogniser_arguments(parser)
     parser.add_argument(
         "recordings",
         metavar="RECORDING",
@@ -39,12 +41,6 @@ def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
         help="video, mouth crops, sound, a folder of them, or one data folder with {subset}.tsv",
     )
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="for the files (default: print the text)")
-    parser.add_argument(
-        "--modalities", choices=("audio", "video", "av"), help="(default: those that it was trained with)"
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: a GPU if there is one)"
-    )
     _add_recording_arguments(parser)
     _add_search_arguments(parser)
     _add_data_folder_arguments(parser)
@@ -55,14 +51,7 @@ def _add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recordings")
     group.add_argument("--format", choices=(*FORMATS, ALL), default="txt", help="(default: txt)")
     faces = group.add_mutually_exclusive_group()
-    faces.add_argument(
-        "--face",
-        metavar="WHICH",
-        type=_face,
-        default=SPEAKER,
-        help="of several faces: speaker (the mouth that moves with the sound), left, right, largest, or a "
-        "number: 1 is the first to appear, the leftmost of several (default: speaker)",
-    )
+    add_face_argument(faces)
     faces.add_argument("--all-faces", action="store_true", help="transcribe each face, by its number")
     group.add_argument(
         "--words", action="store_true", help="times and scores of words, for json, srt and vtt"
@@ -118,8 +107,7 @@ def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_transcribe(args: argparse.Namespace) -> int:
     """Transcribe; 0 when every recording, or the data folder, was transcribed."""
-    if not args.checkpoint.exists():
-        raise DataError(f"{args.checkpoint}: there is no such file; name a fine-tuned recogniser")
+    check_model(args.checkpoint)
     folders = [path for path in args.recordings if args.subset or _is_data_folder(path)]
     if not folders:
         return _transcribe_recordings(args)
@@ -147,7 +135,8 @@ def _transcribe_recordings(args: argparse.Namespace) -> int:
         return 1
     mean_face = OWN if args.mean_face is None else load_mean_face(args.mean_face)
     options = RecordingOptions(args.face, args.modalities, args.words, mean_face=mean_face)
-    recogniser = _open_recogniser(args)
+    search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
+    recogniser = open_recogniser(args, search, tuple(args.task_option))
     for name, path in recordings.items():
         try:
             _write(args, name, path, _transcribe(args, recogniser, path, options), len(recordings) > 1)
@@ -174,18 +163,6 @@ def _find(args: argparse.Namespace) -> tuple[dict[str, Path], int]:
             raise DataError(f"{named[name]}: its text would overwrite that of {found[name]}; rename one")
         found |= named if args.out is not None else {str(one): one for one in named.values()}
     return found, failed
-
-
-def _open_recogniser(args: argparse.Namespace) -> SpeechRecogniser:
-    if args.checkpoint.suffix == ".onnx":
-        from av_ssl.transcription.onnx_recogniser import OnnxRecogniser  # an extra
-
-        return OnnxRecogniser(args.checkpoint, args.beam)
-    from av_ssl.transcription.recogniser import RecogniserSpec
-
-    search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
-    options = tuple(args.task_option)
-    return RecogniserSpec(args.checkpoint.absolute(), args.modalities, args.device, search, options).open()
 
 
 def _transcribe(
@@ -220,11 +197,3 @@ def _write(
 
 def _report(error: DataError) -> None:
     print(f"av-ssl transcribe: error: {error}", file=sys.stderr)
-
-
-def _face(text: str) -> str | int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    if text not in FACE_RULES:
-        raise argparse.ArgumentTypeError(f"must be {', '.join(FACE_RULES)} or a number from 1, not {text!r}")
-    return text

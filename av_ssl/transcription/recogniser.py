@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class RecogniserSpec:
     checkpoint: Path
     modalities: str | None = None
     device: str = "auto"
-    search: SearchOptions = SearchOptions()
+    search: SearchOptions = field(default_factory=SearchOptions)
     task_options: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def transcribe_recording(
         DataError: the recording cannot be read, lacks a stream that the recogniser needs, or shows no face in
             more than half of it and nothing else can be recognised.
     """
-    work = _Work(recogniser, source, options or RecordingOptions(), sound)
+    work = Work(recogniser, source, options or RecordingOptions(), sound)
     heard = [piece for _, piece in work.heard(False, progress)]
     work.check()
     return Transcript(joined(heard), tuple(work.notes()))
@@ -80,7 +80,7 @@ def transcribe_faces(
     progress: Progress = lambda done, total: None,
 ) -> dict[int, Transcript]:
     """The text of every face of a recording by its number; see ``transcribe_recording``."""
-    work = _Work(recogniser, source, options or RecordingOptions(), sound)
+    work = Work(recogniser, source, options or RecordingOptions(), sound)
     faces: dict[int, list[Heard]] = {}
     for face, piece in work.heard(True, progress):
         faces.setdefault(face or 1, []).append(piece)
@@ -100,7 +100,7 @@ class Heard:
 
 
 @dataclass
-class _Work:
+class Work:
     """One recording on its way to text."""
 
     recogniser: SpeechRecogniser
@@ -142,7 +142,7 @@ class _Work:
             progress(total, total)
 
     def _recognise(self, parts: list[Part]) -> Iterator[tuple[int | None, Heard]]:
-        chosen = [self._streams(part) for part in parts]
+        chosen = [self.streams_of(part) for part in parts]
         found: dict[int, Heard] = {}
         for streams in self.choices:
             indices = [index for index, choice in enumerate(chosen) if choice == streams]
@@ -154,7 +154,7 @@ class _Work:
         for index in sorted(found):
             yield parts[index].face, found[index]
 
-    def _streams(self, part: Part) -> Streams | None:
+    def streams_of(self, part: Part) -> Streams | None:
         """The streams of a part that are recognised; None: there is nothing that the recogniser takes."""
         there = {"audio": part.samples is not None, "video": part.frames is not None}
         return next((choice for choice in self.choices if all(there[stream] for stream in choice)), None)
