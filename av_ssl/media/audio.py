@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -24,11 +23,6 @@ def read_audio(path: Path, rate: int = SAMPLE_RATE) -> Samples:
     Silence is inserted where the audio starts later. Channels are averaged and the rate is changed as the
     ffmpeg command does with ``-ac 1 -ar 16000``, bit for bit. Raises MissingStreamError or MediaError.
     """
-    return np.concatenate(list(audio_pieces(path, rate)))
-
-
-def audio_pieces(path: Path, rate: int = SAMPLE_RATE) -> Iterator[Samples]:
-    """What ``read_audio`` returns, in pieces, for files that do not fit into memory."""
     with open_media(path) as container:
         if not container.streams.audio:
             raise MissingStreamError(path, "audio")
@@ -39,14 +33,13 @@ def audio_pieces(path: Path, rate: int = SAMPLE_RATE) -> Iterator[Samples]:
             lead = stream.start_time * float(stream.time_base) - start_seconds(container)
         # s16, because the resampler sums channels at 0.707 each when it works in floating point.
         resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
-        yield np.zeros(round(lead * rate), np.int16)
-        decoded = False
+        pieces = [np.zeros(round(lead * rate), np.int16)]
         for frame in container.decode(stream):
             frame.pts = None  # the resampler rejects broken time stamps; the order suffices
-            yield from map(_samples, resampler.resample(frame))
-            decoded = True
-        if decoded:
-            yield from map(_samples, resampler.resample(None))
+            pieces += map(_samples, resampler.resample(frame))
+        if len(pieces) > 1:
+            pieces += map(_samples, resampler.resample(None))
+    return np.concatenate(pieces)
 
 
 def _samples(frame: av.AudioFrame) -> Samples:

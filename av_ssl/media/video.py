@@ -7,9 +7,7 @@ frame rate of the source: 24, 29.97, 30, 50 or variable.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -29,14 +27,6 @@ FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 Frames = NDArray[np.uint8]
 Span = tuple[float, float]  # start and end within a file, seconds
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One frame, converted when it is asked for: grayscale ``[H, W]`` or RGB ``[H, W, 3]``, uint8."""
-
-    gray: Callable[[], Frames]
-    rgb: Callable[[], Frames]
 
 
 class VideoReader:
@@ -66,21 +56,13 @@ class VideoReader:
 
     def frames(self, gray: bool = False) -> Iterator[Frames]:
         """Frames as uint8: ``[H, W]`` when ``gray``, else RGB ``[H, W, 3]``."""
-        for picture in self.pictures():
-            yield picture.gray() if gray else picture.rgb()
-
-    def pictures(self) -> Iterator[Picture]:
-        """Frames in both forms, for users that need RGB of some alone."""
         # One converter for all: it holds megabytes, which ``frame.to_ndarray`` would tie to every frame.
         converter = VideoReformatter()
-
-        def convert(frame: av.VideoFrame, form: str) -> Frames:
-            array = np.asarray(converter.reformat(frame, format=form).to_ndarray(), np.uint8)
-            # Phones store rotated frames with a tag, counter-clockwise degrees.
-            return np.ascontiguousarray(np.rot90(array, frame.rotation // 90))
-
         for frame in self._frames():
-            yield Picture(partial(convert, frame, "gray"), partial(convert, frame, "rgb24"))
+            converted = converter.reformat(frame, format="gray" if gray else "rgb24")
+            array = np.asarray(converted.to_ndarray(), np.uint8)
+            # Phones store rotated frames with a tag, counter-clockwise degrees.
+            yield np.ascontiguousarray(np.rot90(array, frame.rotation // 90))
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         if self._kept is not None:
