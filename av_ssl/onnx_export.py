@@ -30,27 +30,26 @@ from torch import Tensor, nn
 import av_ssl.tasks  # noqa: F401 - registers all models
 from av_ssl.checkpoints.loading import assemble
 from av_ssl.checkpoints.stored import StoredModel
-from av_ssl.data.clip_reader import STREAMS
+from av_ssl.data.clip_reader import ClipReader
+from av_ssl.data.collate import Sample
 from av_ssl.data.reading import (
     ENERGY_FLOOR,
+    FEATURE_DIM,
     FFT_SIZE,
     HOP,
     PRE_EMPHASIS,
-    FEATURE_DIM,
     WINDOW,
-    audio_features,
-    frame_waveform,
     mel_filters,
 )
 from av_ssl.errors import DataError
-from av_ssl.inference import find_encoder, stored_streams
+from av_ssl.inference import CENTRE, as_source, find_encoder, stored_reader
 from av_ssl.io import write_atomically
-from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
-from av_ssl.methods.encoder_model import EncoderModel
+from av_ssl.layout import SAMPLES_PER_FRAME
+from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.methods.fused_encoder import AudioVisualEncoder, Features
 from av_ssl.recognition.heads import CTCModel, HybridModel
+from av_ssl.transcription.onnx_recogniser import FORMAT, OnnxRecogniser
 
-FORMAT = "av_ssl onnx 1"
 OPSET = 17
 TOLERANCE = 1e-4
 """Largest difference to torch, absolute or relative, whichever is larger."""
@@ -96,15 +95,14 @@ class CTCNetwork(nn.Module):
     Args:
         encoder: of a recogniser.
         head: its CTC head, from the encoder's channels to the dictionary.
-        filterbank: None for encoders of waveforms.
-        streams: that it takes.
+        reader: reads clips for the encoder in torch: its streams, and how they are prepared.
     """
 
-    def __init__(
-        self, encoder: EncoderModel, head: nn.Module, filterbank: nn.Module | None, streams: tuple[str, ...]
-    ) -> None:
+    def __init__(self, encoder: EncoderModel, head: nn.Module, reader: ClipReader) -> None:
         super().__init__()
-        self.encoder, self.head, self.filterbank, self.streams = encoder, head, filterbank, streams
+        self.encoder, self.head, self.reader = encoder, head, reader
+        self.streams = reader.modalities
+        self.filterbank = FilterbankLayer(reader.normalize) if reader.audio_input == "filterbank" else None
 
     def forward(self, *inputs: Tensor) -> Tensor:
         given = dict(zip([*self.streams, "present"], inputs, strict=False))
@@ -113,7 +111,7 @@ class CTCNetwork(nn.Module):
             audio = self.filterbank(audio)
         if video is not None:
             video = video[:, None]
-        source = {"audio": audio, "video": video}
+        source: Source = {"audio": audio, "video": video}
         if len(self.streams) == 1:
             x = self.encoder.transformer_input(source, None)
         else:
@@ -121,7 +119,7 @@ class CTCNetwork(nn.Module):
         return self.head(self.encoder.run_transformer(x, None, None)).log_softmax(-1)
 
     @staticmethod
-    def fused(encoder: AudioVisualEncoder, source: dict[str, Tensor | None], present: Tensor) -> Tensor:
+    def fused(encoder: AudioVisualEncoder, source: Source, present: Tensor) -> Tensor:
         """The Transformer's input; the one frame of an absent stream becomes zeros of the other's length."""
         audio, video = encoder.front_ends(source, None)
         assert audio is not None
@@ -131,46 +129,31 @@ class CTCNetwork(nn.Module):
 
 
 def export_onnx(stored: StoredModel, path: Path) -> list[Path]:
-    """Write a recogniser with a CTC head as ONNX, after a comparison with torch on synthetic clips.
+    """Write a recogniser with a CTC head as ONNX; it is compared with torch on synthetic clips before.
 
     Raises:
-        DataError: the model is none, its streams are not in its task section, a package is missing, the
-            outputs differ by more than `TOLERANCE`, or the file cannot be written.
+        DataError: the model is none, or its task section lacks an entry; a package is missing; the outputs
+            differ by more than `TOLERANCE`; the file cannot be written.
     """
     try:
         import onnx  # an extra
-        import onnxruntime
     except ModuleNotFoundError as error:
         raise DataError(f"{error.name} is not installed; pip install 'av_ssl[onnx]'") from error
-    model = assemble(without_compile(stored))
-    streams = streams_of(stored)
-    network = network_of(model, streams, stored)
-    clips = [synthetic_clip(stored, streams, frames) for frames in LENGTHS]
-    proto = traced(onnx, network, streams, clips[0])
-    for key, value in metadata(stored, streams).items():
+    network = network_of(stored)
+    proto = traced(onnx, network)
+    for key, value in metadata(stored, network.reader).items():
         proto.metadata_props.add(key=key, value=json.dumps(value))
     content = proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    for clip in clips:
-        compare_with_torch(session, model, network, stored, clip)
+    check_against_torch(OnnxRecogniser(path, content=content), network)
     write_atomically(path, content)
     return [path]
 
 
-def without_compile(stored: StoredModel) -> StoredModel:
-    """The same model; compiled modules cannot be traced."""
-    return dataclasses.replace(stored, cfg={**stored.cfg, "model": {**stored.model_cfg, "compile": False}})
-
-
-def streams_of(stored: StoredModel) -> tuple[str, ...]:
-    streams = stored_streams(stored.task_cfg)
-    if streams is None:
-        raise DataError(f"{stored.path}: its task section does not say which streams it was trained with")
-    return streams
-
-
-def network_of(model: Any, streams: tuple[str, ...], stored: StoredModel) -> CTCNetwork:
+def network_of(stored: StoredModel) -> CTCNetwork:
     """The part of a recogniser that goes into the file; DataError where it has no CTC head."""
+    # Compiled modules cannot be traced.
+    cfg = {**stored.cfg, "model": {**stored.model_cfg, "compile": False}}
+    model: Any = assemble(dataclasses.replace(stored, cfg=cfg))
     if isinstance(model, CTCModel):
         head: nn.Module = model.w2v_encoder.proj
     elif isinstance(model, HybridModel):
@@ -182,85 +165,88 @@ def network_of(model: Any, streams: tuple[str, ...], stored: StoredModel) -> CTC
         )
     if stored.text is None:
         raise DataError(f"{stored.path}: holds no dictionary; convert a recogniser that was fine-tuned here")
-    encoder, _ = find_encoder(model, name_of(streams), str(stored.path))
-    filterbank = None
-    if str(stored.task_cfg.get("audio_input") or "filterbank") == "filterbank":
-        filterbank = FilterbankLayer(bool(stored.task_cfg.get("normalize")))
-    return CTCNetwork(cast(EncoderModel, encoder), head, filterbank, streams).eval()
+    encoder, streams = find_encoder(model, None, str(stored.path))
+    reader = stored_reader(stored.task_cfg, streams, str(stored.path))
+    return CTCNetwork(cast(EncoderModel, encoder), head, reader).eval()
 
 
-def name_of(streams: tuple[str, ...]) -> str:
-    return next(name for name, choice in STREAMS.items() if choice == streams)
-
-
-def metadata(stored: StoredModel, streams: tuple[str, ...]) -> dict[str, Any]:
+def metadata(stored: StoredModel, reader: ClipReader) -> dict[str, Any]:
     """What a program needs to prepare the inputs and to read the output; each value is written as JSON.
 
     ``symbols`` are the dictionary's, by id; the first four are special.  ``tokenizer`` is a sentencepiece
-    model in base64; null: the symbols are words.
+    model in base64; null: each symbol is a word.
     """
     assert stored.text is not None
     tokenizer = stored.text["tokenizer"]
     return {
         "format": FORMAT,
-        "method": stored.model_cfg["_name"],
-        "streams": list(streams),
-        "sample_rate": SAMPLE_RATE,
-        "frame_rate": FRAME_RATE,
-        "image_crop_size": int(stored.task_cfg.get("image_crop_size") or 0),
-        "audio_input": str(stored.task_cfg.get("audio_input") or "filterbank"),
-        "normalize": bool(stored.task_cfg.get("normalize")),
+        "model": stored.model_cfg["_name"],
+        "streams": reader.modalities,
+        "image_crop_size": reader.crop.size,
+        "audio_input": reader.audio_input,
+        "normalize": reader.normalize,
         "symbols": stored.text["symbols"],
         "tokenizer": None if tokenizer is None else base64.b64encode(tokenizer.numpy().tobytes()).decode(),
     }
 
 
-Clip = dict[str, NDArray[Any]]
-
-
-def synthetic_clip(stored: StoredModel, streams: tuple[str, ...], frames: int) -> Clip:
-    """Noise as loud as speech and as bright as skin, in the inputs of the file."""
+def synthetic_clip(size: int, frames: int) -> Sample:
+    """Noise as loud as speech, and frames as bright as skin, a little larger than the model takes."""
     rng = np.random.default_rng(frames)
-    clip: Clip = {}
-    if "audio" in streams:
-        loudness = np.repeat(rng.uniform(0, 3000, frames), SAMPLES_PER_FRAME)
-        clip["audio"] = np.clip(rng.normal(0, 1, len(loudness)) * loudness, -32768, 32767).astype(np.int16)[None]
-    if "video" in streams:
-        size = int(stored.task_cfg.get("image_crop_size") or 0)
-        if not size:
-            raise DataError(f"{stored.path}: its task section has no image_crop_size")
-        clip["video"] = rng.integers(60, 180, (1, frames, size, size), dtype=np.uint8)
-    return clip
+    loudness = np.repeat(rng.uniform(0, 3000, frames), SAMPLES_PER_FRAME)
+    audio = (rng.uniform(-1, 1, len(loudness)) * loudness).astype(np.int16)
+    return Sample(0, "", audio, None, rng.integers(60, 180, (frames, size + 8, size + 8), dtype=np.uint8), [])
 
 
-def with_presence(clip: Clip, streams: tuple[str, ...]) -> Clip:
-    """All inputs of the file for a clip, which may lack a stream of a model of both."""
-    if len(streams) == 1:
-        return clip
-    size = clip["video"].shape[2] if "video" in clip else None
-    del size
-    return clip
-
-
-def traced(onnx: Any, network: CTCNetwork, streams: tuple[str, ...], clip: Clip) -> Any:
-    """The network as ONNX, any length."""
-    names = list(clip) + ["streams"] * (len(streams) == 2)
-    inputs = [torch.from_numpy(value) for value in clip.values()] + [torch.ones(2)] * (len(streams) == 2)
+def traced(onnx: Any, network: CTCNetwork) -> Any:
+    """The network as ONNX, for any length."""
+    frames, size = LENGTHS[0], network.reader.crop.size
+    inputs = {
+        "audio": torch.zeros(1, frames * SAMPLES_PER_FRAME, dtype=torch.int16),
+        "video": torch.zeros(1, frames, size, size, dtype=torch.uint8),
+        "streams": torch.ones(2),
+    }
+    names = [*network.streams, "streams"] if len(network.streams) > 1 else list(network.streams)
     options: dict[str, Any] = {}
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
-        options["dynamo"] = False  # the other exporter needs a further package, and fixes the lengths
+        options["dynamo"] = False  # the other exporter needs one more package
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constants that come from the configuration
+        warnings.simplefilter("ignore")  # of values that the tracer takes as constants, which they are
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
-            network, tuple(inputs), str(file), input_names=names, output_names=["log_probs"],
+            network, tuple(inputs[name] for name in names), str(file), input_names=names,
+            output_names=["log_probs"], opset_version=OPSET,
             dynamic_axes={"audio": {1: "samples"}, "video": {1: "frames"}, "log_probs": {1: "frames"}},
-            opset_version=OPSET, **options,
+            **options,
         )  # fmt: skip
         return onnx.load(str(file))
 
 
-def compare_with_torch(
-    session: Any, model: Any, network: CTCNetwork, stored: StoredModel, clip: Clip
-) -> None:
-    raise NotImplementedError
+def check_against_torch(recogniser: OnnxRecogniser, network: CTCNetwork) -> None:
+    """Raise DataError unless both give the same for clips of two lengths, also without one of two streams."""
+    for frames in LENGTHS:
+        clip = synthetic_clip(network.reader.crop.size, frames)
+        for streams in recogniser.stream_choices:
+            audio = clip.audio if "audio" in streams else None
+            video = clip.video if "video" in streams else None
+            found = recogniser.log_probs(audio, video)
+            expected = log_probs_by_torch(network, audio, video)
+            if found.shape != expected.shape or not np.allclose(found, expected, TOLERANCE, TOLERANCE):
+                raise DataError(
+                    f"{recogniser.path}: is not written, because for {' and '.join(streams)} of {frames} "
+                    f"frames onnxruntime gives other values than torch; please report it"
+                )
+
+
+@torch.inference_mode()
+def log_probs_by_torch(
+    network: CTCNetwork, audio: NDArray[np.int16] | None, video: NDArray[np.uint8] | None
+) -> NDArray[np.float32]:
+    """Log-probabilities ``[T, V]`` of a clip that is prepared as in training."""
+    reader, frames = network.reader, None
+    if video is not None:
+        frames = len(video)
+        video = reader.crop.apply(video, reader.crop.draw(*video.shape[1:], CENTRE))
+    framed = None if audio is None else reader.framed(audio, frames)
+    x, _ = network.encoder.extract_features(as_source(Sample(0, "", framed, None, video, [])))
+    return network.head(x).log_softmax(-1)[0].numpy()

@@ -12,7 +12,9 @@ from av_ssl.checkpoints.files import read_stored, write_stored
 from av_ssl.cli.arguments import positive
 from av_ssl.errors import DataError
 from av_ssl.export import as_av_hubert
+from av_ssl.onnx_export import export_onnx
 
+ONNX = ".onnx"
 FORMS = "FILE.pt (fairseq) or FILE.safetensors (with FILE.json beside it)"
 
 
@@ -35,7 +37,7 @@ def run_convert(args: argparse.Namespace) -> int:
     stored = read_stored(args.source)
     if args.to == "av_hubert":
         stored = as_av_hubert(stored)
-    written = write_stored(stored, args.out)
+    written = export_onnx(stored, args.out) if args.out.suffix == ONNX else write_stored(stored, args.out)
     parameters = sum(tensor.numel() for tensor in stored.tensors.values())
     print(
         f"{', '.join(map(str, written))}: {stored.model_cfg.get('_name')}, {len(stored.tensors)} tensors, "

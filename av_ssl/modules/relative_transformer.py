@@ -160,7 +160,7 @@ class RelativeSelfAttention(nn.Module):
     def position_bias(self, q: Tensor, positions: Tensor, padding_mask: Tensor | None) -> Tensor:
         """Scores by distance ``[B, heads, T, T]``, so low for padded keys that their weight is exactly 0."""
         scale = q.size(-1) ** -0.5
-        distances = self.linear_pos(positions).view(len(positions), self.heads, -1)
+        distances = self.linear_pos(positions).view(positions.size(0), self.heads, -1)
         asked = (q + self.pos_bias_v.to(q.dtype)) * scale
         bias = by_key(torch.einsum("bthd,rhd->bhtr", asked, distances))
         if padding_mask is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from av_ssl.errors import DataError, MediaError
 from av_ssl.layout import SAMPLES_PER_FRAME
 from av_ssl.recognition.prefix_search import prefix_search
 from av_ssl.transcription.hypotheses import confidence
-from av_ssl.transcription.transcript import Recognition
+from av_ssl.transcription.transcript import Recognition, Word
+from av_ssl.transcription.word_times import align, loudness, spell
 
 if TYPE_CHECKING:
     from av_ssl.media.recording import Part
@@ -54,21 +56,23 @@ class OnnxRecogniser:
         meta = self.session.get_modelmeta().custom_metadata_map
         if meta.get("format") != json.dumps(FORMAT):
             raise DataError(
-                f"{path}: its metadata have no format {FORMAT!r}; name an ONNX file that av-ssl model convert "
-                "wrote"
+                f"{path}: its metadata have no format {FORMAT!r}; name an ONNX file of av-ssl model convert"
             )
         try:
             self.streams = tuple(map(str, json.loads(meta["streams"])))
             self.symbols = list(map(str, json.loads(meta["symbols"])))
             self.crop_size = int(json.loads(meta["image_crop_size"]))
             self.tokenizer = open_tokenizer(json.loads(meta["tokenizer"]))
+            if self.session.get_outputs()[0].shape[-1] != len(self.symbols):
+                raise ValueError(f"{len(self.symbols)} symbols")
         except (LookupError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             raise DataError(f"{path}: its metadata are damaged ({error}); convert the model again") from error
 
     @property
     def stream_choices(self) -> Sequence[tuple[str, ...]]:
         """Sets of streams that it accepts."""
-        return [self.streams, *((stream,) for stream in self.streams)] if len(self.streams) > 1 else [self.streams]
+        single = [(stream,) for stream in self.streams]
+        return [self.streams, *single] if len(single) > 1 else single
 
     def recognise(
         self, parts: Sequence[Part], streams: tuple[str, ...], word_times: bool = False
@@ -77,8 +81,8 @@ class OnnxRecogniser:
         found = []
         for part in parts:
             audio = part.samples if "audio" in streams else None
-            video = part.frames if "video" in streams else None
-            found.append(self._recognition(self.log_probs(audio, video), word_times))
+            log_probs = self.log_probs(audio, part.frames if "video" in streams else None)
+            found.append(self._recognition(log_probs, audio, word_times))
         return found
 
     def log_probs(self, audio: NDArray[np.int16] | None, video: NDArray[np.uint8] | None) -> Features:
@@ -112,7 +116,8 @@ class OnnxRecogniser:
                 inputs["video"] = np.ascontiguousarray(self._cropped(video))[None]
         if len(self.streams) > 1:
             inputs["streams"] = np.array([audio is not None, video is not None], np.float32)
-        found: Features = self.session.run(["log_probs"], inputs)[0][0]
+        with explained(self.path):
+            found: Features = self.session.run(["log_probs"], inputs)[0][0]
         return found
 
     def _cropped(self, video: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -127,12 +132,18 @@ class OnnxRecogniser:
         top, left = (round(side / 2) for side in free)
         return video[:, top : top + size, left : left + size]
 
-    def _recognition(self, log_probs: Features, word_times: bool) -> Recognition:
+    def _recognition(
+        self, log_probs: Features, samples: NDArray[np.int16] | None, word_times: bool
+    ) -> Recognition:
         log_probs[:, 1:SPECIAL] = -math.inf
         tokens, score = prefix_search(log_probs, self.beam)[0]
-        pieces = [self.symbols[token] for token in tokens]
-        text = " ".join(pieces) if self.tokenizer is None else str(self.tokenizer.decode_pieces(pieces))
-        return Recognition(text, confidence(score, len(tokens)))
+        symbols = [self.symbols[token] for token in tokens]
+        text = " ".join(symbols) if self.tokenizer is None else str(self.tokenizer.decode_pieces(symbols))
+        words: tuple[Word, ...] = ()
+        if word_times:
+            levels = None if samples is None else loudness(samples)
+            words = align(log_probs, spell(symbols, tokens, self.tokenizer is not None), levels)
+        return Recognition(text, confidence(score, len(tokens)), words)
 
 
 def open_session(path: Path, content: bytes | None, threads: int) -> Any:
@@ -145,17 +156,23 @@ def open_session(path: Path, content: bytes | None, threads: int) -> Any:
         raise DataError(f"{path}: there is no such file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # what is wrong is in the exception
+    with explained(path):
+        return onnxruntime.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn errors of onnxruntime, which have no common class, into DataErrors."""
     try:
-        return onnxruntime.InferenceSession(
-            content or str(path), options, providers=["CPUExecutionProvider"]
-        )
+        yield
     except Exception as error:
-        # onnxruntime's errors have no common class of their own.
         if not type(error).__module__.startswith("onnxruntime"):
             raise
         reason = " ".join(str(error).split())
-        raise DataError(f"{path}: is no ONNX model, or is cut off ({reason}); convert it again") from error
+        raise DataError(
+            f"{path}: cannot be used by onnxruntime ({reason}); convert the model again"
+        ) from error
 
 
 def open_tokenizer(model: str | None) -> Any:

@@ -5,6 +5,8 @@ This module imports neither torch nor fairseq, so that a recogniser in another f
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -59,6 +61,14 @@ class Transcript:
     @property
     def text(self) -> str:
         return " ".join(segment.text for segment in self.segments if segment.text)
+
+    @property
+    def confidence(self) -> float:
+        """From 0 to 1, the geometric mean of those of the segments by their words; 0 without segments."""
+        words = [max(1, len(segment.text.split())) for segment in self.segments]
+        logs = [math.log(max(segment.confidence, sys.float_info.min)) for segment in self.segments]
+        weighted = sum(count * log for count, log in zip(words, logs, strict=True))
+        return math.exp(weighted / sum(words)) if words else 0.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,38 +54,40 @@ def spell(symbols: Sequence[str], ids: Sequence[int], pieces: bool) -> list[Spel
 
 def spell_text(
     text: str, encode: Callable[[str], Sequence[str]], indices: Mapping[str, int]
-) -> list[Spelling]:
-    """The words of a known text, separated by spaces.
+) -> list[list[Spelling]]:
+    """The words of each line of a known text; lines without words are left out.
 
     Punctuation that the dictionary lacks stays in a word, but has no token.
 
     Args:
-        text: the words.
+        text: words separated by spaces.
         encode: symbols of a word.
         indices: ids of the dictionary's symbols.
 
     Raises:
         DataError: the text is empty, or has words that the dictionary lacks.
     """
-    words, unknown = [], []
-    for word in text.split():
-        spoken = "".join(each for each in word if each.isalnum() or each == "'")
-        spellings = [encode(each) for each in dict.fromkeys((word, spoken))]
-        known = next((each for each in spellings if all(symbol in indices for symbol in each)), None)
-        if known is None:
-            unknown.append(word)
-        elif known:
-            words.append(Spelling(word, tuple(indices[symbol] for symbol in known)))
+    lines: list[list[Spelling]] = []
+    unknown: dict[str, None] = {}
+    for line in text.splitlines():
+        lines.append([])
+        for word in line.split():
+            spoken = "".join(each for each in word if each.isalnum() or each == "'")
+            spellings = (encode(each) for each in (word, spoken))
+            known = next((each for each in spellings if all(symbol in indices for symbol in each)), None)
+            if known is None:
+                unknown[word] = None
+            elif known:
+                lines[-1].append(Spelling(word, tuple(indices[symbol] for symbol in known)))
     if unknown:
-        named = ", ".join(map(repr, dict.fromkeys(unknown[:NAMED])))
-        more = ", ..." if len(unknown) > NAMED else ""
+        named = ", ".join(map(repr, islice(unknown, NAMED))) + (", ..." if len(unknown) > NAMED else "")
         raise DataError(
-            f"{len(unknown)} words of the text cannot be spelled with the model's dictionary: {named}{more}; "
-            "write them as its training text did, numbers as words"
+            f"the model's dictionary cannot spell {named}; write the text as the model's training text was, "
+            "numbers as words"
         )
-    if not words:
+    if not any(lines):
         raise DataError("the text holds no words")
-    return words
+    return [line for line in lines if line]
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
@@ -99,7 +101,8 @@ def frames_needed(tokens: Sequence[int]) -> int:
 def align(
     log_probs: NDArray[np.floating],
     words: Sequence[Spelling],
-    samples: NDArray[np.int16] | None = None,
+    levels: NDArray[np.float32] | None = None,
+    scores: Floats | None = None,
     blank: int = BLANK,
 ) -> tuple[Word, ...]:
     """Times of words in a recording.
@@ -107,35 +110,34 @@ def align(
     Args:
         log_probs: log-probabilities ``[T, V]`` at 25 Hz of a CTC head.
         words: the text, in order.
-        samples: the sound ``[N]`` at 16 kHz; pauses in it are where words begin and end. None: unknown.
+        levels: loudness of the sound, see `loudness`: words begin and end at its pauses. None: unknown.
+        scores: log-probability of each token; None: the mean of ``log_probs`` over the token's frames.
         blank: id of CTC's blank.
 
     Returns:
-        The words, none of which ends before it starts or after the next one starts.
-
-    Raises:
-        ValueError: there are too few frames for the text, see `frames_needed`.
+        The words. None ends before it starts, or after the next one starts.
     """
     tokens = [token for word in words for token in word.tokens]
     if not tokens:
         return ()
-    if frames_needed(tokens) > len(log_probs):
-        raise ValueError(f"{len(tokens)} tokens cannot be aligned with {len(log_probs)} frames")
+    # A decoder may say more tokens than there are frames, which then count several times.
+    repeats = -(-frames_needed(tokens) // len(log_probs))
+    rate = FRAME_RATE * repeats
+    log_probs = np.repeat(log_probs, repeats, axis=0)
     states = best_path(log_probs, tokens, blank)
     emitting = np.flatnonzero(states % 2)
     order = states[emitting] // 2
-    scores = np.asarray(log_probs, np.float64)[emitting, np.take(tokens, order)]
-    token_scores = np.bincount(order, scores, len(tokens)) / np.bincount(order, minlength=len(tokens))
+    if scores is None:
+        emitted = np.asarray(log_probs, np.float64)[emitting, np.take(tokens, order)]
+        scores = np.bincount(order, emitted, len(tokens)) / np.bincount(order, minlength=len(tokens))
     last = np.cumsum([len(word.tokens) for word in words]) - 1
     first = np.r_[0, last[:-1] + 1]
-    onsets = emitting[np.searchsorted(order, first)].astype(np.float64)
-    offsets = emitting[np.searchsorted(order, last, side="right") - 1] + 1.0
-    starts, ends = word_boundaries(onsets, offsets, len(log_probs), samples)
+    onsets = emitting[np.searchsorted(order, first)]
+    offsets = emitting[np.searchsorted(order, last, side="right") - 1] + 1
+    starts, ends = word_boundaries(onsets / rate, offsets / rate, len(log_probs) / rate, levels)
     return tuple(
-        Word(word.word, round(float(start), 3), round(float(end), 3), min(1.0, math.exp(scores.mean())))
-        for word, start, end, scores in zip(
-            words, starts, ends, np.split(token_scores, first[1:]), strict=True
-        )
+        Word(word.word, round(float(start), 3), round(float(end), 3), min(1.0, math.exp(own.mean())))
+        for word, start, end, own in zip(words, starts, ends, np.split(scores, first[1:]), strict=True)
     )
 
 
@@ -186,19 +188,70 @@ def _step(
 
 # -- boundaries ----------------------------------------------------------------------------------------------
 
+LEVEL_RATE = 100
+"""Levels a second."""
 SHARE = 0.5
-REACH = 4.0
-HOP = SAMPLE_RATE // 100
+"""Where the boundary of two words without a pause is: 0 at the last frame of the first one's tokens, 1 at the
+first frame of the second one's."""
+REACH = 0.16
+"""Seconds from a word's tokens to its boundary at a pause that cannot be heard."""
+FARTHEST, SLACK = 0.5, 0.08
+"""Seconds outside and inside of a word's tokens within which a pause is looked for."""
+SHORTEST_PAUSE = 0.08
+QUIET = 0.3
+"""Pauses are softer than this, from 0 (the quietest moments of the recording) to 1 (its loudest)."""
+LEAST_RANGE = 10.0
+"""dB between the two: with less, noise hides the pauses."""
+
+
+def loudness(samples: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Root mean square ``[n]`` in dB of each 10 ms of samples ``[N]`` at 16 kHz."""
+    hop = SAMPLE_RATE // LEVEL_RATE
+    blocks = samples[: len(samples) // hop * hop].reshape(-1, hop).astype(np.float32)
+    levels: NDArray[np.float32] = 10 * np.log10(np.mean(blocks**2, axis=1) + 1)
+    return levels
 
 
 def word_boundaries(
-    onsets: Floats, offsets: Floats, frames: int, samples: NDArray[np.int16] | None
+    onsets: Floats, offsets: Floats, length: float, levels: NDArray[np.float32] | None = None
 ) -> tuple[Floats, Floats]:
-    gaps = np.maximum(0, onsets[1:] - offsets[:-1])
-    ends = np.r_[
-        offsets[:-1] + np.where(gaps > 2 * REACH, REACH, SHARE * gaps), min(frames, offsets[-1] + REACH)
-    ]
-    starts = np.r_[
-        max(0, onsets[0] - REACH), onsets[1:] - np.where(gaps > 2 * REACH, REACH, (1 - SHARE) * gaps)
-    ]
-    return starts / FRAME_RATE, ends / FRAME_RATE
+    """Starts and ends ``[W]`` of words, in seconds.
+
+    A word ends and the next one starts at the longest pause that is heard between their tokens. Without one,
+    both are at one place between them; if that is far from both, a pause is assumed.
+
+    Args:
+        onsets, offsets: seconds ``[W]`` at which the frames of a word's tokens begin and end.
+        length: of the recording, in seconds.
+        levels: see `loudness`; None: nothing is heard.
+    """
+    quiet = np.zeros((0, 2)) if levels is None else pauses(levels)
+    starts, ends = np.array(onsets), np.array(offsets)
+    starts[0] = _longest(quiet, onsets[0] - FARTHEST, onsets[0] + SLACK, (0.0, onsets[0] - REACH))[1]
+    ends[-1] = _longest(quiet, offsets[-1] - SLACK, offsets[-1] + FARTHEST, (offsets[-1] + REACH, 0.0))[0]
+    for word, (end, start) in enumerate(zip(offsets[:-1], onsets[1:], strict=True)):
+        boundary = end + SHARE * (start - end)
+        guess = min(end + REACH, boundary), max(start - REACH, boundary)
+        ends[word], starts[word + 1] = _longest(quiet, end - SLACK, start + SLACK, guess)
+    starts = np.maximum.accumulate(np.clip(starts, 0.0, offsets))
+    return starts, np.clip(ends, starts, np.r_[starts[1:], length])
+
+
+def pauses(levels: NDArray[np.float32]) -> Floats:
+    """Start and end ``[P, 2]`` of each pause, in seconds; see `loudness`."""
+    softest, loudest = np.percentile(levels, (5, 95))
+    if loudest - softest < LEAST_RANGE:
+        return np.zeros((0, 2))
+    quiet = np.r_[0, levels < softest + QUIET * (loudest - softest), 0]
+    edges = np.flatnonzero(np.diff(quiet.astype(np.int8))).reshape(-1, 2) / LEVEL_RATE
+    found: Floats = edges[edges[:, 1] - edges[:, 0] >= SHORTEST_PAUSE]
+    return found
+
+
+def _longest(quiet: Floats, low: float, high: float, otherwise: tuple[float, float]) -> tuple[float, float]:
+    """Start and end of the pause with the longest part between two times; ``otherwise`` if there is none."""
+    near = quiet[np.searchsorted(quiet[:, 1], low) : np.searchsorted(quiet[:, 0], high)]
+    if not len(near):
+        return otherwise
+    start, end = near[(np.minimum(near[:, 1], high) - np.maximum(near[:, 0], low)).argmax()]
+    return float(start), float(end)
