@@ -9,10 +9,10 @@ import pytest
 
 from av_ssl.errors import MediaError
 from av_ssl.media.crops import CropSettings, crop_clip
-from av_ssl.media.face_crops import FaceCrops, are_mouth_crops
+from av_ssl.media.face_crops import FaceCrops, View, are_mouth_crops
 from av_ssl.media.face_mesh import Detection
 from av_ssl.media.recording import NoFaceError, Recording, crop_recording
-from av_ssl.media.video import Picture, read_video
+from av_ssl.media.video import read_video
 from tests.media.synthetic import (
     face,
     moving_face,
@@ -192,9 +192,9 @@ def peak(seconds: int) -> int:
     """Most bytes held while a recording with one face is cut into parts."""
     pieces = (numbered(16000) for _ in range(seconds))
     image = np.zeros((120, 120, 3), np.uint8)
-    picture = Picture(lambda: image[..., 0].copy(), lambda: image)
+    view = View(lambda: image[..., 0].copy(), lambda: image)
     recording = Recording(gray(5), np.zeros(0, np.int16))
-    recording._crops = FaceCrops((picture for _ in range(25 * seconds)), mesh=Mesh())
+    recording._crops = FaceCrops((view for _ in range(25 * seconds)), mesh=Mesh())
     recording._sound._pieces = pieces
     tracemalloc.start()
     try:
