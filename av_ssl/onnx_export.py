@@ -30,8 +30,7 @@ from torch import Tensor, nn
 import av_ssl.tasks  # noqa: F401 - registers all models
 from av_ssl.checkpoints.loading import assemble
 from av_ssl.checkpoints.stored import StoredModel
-from av_ssl.data.clip_reader import ClipReader
-from av_ssl.data.collate import Sample
+from av_ssl.data.clip_reader import ArrayClip, ClipReader
 from av_ssl.data.reading import (
     ENERGY_FLOOR,
     FEATURE_DIM,
@@ -44,7 +43,7 @@ from av_ssl.data.reading import (
 from av_ssl.errors import DataError
 from av_ssl.inference import CENTRE, as_source, find_encoder, stored_reader
 from av_ssl.io import write_atomically
-from av_ssl.layout import SAMPLES_PER_FRAME
+from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS
 from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.methods.fused_encoder import AudioVisualEncoder, Features
 from av_ssl.recognition.heads import CTCModel, HybridModel
@@ -190,14 +189,6 @@ def metadata(stored: StoredModel, reader: ClipReader) -> dict[str, Any]:
     }
 
 
-def synthetic_clip(size: int, frames: int) -> Sample:
-    """Noise as loud as speech, and frames as bright as skin, a little larger than the model takes."""
-    rng = np.random.default_rng(frames)
-    loudness = np.repeat(rng.uniform(0, 3000, frames), SAMPLES_PER_FRAME)
-    audio = (rng.uniform(-1, 1, len(loudness)) * loudness).astype(np.int16)
-    return Sample(0, "", audio, None, rng.integers(60, 180, (frames, size + 8, size + 8), dtype=np.uint8), [])
-
-
 def traced(onnx: Any, network: CTCNetwork) -> Any:
     """The network as ONNX, for any length."""
     frames, size = LENGTHS[0], network.reader.crop.size
@@ -225,28 +216,33 @@ def traced(onnx: Any, network: CTCNetwork) -> Any:
 def check_against_torch(recogniser: OnnxRecogniser, network: CTCNetwork) -> None:
     """Raise DataError unless both give the same for clips of two lengths, also without one of two streams."""
     for frames in LENGTHS:
-        clip = synthetic_clip(network.reader.crop.size, frames)
+        audio, video = synthetic_clip(network.reader.crop.size, frames)
         for streams in recogniser.stream_choices:
-            audio = clip.audio if "audio" in streams else None
-            video = clip.video if "video" in streams else None
-            found = recogniser.log_probs(audio, video)
-            expected = log_probs_by_torch(network, audio, video)
+            given = audio if "audio" in streams else None, video if "video" in streams else None
+            found, expected = recogniser.log_probs(*given), log_probs_by_torch(network, *given)
             if found.shape != expected.shape or not np.allclose(found, expected, TOLERANCE, TOLERANCE):
                 raise DataError(
                     f"{recogniser.path}: is not written, because for {' and '.join(streams)} of {frames} "
-                    f"frames onnxruntime gives other values than torch; please report it"
+                    "frames onnxruntime gives other values than torch; please report it"
                 )
+
+
+def synthetic_clip(size: int, frames: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """Noise as loud as speech, and frames as bright as skin, a little larger than the model takes."""
+    rng = np.random.default_rng(frames)
+    loudness = np.repeat(rng.uniform(0, 3000, frames), SAMPLES_PER_FRAME)
+    audio = (rng.uniform(-1, 1, len(loudness)) * loudness).astype(np.int16)
+    return audio, rng.integers(60, 180, (frames, size + 8, size + 8), dtype=np.uint8)
 
 
 @torch.inference_mode()
 def log_probs_by_torch(
     network: CTCNetwork, audio: NDArray[np.int16] | None, video: NDArray[np.uint8] | None
 ) -> NDArray[np.float32]:
-    """Log-probabilities ``[T, V]`` of a clip that is prepared as in training."""
-    reader, frames = network.reader, None
-    if video is not None:
-        frames = len(video)
-        video = reader.crop.apply(video, reader.crop.draw(*video.shape[1:], CENTRE))
-    framed = None if audio is None else reader.framed(audio, frames)
-    x, _ = network.encoder.extract_features(as_source(Sample(0, "", framed, None, video, [])))
+    """Log-probabilities ``[T, V]`` of a clip that is read as in validation."""
+    given = {"audio": audio, "video": video}
+    streams = tuple(stream for stream in STREAMS["av"] if given[stream] is not None)
+    reader = dataclasses.replace(network.reader, modalities=streams)
+    sample = reader.read(0, ArrayClip.of("clip", video, audio), [], CENTRE)
+    x, _ = network.encoder.extract_features(as_source(sample))
     return network.head(x).log_softmax(-1)[0].numpy()

@@ -211,7 +211,7 @@ class ClipReader:
     ) -> tuple[AudioFrames, AudioFrames | None]:
         """The student's audio, and the audio without noise if it is wanted."""
         noisy = clean if self.noise is None else self.noise.mix(clean, rng)
-        audio = self.framed(noisy, frames)
+        audio = self._framed(noisy, frames)
         if not len(audio):
             raise MediaError(
                 f"{clip.audio}: has {len(clean)} samples, less than a video frame of 40 ms; remove the clip "
@@ -219,10 +219,9 @@ class ClipReader:
             )
         if self.noise is None or not self.clean_audio:
             return audio, None
-        return audio, audio if noisy is clean else self.framed(clean, frames)
+        return audio, audio if noisy is clean else self._framed(clean, frames)
 
-    def framed(self, wave: NDArray[np.int16], frames: int | None) -> AudioFrames:
-        """Samples `[N]` as the model takes them, at 25 Hz; see `audio_features` and `frame_waveform`."""
+    def _framed(self, wave: NDArray[np.int16], frames: int | None) -> AudioFrames:
         if self.audio_input == "waveform":
             return frame_waveform(wave, frames)
         return audio_features(wave, frames, self.normalize)

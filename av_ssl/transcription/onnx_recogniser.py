@@ -18,7 +18,7 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import SAMPLES_PER_FRAME
+from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS
 from av_ssl.recognition.prefix_search import prefix_search
 from av_ssl.transcription.hypotheses import confidence
 from av_ssl.transcription.transcript import Recognition, Word
@@ -32,8 +32,6 @@ SPECIAL = 4
 """Symbols of every dictionary, `<s>` (the blank), `<pad>`, `</s>` and `<unk>`, which are never output."""
 SHORTEST = 2
 """Frames of a part; the network takes no fewer."""
-STREAMS = ("audio", "video")
-
 Features = NDArray[np.float32]
 
 
@@ -112,7 +110,7 @@ class OnnxRecogniser:
             `[T, V]`; T is the number of frames, or of entire frames of audio.
         """
         given = {"audio": audio, "video": video}
-        streams = tuple(stream for stream in STREAMS if given[stream] is not None)
+        streams = tuple(stream for stream in STREAMS["av"] if given[stream] is not None)
         if streams not in self.stream_choices:
             raise DataError(
                 f"{self.path}: takes {' and '.join(self.streams)}, not {' and '.join(streams) or 'nothing'}"
