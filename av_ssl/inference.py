@@ -34,10 +34,9 @@ from av_ssl.data.clip_reader import ClipReader, CropAndFlip
 from av_ssl.data.collate import Sample
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.noise import NoiseMixer
-from av_ssl.data.reading import read_wave
 from av_ssl.errors import DataError
 from av_ssl.io import digest
-from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS, Clip, with_lengths
+from av_ssl.layout import FRAME_RATE, STREAMS, Clip, with_lengths
 from av_ssl.methods.fused_encoder import Source
 from av_ssl.targets.feature_shards import FrameFeatures, device_of
 from av_ssl.targets.speech_teacher import TeacherSpec
@@ -374,38 +373,6 @@ class FeatureSpec:
         encoder, streams = find_encoder(model, self.modalities, str(self.checkpoint))
         check_layers([self.layer], encoder.depth, "--layer", first=1)
         return EncoderFeatures(encoder, streams, model.task_cfg, [self.layer], str(self.checkpoint))
-
-
-def clip_features(
-    checkpoint: Path,
-    video: Path | None = None,
-    audio: Path | None = None,
-    layers: tuple[int, ...] | None = None,
-    modalities: str | None = None,
-) -> NDArray[np.float32]:
-    """Layers ``[n, L, C]`` of one clip; see `av_ssl.features`."""
-    source = LayerSource(checkpoint, layers, modalities or given_modalities(video, audio))
-    settings = source.settings()
-    clip = one_clip(video, audio, settings["streams"], checkpoint)
-    found = source.open().of(clip)
-    return found.reshape(len(found), len(settings["layers"]), settings["channels"])
-
-
-def given_modalities(video: Path | None, audio: Path | None) -> str | None:
-    """The modality of the one file that is given; None if there are both."""
-    if video is not None and audio is not None:
-        return None
-    return "audio" if video is None else "video"
-
-
-def one_clip(video: Path | None, audio: Path | None, streams: Sequence[str], origin: Path) -> Clip:
-    """Files as a clip; DataError if a stream that the model of ``origin`` takes is missing."""
-    given = {"audio": audio, "video": video}
-    for stream in streams:
-        if given[stream] is None:
-            raise DataError(f"{origin} takes {' and '.join(streams)}; name a file of {stream}")
-    samples = 0 if audio is None else len(read_wave(audio))
-    return Clip("clip", video, audio, samples // SAMPLES_PER_FRAME, samples, line=0)
 
 
 # -- classes and embeddings ----------------------------------------------------------------------------------

@@ -3,81 +3,283 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from av_ssl.checkpoints.loading import load
+from av_ssl.checkpoints.loading import assemble, load
 from av_ssl.data.clip_reader import ArrayClip
-from av_ssl.data.reading import mapped_array
+from av_ssl.data.reading import mapped_array, read_crops
 from av_ssl.errors import DataError, MediaError
-from av_ssl.inference import EncoderFeatures, find_encoder
-from av_ssl.layout import SAMPLES_PER_FRAME
+from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_model
+from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS
 from av_ssl.media.audio import read_audio
-from av_ssl.media.recording import SPEAKER, crop_recording
+from av_ssl.media.container import open_media
+from av_ssl.media.recording import PART_SECONDS, SPEAKER, Part, crop_recording
+from av_ssl.media.sources import AUDIO_SUFFIXES
 from av_ssl.media.video import VideoReader
+from av_ssl.sharing import ErrorRates, from_pretrained, save_pretrained
 from av_ssl.targets.feature_shards import device_of
+from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
 from av_ssl.transcription.recogniser import Recogniser, RecogniserSpec, SearchOptions
-from av_ssl.transcription.recording import transcribe_recording
-from av_ssl.transcription.transcript import Transcript
+from av_ssl.transcription.recording import RecordingOptions, transcribe_recording
+from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript
 
-Recording = str | Path | NDArray[Any]
-"""A file, or an array: frames uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]`` (RGB) at 25 Hz, or samples
-``[N]`` at 16 kHz, int16 or floating-point numbers from -1 to 1."""
-CROP_MARGIN = 1.2
-"""Frames are mouth crops without a look at them if their side is at most so many times the model's."""
+Array = NDArray[Any]
+Recording = str | Path | Array
+"""A file of video, sound or mouth crops, or an array: frames uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]``
+(RGB) at 25 Hz, or samples ``[N]`` at 16 kHz, int16, or floating-point from -1 to 1."""
+READY = 1.2
+"""Square frames are taken for mouth crops, without a look at them, if their side is at most so many times
+what the model takes of it."""
+MARGIN = 96 / 88
+"""Side of the crops that are made, in sides of what the model takes, as in AV-HuBERT."""
+LOUDEST = 1.5
+"""Floating-point samples above this are on another scale."""
 WINDOW, CONTEXT = 1500, 50
-"""Frames (60 s) that are encoded at a time, and those on each side (2 s) that are encoded for context alone:
-the memory of attention grows with the square of the length."""
+"""Frames (60 s) that are encoded at a time, and those at each end (2 s) that are only context: the memory of
+attention grows with the square of the length."""
 
 
 class Model:
     """A trained model, from `av_ssl.load`.
 
-    Attributes that this class does not have are the module's, such as ``cfg`` (the model's configuration)
-    and ``task_cfg`` (that of the data in its training).
+    Attributes that this class does not have are those of the module, such as ``cfg`` (the model's
+    configuration) and ``task_cfg`` (that of the data in its training).
 
     Args:
-        path: a checkpoint.
-        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``; the module moves there with the first
-            recording.
+        path: a checkpoint, or a recogniser in ONNX, whose ``module`` is None and which gives text alone.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``; the module is on the CPU until the
+            first recording.
+        module: of the checkpoint; None: it is read.
 
     Raises DataError as `av_ssl.load`.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto") -> None:
+    def __init__(self, path: str | Path, device: str = "auto", module: Any = None) -> None:
         self.path, self.device = Path(path), device
-        self.module: Any = load(path)
+        self.onnx = OnnxRecogniser(self.path) if self.path.suffix == ".onnx" else None
+        self.module: Any = load(path) if module is None and self.onnx is None else module
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, revision: str | None = None, device: str = "auto"
+    ) -> Model:
+        """See `av_ssl.from_pretrained`."""
+        return cls(name, device, assemble(from_pretrained(name, revision)))
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        license: str = "other",
+        error_rates: ErrorRates | None = None,
+        **hub: Any,
+    ) -> list[Path]:
+        """Write a folder to share the model in; see `av_ssl.sharing.save_pretrained`."""
+        stored = replace(self._of_torch.stored, tensors=self.module.state_dict())
+        return save_pretrained(stored, folder, license, error_rates, **hub)
+
+    @property
+    def _of_torch(self) -> Any:
+        """The module; DataError if there is none."""
+        if self.module is None:
+            raise DataError(f"{self.path}: an ONNX file gives text alone; name the checkpoint that it is from")
+        return self.module
 
     def __getattr__(self, name: str) -> Any:
-        if name == "module":  # of an object that is being copied
+        if name == "module":  # while an object is copied it has none yet
             raise AttributeError(name)
         return getattr(self.module, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's forward pass."""
         return self.module(*args, **kwargs)
 
-    def recogniser(self, modalities: str | None = None, beam: int = SearchOptions.beam) -> Recogniser:
-        """For parts of recordings; DataError if the model is no recogniser."""
+    def recogniser(self, modalities: str | None = None, beam: int = SearchOptions.beam) -> SpeechRecogniser:
+        """The model as a `SpeechRecogniser`; DataError if it has no dictionary."""
+        if self.onnx is not None:
+            self.onnx.beam = beam
+            return self.onnx
         device = device_of(self.device)
         spec = RecogniserSpec(self.path, modalities, device, SearchOptions(beam))
         return Recogniser(spec, device, self.module.to(device))
 
+    def transcribe(
+        self,
+        recording: Recording | None = None,
+        audio: Recording | None = None,
+        word_timestamps: bool = False,
+        face: str | int = SPEAKER,
+        modalities: str | None = None,
+        beam: int = SearchOptions.beam,
+    ) -> Transcript:
+        """The text of a recording; see `av_ssl.transcribe`."""
+        given = _Given(recording, audio, self._crop_size)
+        modalities = modalities or given.only_stream
+        recogniser = self.recogniser(beam=beam)
+        if given.crops is None or len(given.crops) > PART_SECONDS * FRAME_RATE:
+            options = RecordingOptions(face, modalities, word_timestamps)
+            return transcribe_recording(recogniser, given.source, options, given.sound)
+        streams = recogniser.stream_choices[0] if modalities is None else STREAMS[modalities]
+        clip = given.clip(streams, face, str(self.path))
+        (found,) = recogniser.recognise([Part(0.0, clip.pixels, clip.wave)], streams, word_timestamps)
+        name = next(name for name, choice in STREAMS.items() if choice == streams)
+        end = clip.frames / FRAME_RATE
+        return Transcript((Segment(0.0, end, found.text, found.words, found.confidence, name),))
+
     def features(
         self,
-        recording: Recording,
+        recording: Recording | None = None,
         audio: Recording | None = None,
         layers: Sequence[int] | None = None,
         modalities: str | None = None,
         face: str | int = SPEAKER,
     ) -> NDArray[np.float32]:
         """Outputs of the model's layers for a recording; see `av_ssl.features`."""
-        encoder, streams = find_encoder(self.module, modalities, str(self.path))
+        given = _Given(recording, audio, self._crop_size)
+        encoder, streams = find_encoder(self._of_torch, modalities or given.only_stream, str(self.path))
         self.module.to(device_of(self.device))
         features = EncoderFeatures(encoder, streams, self.module.task_cfg, layers, str(self.path))
-        clip = self._clip(recording, audio, streams, face)
-        pieces = [features.of(window)[kept] for window, kept in windows(clip)]
-        return np.concatenate(pieces).reshape(-1, len(features.layers), encoder.output_dim)
+        clip = given.clip(streams, face, str(self.path))
+        found = np.concatenate([features.of(window)[kept] for window, kept in windows(clip)])
+        return found.reshape(len(found), len(features.layers), encoder.output_dim)
+
+    @property
+    def _crop_size(self) -> int:
+        if self.onnx is not None:
+            return self.onnx.crop_size
+        return int(self.module.task_cfg.get("image_crop_size") or 0)
+
+
+def opened(model: Model | str | Path) -> Model:
+    """A model, or that of a file, which is read once a process."""
+    if isinstance(model, Model):
+        return model
+    return Model(model, module=open_model(Path(model), device_of("auto")))
+
+
+def features_of(
+    model: Model | str | Path,
+    recording: Recording | None,
+    audio: Recording | None = None,
+    layers: Sequence[int] | None = None,
+    modalities: str | None = None,
+    face: str | int = SPEAKER,
+) -> NDArray[np.float32]:
+    """See `av_ssl.features`."""
+    if isinstance(model, Model) or not Path(model).is_dir():
+        return opened(model).features(recording, audio, layers, modalities, face)
+    source = LayerSource(Path(model), None if layers is None else tuple(layers), modalities, "auto")
+    settings = source.settings()
+    clip = _Given(recording, audio, 0).clip(source.streams, face, str(model))
+    found = source.open().of(clip)
+    return found.reshape(len(found), len(settings["layers"]), settings["channels"])
+
+
+# -- what is given -------------------------------------------------------------------------------------------
+
+
+class _Given:
+    """A recording and its sound, as a user names them.
+
+    Args:
+        recording, audio: see `Recording`; one of them may be None.
+        crop_size: side of the frames that the model takes, in pixels.
+
+    Raises DataError for what is neither.
+    """
+
+    def __init__(self, recording: Recording | None, audio: Recording | None, crop_size: int) -> None:
+        if recording is None and audio is None:
+            raise DataError("name a recording: a file, frames or samples")
+        self.source = as_source(audio if recording is None else recording)  # type: ignore[arg-type]
+        self.sound = None if recording is None or audio is None else as_source(audio)
+        self.size = crop_size
+        self.name = str(recording) if isinstance(recording, (str, Path)) else "the array"
+        if isinstance(self.source, Path):
+            with open_media(self.source) as container:
+                found = {kind for kind in STREAMS["av"] if getattr(container.streams, kind)}
+            self.streams = found - {"video"} if self.source.suffix.lower() in AUDIO_SUFFIXES else found
+        else:
+            self.streams = {"audio"} if self.source.ndim == 1 else {"video"}
+        if self.sound is not None:
+            self.streams.add("audio")
+        self.crops = self._ready() if "video" in self.streams else None
+
+    @property
+    def only_stream(self) -> str | None:
+        """The stream that is given; None if there are both, or neither."""
+        return next(iter(self.streams)) if len(self.streams) == 1 else None
+
+    def clip(self, streams: Sequence[str], face: str | int, origin: str) -> ArrayClip:
+        """The streams that a model takes; DataError names it, ``origin``, if one is missing."""
+        for stream in streams:
+            if stream not in self.streams:
+                raise DataError(f"{origin} takes {' and '.join(streams)}; name a file of {stream}")
+        frames = samples = None
+        if "video" in streams:
+            frames = self.crops
+            if frames is None:
+                size = 2 * round(self.size * MARGIN / 2)  # even
+                made = crop_recording(self.source, self.sound, face, size)
+                frames, samples = made.frames, made.samples
+        if "audio" in streams and samples is None:
+            sound = self.source if self.sound is None else self.sound
+            samples = read_audio(sound) if isinstance(sound, Path) else sound
+        return ArrayClip.of("clip", frames, samples, self.name)
+
+    def _ready(self) -> NDArray[np.uint8] | None:
+        """The frames, if their size says that they are mouth crops already."""
+        if isinstance(self.source, Path):
+            reader = VideoReader(self.source, keep_bytes=0)
+            first = next(reader.frames(gray=True))
+            ready = self._fits(first.shape) and abs(reader.source_fps - FRAME_RATE) < 0.01
+            return read_crops(self.source) if ready else None
+        return self.source if self.source.ndim == 3 and self._fits(self.source.shape[1:]) else None
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        return shape[0] == shape[1] and self.size <= shape[0] <= READY * self.size
+
+
+def as_source(given: Recording) -> Path | Array:
+    """A path, or an array as the package has them: frames uint8, samples int16; DataError for others."""
+    if isinstance(given, (str, Path)):
+        path = Path(given)
+        if path.suffix != ".npy":
+            return path
+        try:
+            return as_source(mapped_array(path))
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{path}: cannot be read as an array ({error})") from error
+    array = np.asarray(given)
+    if array.ndim == 1 and array.dtype == np.int16:
+        return array
+    if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
+            raise MediaError("samples are floating-point numbers beyond -1 to 1; divide them by 32768")
+        return np.round(np.clip(array, -1, 1) * 32767).astype(np.int16)
+    if array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
+        return array
+    raise MediaError(
+        f"an array is {array.dtype} {list(array.shape)}; frames are uint8 [T, H, W] or [T, H, W, 3] at 25 "
+        "Hz, samples int16 or floating-point [N] at 16 kHz, one channel"
+    )
+
+
+def windows(clip: ArrayClip) -> Iterator[tuple[ArrayClip, slice]]:
+    """Parts of a long clip that overlap, and of each the frames that count."""
+    if clip.frames <= WINDOW:
+        yield clip, slice(None)
+        return
+    for start in range(0, clip.frames, WINDOW - 2 * CONTEXT):
+        first = max(0, start - CONTEXT)
+        last = min(clip.frames, start + WINDOW - CONTEXT)
+        pixels = None if clip.pixels is None else clip.pixels[first:last]
+        wave = None if clip.wave is None else clip.wave[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME]
+        yield (
+            ArrayClip.of(clip.id, pixels, wave, str(clip.video or clip.audio)),
+            slice(start - first, start - first + WINDOW - 2 * CONTEXT),
+        )

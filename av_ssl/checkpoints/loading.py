@@ -57,7 +57,8 @@ def load(path: str | Path) -> BaseFairseqModel:
     Returns:
         The model, with ``cfg`` (its configuration), ``task_cfg`` (a dict: the stored task's keys),
         ``text_encoder`` (dictionary and tokenizer of a recogniser; None for other models) and ``class_names``
-        (names of a classifier's classes by id; empty for other models).
+        (names of a classifier's classes by id; empty for other models), ``stored`` (all else that the file
+        holds, without the tensors).
 
     Raises:
         DataError: the file is missing, cut off, no checkpoint, or asks for code to be run; it holds a model
@@ -89,6 +90,7 @@ def assemble(stored: StoredModel, trained: bool = True) -> BaseFairseqModel:
     model.task_cfg = stored.task_cfg
     model.text_encoder = text_encoder(stored)
     model.class_names = stored.classes
+    model.stored = dataclasses.replace(stored, tensors={})
     return model.eval()
 
 

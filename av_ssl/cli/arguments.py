@@ -6,11 +6,19 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from av_ssl.corpora import CORPORA, FOLDER, CorpusClip, read_corpus
 from av_ssl.corpora.corpus import read_ids
 from av_ssl.errors import DataError
 from av_ssl.jobs import ClusterOptions
+from av_ssl.layout import STREAMS
+from av_ssl.media.recording import FACE_RULES, SPEAKER
+from av_ssl.transcription.transcript import SearchOptions
+
+if TYPE_CHECKING:
+    from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
+    from av_ssl.transcription.recogniser import Recogniser
 
 
 def available_cores() -> int:
@@ -63,6 +71,61 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         help="processes, or jobs at a time on a cluster (default: one a core; with --device cuda one a GPU)",
     )
+
+
+def add_recogniser_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model that recognises, its streams and device; see `open_recogniser`."""
+    parser.add_argument(
+        "checkpoint", metavar="MODEL", type=Path, help="a fine-tuned recogniser: .pt, .safetensors or .onnx"
+    )
+    parser.add_argument(
+        "--modalities", choices=tuple(STREAMS), help="(default: those that it was trained with)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: a GPU if there is one)"
+    )
+
+
+def check_model(path: Path) -> None:
+    """Raise DataError if there is no such file, before torch is imported."""
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file; name a fine-tuned recogniser")
+
+
+def open_recogniser(
+    args: argparse.Namespace, search: SearchOptions, task_options: tuple[str, ...] = ()
+) -> Recogniser | OnnxRecogniser:
+    """The recogniser of `add_recogniser_arguments`."""
+    # Each of the two needs packages that the other does not.
+    if args.checkpoint.suffix == ".onnx":
+        from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
+
+        return OnnxRecogniser(args.checkpoint, search.beam)
+    from av_ssl.transcription.recogniser import RecogniserSpec
+
+    return RecogniserSpec(
+        args.checkpoint.absolute(), args.modalities, args.device, search, task_options
+    ).open()
+
+
+def add_face_argument(group: argparse._ActionsContainer) -> None:
+    """Which of several faces."""
+    group.add_argument(
+        "--face",
+        metavar="WHICH",
+        type=_face,
+        default=SPEAKER,
+        help="of several faces: speaker (the mouth that moves with the sound), left, right, largest, or a "
+        "number: 1 is the first to appear, the leftmost of several (default: speaker)",
+    )
+
+
+def _face(text: str) -> str | int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    if text not in FACE_RULES:
+        raise argparse.ArgumentTypeError(f"must be {', '.join(FACE_RULES)} or a number from 1, not {text!r}")
+    return text
 
 
 def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,59 +1,85 @@
-"""`av-ssl transcribe CHECKPOINT DATA`: transcripts of clips, with confidences.
+"""`av-ssl transcribe MODEL RECORDING...`: the text of recordings, or of the clips of a data folder.
 
-av-ssl transcribe vsr.pt DATA                                 # print them
-av-ssl transcribe asr.pt DATA --subset train --out HYPOTHESES # keep them, for av-ssl data pseudo-labels
+av-ssl transcribe vsr.pt talk.mp4                              # print the text
+av-ssl transcribe avsr.pt VIDEOS --format all --out TEXTS      # subtitles and more of a folder of recordings
+av-ssl transcribe asr.pt DATA --subset train --out HYPOTHESES  # of a data folder, for data pseudo-labels
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
-from av_ssl.cli.arguments import add_cluster_arguments, available_cores, cluster_options, positive
-from av_ssl.corpora.corpus import SPLITS
+from av_ssl.cli.arguments import (
+    add_cluster_arguments,
+    add_face_argument,
+    add_recogniser_arguments,
+    check_model,
+    open_recogniser,
+    positive,
+)
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE
-from av_ssl.targets.feature_shards import device_of
-from av_ssl.transcription.hypotheses import hypothesis_row
-from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions
-from av_ssl.transcription.transcribe import Lengths, TranscriptPlan, Transcripts, transcribe
+from av_ssl.io import ProgressBar
+from av_ssl.layout import SPLITS
+from av_ssl.media.alignment import OWN, load_mean_face
+from av_ssl.media.sources import find_recordings
+from av_ssl.transcription.formats import ALL, FORMATS, write_transcript
+from av_ssl.transcription.recording import RecordingOptions, transcribe_faces, transcribe_recording
+from av_ssl.transcription.transcript import SearchOptions, SpeechRecogniser, Transcript
 
-NAMED = 5  # clips in a message
+# What imports torch is imported where it is needed: a wrong path is then reported at once.
 
 
 def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a fine-tuned recogniser")
-    parser.add_argument("data", metavar="DATA", type=Path, help="folder with {subset}.tsv")
+    add_recogniser_arguments(parser)
     parser.add_argument(
+        "recordings",
+        metavar="RECORDING",
+        type=Path,
+        nargs="+",
+        help="video, mouth crops, sound, a folder of them, or one data folder with {subset}.tsv",
+    )
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="for the files (default: print the text)")
+    _add_recording_arguments(parser)
+    _add_search_arguments(parser)
+    _add_data_folder_arguments(parser)
+    add_cluster_arguments(parser)
+
+
+def _add_recording_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("recordings")
+    group.add_argument("--format", choices=(*FORMATS, ALL), default="txt", help="(default: txt)")
+    faces = group.add_mutually_exclusive_group()
+    add_face_argument(faces)
+    faces.add_argument("--all-faces", action="store_true", help="transcribe each face, by its number")
+    group.add_argument(
+        "--words", action="store_true", help="times and scores of words, for json, srt and vtt"
+    )
+    group.add_argument(
+        "--mean-face", metavar="FILE", type=Path, help="AV-HuBERT's mean face (.npy), for its checkpoints"
+    )
+
+
+def _add_data_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data folder")
+    group.add_argument(
         "--subset", nargs="+", metavar="NAME", help="(default: those of train, valid and test that exist)"
     )
-    parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="for {subset}.hyp.tsv (default: print the transcripts)"
-    )
-    parser.add_argument(
-        "--modalities", choices=("audio", "video", "av"), help="(default: those that it was trained with)"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--max-tokens", metavar="N", type=positive, default=2000, help="frames of a batch (default: 2000)"
     )
-    parser.add_argument("--min-frames", metavar="N", type=positive, default=5, help="of a clip (default: 5)")
-    parser.add_argument(
+    group.add_argument("--min-frames", metavar="N", type=positive, default=5, help="of a clip (default: 5)")
+    group.add_argument(
         "--max-frames", metavar="N", type=positive, help="of a clip, 25 a second (default: --max-tokens)"
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: a GPU if there is one)"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--workers",
         metavar="N",
         type=positive,
         default=1,
         help="processes, which take turns on the GPUs, or jobs at a time on a cluster (default: 1)",
     )
-    _add_search_arguments(parser)
-    add_cluster_arguments(parser)
 
 
 def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,74 +106,94 @@ def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_transcribe(args: argparse.Namespace) -> int:
-    """Transcribe; print the transcripts or write them, and report which clips have none."""
-    if args.cluster == "local":
-        device_of(args.device)  # without a GPU, --device cuda is an error at once
-    elif args.out is None:
-        raise DataError("--cluster slurm needs --out, a folder that all machines can write to")
-    if args.out is not None:
-        for plan in _plans(args, args.out.absolute()):
-            made = _transcribe(plan, args)
-            print(f"{plan.transcripts}: {_numbers(made)}")
-            why = f"; {plan.bad_clips} lists the reasons. After fixing them, delete it and {plan.transcripts}"
-            _left_out(plan, made, why)
-        return 0
-    with tempfile.TemporaryDirectory(prefix="av-ssl-transcribe-") as folder:
-        for plan in _plans(args, Path(folder)):
-            made = _transcribe(plan, args)
-            sys.stdout.writelines(map(hypothesis_row, made.hypotheses))
-            print(f"{plan.manifest}: {_numbers(made)}", file=sys.stderr)
-            _left_out(plan, made)
-    return 0
+    """Transcribe; 0 when every recording, or the data folder, was transcribed."""
+    check_model(args.checkpoint)
+    folders = [path for path in args.recordings if args.subset or _is_data_folder(path)]
+    if not folders:
+        return _transcribe_recordings(args)
+    if len(args.recordings) > 1:
+        raise DataError(f"{folders[0]}: is a data folder; name it alone")
+    from av_ssl.cli.transcribe_folder import transcribe_folder
+
+    return transcribe_folder(args)
 
 
-def _plans(args: argparse.Namespace, out: Path) -> list[TranscriptPlan]:
-    data = args.data.absolute()
-    subsets = args.subset or [split for split in SPLITS if (data / f"{split}.tsv").is_file()]
-    if not subsets:
+def _is_data_folder(path: Path) -> bool:
+    return any((path / f"{split}.tsv").is_file() for split in SPLITS)
+
+
+def _transcribe_recordings(args: argparse.Namespace) -> int:
+    if args.cluster != "local" or args.workers > 1:
         raise DataError(
-            f"{data}: has no {', '.join(f'{split}.tsv' for split in SPLITS)}; name --subset, or make the "
-            "lists with preprocess/folder.sh or av-ssl data manifest"
+            "--cluster, --workers: recordings are transcribed in this process; only the clips of "
+            "a data folder are shared among several"
         )
-    longest = args.max_frames or args.max_tokens
-    if longest > args.max_tokens:
-        raise DataError(
-            f"--max-frames is {longest}, but a batch holds --max-tokens {args.max_tokens} frames; raise it"
-        )
+    recordings, failed = _find(args)
+    if args.out is None and (args.format == ALL or (args.format != "txt" and len(recordings) > 1)):
+        raise DataError(f"--format {args.format}: needs --out, a folder for the files")
+    if not recordings:
+        return 1
+    mean_face = OWN if args.mean_face is None else load_mean_face(args.mean_face)
+    options = RecordingOptions(args.face, args.modalities, args.words, mean_face=mean_face)
     search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
-    options = tuple(args.task_option)
-    spec = RecogniserSpec(args.checkpoint.absolute(), args.modalities, args.device, search, options)
-    lengths = Lengths(args.min_frames, longest, args.max_tokens)
-    return [TranscriptPlan(data, subset, out, spec, lengths) for subset in dict.fromkeys(subsets)]
+    recogniser = open_recogniser(args, search, tuple(args.task_option))
+    for name, path in recordings.items():
+        try:
+            _write(args, name, path, _transcribe(args, recogniser, path, options), len(recordings) > 1)
+        except DataError as error:
+            _report(error)
+            failed += 1
+    return 1 if failed else 0
 
 
-def _transcribe(plan: TranscriptPlan, args: argparse.Namespace) -> Transcripts:
-    threads = None
-    if args.cluster == "slurm":
-        threads = args.slurm_cpus
-    elif args.workers > 1:
-        threads = max(1, available_cores() // args.workers)
-    return transcribe(plan, cluster_options(args), threads)
+def _find(args: argparse.Namespace) -> tuple[dict[str, Path], int]:
+    """The recordings by the name of their output, and how many paths there were that cannot be used."""
+    found: dict[str, Path] = {}
+    failed = 0
+    for path in args.recordings:
+        try:
+            if not path.exists():
+                raise DataError(f"{path}: there is no such file or folder; check the path")
+            named = find_recordings(path) if path.is_dir() else {path.stem: path}
+        except DataError as error:
+            _report(error)
+            failed += 1
+            continue
+        for name in named.keys() & found.keys() if args.out is not None else ():
+            raise DataError(f"{named[name]}: its text would overwrite that of {found[name]}; rename one")
+        found |= named if args.out is not None else {str(one): one for one in named.values()}
+    return found, failed
 
 
-def _numbers(made: Transcripts) -> str:
-    found = made.hypotheses
-    hours = sum(hypothesis.frames for hypothesis in found) / FRAME_RATE / 3600
-    empty = sum(not hypothesis.words for hypothesis in found)
-    mean = sum(hypothesis.confidence for hypothesis in found) / max(1, len(found))
-    return f"{len(found)} clips, {hours:.2f} hours; {empty} without words; mean confidence {mean:.3f}"
+def _transcribe(
+    args: argparse.Namespace, recogniser: SpeechRecogniser, path: Path, options: RecordingOptions
+) -> dict[int | None, Transcript]:
+    with ProgressBar("s", path.name) as bar:
+
+        def progress(done: float, total: float | None) -> None:
+            bar.update(round(done), round(done if total is None else total))
+
+        if not args.all_faces:
+            return {None: transcribe_recording(recogniser, path, options, progress=progress)}
+        return dict(transcribe_faces(recogniser, path, options, progress=progress).items())
 
 
-def _left_out(plan: TranscriptPlan, made: Transcripts, why: str = "") -> None:
-    lengths = plan.lengths
-    for names, reason in (
-        (made.unreadable, f"cannot be read{why}"),
-        (made.too_short, f"have fewer than {lengths.shortest} frames (--min-frames)"),
-        (made.too_long, f"have more than {lengths.longest} frames (--max-frames, --max-tokens)"),
-    ):
-        if names:
-            more = ", ..." if len(names) > NAMED else ""
-            print(
-                f"  {len(names)} clips are left out: {', '.join(names[:NAMED])}{more}: they {reason}",
-                file=sys.stderr,
-            )
+def _write(
+    args: argparse.Namespace, name: str, path: Path, transcripts: dict[int | None, Transcript], several: bool
+) -> None:
+    """Write the files of a recording, or print its text; notes go to stderr."""
+    formats = tuple(FORMATS) if args.format == ALL else (args.format,)
+    for face, transcript in transcripts.items():
+        for note in transcript.notes:
+            print(f"{path}: {note}", file=sys.stderr)
+        if args.out is not None:
+            stem = args.out / (name if face is None else f"{name}.face{face}")
+            print(*write_transcript(transcript, stem, formats), sep="\n")
+            continue
+        if several or face is not None:
+            print(f"{path}{'' if face is None else f', face {face}'}:")
+        sys.stdout.write(FORMATS[args.format](transcript))
+
+
+def _report(error: DataError) -> None:
+    print(f"av-ssl transcribe: error: {error}", file=sys.stderr)

@@ -37,6 +37,26 @@ class ArrayClip(Clip):
         return cls(id, video, audio, frames, samples, line=0, pixels=pixels, wave=wave)
 
 
+def frames_of(clip: Clip) -> NDArray[np.uint8]:
+    """The mouth crops of a clip, see `read_crops`."""
+    if isinstance(clip, ArrayClip) and clip.pixels is not None:
+        return clip.pixels
+    assert clip.video is not None
+    return read_crops(clip.video)
+
+
+def samples_of(clip: Clip) -> NDArray[np.int16]:
+    """The sound of a clip, see `read_wave`."""
+    if isinstance(clip, ArrayClip) and clip.wave is not None:
+        return clip.wave
+    assert clip.audio is not None
+    return read_wave(clip.audio)
+
+
+LARGEST_RATIO = 2.5
+"""Side of a mouth crop in sides of what is cut out of it; frames that are larger are entire pictures."""
+
+
 class Crop(NamedTuple):
     """Upper left corner in pixels, and whether left and right are swapped, for all frames of a clip."""
 
@@ -62,6 +82,11 @@ class CropAndFlip:
             raise MediaError(
                 f"frames of {width}x{height} pixels are smaller than the crop of {self.size}; "
                 "crop the mouth again at 96x96, or lower task.image_crop_size"
+            )
+        if max(height, width) > LARGEST_RATIO * self.size:
+            raise MediaError(
+                f"frames of {width}x{height} pixels are no mouth crops: the model takes {self.size} pixels "
+                "of them; crop the mouth with av-ssl crop, or name the recording itself to av-ssl transcribe"
             )
         if not self.random:
             return Crop(round(free_rows / 2), round(free_columns / 2), False)
@@ -161,7 +186,7 @@ class ClipReader:
         video = self._read_video(clip, rng) if "video" in self.modalities else None
         audio = clean = masked = waveform = None
         if "audio" in self.modalities or self.clean_waveform:
-            wave = self._read_wave(clip)
+            wave = samples_of(clip)
             if "audio" in self.modalities:
                 audio, clean = self._audio(clip, wave, None if video is None else len(video), rng)
                 audio = self._mask_audio(audio, rng)
@@ -174,23 +199,12 @@ class ClipReader:
         return Sample(index, clip.id, audio, clean, video, labels, masked, waveform)
 
     def _read_video(self, clip: Clip, rng: np.random.Generator) -> NDArray[np.uint8]:
-        if isinstance(clip, ArrayClip) and clip.pixels is not None:
-            frames = clip.pixels
-        else:
-            assert clip.video is not None
-            frames = read_crops(clip.video)
+        frames = frames_of(clip)
         try:
             crop = self.crop.draw(frames.shape[1], frames.shape[2], rng)
         except MediaError as error:
             raise MediaError(f"{clip.video}: {error}") from error
         return self.crop.apply(frames, crop)
-
-    @staticmethod
-    def _read_wave(clip: Clip) -> NDArray[np.int16]:
-        if isinstance(clip, ArrayClip) and clip.wave is not None:
-            return clip.wave
-        assert clip.audio is not None
-        return read_wave(clip.audio)
 
     def _audio(
         self, clip: Clip, clean: NDArray[np.int16], frames: int | None, rng: np.random.Generator

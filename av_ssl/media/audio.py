@@ -2,55 +2,139 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import wave
-from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
 from numpy.typing import NDArray
 
+from av_ssl.errors import MediaError
 from av_ssl.io import write_atomically
 from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
-from av_ssl.media.container import MissingStreamError, open_media, start_seconds
+from av_ssl.media.container import MissingStreamError, Span, open_media, start_seconds
+from av_ssl.media.sound_clock import LEAST_LOUD, QUIET, Run, Samples, Sound, place
 
-Samples = NDArray[np.int16]
+PREROLL = 1.0  # seconds before a part, so that the decoder has settled
+SPECIAL = (
+    Disposition.comment
+    | Disposition.karaoke
+    | Disposition.visual_impaired
+    | Disposition.clean_effects
+    | Disposition.descriptions
+)
 
 
-def read_audio(path: Path, rate: int = SAMPLE_RATE) -> Samples:
-    """Mono samples ``[N]``, int16, at ``rate`` Hz, from the start of the file's earliest stream.
+def read_audio(path: Path, rate: int = SAMPLE_RATE, span: Span | None = None) -> Samples:
+    """Mono samples ``[N]``, int16, of a file or a part of it; see ``read_sound``."""
+    return read_sound(path, rate, span).samples
 
-    Silence is inserted where the audio starts later. Channels are averaged and the rate is changed as the
-    ffmpeg command does with ``-ac 1 -ar 16000``, bit for bit. Raises MissingStreamError or MediaError.
+
+def read_sound(path: Path, rate: int = SAMPLE_RATE, span: Span | None = None) -> Sound:
+    """Audio at ``rate`` Hz from the start of the file's earliest stream, placed by its time stamps.
+
+    Silence is inserted where the audio starts later and where packets are missing; audio whose clock runs
+    at another speed is stretched. Of several tracks the first one with sound is read. Channels are averaged
+    and the rate is changed as the ffmpeg command does with ``-ac 1 -ar 16000``, bit for bit.
+
+    Args:
+        path: the file.
+        rate: Hz.
+        span: start and end in seconds of the part to read; None reads all.
+
+    Raises:
+        MissingStreamError: the file has no audio.
+        MediaError: it cannot be decoded, or its time stamps go back.
     """
-    return np.concatenate(list(audio_pieces(path, rate)))
-
-
-def audio_pieces(path: Path, rate: int = SAMPLE_RATE) -> Iterator[Samples]:
-    """What ``read_audio`` returns, in pieces, for files that do not fit into memory."""
     with open_media(path) as container:
         if not container.streams.audio:
             raise MissingStreamError(path, "audio")
-        stream = container.streams.audio[0]
-        stream.codec_context.thread_count = 1
-        lead = 0.0
-        if stream.start_time is not None and stream.time_base:
-            lead = stream.start_time * float(stream.time_base) - start_seconds(container)
-        # s16, because the resampler sums channels at 0.707 each when it works in floating point.
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
-        yield np.zeros(round(lead * rate), np.int16)
-        decoded = False
-        for frame in container.decode(stream):
-            frame.pts = None  # the resampler rejects broken time stamps; the order suffices
-            yield from map(_samples, resampler.resample(frame))
-            decoded = True
-        if decoded:
-            yield from map(_samples, resampler.resample(None))
+        stream = container.streams.audio[_track(path, container)]
+        start, end = start_seconds(container), float("inf")
+        if span is not None:
+            start, end = start + span[0], span[1] - span[0]
+            if stream.time_base:
+                container.seek(int((start - PREROLL) / stream.time_base), stream=stream)
+        runs = _runs(container, stream, rate, start, end)
+    if span is not None and any(
+        np.isnan(run.times).any() for run in runs
+    ):  # a place is not known after a seek
+        sound = read_sound(path, rate)
+        first, last = (round(seconds * rate) for seconds in span)
+        return replace(sound, samples=sound.samples[first:last])
+    try:
+        sound = place(runs)
+    except ValueError as error:
+        raise MediaError(f"{path}: {error}") from error
+    return sound if span is None else replace(sound, samples=sound.samples[: round(end * rate)])
+
+
+def _runs(container: InputContainer, stream: AudioStream, rate: int, start: float, end: float) -> list[Run]:
+    """The samples of a track, a run for each format, with time stamps in seconds after ``start``."""
+    stream.codec_context.thread_count = 1
+    runs: list[Run] = []
+    resampler, kind = None, None
+    for frame in container.decode(stream):
+        time = None
+        if frame.pts is not None and frame.time_base is not None:
+            time = float(frame.pts * frame.time_base) - start
+            if time > end:
+                break
+        now = frame.format.name, frame.layout.name, frame.sample_rate
+        if resampler is None or now != kind:
+            if resampler is not None:
+                runs[-1].pieces += map(_samples, resampler.resample(None))
+            # s16, because the resampler sums channels at 0.707 each when it works in floating point.
+            resampler, kind = av.AudioResampler(format="s16", layout="mono", rate=rate), now
+            runs.append(Run(rate))
+        runs[-1].stamp(time, frame.samples / frame.sample_rate)
+        frame.pts = None  # the resampler rejects broken time stamps
+        runs[-1].pieces += map(_samples, resampler.resample(frame))
+    if resampler is not None:
+        runs[-1].pieces += map(_samples, resampler.resample(None))
+    return runs
 
 
 def _samples(frame: av.AudioFrame) -> Samples:
     return np.asarray(frame.to_ndarray(), np.int16).reshape(-1)
+
+
+def _track(path: Path, container: InputContainer) -> int:
+    """Number of the audio track to read: the first one with sound; those for special purposes come last."""
+    kinds = [Disposition(stream.disposition) for stream in container.streams.audio]
+    if len(kinds) == 1:
+        return 0
+    order = sorted(
+        range(len(kinds)), key=lambda k: (bool(kinds[k] & SPECIAL), not kinds[k] & Disposition.default)
+    )
+    status = path.stat()
+    return _first_with_sound(path, tuple(order), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _first_with_sound(path: Path, order: tuple[int, ...], size: int, changed: int) -> int:
+    """The first track of ``order`` with sound, else its first; size and time of change name the file."""
+    return next((number for number in order if _has_sound(path, number)), order[0])
+
+
+def _has_sound(path: Path, number: int) -> bool:
+    """Whether 0.2 s of a track are louder than -60 dB of full scale; decodes no more than needed."""
+    loud = 0.0
+    with contextlib.suppress(MediaError), open_media(path) as container:
+        for frame in container.decode(container.streams.audio[number]):
+            values = frame.to_ndarray()
+            full = 1.0 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+            loud += frame.samples / frame.sample_rate * (values.std() > full * QUIET)
+            if loud >= LEAST_LOUD:
+                return True
+    return False
 
 
 def read_plain_wav(path: Path, start: int = 0, length: int | None = None) -> Samples | None:

@@ -8,17 +8,32 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
 
 from av_ssl.errors import DataError, MediaError
 
 BOX_HEADER, LONG_BOX_HEADER = 8, 16  # bytes before each part of an mp4 file (ISO 14496-12)
+# Parts that the standards name. Phones append bytes of their own behind the last one.
+BOXES = frozenset([
+    b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"meta", b"uuid", b"free", b"skip", b"wide", b"udta",
+    b"sidx", b"ssix", b"styp", b"pdin", b"prft", b"emsg", b"pnot", b"PICT",
+])  # fmt: skip
+LARGEST_STEP_BACK = 0.5  # seconds: time stamps that go back further belong to another recording
+LFS_POINTER = b"version https://git-lfs"
+COVER = Disposition.attached_pic | Disposition.timed_thumbnails
+STILL_CODECS = frozenset(
+    ["mjpeg", "mjpegb", "png", "bmp", "gif", "tiff", "webp", "jpegls", "jpegxl", "jpeg2000"]
+)
+
+Span = tuple[float, float]  # start and end within a file, seconds
 
 
 class MissingStreamError(MediaError):
     """A file lacks a stream that is needed; ``kind`` is "video" or "audio"."""
 
-    def __init__(self, path: Path, kind: str) -> None:
-        super().__init__(f"{path}: has no {kind} stream; replace or remove the file")
+    def __init__(self, path: Path, kind: str, problem: str = "") -> None:
+        super().__init__(f"{path}: {problem or f'has no {kind} stream'}; replace or remove the file")
         self.kind = kind
 
 
@@ -38,7 +53,7 @@ def open_media(path: Path) -> Iterator[InputContainer]:
 
 
 def check_complete(path: Path) -> None:
-    """Raise MediaError for an mp4 or mov file that is shorter than its boxes state.
+    """Raise MediaError for a git LFS pointer, and for an mp4 or mov file shorter than its boxes state.
 
     FFmpeg notices only a cut within a frame: a cut in the audio would pass for a shorter clip.
     """
@@ -47,12 +62,14 @@ def check_complete(path: Path) -> None:
         if not size and path.is_file():
             raise MediaError(f"{path}: is empty (0 bytes); replace or remove the file")
         with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise MediaError(f"{path}: is a git LFS pointer, not the file itself; run git lfs pull")
             start = 0
             while start + BOX_HEADER <= size:
                 file.seek(start)
                 header = file.read(LONG_BOX_HEADER)
-                if start == 0 and header[4:8] != b"ftyp":
-                    return
+                if header[4:8] not in BOXES or (start == 0 and header[4:8] != b"ftyp"):
+                    return  # another format, or bytes behind the last box
                 length = int.from_bytes(header[:4], "big")
                 if length == 1:  # the length follows, in 8 bytes
                     length = int.from_bytes(header[BOX_HEADER:], "big")
@@ -71,11 +88,34 @@ def stated_seconds(path: Path) -> float | None:
         return None if container.duration is None else container.duration / av.time_base
 
 
+def film(container: InputContainer, path: Path) -> VideoStream:
+    """The video stream that is a film: no cover image, no thumbnails; of several the one FFmpeg prefers.
+
+    Raises:
+        MissingStreamError: the file holds none.
+    """
+    streams = container.streams.video
+    films = [stream for stream in streams if not Disposition(stream.disposition) & COVER]
+    if not films:
+        raise MissingStreamError(path, "video", "has a cover image but no video" if streams else "")
+    moving = [stream for stream in films if stream.codec_context.name not in STILL_CODECS] or films
+    best = container.streams.best("video")
+    return next((stream for stream in moving if best is not None and stream.index == best.index), moving[0])
+
+
 def start_seconds(container: InputContainer) -> float:
-    """Time stamp at which the earliest video or audio stream starts: time zero of the clip."""
+    """Time stamp at which the earliest audio or film starts: time zero of the clip."""
     starts = [
         stream.start_time * float(stream.time_base)
-        for stream in container.streams
-        if stream.type in ("video", "audio") and stream.start_time is not None and stream.time_base
+        for stream in (*container.streams.video, *container.streams.audio)
+        if stream.start_time is not None and stream.time_base and not Disposition(stream.disposition) & COVER
     ]
     return min(starts, default=0.0)
+
+
+def steps_back(kind: str, last: float, time: float) -> str:
+    """Text of the error about time stamps, in seconds, that go back."""
+    return (
+        f"{kind} time stamps go back from {last:.2f} to {time:.2f} s, as in joined recordings; "
+        "split the file there, or join the parts with ffmpeg -f concat"
+    )

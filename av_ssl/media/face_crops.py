@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import tee
 from typing import Protocol
 
 import cv2
@@ -17,14 +16,22 @@ from numpy.typing import NDArray
 
 from av_ssl.media.alignment import MESH, OWN, MeanFace, crop_transforms, warp
 from av_ssl.media.face_mesh import FaceMesh, Floats, Frame, Region
-from av_ssl.media.tracking import FORGET_AFTER, MIN_SCORE, SAME_FACE, FaceTracker, Track, thinned
-from av_ssl.media.video import Frames, Picture
+from av_ssl.media.tracking import FORGET_AFTER, MIN_SCORE, SAME_FACE, FaceTracker, Track
+from av_ssl.media.video import Frames
 
 GAP = 25  # frames: a face that is not found for longer is lost
 LEAST = 12  # frames: a shorter stretch with a face, or without one, does not count
 MARGIN = 13  # frames on both sides that decide how a crop is placed, see ``alignment.smooth``
 CHUNK = 10  # frames that are cropped at a time
 LONGEST_SIDE = 1920  # pixels: larger frames are reduced, as a face in them is larger than a crop needs
+
+
+@dataclass(frozen=True)
+class View:
+    """One frame, converted when it is asked for: grayscale ``[H, W]`` or RGB ``[H, W, 3]``, uint8."""
+
+    gray: Callable[[], Frame]
+    rgb: Callable[[], Frame]
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class FaceCrops:
     """Crops of the mouths of all faces; see ``Crops``.
 
     Args:
-        pictures: frames at 25 Hz.
+        views: frames at 25 Hz.
         size: side of the crops, pixels.
         mean_face: see ``alignment``.
         mesh: saves loading the models again.
@@ -88,7 +95,7 @@ class FaceCrops:
 
     def __init__(
         self,
-        pictures: Iterable[Picture],
+        views: Iterable[View],
         size: int = 96,
         mean_face: MeanFace = OWN,
         mesh: FaceMesh | None = None,
@@ -96,8 +103,9 @@ class FaceCrops:
     ) -> None:
         self.count, self.ended = 0, False
         self._size, self._mean_face = size, mean_face
-        ahead, behind = tee(pictures)
-        self._frames = zip(ahead, thinned(behind, stride), strict=True)
+        self._views = iter(views)
+        self._next = next(self._views, None)
+        self._stride = stride
         self._tracker = FaceTracker(mesh or FaceMesh())
         self._read = 0  # frames
         self._delay = GAP + MARGIN + stride
@@ -107,15 +115,20 @@ class FaceCrops:
 
     def advance(self, to: int) -> None:
         while self.count < to and not self.ended:
-            goal = self._read + CHUNK
-            for picture, searched in self._frames:
-                self._tracker.update(None if searched is None else _reduced(searched.rgb()))
-                self._gray[self._read] = _reduced(picture.gray())
-                self._read += 1
-                if self._read == goal:
-                    break
-            self.ended = self._read < goal
+            for _ in range(CHUNK):
+                self._take()
+            self.ended = self._next is None
             self._crop(self._read if self.ended else self._read - self._delay)
+
+    def _take(self) -> None:
+        """Search the next frame for faces, unless it is between two that are searched, and keep it."""
+        view, self._next = self._next, next(self._views, None)
+        if view is None:
+            return
+        searched = self._read % self._stride == 0 or self._next is None
+        self._tracker.update(_reduced(view.rgb()) if searched else None)
+        self._gray[self._read] = _reduced(view.gray())
+        self._read += 1
 
     def faces(self, start: int, end: int) -> list[int]:
         return sorted({face.number for face in self._faces if face.stretches(start, end)})
@@ -184,19 +197,19 @@ class FaceCrops:
 class ReadyCrops:
     """Frames that are mouth crops, resized to ``size`` where they have another; see ``Crops``."""
 
-    def __init__(self, pictures: Iterable[Picture], size: int = 96) -> None:
+    def __init__(self, views: Iterable[View], size: int = 96) -> None:
         self.count, self.ended = 0, False
         self._size = size
-        self._pictures = iter(pictures)
+        self._views = iter(views)
         self._crops: dict[int, Frame] = {}
 
     def advance(self, to: int) -> None:
         while self.count < to and not self.ended:
-            picture = next(self._pictures, None)
-            if picture is None:
+            view = next(self._views, None)
+            if view is None:
                 self.ended = True
                 return
-            self._crops[self.count] = _resized(picture.gray(), self._size)
+            self._crops[self.count] = _resized(view.gray(), self._size)
             self.count += 1
 
     def faces(self, start: int, end: int) -> list[int]:

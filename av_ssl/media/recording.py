@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from av_ssl.errors import MediaError
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
 from av_ssl.media.alignment import OWN, MeanFace
-from av_ssl.media.audio import Samples, audio_pieces, fit_to_frames, frame_energy
+from av_ssl.media.audio import Samples, fit_to_frames, frame_energy, read_audio
 from av_ssl.media.container import MissingStreamError, stated_seconds
 from av_ssl.media.crops import MIN_FRAMES
 from av_ssl.media.face_crops import (
@@ -30,13 +30,14 @@ from av_ssl.media.face_crops import (
     FaceCrops,
     Piece,
     ReadyCrops,
+    View,
     are_mouth_crops,
     filled,
 )
 from av_ssl.media.face_mesh import FaceMesh, Frame
 from av_ssl.media.speaker import choose_speaker
 from av_ssl.media.tracking import Track
-from av_ssl.media.video import Frames, Picture, VideoReader
+from av_ssl.media.video import Frames, VideoReader
 
 SPEAKER, LEFT, RIGHT, LARGEST = "speaker", "left", "right", "largest"
 FACE_RULES = (SPEAKER, LEFT, RIGHT, LARGEST)
@@ -47,6 +48,7 @@ PAUSE = 5  # frames, 0.2 s
 PAUSE_LEVEL = 0.1  # of the loud frames of the part: -20 dB
 SILENCE = 10.0  # root mean square of int16 samples, -70 dB
 LASTING = 0.5  # of the face seen longest: a face seen less is not the leftmost, ...
+WHOLE, BLOCK = 600, 60  # seconds: sound up to this length is read at once, of longer ones so much
 LOOKED_AT = slice(0, 101, 20)  # frames that decide whether a file holds mouth crops
 
 Source = Path | Frames
@@ -104,6 +106,8 @@ class Recording:
             source = _read_npy(source)
         self.source = source if isinstance(source, Path) else _checked(source, self.name)
         self.cropped = False  # the source holds mouth crops
+        self.lost: list[tuple[float, float]] = []  # start and end, in seconds, of stretches without the face
+        self._frames = self._seen = 0
         self._crops = self._open_video(self.source, size, mean_face) if "video" in streams else None
         self._sound = _open_sound(self.source if sound is None else sound)
         if self._crops is None and (self._sound is None or "audio" not in streams):
@@ -114,6 +118,11 @@ class Recording:
         """The streams that there are, among those needed."""
         there = {"audio": self._sound is not None, "video": self._crops is not None}
         return tuple(stream for stream in STREAMS["av"] if there[stream])
+
+    @property
+    def face_share(self) -> float:
+        """Share of the recording, as far as it was read, in which the face was seen; 0 to 1."""
+        return self._seen / max(1, self._frames)
 
     @property
     def video_frames(self) -> int:
@@ -158,21 +167,17 @@ class Recording:
                     stream.forget(start)
 
     def _open_video(self, source: Source, size: int, mean_face: MeanFace) -> Crops | None:
-        pictures: Iterator[Picture]
-        if isinstance(source, Path):
-            pictures = iter(VideoReader(source, keep_bytes=0).pictures())
-        else:
-            pictures = map(_picture, source)
+        views = _views(VideoReader(source, keep_bytes=0)) if isinstance(source, Path) else map(_view, source)
         try:
-            first = list(islice(pictures, 1))
+            first = list(islice(views, 1))
             if first and max(first[0].gray().shape) <= LARGEST_CROP:
-                first += islice(pictures, LOOKED_AT.stop - 1)
+                first += islice(views, LOOKED_AT.stop - 1)
         except MissingStreamError:
             return None
         mesh = FaceMesh()
-        self.cropped = are_mouth_crops([picture.rgb() for picture in first[LOOKED_AT]], mesh)
-        pictures = chain(first, pictures)
-        return ReadyCrops(pictures, size) if self.cropped else FaceCrops(pictures, size, mean_face, mesh)
+        self.cropped = are_mouth_crops([view.rgb() for view in first[LOOKED_AT]], mesh)
+        views = chain(first, views)
+        return ReadyCrops(views, size) if self.cropped else FaceCrops(views, size, mean_face, mesh)
 
     def _read(self, to: int) -> tuple[int, bool]:
         """Read to a frame; returns the frame that was reached, and whether the recording ends there."""
@@ -201,11 +206,22 @@ class Recording:
 
     def _span(self, start: int, end: int, choose: Choice, all_faces: bool) -> Iterator[Part]:
         for piece in self._pieces(start, end, choose, all_faces):
+            self._count(piece)
             samples = None if self._sound is None else self._sound.between(piece.start, piece.end)
             if samples is not None:
                 samples = fit_to_frames(samples, piece.end - piece.start) if len(samples) else None
             if piece.end - piece.start >= MIN_FRAMES and not (samples is None and piece.crops is None):
                 yield Part(piece.start / FRAME_RATE, piece.crops, samples, piece.face)
+
+    def _count(self, piece: Piece) -> None:
+        self._frames += piece.end - piece.start
+        if piece.crops is not None:
+            self._seen += piece.end - piece.start
+            return
+        start, end = piece.start / FRAME_RATE, piece.end / FRAME_RATE
+        if self.lost and start <= self.lost[-1][1]:
+            start, _ = self.lost.pop()
+        self.lost.append((start, end))
 
     def _pieces(self, start: int, end: int, choose: Choice, all_faces: bool) -> Iterator[Piece]:
         if self._crops is None:
@@ -342,11 +358,26 @@ def _rating(track: Track, rule: str | int) -> float:
 def _open_sound(source: Source | Samples) -> _Sound | None:
     if not isinstance(source, Path):
         return _Sound([source.astype(np.int16)]) if source.ndim == 1 else None
-    pieces = audio_pieces(source)
+    pieces = _audio_pieces(source)
     try:
         return _Sound(chain([next(pieces)], pieces))
     except MissingStreamError:
         return None
+
+
+def _audio_pieces(path: Path) -> Iterator[Samples]:
+    """The samples of a file, those of a long one bit by bit."""
+    seconds = stated_seconds(path) or 0.0
+    if seconds <= WHOLE:
+        yield read_audio(path)
+        return
+    for start in count(0, BLOCK):
+        samples = read_audio(path, span=(start, start + BLOCK))
+        if start + BLOCK < seconds:
+            samples = fit_to_frames(samples, BLOCK * FRAME_RATE)  # packets are missing at its end
+        elif not len(samples):
+            return
+        yield samples
 
 
 def _read_npy(path: Path) -> Frames:
@@ -366,8 +397,13 @@ def _checked(frames: Frames, name: str) -> Frames:
     return frames
 
 
-def _picture(frame: Frame) -> Picture:
+def _views(reader: VideoReader) -> Iterator[View]:
+    for picture in reader.pictures():
+        yield View(partial(reader.show, picture, gray=True), partial(reader.show, picture))
+
+
+def _view(frame: Frame) -> View:
     if frame.ndim == 2:
-        return Picture(lambda: np.asarray(frame), lambda: np.repeat(frame[..., None], 3, axis=2))
+        return View(lambda: np.asarray(frame), lambda: np.repeat(frame[..., None], 3, axis=2))
     gray = partial(cv2.cvtColor, np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
-    return Picture(lambda: np.asarray(gray(), np.uint8), lambda: np.ascontiguousarray(frame))
+    return View(lambda: np.asarray(gray(), np.uint8), lambda: np.ascontiguousarray(frame))

@@ -51,6 +51,11 @@ def find_audio(root: Path) -> dict[str, Path]:
     return _find(root, None, AUDIO_SUFFIXES, "recording")
 
 
+def find_recordings(root: Path) -> dict[str, Path]:
+    """Find the video and audio files below a folder, as ``find_videos`` does for videos."""
+    return _find(root, None, VIDEO_SUFFIXES | AUDIO_SUFFIXES, "recording")
+
+
 def usable_name(name: str) -> bool:
     """Whether an id can be written into a manifest: UTF-8, no tab, no line break."""
     try:
@@ -79,7 +84,13 @@ def _find(root: Path, skip: Path | None, suffixes: frozenset[str], kind: str) ->
 def _files(root: Path, skip: Path | None) -> Iterator[Path]:
     skipped = os.path.realpath(skip) if skip else None
     visited: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); make the folder readable"
+        ) from error
+
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited or real == skipped:
             subfolders.clear()

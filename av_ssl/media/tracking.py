@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
@@ -29,8 +29,6 @@ SAME_FACE = 0.5  # centres nearer than this many face widths belong to one face
 # overlap by the width of such a face, find those down to a twentieth.
 TILE = 0.35
 TILE_OVERLAP = 0.13
-
-Item = TypeVar("Item")
 
 
 @dataclass
@@ -114,13 +112,13 @@ def track_faces(tracker: Tracker, reader: VideoReader, stride: int) -> Faces:
     return Faces(tracker.tracks, frames, searched)
 
 
-def thinned(frames: Iterable[Item], stride: int) -> Iterator[Item | None]:
+def thinned(frames: Iterable[Frame], stride: int) -> Iterator[Frame | None]:
     """Every ``stride``-th frame and the last one; None in place of the others.
 
     >>> [number for number in thinned(range(1, 9), 3)]
     [1, None, None, 4, None, None, 7, 8]
     """
-    newest: Item | None = None
+    newest: Frame | None = None
     for number, frame in enumerate(frames):
         if newest is not None:
             yield newest if (number - 1) % stride == 0 else None

@@ -7,43 +7,49 @@ frame rate of the source: 24, 29.97, 30, 50 or variable.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from av_ssl.errors import MediaError
 from av_ssl.io import write_atomically
 from av_ssl.layout import FRAME_RATE
-from av_ssl.media.container import MissingStreamError, open_media, start_seconds
+from av_ssl.media.container import (
+    LARGEST_STEP_BACK,
+    STILL_CODECS,
+    MissingStreamError,
+    Span,
+    film,
+    open_media,
+    start_seconds,
+    steps_back,
+)
+from av_ssl.media.picture import MOST_STRETCH, Image, Picture, Placement, Size, deinterlaced
 
 KEEP_BYTES = 128 * 2**20  # decoded frames kept for a second pass; a longer clip is decoded again
 LONGEST_GAP = 60.0  # seconds without a frame: more is a broken time stamp
-CRF = 14  # 45.7 dB on studio recordings, about 455 bytes a 96x96 frame
+# Crops of GRID at 96x96: 338 bytes a frame, 46.7 dB, no frame below 45 dB. ``mbtree`` must stay off: x264's
+# macroblock tree reads memory that it has not set (seen with AVX-512), so that the bytes of a crop would
+# depend on the clips that its process encoded before.
+CODEC = "libx264"
+CODEC_OPTIONS = {"preset": "veryfast", "crf": "16.2", "x264-params": "mbtree=0:aq-mode=0:qcomp=1"}
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 
 Frames = NDArray[np.uint8]
-Span = tuple[float, float]  # start and end within a file, seconds
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One frame, converted when it is asked for: grayscale ``[H, W]`` or RGB ``[H, W, 3]``, uint8."""
-
-    gray: Callable[[], Frames]
-    rgb: Callable[[], Frames]
 
 
 class VideoReader:
     """Reads the frames of a video at a constant rate, repeatedly if needed.
 
     Frame ``k`` is the source frame nearest to ``k / fps`` seconds after the start of the earliest stream; the
-    first source frame also stands for the time before it.
+    first source frame also stands for the time before it. Frames are shown as a player shows them: upright,
+    with square pixels, without interlacing. All have the size of the first one: others are scaled to fit.
 
     Args:
         path: the file; reading raises MissingStreamError or MediaError.
@@ -62,53 +68,56 @@ class VideoReader:
         # As the container states them, known after the first pass; 0 where it does not.
         self.source_fps = 0.0
         self.source_frames = 0  # in the entire file
-        self._kept: list[av.VideoFrame] | None = None
+        self.size: Size = (0, 0)  # width and height of the frames, pixels; known after the first frame
+        # One converter for all: it holds megabytes, which ``frame.to_ndarray`` would tie to every frame.
+        self._converter = VideoReformatter()
+        self._kept: list[Picture] | None = None
 
     def frames(self, gray: bool = False) -> Iterator[Frames]:
         """Frames as uint8: ``[H, W]`` when ``gray``, else RGB ``[H, W, 3]``."""
         for picture in self.pictures():
-            yield picture.gray() if gray else picture.rgb()
+            yield self.show(picture, gray)
+
+    def show(self, picture: Picture, gray: bool = False) -> Image:
+        """One of ``pictures`` as ``frames`` gives it."""
+        image, placement = self.placed(picture, gray)
+        return placement.onto_canvas(image, self.size)
+
+    def placed(self, picture: Picture, gray: bool = False) -> tuple[Image, Placement]:
+        """One of ``pictures`` in the resolution in which it is stored, and where it lies on the frame."""
+        image = picture.image(self._converter, gray)
+        return image, Placement.fitting((image.shape[1], image.shape[0]), picture.size, self.size)
 
     def pictures(self) -> Iterator[Picture]:
-        """Frames in both forms, for users that need RGB of some alone."""
-        # One converter for all: it holds megabytes, which ``frame.to_ndarray`` would tie to every frame.
-        converter = VideoReformatter()
-
-        def convert(frame: av.VideoFrame, form: str) -> Frames:
-            array = np.asarray(converter.reformat(frame, format=form).to_ndarray(), np.uint8)
-            # Phones store rotated frames with a tag, counter-clockwise degrees.
-            return np.ascontiguousarray(np.rot90(array, frame.rotation // 90))
-
-        for frame in self._frames():
-            yield Picture(partial(convert, frame, "gray"), partial(convert, frame, "rgb24"))
-
-    def _frames(self) -> Iterator[av.VideoFrame]:
+        """Frames before their conversion to arrays, which costs time."""
         if self._kept is not None:
             yield from self._kept
             return
-        kept: list[av.VideoFrame] | None = []
+        kept: list[Picture] | None = []
         size = 0
         last = None
-        for frame in self._resampled():
-            if frame is not last:
-                size += sum(plane.buffer_size for plane in frame.planes)
-            last = frame
+        for picture in self._resampled():
+            if picture is not last:
+                size += sum(plane.buffer_size for plane in picture.frame.planes)
+            last = picture
             if kept is not None:
-                kept.append(frame)
+                kept.append(picture)
                 if size > self.keep_bytes:
                     kept = None
-            yield frame
+            if self.size == (0, 0):
+                self.size = picture.size
+            yield picture
         self._kept = kept
 
-    def _resampled(self) -> Iterator[av.VideoFrame]:
+    def _resampled(self) -> Iterator[Picture]:
         shown, count, end = None, 0, 0.0
         tolerance = 0.0
-        for time, frame in self._decoded():
+        for time, picture in self._decoded():
             tolerance = 0.5 / max(self.fps, self.source_fps) - 1e-6
             while shown is not None and count / self.fps + tolerance < time:
                 yield shown
                 count += 1
-            shown = frame
+            shown = picture
             end = time + 1 / (self.source_fps or self.fps)
         if self.span is not None:
             end = min(end, self.span[1] - self.span[0])
@@ -116,43 +125,69 @@ class VideoReader:
             yield shown
             count += 1
 
-    def _decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
+    def _decoded(self) -> Iterator[tuple[float, Picture]]:
         """Every source frame with its time in seconds from the start of the clip.
 
         Of a span, frames from the key frame before it (at negative times) to its end.
         """
         with open_media(self.path) as container:
-            if not container.streams.video:
-                raise MissingStreamError(self.path, "video")
-            stream = container.streams.video[0]
+            stream = film(container, self.path)
             # Clips are short, so threads cost more than they save; files are processed in parallel instead.
             stream.codec_context.thread_count = 1
             start = start_seconds(container)
             self.source_fps = float(stream.average_rate or self.fps)
             self.source_frames = stream.frames
             last: float | None = None
+            count = 0
             length = float("inf")
             if self.span is not None:
                 start += self.span[0]
                 length = self.span[1] - self.span[0]
                 if stream.time_base:
                     container.seek(int(start / stream.time_base), stream=stream)
-            for frame in container.decode(stream):
+            aspect = _Aspect(self.path, stream)
+            for frame in deinterlaced(container.decode(stream)):
                 if frame.pts is None or frame.time_base is None:
                     time = 0.0 if last is None else last + 1 / self.source_fps
                 else:
                     time = float(frame.pts * frame.time_base) - start
                 if time >= length and last is not None:
                     break
-                if time - (last or 0.0) > LONGEST_GAP:
-                    raise MediaError(
-                        f"{self.path}: time stamps jump to {time:.0f} s; make new ones "
-                        "(ffmpeg -fflags +genpts) or remove the file"
-                    )
+                self._check_step(last, time)
                 last = time
-                yield time, frame
+                count += 1
+                yield time, Picture(frame, aspect.now())
             if last is None:
                 raise MediaError(f"{self.path}: its video stream holds no frame; replace or remove the file")
+            if count == 1 and stream.codec_context.name in STILL_CODECS:
+                raise MissingStreamError(self.path, "video", "has a cover image but no video")
+
+    def _check_step(self, last: float | None, time: float) -> None:
+        if time - (last or 0.0) > LONGEST_GAP:
+            raise MediaError(
+                f"{self.path}: time stamps jump to {time:.0f} s; make new ones "
+                "(ffmpeg -fflags +genpts) or remove the file"
+            )
+        if last is not None and last - time > LARGEST_STEP_BACK:
+            raise MediaError(f"{self.path}: {steps_back('video', last, time)}")
+
+
+class _Aspect:
+    """Sample aspect ratio: the container's, until that of the coded stream changes."""
+
+    def __init__(self, path: Path, stream: VideoStream) -> None:
+        self._path = path
+        self._stream = stream
+        self._first: tuple[Fraction | None] | None = None  # as coded in the first frame
+
+    def now(self) -> Fraction:
+        coded = self._stream.codec_context.sample_aspect_ratio
+        self._first = self._first or (coded,)
+        stated = self._stream.sample_aspect_ratio if coded == self._first[0] else None
+        aspect = Fraction(stated or coded or 1)  # None or 0: unknown
+        if not 1 / MOST_STRETCH <= aspect <= MOST_STRETCH:
+            raise MediaError(f"{self._path}: states pixels {aspect} times as wide as high; set it to 1:1")
+        return aspect
 
 
 def read_video(path: Path, fps: float = FRAME_RATE, gray: bool = True) -> Frames:
@@ -164,8 +199,7 @@ def write_video(path: Path, frames: Frames, fps: int = FRAME_RATE) -> None:
     """Write grayscale frames as h264 in mp4.
 
     The format is full range yuv420p with its tag: every reader then returns the same gray levels, which
-    neither ``gray`` without a tag nor limited range achieves. The same input gives the same bytes on an idle
-    machine. On a busy one x264 sometimes wrote a file that differed by about one gray level a pixel.
+    neither ``gray`` without a tag nor limited range achieves. The same input gives the same bytes.
 
     Args:
         path: the file.
@@ -177,7 +211,7 @@ def write_video(path: Path, frames: Frames, fps: int = FRAME_RATE) -> None:
     # Encoded in memory, since FFmpeg does not report every failed write.
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": str(CRF)})
+        stream = container.add_stream(CODEC, rate=fps, options=dict(CODEC_OPTIONS))
         stream.height, stream.width = frames.shape[1:]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.color_range = FULL_RANGE

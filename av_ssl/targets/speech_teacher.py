@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from av_ssl.data.reading import frame_waveform, read_wave
+from av_ssl.data.clip_reader import samples_of
+from av_ssl.data.reading import frame_waveform
 from av_ssl.errors import DataError, MediaError
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
 from av_ssl.modules.convolution import right_convolutions
@@ -215,8 +216,7 @@ class SpeechTeacher:
         samples, as in training with teachers that run online. MediaError if the clip cannot be read or is too
         short.
         """
-        assert clip.audio is not None
-        wave = frame_waveform(read_wave(clip.audio), clip.frames)
+        wave = frame_waveform(samples_of(clip), clip.frames)
         count = len(wave) * self.per_frame - self.missing
         if count <= 0:
             raise MediaError(f"{clip.audio}: has {clip.frames} video frames in the manifest, too few")

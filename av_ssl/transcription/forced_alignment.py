@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from av_ssl.errors import DataError
 from av_ssl.layout import BLANK, FRAME_RATE, STREAMS
-from av_ssl.media.recording import SPEAKER, Part, Recording
-from av_ssl.transcription.transcript import Segment, Transcript, Word
+from av_ssl.media.recording import SPEAKER, Part, Source
+from av_ssl.transcription.recording import RecordingOptions, Work
+from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript, Word
 from av_ssl.transcription.word_times import LEVEL_RATE, Spelling, align, frames_needed, loudness
 
 PARTS = 8
@@ -26,13 +26,8 @@ Piece = tuple[int, NDArray[Any]]
 """The frame at which an array begins, and the array."""
 
 
-class Aligner(Protocol):
+class Aligner(SpeechRecogniser, Protocol):
     """A recogniser with a CTC head."""
-
-    @property
-    def stream_choices(self) -> Sequence[tuple[str, ...]]:
-        """See `SpeechRecogniser`."""
-        ...
 
     def ctc_log_probs(self, parts: Sequence[Part], streams: tuple[str, ...]) -> list[NDArray[np.float32]]:
         """Log-probabilities ``[T, V]`` at 25 Hz of each part."""
@@ -43,29 +38,34 @@ class Aligner(Protocol):
         ...
 
 
-def align_recording(recogniser: Aligner, recording: Path, text: str, face: str | int = SPEAKER) -> Transcript:
+def align_recording(
+    recogniser: Aligner, source: Source, text: str, modalities: str | None = None, face: str | int = SPEAKER
+) -> Transcript:
     """Find the words of a text in a recording.
 
     Args:
         recogniser: has a CTC head.
-        recording: a video or audio file.
+        source: see `Recording`.
         text: all that is said, in order; its lines become segments.
-        face: see `Recording.parts`.
+        modalities, face: see `RecordingOptions`.
 
     Raises:
-        DataError: the recording cannot be read or lacks a stream, the text has words that the dictionary
-            lacks, or is longer than the recording allows.
+        DataError: see `transcribe_recording`; the text has words that the dictionary lacks, or is too long
+            for the recording; the model has no CTC head.
     """
     lines = recogniser.spell_text(text)
     words = [word for line in lines for word in line]
-    heard = _listen(recogniser, Recording(recording, streams=recogniser.stream_choices[0]), face)
+    work = Work(recogniser, source, RecordingOptions(face, modalities))
+    heard = _listen(recogniser, work)
+    work.check()
     if frames_needed([token for word in words for token in word.tokens]) > len(heard.log_probs):
         raise DataError(
-            f"{recording}: lasts {len(heard.log_probs) / FRAME_RATE:.1f} s, too short for a text of "
-            f"{len(words)} words; name what is said in this recording alone"
+            f"{work.recording.name}: lasts {len(heard.log_probs) / FRAME_RATE:.1f} s, too short for a text "
+            f"of {len(words)} words; name what is said in this recording alone"
         )
     found = iter(align(heard.log_probs, words, heard.levels))
-    return Transcript(tuple(_segment(tuple(islice(found, len(line))), heard) for line in lines))
+    segments = tuple(_segment(tuple(islice(found, len(line))), heard) for line in lines)
+    return Transcript(segments, tuple(work.notes()))
 
 
 @dataclass(frozen=True)
@@ -83,26 +83,23 @@ class _Heard:
     modalities: NDArray[np.int64]
 
 
-def _listen(recogniser: Aligner, recording: Recording, face: str | int) -> _Heard:
+def _listen(recogniser: Aligner, work: Work) -> _Heard:
     """Run the model over all parts; where a part has none of its streams, only blanks are likely."""
     outputs: list[Piece] = []
     levels: list[Piece] = []
     used: list[Piece] = []
-    names = list(STREAMS.values())
-    parts = recording.parts(face)
+    parts = work.recording.parts(work.options.face)
     while group := list(islice(parts, PARTS)):
-        for streams in recogniser.stream_choices:
-            own = [part for part in group if streams == usable_streams(part, recogniser.stream_choices)]
+        chosen = [work.streams_of(part) for part in group]
+        for streams in work.choices:
+            own = [part for part, choice in zip(group, chosen, strict=True) if choice == streams]
             for part, log_probs in zip(own, recogniser.ctc_log_probs(own, streams), strict=True):
                 start = round(part.start * FRAME_RATE)
                 outputs.append((start, log_probs))
-                used.append((start, np.full(len(log_probs), names.index(streams))))
+                used.append((start, np.full(len(log_probs), list(STREAMS.values()).index(streams))))
                 if "audio" in streams and part.samples is not None:
                     levels.append((start, loudness(part.samples).reshape(-1, LEVEL_RATE // FRAME_RATE)))
-    if not outputs:
-        needed = " and ".join(recogniser.stream_choices[0])
-        raise DataError(f"{recording.name}: has no part with {needed}; name a recording that has them")
-    nothing = np.full_like(outputs[0][1][0], UNLIKELY)
+    nothing = np.full(outputs[0][1].shape[1:] if outputs else 1, UNLIKELY, np.float32)
     nothing[BLANK] = 0.0
     return _Heard(
         stitched(outputs, nothing),
@@ -111,19 +108,13 @@ def _listen(recogniser: Aligner, recording: Recording, face: str | int) -> _Hear
     )
 
 
-def usable_streams(part: Part, choices: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The first of some sets of streams that a part has; None if it has none of them."""
-    there = {"audio": part.samples is not None, "video": part.frames is not None}
-    return next((streams for streams in choices if all(there[stream] for stream in streams)), None)
-
-
 def stitched(pieces: Iterable[Piece], gap: NDArray[Any]) -> NDArray[Any]:
     """Arrays ``[n, ...]`` that begin at given frames as one ``[T, ...]``.
 
     Each of two that overlap gives the half of the overlap that is nearer to its middle; ``gap`` stands where
     there is none.
     """
-    rows: list[NDArray[Any]] = []
+    rows = [gap[None][:0]]
     end = 0
     for start, piece in sorted(pieces, key=lambda pair: pair[0]):
         shared = max(0, end - start)

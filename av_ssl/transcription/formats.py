@@ -80,6 +80,7 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
     "json": as_json,
 }
 """Suffixes of the files, and what writes them."""
+ALL = "all"
 
 
 def write_transcript(transcript: Transcript, stem: Path, formats: tuple[str, ...]) -> list[Path]:

@@ -22,7 +22,7 @@ from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS
 from av_ssl.recognition.prefix_search import prefix_search
 from av_ssl.transcription.hypotheses import confidence
 from av_ssl.transcription.transcript import Recognition, Word
-from av_ssl.transcription.word_times import align, loudness, spell
+from av_ssl.transcription.word_times import Spelling, align, loudness, spell, spell_text
 
 if TYPE_CHECKING:
     from av_ssl.media.recording import Part
@@ -76,12 +76,28 @@ class OnnxRecogniser:
         self, parts: Sequence[Part], streams: tuple[str, ...], word_times: bool = False
     ) -> list[Recognition]:
         """See `SpeechRecogniser`; raises DataError for streams that the model does not take."""
-        found = []
-        for part in parts:
-            audio = part.samples if "audio" in streams else None
-            log_probs = self.log_probs(audio, part.frames if "video" in streams else None)
-            found.append(self._recognition(log_probs, audio, word_times))
-        return found
+        outputs = self.ctc_log_probs(parts, streams)
+        sounds = [part.samples if "audio" in streams else None for part in parts]
+        return [self._recognition(*one, word_times) for one in zip(outputs, sounds, strict=True)]
+
+    def ctc_log_probs(self, parts: Sequence[Part], streams: tuple[str, ...]) -> list[Features]:
+        """`log_probs` of these streams of each part."""
+        return [
+            self.log_probs(
+                part.samples if "audio" in streams else None, part.frames if "video" in streams else None
+            )
+            for part in parts
+        ]
+
+    def spell_text(self, text: str) -> list[list[Spelling]]:
+        """The words of each line of a text with their tokens, see `word_times.spell_text`."""
+
+        def encode(word: str) -> list[str]:
+            if self.tokenizer is None:
+                return [word] if word else []
+            return list(self.tokenizer.encode(word.lower(), out_type=str))
+
+        return spell_text(text, encode, {symbol: id for id, symbol in enumerate(self.symbols)})
 
     def log_probs(self, audio: NDArray[np.int16] | None, video: NDArray[np.uint8] | None) -> Features:
         """Log-probabilities of one clip.

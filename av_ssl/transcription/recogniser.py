@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,6 @@ from av_ssl.errors import DataError
 from av_ssl.inference import (
     Streams,
     find_encoder,
-    given_modalities,
-    one_clip,
     open_model,
     read_batches,
     stored_streams,
@@ -42,28 +40,11 @@ from av_ssl.targets.feature_shards import device_of
 from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from av_ssl.transcription.hypotheses import Hypothesis, confidence
-from av_ssl.transcription.transcript import Recognition, Word
+from av_ssl.transcription.transcript import Recognition, SearchOptions, Word
 from av_ssl.transcription.word_times import Spelling, align, loudness, spell, spell_text
 
 BATCH_FRAMES = 2000
 """Frames of a batch (80 s), padding included."""
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """Options of the search; names and meaning are fairseq-generate's.
-
-    Args:
-        beam: hypotheses kept; 1 is greedy.
-        lenpen: scores of attention decoders are divided by the length to this power; above 1 favours longer
-            hypotheses.
-        max_len_a, max_len_b: at most ``max_len_a * frames + max_len_b`` tokens.
-    """
-
-    beam: int = 20
-    lenpen: float = 1.0
-    max_len_a: float = 1.0
-    max_len_b: int = 10
 
 
 @dataclass(frozen=True)
@@ -81,7 +62,7 @@ class RecogniserSpec:
     checkpoint: Path
     modalities: str | None = None
     device: str = "auto"
-    search: SearchOptions = SearchOptions()
+    search: SearchOptions = field(default_factory=SearchOptions)
     task_options: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
@@ -275,17 +256,49 @@ class Recogniser:
         self, batch: dict[str, Any], results: Sequence[Mapping[str, Any]], parts: Sequence[Part]
     ) -> list[tuple[Word, ...]]:
         """Words of each hypothesis of a batch, times from the start of its part."""
-        dictionary = self.task.target_dictionary
+        dictionary, pieces = self.task.target_dictionary, self.task.text_encoder.tokenizer is not None
         special = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
-        posteriors = self._ctc(batch) if self.has_ctc else None
+        outputs = self._ctc(batch) if self.has_ctc else self._attention(batch, results)
+        has_sound = batch["net_input"]["source"]["audio"] is not None
         words = []
-        for row, (index, best) in enumerate(zip(batch["id"].tolist(), results, strict=True)):
-            ids = [token for token in best["tokens"].tolist() if token not in special]
-            spelled = spell([dictionary[id] for id in ids], ids, self.task.text_encoder.tokenizer is not None)
-            sound = parts[index].samples if batch["net_input"]["source"]["audio"] is not None else None
-            levels = None if sound is None else loudness(sound)
-            words.append(align(posteriors[row], spelled, levels))
+        for index, best, output in zip(batch["id"].tolist(), results, outputs, strict=True):
+            tokens = best["tokens"].tolist()
+            places = [place for place, token in enumerate(tokens) if token not in special]
+            # The output of attention has a column for each token of the hypothesis, after the blank's.
+            columns = [tokens[place] if self.has_ctc else place + 1 for place in places]
+            spelled = spell([dictionary[tokens[place]] for place in places], columns, pieces)
+            scores = None
+            if not self.has_ctc:
+                own = [column - 1 for word in spelled for column in word.tokens]
+                scores = best["positional_scores"].double().cpu().numpy()[own]
+            sound = parts[index].samples if has_sound else None
+            words.append(align(output, spelled, None if sound is None else loudness(sound), scores))
         return words
+
+    @torch.no_grad()
+    def _attention(
+        self, batch: dict[str, Any], results: Sequence[Mapping[str, Any]]
+    ) -> list[NDArray[np.float32]]:
+        """For each clip log-weights ``[T, 1 + L]`` of the frames for the L tokens of its hypothesis.
+
+        They take the place of CTC's output. A token's weights, which add up to 1, are the decoder's attention
+        to the frames, the mean over the heads of its last layer. Those of the blank, in the first column, are
+        equal for all frames, so that a frame without much attention belongs to no token [ours].
+        """
+        encoder_out = self._encoder(**batch["net_input"])
+        lengths = (~batch["net_input"]["padding_mask"]).sum(1).tolist()
+        weights = []
+        for row, (best, length) in enumerate(zip(results, lengths, strict=True)):
+            tokens = best["tokens"][None].to(self.device)
+            history = torch.cat([tokens[:, -1:], tokens[:, :-1]], 1)  # decoders start with the end's symbol
+            clip = self.model.encoder.reorder_encoder_out(
+                encoder_out, torch.tensor([row], device=self.device)
+            )
+            _, extra = self.model.decoder(history, encoder_out=clip)
+            attention = extra["attn"][0][0, :, :length].float()
+            both = torch.cat([attention.new_full((1, length), 1 / length), attention.clamp(min=1e-9)])
+            weights.append(both.log().T.cpu().numpy())
+        return weights
 
     @torch.no_grad()
     def _ctc(self, batch: dict[str, Any]) -> list[NDArray[np.float32]]:
@@ -299,7 +312,8 @@ class Recogniser:
 @contextmanager
 def one_pass(module: nn.Module) -> Iterator[None]:
     """Within it, a module is run at most once: further calls, for the same batch, give the first output."""
-    forward, outputs = module.forward, []
+    forward = module.forward
+    outputs: list[Any] = []
 
     def once(*args: Any, **kwargs: Any) -> Any:
         if not outputs:
@@ -311,24 +325,6 @@ def one_pass(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         del module.forward  # the attribute of the object: the class's method is back
-
-
-def transcribe_clip(
-    checkpoint: Path,
-    video: Path | None = None,
-    audio: Path | None = None,
-    modalities: str | None = None,
-    beam: int = SearchOptions.beam,
-) -> Hypothesis:
-    """The transcript of one clip; see `av_ssl.transcribe`."""
-    modalities = modalities or given_modalities(video, audio)
-    recogniser = RecogniserSpec(checkpoint, modalities, search=SearchOptions(beam)).open()
-    clip = one_clip(video, audio, recogniser.streams, checkpoint)
-    bad = BadClips(None, {clip.id})
-    found = list(recogniser.transcribe([clip], bad_clips=bad))
-    if not found:
-        raise DataError(bad.reasons[clip.id])
-    return found[0]
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
@@ -66,7 +66,7 @@ def transcribe_recording(
         DataError: the recording cannot be read, lacks a stream that the recogniser needs, or shows no face in
             more than half of it and nothing else can be recognised.
     """
-    work = _Work(recogniser, source, options or RecordingOptions(), sound)
+    work = Work(recogniser, source, options or RecordingOptions(), sound)
     heard = [piece for _, piece in work.heard(False, progress)]
     work.check()
     return Transcript(joined(heard), tuple(work.notes()))
@@ -80,7 +80,7 @@ def transcribe_faces(
     progress: Progress = lambda done, total: None,
 ) -> dict[int, Transcript]:
     """The text of every face of a recording by its number; see ``transcribe_recording``."""
-    work = _Work(recogniser, source, options or RecordingOptions(), sound)
+    work = Work(recogniser, source, options or RecordingOptions(), sound)
     faces: dict[int, list[Heard]] = {}
     for face, piece in work.heard(True, progress):
         faces.setdefault(face or 1, []).append(piece)
@@ -100,16 +100,13 @@ class Heard:
 
 
 @dataclass
-class _Work:
+class Work:
     """One recording on its way to text."""
 
     recogniser: SpeechRecogniser
     source: Source
     options: RecordingOptions
     sound: Path | Samples | None = None
-    lost: list[Part] = field(default_factory=list)  # without a face
-    frames: int = 0
-    seen: int = 0  # frames with a face
 
     def __post_init__(self) -> None:
         choices = [tuple(streams) for streams in self.recogniser.stream_choices]
@@ -132,6 +129,7 @@ class _Work:
     def heard(self, all_faces: bool, progress: Progress) -> Iterator[tuple[int | None, Heard]]:
         """The parts in order, each with the number of its face."""
         total = self.recording.seconds
+        progress(0, total)
         batch: list[Part] = []
         for part in self.recording.parts(self.options.face, all_faces, self.options.longest):
             batch.append(part)
@@ -144,25 +142,20 @@ class _Work:
             progress(total, total)
 
     def _recognise(self, parts: list[Part]) -> Iterator[tuple[int | None, Heard]]:
-        chosen = [self._streams(part) for part in parts]
-        found: dict[int, Recognition] = {}
+        chosen = [self.streams_of(part) for part in parts]
+        found: dict[int, Heard] = {}
         for streams in self.choices:
             indices = [index for index, choice in enumerate(chosen) if choice == streams]
             if indices:
                 same = [parts[index] for index in indices]
                 results = self.recogniser.recognise(same, streams, self.options.word_times)
-                found.update(zip(indices, results, strict=True))
-        for index, (part, streams) in enumerate(zip(parts, chosen, strict=True)):
-            if streams is not None:
-                yield part.face, Heard(part.start, part.end, streams, found[index])
+                for index, part, result in zip(indices, same, results, strict=True):
+                    found[index] = Heard(part.start, part.end, streams, result)
+        for index in sorted(found):
+            yield parts[index].face, found[index]
 
-    def _streams(self, part: Part) -> Streams | None:
+    def streams_of(self, part: Part) -> Streams | None:
         """The streams of a part that are recognised; None: there is nothing that the recogniser takes."""
-        self.frames += _frames(part)
-        if part.frames is None:
-            self.lost.append(part)
-        else:
-            self.seen += len(part.frames)
         there = {"audio": part.samples is not None, "video": part.frames is not None}
         return next((choice for choice in self.choices if all(there[stream] for stream in choice)), None)
 
@@ -174,14 +167,14 @@ class _Work:
         """Raise DataError where lips were to be read but are not seen, and the sound cannot be taken."""
         if "video" not in self.wanted or self._by_sound:
             return
-        if not self.seen:
+        share = self.recording.face_share
+        if not share:
             raise NoFaceError(self.recording.name, self.options.face)
-        share = self.seen / self.frames
         if share < LEAST_SEEN and not isinstance(self.options.face, int):
             raise DataError(
-                f"{self.recording.name}: a face is seen in {100 * share:.0f} % of it, and the recogniser takes "
-                f"{' and '.join(self.wanted)}; {100 * LEAST_SEEN:.0f} % are needed: cut out the part with a "
-                "face, or name a recogniser of sound"
+                f"{self.recording.name}: a face is seen in {share:.0%} of it, {LEAST_SEEN:.0%} are needed; "
+                f"the recogniser takes {' and '.join(self.wanted)}: cut out the part with the face, or name "
+                "a recogniser of sound"
             )
 
     def notes(self) -> Iterator[str]:
@@ -189,8 +182,8 @@ class _Work:
         missing = [stream for stream in self.wanted if stream not in self.recording.streams]
         for stream in missing:
             yield f"no {stream} stream: only {' and '.join(self.recording.streams)} was recognised"
-        if "video" in self.wanted and not missing and self.lost:
-            times = [f"{start:.1f} to {end:.1f} s" for start, end in _merged(self.lost)]
+        if "video" in self.wanted and not missing and self.recording.lost:
+            times = [f"{start:.1f} to {end:.1f} s" for start, end in self.recording.lost]
             more = f" and {len(times) - NAMED} more times" if len(times) > NAMED else ""
             done = "only the sound was recognised" if self._by_sound else "nothing was recognised"
             yield f"no face from {', '.join(times[:NAMED])}{more}: {done} there"
@@ -198,17 +191,6 @@ class _Work:
 
 def _frames(part: Part) -> int:
     return round((part.end - part.start) * FRAME_RATE)
-
-
-def _merged(parts: Iterable[Part]) -> list[tuple[float, float]]:
-    """Start and end, in seconds, of stretches of parts that touch."""
-    stretches: list[tuple[float, float]] = []
-    for part in parts:
-        if stretches and part.start <= stretches[-1][1]:
-            stretches[-1] = stretches[-1][0], part.end
-        else:
-            stretches.append((part.start, part.end))
-    return stretches
 
 
 # -- joining -------------------------------------------------------------------------------------------------

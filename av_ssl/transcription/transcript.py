@@ -5,6 +5,8 @@ This module imports neither torch nor fairseq, so that a recogniser in another f
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -60,6 +62,14 @@ class Transcript:
     def text(self) -> str:
         return " ".join(segment.text for segment in self.segments if segment.text)
 
+    @property
+    def confidence(self) -> float:
+        """From 0 to 1, the geometric mean of those of the segments by their words; 0 without segments."""
+        words = [max(1, len(segment.text.split())) for segment in self.segments]
+        logs = [math.log(max(segment.confidence, sys.float_info.min)) for segment in self.segments]
+        weighted = sum(count * log for count, log in zip(words, logs, strict=True))
+        return math.exp(weighted / sum(words)) if words else 0.0
+
 
 @dataclass(frozen=True)
 class Recognition:
@@ -71,6 +81,23 @@ class Recognition:
     text: str
     confidence: float
     words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options of the search; names and meaning are fairseq-generate's.
+
+    Args:
+        beam: hypotheses kept; 1 is greedy.
+        lenpen: scores of attention decoders are divided by the length to this power; above 1 favours longer
+            hypotheses.
+        max_len_a, max_len_b: at most ``max_len_a * frames + max_len_b`` tokens.
+    """
+
+    beam: int = 20
+    lenpen: float = 1.0
+    max_len_a: float = 1.0
+    max_len_b: int = 10
 
 
 class SpeechRecogniser(Protocol):

@@ -116,15 +116,14 @@ def align(
 
     Returns:
         The words. None ends before it starts, or after the next one starts.
-
-    Raises:
-        ValueError: there are too few frames for the text, see `frames_needed`.
     """
     tokens = [token for word in words for token in word.tokens]
     if not tokens:
         return ()
-    if frames_needed(tokens) > len(log_probs):
-        raise ValueError(f"{len(tokens)} tokens cannot be aligned with {len(log_probs)} frames")
+    # A decoder may say more tokens than there are frames, which then count several times.
+    repeats = -(-frames_needed(tokens) // len(log_probs))
+    rate = FRAME_RATE * repeats
+    log_probs = np.repeat(log_probs, repeats, axis=0)
     states = best_path(log_probs, tokens, blank)
     emitting = np.flatnonzero(states % 2)
     order = states[emitting] // 2
@@ -135,9 +134,7 @@ def align(
     first = np.r_[0, last[:-1] + 1]
     onsets = emitting[np.searchsorted(order, first)]
     offsets = emitting[np.searchsorted(order, last, side="right") - 1] + 1
-    starts, ends = word_boundaries(
-        onsets / FRAME_RATE, offsets / FRAME_RATE, len(log_probs) / FRAME_RATE, levels
-    )
+    starts, ends = word_boundaries(onsets / rate, offsets / rate, len(log_probs) / rate, levels)
     return tuple(
         Word(word.word, round(float(start), 3), round(float(end), 3), min(1.0, math.exp(own.mean())))
         for word, start, end, own in zip(words, starts, ends, np.split(scores, first[1:]), strict=True)
@@ -251,9 +248,7 @@ def pauses(levels: NDArray[np.float32]) -> Floats:
     return found
 
 
-def _longest(
-    quiet: Floats, low: float, high: float, otherwise: tuple[float, float]
-) -> tuple[float, float]:
+def _longest(quiet: Floats, low: float, high: float, otherwise: tuple[float, float]) -> tuple[float, float]:
     """Start and end of the pause with the longest part between two times; ``otherwise`` if there is none."""
     near = quiet[np.searchsorted(quiet[:, 1], low) : np.searchsorted(quiet[:, 0], high)]
     if not len(near):

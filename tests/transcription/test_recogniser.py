@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-import av_ssl
 from av_ssl import inference
 from av_ssl.checkpoints.loading import load
 from av_ssl.data.collate import add_lengths
+from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.errors import DataError
 from av_ssl.inference import frame_batches
 from av_ssl.layout import read_manifest
+from av_ssl.media.recording import Part
 from av_ssl.targets.feature_shards import device_of
 from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions
 from tests.tiny_checkpoints import write_checkpoint, write_recogniser
@@ -127,15 +129,80 @@ def test_the_device_is_a_gpu_only_where_there_is_one(monkeypatch):
     assert device_of("cpu", 6) == "cpu"
 
 
-def test_one_clip_by_its_files(ctc, data):
-    clip = read_manifest(data / "train.tsv")[4]
-    found = av_ssl.transcribe(ctc, clip.video, clip.audio, beam=2)
-    expected = transcribe(RecogniserSpec(ctc, search=SearchOptions(beam=2)), data, max_frames=1)["train_4"]
-    assert found.text == expected.text
-    assert found.confidence == pytest.approx(expected.confidence, rel=1e-4)
-    assert av_ssl.transcribe(ctc, audio=clip.audio).confidence != found.confidence
-    with pytest.raises(DataError, match=r"ctc\.pt takes .*name a file of video"):
-        av_ssl.transcribe(ctc, audio=clip.audio, modalities="av")
-    clip.video.write_bytes(b"noise")
-    with pytest.raises(DataError, match=r"train_4\.npy: cannot be read"):
-        av_ssl.transcribe(ctc, clip.video, clip.audio)
+# -- parts of a recording ------------------------------------------------------------------------------------
+
+
+def parts_of(clips) -> list[Part]:
+    return [
+        Part(7.0 * number, read_crops(clip.video), read_wave(clip.audio)) for number, clip in enumerate(clips)
+    ]
+
+
+@pytest.fixture(scope="module")
+def recognisers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recognisers")
+    kinds = ("av_hubert_ctc", "av_hubert_seq2seq", "hybrid_ctc_attention")
+    search = SearchOptions(beam=2, max_len_b=4)
+    return {
+        kind: RecogniserSpec(write_recogniser(folder / f"{kind}.pt", kind), None, "cpu", search)
+        for kind in kinds
+    }
+
+
+@pytest.mark.parametrize("kind", ["av_hubert_ctc", "av_hubert_seq2seq", "hybrid_ctc_attention"])
+def test_parts_in_memory_give_what_files_give(recognisers, data, kind):
+    clips = read_manifest(data / "train.tsv")
+    recogniser = recognisers[kind].open()
+    expected = {one.id: one for one in recogniser.transcribe(clips)}
+    found = recogniser.recognise(parts_of(clips), ("audio", "video"), word_times=True)
+    assert [one.text for one in found] == [expected[clip.id].text for clip in clips]
+    assert any(one.text for one in found)
+    for one, clip in zip(found, clips, strict=True):
+        assert one.confidence == pytest.approx(expected[clip.id].confidence, rel=1e-3)
+        assert " ".join(word.word for word in one.words) == " ".join(one.text.split())
+        times = [time for word in one.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert all(0 <= time <= clip.frames / 25 for time in times)
+        assert all(0 < word.score <= 1 for word in one.words)
+    (plain,) = recogniser.recognise(parts_of(clips[:1]), ("audio", "video"))
+    assert plain.words == ()
+    assert recogniser.recognise([], ("audio",)) == []
+
+
+def test_the_encoder_runs_once_for_text_and_times(recognisers, data, monkeypatch):
+    recogniser = recognisers["hybrid_ctc_attention"].open()
+    encoder = recogniser.model.encoder
+    runs = []
+    monkeypatch.setattr(type(encoder), "encode", counted(type(encoder).encode, runs))
+    recogniser.recognise(parts_of(read_manifest(data / "train.tsv")[:2]), ("audio",), word_times=True)
+    assert len(runs) == 1
+    assert "forward" not in vars(encoder)
+
+
+def counted(function, calls):
+    def call(*args, **kwargs):
+        calls.append(1)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def test_streams_of_parts(ctc, tmp_path, data):
+    (part,) = parts_of(read_manifest(data / "train.tsv")[:1])
+    both = RecogniserSpec(ctc, device="cpu").open()
+    assert both.stream_choices == [("audio", "video"), ("audio",), ("video",)]
+    sound = both.ctc_log_probs([Part(0, None, part.samples)], ("audio",))
+    np.testing.assert_array_equal(both.ctc_log_probs([part], ("audio",)), sound)
+    assert sound[0].shape == (10, len(both.task.target_dictionary))
+    assert not np.allclose(both.ctc_log_probs([part], ("audio", "video")), sound)
+    lips = RecogniserSpec(write_recogniser(tmp_path / "vsr.pt", "av_hubert_ctc", ("video",)), device="cpu")
+    assert lips.open().stream_choices == [("video",)]
+    with pytest.raises(DataError, match=r"0\.00 s: frames of 16x16 pixels are smaller"):
+        lips.open().recognise([Part(0, np.zeros((9, 16, 16), np.uint8), None)], ("video",))
+    with pytest.raises(DataError, match=r"2\.50 s: frames of 360x288 pixels are no mouth crops"):
+        lips.open().recognise([Part(2.5, np.zeros((9, 288, 360), np.uint8), None)], ("video",))
+
+
+def test_an_attention_decoder_alone_cannot_align(recognisers):
+    with pytest.raises(DataError, match=r"seq2seq\.pt: .*av_hubert_ctc or hybrid_ctc_attention"):
+        recognisers["av_hubert_seq2seq"].open().ctc_log_probs([], ("audio",))

@@ -1,0 +1,160 @@
+"""`av_ssl.load`, `features` and `transcribe`: recordings as files and arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import av_ssl
+from av_ssl.data.clip_reader import ArrayClip
+from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.errors import DataError
+from av_ssl.media.recording import crop_recording
+from av_ssl.model import CONTEXT, WINDOW, as_source, windows
+from tests.data_folder import write_data
+from tests.media.synthetic import noise_frames, talking_head, tone, write_clip
+from tests.tiny_checkpoints import write_checkpoint, write_recogniser
+
+Files = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    data = write_data(tmp_path_factory.mktemp("data"), {"train": 1})
+    return data / "train_0.npy", data / "train_0.wav"
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of 208 x 208 pixels with a face and sound."""
+    return talking_head(tmp_path_factory.mktemp("video") / "talk.mp4", frames=30)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("encoder") / "model.pt")
+
+
+@pytest.fixture(scope="module")
+def ctc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recogniser(tmp_path_factory.mktemp("ctc") / "ctc.pt", "av_hubert_ctc")
+
+
+def test_a_model_is_its_module_and_more(ctc):
+    model = av_ssl.load(ctc)
+    assert isinstance(model.module, torch.nn.Module)
+    assert model.cfg is model.module.cfg
+    assert model.task_cfg["modalities"] == ["audio", "video"]
+    assert model.state_dict().keys() == model.module.state_dict().keys()
+    assert not model.training
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = model.no_such_thing
+
+
+def test_features_of_files_and_arrays_are_the_same(encoder, clip):
+    model = av_ssl.load(encoder)
+    frames, samples = read_crops(clip[0]), read_wave(clip[1])
+    expected = model.features(*clip)
+    assert expected.shape == (10, 4, 16)
+    assert expected.dtype == np.float32
+    for found in (
+        av_ssl.features(encoder, video=clip[0], audio=clip[1]),
+        av_ssl.features(str(encoder), str(clip[0]), str(clip[1])),
+        model.features(frames, samples),
+        av_ssl.features(model, frames, samples.astype(np.float32) / 32767),
+        av_ssl.features(model, torch.from_numpy(np.array(frames)), samples),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(model.features(*clip, layers=[2]), expected[:, [2]])
+    assert not np.allclose(model.features(clip[0]), expected)
+    np.testing.assert_array_equal(model.features(samples), av_ssl.features(encoder, audio=clip[1]))
+
+
+def test_a_raw_recording_is_cropped(encoder, head):
+    made = crop_recording(head, size=24)
+    expected = av_ssl.features(encoder, made.frames, made.samples)
+    np.testing.assert_array_equal(av_ssl.features(encoder, head), expected)
+    np.testing.assert_array_equal(av_ssl.features(encoder, video=head), expected)
+    assert expected.shape == (30, 4, 16)
+    assert av_ssl.crop(head, size=24).frames.shape == (30, 24, 24)
+
+
+def test_pictures_without_a_face_are_refused(encoder, ctc, tmp_path):
+    empty = write_clip(tmp_path / "empty.mp4", noise_frames(30), tone(1.2))
+    with pytest.raises(DataError, match=r"empty\.mp4: a face is seen in no part of it"):
+        av_ssl.features(encoder, empty)
+    with pytest.raises(DataError, match="the array: a face is seen in no part of it"):
+        av_ssl.features(encoder, noise_frames(30), modalities="video")
+    with pytest.raises(DataError, match="a face is seen in no part of it"):
+        av_ssl.transcribe(ctc, empty, modalities="video")
+
+
+@pytest.mark.parametrize(
+    ("recording", "reason"),
+    [
+        (None, "name a recording"),
+        (np.zeros((9, 24, 24)), r"float64 \[9, 24, 24\]; frames are uint8"),
+        (np.zeros((9, 24, 24, 4), np.uint8), r"uint8 \[9, 24, 24, 4\]"),
+        (np.zeros((16000, 2), np.int16), r"int16 \[16000, 2\]; .* one channel"),
+        (np.full(16000, 300.0), "divide them by 32768"),
+        (np.array([np.nan] * 16000), "beyond -1 to 1"),
+        ("none.mp4", r"none\.mp4: .*No such file"),
+        ("none.npy", r"none\.npy: cannot be read as an array"),
+    ],
+)
+def test_what_is_no_recording_is_refused(encoder, recording, reason):
+    with pytest.raises(DataError, match=reason):
+        av_ssl.features(encoder, recording)
+
+
+def test_a_stream_that_is_missing_is_named(encoder, clip):
+    with pytest.raises(DataError, match=r"model\.pt takes audio and video; name a file of audio"):
+        av_ssl.features(encoder, clip[0], modalities="av")
+    with pytest.raises(DataError, match=r"model\.pt takes video; name a file of video"):
+        av_ssl.features(encoder, clip[1], modalities="video")
+
+
+def test_samples_keep_their_scale():
+    samples = np.array([-32768, -1, 0, 1, 32767], np.int16)
+    np.testing.assert_array_equal(as_source(samples), samples)
+    np.testing.assert_array_equal(as_source(np.array([-1.0, 0.0, 1.0], np.float32)), [-32767, 0, 32767])
+
+
+def test_long_recordings_are_encoded_in_windows():
+    frames = 3 * WINDOW
+    pixels = np.arange(frames, dtype=np.uint32).view(np.uint8).reshape(frames, 2, 2)
+    parts = list(windows(ArrayClip.of("long", pixels, np.zeros(640 * frames, np.int16))))
+    assert all(part.frames <= WINDOW and len(part.wave) == 640 * part.frames for part, _ in parts)
+    np.testing.assert_array_equal(np.concatenate([part.pixels[kept] for part, kept in parts]), pixels)
+    assert all(kept.start in (0, CONTEXT) for _, kept in parts)
+    ((whole, kept),) = windows(ArrayClip.of("short", pixels[:WINDOW], None))
+    assert whole.frames == len(range(WINDOW)[kept])
+
+
+def test_text_with_word_times(ctc, clip):
+    model = av_ssl.load(ctc)
+    found = model.transcribe(*clip, word_timestamps=True, beam=2)
+    (segment,) = found.segments
+    assert " ".join(word.word for word in segment.words) == found.text == segment.text
+    assert (segment.start, segment.end, segment.modalities) == (0, 0.4, "av")
+    again = av_ssl.transcribe(ctc, read_crops(clip[0]), read_wave(clip[1]), beam=2)
+    assert (again.text, again.confidence) == (found.text, pytest.approx(found.confidence))
+    assert again.segments[0].words == ()
+    assert av_ssl.transcribe(ctc, audio=clip[1]).segments[0].modalities == "audio"
+
+
+def test_a_raw_recording_is_transcribed(ctc, head):
+    found = av_ssl.transcribe(ctc, head, word_timestamps=True, beam=2)
+    assert found.text
+    assert all(segment.modalities == "av" for segment in found.segments)
+    times = [time for segment in found.segments for word in segment.words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert max(times) <= 1.2
+
+
+def test_an_encoder_without_head_cannot_transcribe(encoder, clip):
+    with pytest.raises(DataError, match=r"model\.pt: holds no dictionary"):
+        av_ssl.transcribe(encoder, *clip)

@@ -1,0 +1,178 @@
+"""Recordings to text by a recogniser that reads back what its parts hold: joins, fallbacks, bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from av_ssl.errors import DataError
+from av_ssl.transcription.recording import (
+    Heard,
+    RecordingOptions,
+    joined,
+    transcribe_faces,
+    transcribe_recording,
+)
+from av_ssl.transcription.transcript import Recognition, Word
+from tests.media.synthetic import moving_face, noise_frames
+from tests.media.test_recording import crops_of, gray, numbered, wide
+
+AV, AUDIO, VIDEO = ("audio", "video"), ("audio",), ("video",)
+
+
+class Reader:
+    """Every half second of a part is a word, by its number in the recording (see `numbered`)."""
+
+    def __init__(self, *choices, silent=()):
+        self.stream_choices, self.calls = choices, []
+
+    def recognise(self, parts, streams, word_times=False):
+        assert streams in self.stream_choices
+        self.calls += [streams] * len(parts)
+        return [self.read(part, streams, word_times) for part in parts]
+
+    @staticmethod
+    def read(part, streams, word_times):
+        for stream, content in (("audio", part.samples), ("video", part.frames)):
+            assert stream not in streams or content is not None
+        if "audio" not in streams:
+            return Recognition(f"lips{part.face}", 0.5)
+        frames = part.samples[::640].astype(int) - 1000
+        whole = [start for start in range(len(frames) - 11) if frames[start] % 12 == 0]
+        names = [f"w{frames[start] // 12}" for start in whole]
+        words = [
+            Word(name, start / 25 + 0.02, start / 25 + 0.44, 0.9)
+            for name, start in zip(names, whole, strict=True)
+        ]
+        return Recognition(" ".join(names), 0.5, tuple(words) if word_times else ())
+
+
+@pytest.mark.parametrize("word_times", [False, True])
+@pytest.mark.parametrize("pause", [False, True])
+def test_a_long_recording_has_every_word_once(word_times, pause):
+    sound = numbered(38 * 16000)
+    if pause:
+        sound[12 * 640 * 20 - 3000 : 12 * 640 * 20] = 0
+    reader = Reader(AV, AUDIO)
+    transcript = transcribe_recording(
+        reader, crops_of(38), RecordingOptions(word_times=word_times), sound=sound
+    )
+    expected = [f"w{number}" for number in range(79)]
+    assert transcript.text.split() == expected
+    assert reader.calls == [AV] * 3
+    ends = [time for segment in transcript.segments for time in (segment.start, segment.end)]
+    assert ends == sorted(ends)
+    assert {segment.modalities for segment in transcript.segments} == {"av"}
+    for word in (word for segment in transcript.segments for word in segment.words):
+        assert word.start == pytest.approx(int(word.word[1:]) * 0.48 + 0.02)
+    assert transcript.notes == ()
+
+
+def heard(start, end, text, *times):
+    words = (
+        tuple(
+            Word(word, time - start, time - start + 0.2, 1.0)
+            for word, time in zip(text.split(), times, strict=True)
+            if times
+        )
+        if times
+        else ()
+    )
+    return Heard(start, end, AUDIO, Recognition(text, 0.5, words))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("a b c d", "c d e", "a b c d e"),
+        ("a b c do", "dog e", "a b c do dog e"),  # nothing in common: all is kept
+        ("a b c d x", "y c d e", "a b c d e"),  # what was cut off at the borders goes
+        ("a the b the", "the c", "a the c"),
+        ("", "a b", "a b"),
+        ("a b", "", "a b"),
+    ],
+)
+def test_overlaps_without_times(before, after, expected):
+    segments = joined([heard(0, 10, before), heard(8.5, 20, after)])
+    assert " ".join(segment.text for segment in segments) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (("a b c", 8, 8.8, 9.5), ("b c d", 8.8, 9.5, 11), "a b c d"),
+        (("a b", 8, 9.1), ("b c", 9.2, 11), "a b c"),  # on both sides of the middle, 9.25
+        (("a b", 8, 9.2), ("b c", 9.1, 11), "a b c"),
+        (("a b", 8, 9.0), ("b c", 9.6, 11), "a b b c"),  # said twice
+        (("a no", 8, 8.6), ("no", 12), "a no no"),
+    ],
+)
+def test_overlaps_with_times(before, after, expected):
+    (text, *times), (text2, *times2) = before, after
+    segments = joined([heard(0, 10, text, *times), heard(8.5, 20, text2, *times2)])
+    assert " ".join(segment.text for segment in segments) == expected
+    assert [word.word for segment in segments for word in segment.words] == expected.split()
+
+
+def interrupted() -> np.ndarray:
+    """A face for 1 s of 2."""
+    return np.concatenate([moving_face(25, 0.1), gray(24)])
+
+
+@pytest.mark.parametrize(
+    ("choices", "modalities", "streams", "note"),
+    [
+        ((AV, AUDIO, VIDEO), None, ["av", "audio"], "only the sound was recognised there"),
+        ((AV, VIDEO), None, ["av"], "nothing was recognised there"),
+        ((VIDEO,), None, ["video"], "nothing was recognised there"),
+        ((AV, AUDIO, VIDEO), "audio", ["audio"], None),
+        ((AV, AUDIO, VIDEO), "video", ["video"], "nothing was recognised there"),
+    ],
+)
+def test_a_lost_face(choices, modalities, streams, note):
+    options = RecordingOptions(modalities=modalities)
+    transcript = transcribe_recording(Reader(*choices), interrupted(), options, numbered(49 * 640))
+    assert [segment.modalities for segment in transcript.segments] == streams
+    assert [text.split(": ")[1] for text in transcript.notes] == ([note] if note else [])
+    assert all("no face from 1.0 to 2.0 s" in text for text in transcript.notes)
+
+
+def test_every_face_has_its_text():
+    images = wide(moving_face(20, 0.2), moving_face(20, 0.0)[:, :, ::-1])
+    faces = transcribe_faces(Reader(VIDEO), images)
+    assert {number: transcript.text for number, transcript in faces.items()} == {1: "lips1", 2: "lips2"}
+
+
+def test_progress_reaches_the_end():
+    seen = []
+    transcribe_recording(
+        Reader(VIDEO), crops_of(100), progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen[0] == (0, 100)
+    assert seen[-1] == (100, 100)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert len(seen) >= 4
+
+
+@pytest.mark.parametrize(
+    ("choices", "modalities", "images", "sound", "text"),
+    [
+        ((VIDEO,), None, noise_frames(20), None, "a face is seen in no part"),
+        ((VIDEO,), None, np.concatenate([moving_face(13, 0.1), gray(30)]), None, "seen in 3.% of it"),
+        ((AV,), None, np.concatenate([moving_face(13, 0.1), gray(30)]), 43, "takes audio and video"),
+        ((AUDIO,), None, crops_of(1), None, "no audio stream"),
+        ((AV,), None, crops_of(1), None, "no audio stream, and the recogniser takes audio and video"),
+        ((AUDIO,), "video", crops_of(1), 25, "--modalities video: the recogniser takes audio"),
+    ],
+)
+def test_what_cannot_be_recognised(choices, modalities, images, sound, text):
+    samples = None if sound is None else numbered(640 * sound)
+    with pytest.raises(DataError, match=text) as error:
+        transcribe_recording(Reader(*choices), images, RecordingOptions(modalities=modalities), samples)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_stream_that_is_missing_is_noted():
+    transcript = transcribe_recording(Reader(AV, AUDIO, VIDEO), crops_of(2))
+    assert transcript.text == "lips1"
+    assert transcript.notes == ("no audio stream: only video was recognised",)
