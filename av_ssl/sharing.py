@@ -138,7 +138,7 @@ def model_card(stored: StoredModel, license: str = "other", error_rates: ErrorRa
     kind = "recogniser" if stored.text else "classifier" if stored.classes else "encoder"
     rates = dict(error_rates or {})
     results = [
-        EvalResult("automatic-speech-recognition", "audio-visual speech", test, test, "wer", rate)
+        EvalResult("automatic-speech-recognition", "audio-visual speech", test, "wer", rate)
         for test, rate in rates.items()
     ]
     about = ModelCardData(

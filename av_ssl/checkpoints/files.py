@@ -52,7 +52,7 @@ def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredMode
 
 
 def read_stored(path: str | Path) -> StoredModel:
-    """Read a model on the CPU: fairseq's checkpoint, RAVEn's weights, ``.safetensors`` and its JSON, or a folder.
+    """Read a model on the CPU from a file, or a folder with one; see the module's description.
 
     Raises:
         DataError: the file is missing, cut off, something else, or asks for code to be run.
@@ -249,7 +249,10 @@ def read_safetensors(path: Path) -> StoredModel:
         if text is not None and text["tokenizer"] is not None:
             model = base64.b64decode(text["tokenizer"])
             text["tokenizer"] = torch.from_numpy(np.frombuffer(model, np.uint8).copy())
-        return StoredModel(path, rest["cfg"], tensors, text, rest["label_sets"], rest.get("classes", []))
+        if text is not None:
+            text["symbols"] = list(text["symbols"])
+        label_sets = [list(symbols) for symbols in rest["label_sets"]]
+        return StoredModel(path, dict(rest["cfg"]), tensors, text, label_sets, list(rest.get("classes", [])))
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(
             f"{beside}: its entries are damaged ({error}); convert the checkpoint again"
