@@ -21,6 +21,9 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
 BLANK = 0
 """Id of ``<s>``, which is CTC's blank symbol (as fairseq's own ``ctc`` criterion assumes)."""
+CROP_MARGIN = 96 / 88
+"""Side of a mouth crop, in sides of what models take out of its middle (AV-HuBERT, Shi et al., 2022)."""
+
 STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
 """The names that configurations and commands have for a set of streams; all other code uses the tuples."""
 
@@ -33,6 +36,12 @@ CLASS_LABELS = (SPEAKER, "emo")
 LABELLED, FOLD = "labelled_", "fold_"
 PART = "_data"
 """End of the name of a folder whose training list is a part of the corpus, such as 30h_data."""
+
+
+def crop_side(taken: int) -> int:
+    """Side of the mouth crops, an even number of pixels, for a model that takes ``taken`` pixels of them."""
+    return 2 * round(taken * CROP_MARGIN / 2)
+
 
 COLUMNS = "id, video path, audio path, number of video frames, number of audio samples"
 

@@ -15,7 +15,7 @@ from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import mapped_array, read_crops
 from av_ssl.errors import DataError, MediaError
 from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_model
-from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS
+from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.media.audio import read_audio
 from av_ssl.media.container import open_media
 from av_ssl.media.recording import PART_SECONDS, SPEAKER, Part, crop_recording
@@ -35,8 +35,6 @@ Recording = str | Path | Array
 READY = 1.2
 """Square frames are taken for mouth crops, without a look at them, if their side is at most so many times
 what the model takes of it."""
-MARGIN = 96 / 88
-"""Side of the crops that are made, in sides of what the model takes, as in AV-HuBERT."""
 LOUDEST = 1.5
 """Floating-point samples above this are on another scale."""
 WINDOW, CONTEXT = 1500, 50
@@ -223,8 +221,7 @@ class _Given:
         if "video" in streams:
             frames = self.crops
             if frames is None:
-                size = 2 * round(self.size * MARGIN / 2)  # even
-                made = crop_recording(self.source, self.sound, face, size)
+                made = crop_recording(self.source, self.sound, face, crop_side(self.size))
                 frames, samples = made.frames, made.samples
         if "audio" in streams and samples is None:
             sound = self.source if self.sound is None else self.sound

@@ -60,7 +60,7 @@ class Part:
 
     Args:
         start: seconds from the start of the recording.
-        frames: mouth crops ``[T, 96, 96]`` at 25 Hz, grayscale; None: no usable face.
+        frames: mouth crops ``[T, S, S]`` at 25 Hz, grayscale; None: no usable face.
         samples: sound ``[N]`` at 16 kHz, mono, ``N == 640 * T`` where there are frames; None: no sound.
         face: number of the face, from 1 in the order of appearance, from left to right; None without one.
     """

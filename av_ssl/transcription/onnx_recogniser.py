@@ -18,7 +18,7 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS
+from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.recognition.prefix_search import prefix_search
 from av_ssl.transcription.hypotheses import confidence
 from av_ssl.transcription.transcript import Recognition, Word
@@ -71,6 +71,11 @@ class OnnxRecogniser:
         """Sets of streams that it accepts."""
         single = [(stream,) for stream in self.streams]
         return [self.streams, *single] if len(single) > 1 else single
+
+    @property
+    def crop_side(self) -> int:
+        """Side of the mouth crops of its parts, in pixels."""
+        return crop_side(self.crop_size)
 
     def recognise(
         self, parts: Sequence[Part], streams: tuple[str, ...], word_times: bool = False

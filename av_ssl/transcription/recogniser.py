@@ -33,7 +33,7 @@ from av_ssl.inference import (
     stored_streams,
 )
 from av_ssl.io import digest
-from av_ssl.layout import STREAMS, Clip
+from av_ssl.layout import STREAMS, Clip, crop_side
 from av_ssl.media.recording import Part
 from av_ssl.recognition.search import encode
 from av_ssl.targets.feature_shards import device_of
@@ -137,6 +137,11 @@ class Recogniser:
         own = self.streams
         parts = [own, *((stream,) for stream in own)] if self.spec.modalities is None else [own]
         return [streams for streams in dict.fromkeys(parts) if streams in encoder.stream_choices]
+
+    @property
+    def crop_side(self) -> int:
+        """Side of the mouth crops of its parts, in pixels."""
+        return crop_side(int(self.task.cfg.image_crop_size))
 
     def dataset(self, clips: Sequence[Clip], streams: Streams | None = None) -> AudioVisualDataset:
         """The clips, without transcripts, as they are given to the model; ``streams``: None for `streams`."""

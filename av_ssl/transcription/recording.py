@@ -115,7 +115,8 @@ class Work:
         if wanted not in choices:
             takes = ", ".join(name for name, streams in STREAMS.items() if streams in choices)
             raise DataError(f"--modalities {modalities}: the recogniser takes {takes} alone")
-        self.recording = Recording(self.source, self.sound, wanted, self.options.mean_face)
+        side = self.recogniser.crop_side
+        self.recording = Recording(self.source, self.sound, wanted, self.options.mean_face, side)
         self.wanted = wanted
         self.choices = [wanted, *(streams for streams in choices if set(streams) < set(wanted))]
         there = self.recording.streams

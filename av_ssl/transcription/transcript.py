@@ -108,6 +108,11 @@ class SpeechRecogniser(Protocol):
         """Sets of streams that it accepts, such as `("audio", "video")`, the preferred one first."""
         ...
 
+    @property
+    def crop_side(self) -> int:
+        """Side of the mouth crops of its parts, in pixels."""
+        ...
+
     def recognise(
         self, parts: Sequence[Part], streams: tuple[str, ...], word_times: bool = False
     ) -> list[Recognition]:

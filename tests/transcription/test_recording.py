@@ -24,7 +24,7 @@ class Reader:
     """Every half second of a part is a word, by its number in the recording (see `numbered`)."""
 
     def __init__(self, *choices, silent=()):
-        self.stream_choices, self.calls = choices, []
+        self.stream_choices, self.calls, self.crop_side = choices, [], 96
 
     def recognise(self, parts, streams, word_times=False):
         assert streams in self.stream_choices
