@@ -63,9 +63,7 @@ class Model:
         self.module: Any = load(path) if module is None and self.onnx is None else module
 
     @classmethod
-    def from_pretrained(
-        cls, name: str | Path, revision: str | None = None, device: str = "auto"
-    ) -> Model:
+    def from_pretrained(cls, name: str | Path, revision: str | None = None, device: str = "auto") -> Model:
         """See `av_ssl.from_pretrained`."""
         return cls(name, device, assemble(from_pretrained(name, revision)))
 
@@ -84,7 +82,9 @@ class Model:
     def _of_torch(self) -> Any:
         """The module; DataError if there is none."""
         if self.module is None:
-            raise DataError(f"{self.path}: an ONNX file gives text alone; name the checkpoint that it is from")
+            raise DataError(
+                f"{self.path}: an ONNX file gives text alone; name the checkpoint that it is from"
+            )
         return self.module
 
     def __getattr__(self, name: str) -> Any:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "av_ssl"
 LAYERS = (
     "errors", "io", "layout", "jobs", "compat", "media", "corpora", "data", "modules", "optim", "targets",
     "checkpoints", "methods", "recognition", "classification", "tasks", "inference", "export", "sharing",
-    "transcription", "onnx_export", "model", "analysis", "cli",
+    "transcription", "onnx_export", "model", "demo", "analysis", "cli",
 )  # fmt: skip
 """Modules and packages of av_ssl; each may import those before it."""
 WITHOUT_TORCH = ("errors", "io", "layout", "jobs", "media", "corpora")

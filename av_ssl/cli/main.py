@@ -26,6 +26,7 @@ COMMANDS = {
     "crop": "crop the speaker's mouth out of every video of a folder",
     "transcribe": "transcribe clips with a fine-tuned recogniser",
     "align": "find the times of the words of a known text in a recording",
+    "demo": "recognise recordings on a page in the browser",
     "features": "store the outputs of a model's layers for clips",
     "doctor": "report what works on this machine",
     "data manifest": "write the lists of training, validation and test clips",

@@ -25,7 +25,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         "out",
         metavar="OUT",
         type=Path,
-        help=f"{FORMS}, FILE.onnx (encoder and CTC head), or FOLDER to share (safetensors, config, model card)",
+        help=f"{FORMS}, FILE.onnx (encoder and CTC head), or a FOLDER to share (with a model card)",
     )
     parser.add_argument(
         "--to",
