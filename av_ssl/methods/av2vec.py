@@ -121,7 +121,12 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
     ema_anneal_end_step: int = option(30000, "updates until ema_end_decay [data2vec]")
     # collapse guard
     min_target_std: float = option(
-        0.1, "stop if the targets' standard deviation over frames falls below, over 100 updates [data2vec]"
+        0.1,
+        "stop if the teacher's output, before the norm of the targets, varies less over frames, over 100 "
+        "updates (random directions: 1) [ours]",
+    )
+    min_target_rank: float = option(
+        1.5, "the same for its effective rank: the directions that share its variance [ours]"
     )
     min_pred_std: float = option(0.01, "the same for predictions [data2vec]")
     collapse_check_start: int = option(5000, "updates before these two are checked [data2vec]")
@@ -166,13 +171,14 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         self.updates = 0
         self.collapse_guard = CollapseGuard(
             {
-                "target_var": Bounds("model.min_target_std", low=cfg.min_target_std),
+                "target_std": Bounds("model.min_target_std", low=cfg.min_target_std),
+                "target_rank": Bounds("model.min_target_rank", low=cfg.min_target_rank),
                 "pred_var": Bounds("model.min_pred_std", low=cfg.min_pred_std),
             },
             start=cfg.collapse_check_start,
             patience=LOOK_EVERY,
             advice="Lower the learning rate, lengthen the warm-up, raise ema_end_decay, or set "
-            "teacher_modalities=a.",
+            "criterion.decorrelation_weight.",
         )
 
     @classmethod
