@@ -38,5 +38,6 @@ def read_corpus(
     corpus.probes = arguments(entry.get("probes", ""))
     corpus.subsets = [entry["validation"]] if validation else entry["subsets"]
     corpus.updates = entry["updates"][size]
+    corpus.finetuning = entry.get("finetuning", {})
     corpus.resting = entry.get("resting", {}).get(size, {})
     return corpus

@@ -142,7 +142,12 @@ class Steps:
         if not training.pretrained:
             options.append("+model.no_pretrained_weights=true")
         if training.noise:
-            options += [f"+task.noise_wav={self.noise}", f"+task.noise_prob={training.noise}"]
+            share = training.noise
+            if training.kind == "fine-tuning":
+                share = corpus.finetuning.get("noise", share)
+            options += [f"+task.noise_wav={self.noise}", f"+task.noise_prob={share}"]
+        if training.kind == "fine-tuning":
+            options += corpus.finetuning.get("overrides", ())
         if training.rests:
             options += corpus.resting[training.streams]
         if training.kind == "training":
