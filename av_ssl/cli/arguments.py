@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from av_ssl.corpora import CORPORA, FOLDER, CorpusClip, read_corpus
-from av_ssl.corpora.corpus import read_ids
+from av_ssl.corpora.corpus import read_id_lists, read_ids
 from av_ssl.errors import DataError
 from av_ssl.jobs import ClusterOptions
 from av_ssl.layout import STREAMS
@@ -175,7 +175,11 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
         help="what IN is; folder: any videos, ID.txt beside ID.mp4 is its transcript (default: folder)",
     )
     parser.add_argument(
-        "--ids", metavar="FILE", type=Path, help="take only the clips that FILE lists, one id a line"
+        "--ids",
+        metavar="FILE",
+        type=Path,
+        help="take only the clips that FILE lists, one id a line; a folder of such lists (train.txt, "
+        "valid.txt, labelled_100.txt ...) also decides the splits",
     )
 
 
@@ -184,7 +188,9 @@ def chosen_clips(args: argparse.Namespace) -> dict[str, CorpusClip]:
     clips = read_corpus(args.corpus, args.source, skip=args.out)
     if args.ids is None:
         return clips
-    ids = read_ids(args.ids, CORPORA[args.corpus])
+    corpus = CORPORA[args.corpus]
+    lists = read_id_lists(args.ids, corpus).values() if args.ids.is_dir() else [read_ids(args.ids, corpus)]
+    ids = {name: number for one in lists for name, number in one.items()}
     chosen = {name: clip for name, clip in clips.items() if name in ids}
     if not chosen:
         raise DataError(

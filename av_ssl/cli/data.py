@@ -16,7 +16,7 @@ from av_ssl.cli.arguments import (
 )
 from av_ssl.corpora import CORPORA
 from av_ssl.corpora.corpus import Draw, capped, read_ids, require_known
-from av_ssl.corpora.lists import write_data_folder
+from av_ssl.corpora.lists import write_data_folder, write_named_lists
 from av_ssl.corpora.musan import find_recordings
 from av_ssl.corpora.vocabulary import write_vocabulary
 from av_ssl.errors import DataError
@@ -71,6 +71,9 @@ def run_manifest(args: argparse.Namespace) -> int:
     if unknown:
         names = ", ".join(corpus.folds) or "none"
         raise DataError(f"--fold {unknown[0]}: {corpus.title} has {names}")
+    if args.ids is not None and args.ids.is_dir():
+        print("\n".join(write_named_lists(args.out, corpus, clips, args.ids)))
+        return 0
     valid_ids = None
     if args.valid_ids is not None:
         valid_ids = read_ids(args.valid_ids, corpus)

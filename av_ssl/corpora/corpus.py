@@ -146,6 +146,18 @@ def read_ids(path: Path, corpus: Corpus) -> dict[str, int]:
     return ids
 
 
+def read_id_lists(folder: Path, corpus: Corpus) -> dict[str, dict[str, int]]:
+    """The lists ``NAME.txt`` of a folder by name, such as train, valid or labelled_100; see `read_ids`.
+
+    Raises:
+        DataError: there is none.
+    """
+    lists = {path.stem: read_ids(path, corpus) for path in sorted(folder.glob("*.txt"))}
+    if not lists:
+        raise DataError(f"{folder}: holds no list; write train.txt, valid.txt and so on, one id a line")
+    return lists
+
+
 def require_known(path: Path, ids: dict[str, int], clips: Container[str]) -> None:
     """Raise DataError with the line of the first id that is no clip of the corpus."""
     for name, number in ids.items():

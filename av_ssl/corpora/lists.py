@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, assign_splits
+from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, assign_splits, read_id_lists
 from av_ssl.errors import DataError
 from av_ssl.io import write_atomically
 from av_ssl.layout import (
     CLASS_LABELS,
+    LABELLED,
     SAMPLES_PER_FRAME,
     SPEAKER,
     SPLITS,
@@ -89,6 +90,39 @@ def write_data_folder(
     return report
 
 
+def write_named_lists(out: Path, corpus: Corpus, clips: Mapping[str, CorpusClip], folder: Path) -> list[str]:
+    """Write the lists that ``folder/NAME.txt`` name; returns a line for each list.
+
+    ``train``, ``valid`` and any other become ``OUT/NAME.tsv``. ``labelled_N`` becomes the training list of
+    ``OUT/labelled_N``, beside the other lists.
+
+    Raises:
+        DataError: there is no list for training, or one of its clips is also in a list that is no part of it.
+    """
+    entries = make_entries(out, corpus, clips)
+    ids = read_id_lists(folder, corpus)
+    if "train" not in ids:
+        raise DataError(f"{folder / 'train.txt'}: is missing; it lists the training clips, one id a line")
+    parts = [name for name in ids if name.startswith(LABELLED)]
+    evaluated = [name for name in ids if name not in ("train", *parts)]
+    for trained in ("train", *parts):
+        for name in evaluated:
+            for shared in ids[trained].keys() & ids[name].keys():
+                raise DataError(
+                    f"{folder / name}.txt, line {ids[name][shared]}: {shared} is also in {trained}.txt; "
+                    "remove it from one of them"
+                )
+    lists = {name: [entries[one] for one in listed if one in entries] for name, listed in ids.items()}
+    held_out = {name: lists[name] for name in evaluated}
+    report = write_lists(out, {"train": lists["train"], **held_out})
+    for part in parts:
+        report += write_subset(out, out / part, {"train": lists[part], **held_out})
+    for name, found in lists.items():
+        if len(found) < len(ids[name]):
+            report.append(f"{folder / name}.txt: {len(ids[name]) - len(found)} of its clips are not cropped")
+    return report
+
+
 def make_entries(out: Path, corpus: Corpus, clips: Mapping[str, CorpusClip]) -> dict[str, Entry]:
     """Entries of the clips that are cropped (recorded, for corpora without video), by id."""
     entries = {}
@@ -143,8 +177,7 @@ def write_subset(out: Path, folder: Path, lists: Mapping[str, list[Entry]]) -> l
 def write_lists(folder: Path, lists: Mapping[str, list[Entry]]) -> list[str]:
     """Write the lists of every split and the training clips' classes; returns a line for each split."""
     report = []
-    for split in SPLITS:
-        entries = lists[split]
+    for split, entries in lists.items():
         write_lines(folder / f"{split}.tsv", [ROOT, *(entry.line for entry in entries)])
         write_column(folder / f"{split}.wrd", [entry.transcript for entry in entries])
         for kind in CLASS_LABELS:

@@ -30,6 +30,7 @@ LOUDNESS = 1000.0  # root mean square of each voice, int16 units: equal voices, 
 PEAK = 32767
 PIECE, SHORTEST = 10.0, 3.0  # seconds of a piece of MUSAN's music or noise
 LONGEST = 20.0  # seconds of a clip that are used as speech noise
+FEWEST_SPEAKERS = 10  # of a corpus whose speakers are divided over the splits
 TENTH = 10  # validation and test lists are a tenth of the total each
 MUSIC, NOISE, SPEECH = "music", "noise", "speech"
 BABBLE, ALL = "babble", "all"
@@ -199,12 +200,24 @@ def divide(names: Sequence[str], seed: int) -> dict[str, list[str]]:
 
 
 def split_speakers(speakers: Speakers, seed: int) -> dict[str, Speakers]:
-    """Speakers of each split, none in two; fewer than three are in every split, with a warning."""
-    if len(speakers) < 3:
-        logger.warning("fewer than 3 speakers: the noise lists of all splits share their voices")
+    """Speakers of each split, none in two.
+
+    Fewer than ten cannot be divided so: then each split has all voices, from different recordings, with a
+    warning.
+    """
+    if len(speakers) >= FEWEST_SPEAKERS:
+        parts = divide(list(speakers), seed)
+        return {split: {name: speakers[name] for name in names} for split, names in parts.items()}
+    logger.warning(
+        "fewer than %d speakers: the noise lists of all splits share their voices", FEWEST_SPEAKERS
+    )
+    if any(len(files) < len(SPLITS) for files in speakers.values()):
         return dict.fromkeys(SPLITS, speakers)
-    parts = divide(list(speakers), seed)
-    return {split: {name: speakers[name] for name in names} for split, names in parts.items()}
+    divided = {name: divide([str(file) for file in files], seed) for name, files in speakers.items()}
+    return {
+        split: {name: [Path(file) for file in parts[split]] for name, parts in divided.items()}
+        for split in SPLITS
+    }
 
 
 # -- babble --------------------------------------------------------------------------------------------------

@@ -57,7 +57,14 @@ from av_ssl.methods.masked_units import (
     reduce_masked_unit_metrics,
 )
 from av_ssl.modules.transformer import TransformerEncoder
-from av_ssl.targets.collapse import LOOK_EVERY, Bounds, CollapseGuard
+from av_ssl.targets.collapse import (
+    LOOK_EVERY,
+    Bounds,
+    CollapseGuard,
+    TargetMonitor,
+    decorrelation_loss,
+    target_monitor,
+)
 from av_ssl.targets.ema import (
     TEACHER_PREFIX,
     EMATeacher,
@@ -114,7 +121,12 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
     ema_anneal_end_step: int = option(30000, "updates until ema_end_decay [data2vec]")
     # collapse guard
     min_target_std: float = option(
-        0.1, "stop if the targets' standard deviation over frames falls below, over 100 updates [data2vec]"
+        0.1,
+        "stop if the teacher's output, before the norm of the targets, varies less over frames, over 100 "
+        "updates (random directions: 1) [ours]",
+    )
+    min_target_rank: float = option(
+        1.5, "the same for its effective rank: the directions that share its variance [ours]"
     )
     min_pred_std: float = option(0.01, "the same for predictions [data2vec]")
     collapse_check_start: int = option(5000, "updates before these two are checked [data2vec]")
@@ -159,13 +171,14 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         self.updates = 0
         self.collapse_guard = CollapseGuard(
             {
-                "target_var": Bounds("model.min_target_std", low=cfg.min_target_std),
+                "target_std": Bounds("model.min_target_std", low=cfg.min_target_std),
+                "target_rank": Bounds("model.min_target_rank", low=cfg.min_target_rank),
                 "pred_var": Bounds("model.min_pred_std", low=cfg.min_pred_std),
             },
             start=cfg.collapse_check_start,
             patience=LOOK_EVERY,
             advice="Lower the learning rate, lengthen the warm-up, raise ema_end_decay, or set "
-            "teacher_modalities=a.",
+            "criterion.decorrelation_weight.",
         )
 
     @classmethod
@@ -229,12 +242,11 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         first = self.cfg.encoder_layers - self.cfg.average_top_k_layers + 1
         encoder = cast(TransformerEncoder, module)
         _, outputs = encoder.run(fusion.project(fusion.join(features)), padding_mask, first=first)
-        kind = str(self.cfg.target_type)
+        layers = [getattr(output, str(self.cfg.target_type)) for output in outputs]
+        # Before the norm: after it, noise around a constant looks healthy.
+        self.monitor = target_monitor(torch.stack(layers).mean(0), padding_mask)
         return averaged_targets(
-            [getattr(output, kind) for output in outputs],
-            padding_mask,
-            self.cfg.instance_norm_target_layer,
-            self.cfg.layer_norm_targets,
+            layers, padding_mask, self.cfg.instance_norm_target_layer, self.cfg.layer_norm_targets
         )
 
     # -- student ---------------------------------------------------------------------------------------------
@@ -280,14 +292,17 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         return output
 
     def regression(self, x: Tensor, target: Tensor, index: Tensor) -> dict[str, Any]:
-        prediction = self.final_pred_proj(x.flatten(0, 1)[index]).float()
+        frames = x.flatten(0, 1)[index]
+        prediction = self.final_pred_proj(frames).float()
         target = target.flatten(0, 1)[index]
         return {
             "prediction": prediction,
             "target": target,
+            "decorrelation": decorrelation_loss(frames),
             "target_var": spread(target),
             "pred_var": spread(prediction.detach()),
             "ema_decay": self.decay,
+            **{f"target_{name}": value for name, value in self.monitor._asdict().items()},
         }
 
     def clean_features(
@@ -353,8 +368,8 @@ def spread(x: Tensor) -> Tensor:
 
 # -- criterion -----------------------------------------------------------------------------------------------
 
-TEACHER_STATISTICS = ("target_var", "pred_var", "ema_decay")
-MEANS = ("loss", "loss_regression", "features_pen", *TEACHER_STATISTICS, "gradient_ratio")
+TEACHER_STATISTICS = ("target_var", "pred_var", "ema_decay", *(f"target_{n}" for n in TargetMonitor._fields))
+MEANS = ("loss", "loss_regression", "features_pen", "decorrelation", *TEACHER_STATISTICS, "gradient_ratio")
 """What is logged as a mean over the frames of the loss."""
 
 
@@ -365,6 +380,9 @@ class AV2vecCriterionConfig(FeaturePenaltyConfig):
     regression_weight: float = option(1.0, "weight of the regression [ours]")
     pred_masked_weight: float = option(1.0, "weight of cluster ids on the frames of the loss [ours]")
     pred_nomask_weight: float = option(0.0, "weight of cluster ids on the other frames [ours]")
+    decorrelation_weight: float = option(
+        0.0, "weight of the squared correlations between channels of the encoder's output [ours]"
+    )
     loss_beta: float = option(0.0, "smooth-L1 threshold; 0: squared error [data2vec]")
     loss_scale: Optional[float] = option(None, "null: 1/sqrt(C) [data2vec]")
 
@@ -396,7 +414,9 @@ class AV2vecCriterion(MeanCriterion):
                 output["prediction"], output["target"], self.cfg.loss_beta, self.cfg.loss_scale
             )
             loss = loss + self.cfg.regression_weight * regression
+            loss = loss + self.cfg.decorrelation_weight * output["decorrelation"] * frames
             log["loss_regression"] = regression.detach()
+            log["decorrelation"] = output["decorrelation"].detach() * frames
             log.update({key: output[key] * frames for key in TEACHER_STATISTICS})
         if "logit_m_list" in output:
             losses = masked_unit_losses(output)

@@ -108,6 +108,9 @@ class TargetMonitor(NamedTuple):
     """Mean cosine of frames of different clips: 1 in a collapse; 0 for a single clip."""
     cosine_of_neighbours: Tensor
     """Mean cosine of consecutive frames: 1 if targets do not change in time."""
+    rank: Tensor
+    """Effective rank: how many directions share the variance over frames, from 1 to the number of channels.
+    A collapse of all channels to one shows in this number alone; see :func:`effective_rank`."""
 
 
 @torch.no_grad()
@@ -117,7 +120,7 @@ def target_monitor(target: Tensor, padding_mask: Tensor | None = None) -> Target
     >>> import torch
     >>> monitor = target_monitor(torch.ones(2, 5, 4))
     >>> [round(value.item(), 3) for value in monitor]
-    [0.0, 1.0, 1.0]
+    [0.0, 1.0, 1.0, 1.0]
     """
     batch, _, channels = target.shape
     real = torch.ones_like(target[..., :1]) if padding_mask is None else (~padding_mask)[..., None].float()
@@ -131,7 +134,30 @@ def target_monitor(target: Tensor, padding_mask: Tensor | None = None) -> Target
     pairs = clips.sum(0).square().sum() - clips.square().sum()
     neighbours = real[:, 1:] * real[:, :-1]
     alike = (unit[:, 1:] * unit[:, :-1]).sum() / neighbours.sum().clamp(min=1)
-    return TargetMonitor(std, pairs / max(1, batch * (batch - 1)), alike)
+    rank = effective_rank(target.float(), real)
+    return TargetMonitor(std, pairs / max(1, batch * (batch - 1)), alike, rank)
+
+
+def effective_rank(x: Tensor, real: Tensor) -> Tensor:
+    """Participation ratio ``(sum of eigenvalues)^2 / (sum of squares)`` of the covariance of ``[B, T, D]``.
+
+    ``real`` ``[B, T, 1]`` is 0 on padding. At least 1, also where all frames are equal.
+    """
+    centred = ((x - (x * real).sum((0, 1)) / real.sum()) * real).flatten(0, 1)
+    covariance = centred.T @ centred if len(centred) > x.shape[-1] else centred @ centred.T
+    return (covariance.trace().square() / covariance.square().sum().clamp(min=1e-12)).clamp(min=1)
+
+
+def decorrelation_loss(x: Tensor) -> Tensor:
+    """Sum of the squared correlations between different channels of frames ``[S, C]``, divided by C.
+
+    As in Barlow Twins (Zbontar et al., 2021) and VICReg (Bardes et al., 2022), but of correlations within one
+    view. It is ``C / rank - 1``, where ``rank`` is the effective rank of the standardised channels.
+    """
+    x = x.float()
+    standard = (x - x.mean(0)) * (x.var(0, correction=0) + 1e-5).rsqrt()
+    correlation = standard.T @ standard / len(x)
+    return (correlation.square().sum() - correlation.diagonal().square().sum()) / x.shape[1]
 
 
 def monitor_bounds(teachers: Iterable[str], least_std: float, largest_cosine: float) -> dict[str, Bounds]:

@@ -13,11 +13,18 @@ Corpus = SimpleNamespace
 
 
 def read_corpus(
-    name: str, out: Path, quick: bool = False, labelled: int | None = None, validation: bool = False
+    name: str,
+    out: Path,
+    quick: bool = False,
+    labelled: int | None = None,
+    validation: bool = False,
+    source: Path = Path("SOURCE"),
+    speech_model: str = "SPEECH_MODEL",
 ) -> Corpus:
     """The corpus whose data lies, or will lie, in ``out``; options as in ``run.py``."""
     entry, size = CORPORA[name], "quick" if quick else "full"
     sizes = entry["sizes"][size]
+    sizes = {**sizes, "source": str(source), "speech_model": speech_model}
     budget = labelled or sizes.get("labelled", [0])[0]
     values = {**sizes, "repository": REPOSITORY, "out": out, "labelled": budget}
 
@@ -31,5 +38,6 @@ def read_corpus(
     corpus.probes = arguments(entry.get("probes", ""))
     corpus.subsets = [entry["validation"]] if validation else entry["subsets"]
     corpus.updates = entry["updates"][size]
+    corpus.finetuning = entry.get("finetuning", {})
     corpus.resting = entry.get("resting", {}).get(size, {})
     return corpus

@@ -73,6 +73,13 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
     add("--corpus", choices=CORPORA, default="toy", help="(default: %(default)s)")
     add("--methods", nargs="+", metavar="METHOD", help="(default: all that the corpus has)")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
+    add("--source", type=Path, metavar="DIR", help="the corpus, where it is not made here")
+    add(
+        "--speech-model",
+        metavar="NAME",
+        default="openai/whisper-base",
+        help="DistillAV's teacher on real corpora (default: %(default)s, from Hugging Face's cache)",
+    )
     add("--labelled", type=int, metavar="N", help="labelled clips (default: the corpus's first number)")
     add("--validation", action="store_true", help="score the validation clips, to choose settings")
     add("--quick", action="store_true", help="tiny sizes, to see that everything runs")
@@ -83,7 +90,13 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
     args = parser.parse_args(arguments)
     out = (args.out or REPOSITORY / "out" / (args.corpus + "-quick" * args.quick)).resolve()
     methods = methods or Methods()
-    corpus = read_corpus(args.corpus, out, args.quick, args.labelled, args.validation)
+    if args.source is None and any("{source}" in step for step in CORPORA[args.corpus]["prepare"].values()):
+        sys.exit(f"--source: name the folder of {CORPORA[args.corpus]['title']}")
+    source = (args.source or Path()).resolve()
+    speech_model = args.speech_model
+    if Path(speech_model).is_dir():
+        speech_model = str(Path(speech_model).resolve())
+    corpus = read_corpus(args.corpus, out, args.quick, args.labelled, args.validation, source, speech_model)
     known = report.methods_of(methods, corpus)
     if unknown := set(args.methods or ()) - known.keys():
         sys.exit(f"--methods: the tables of {args.corpus} have {', '.join(known)}; not {', '.join(unknown)}")

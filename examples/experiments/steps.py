@@ -112,9 +112,15 @@ class Steps:
 
     def teacher_targets(self, teacher: str) -> Step:
         """Features of all clips by a speech model, and their clusters."""
-        labels, folder = self.clusters(self.methods.teachers[teacher].labels), f"teachers/{teacher}"
-        model = self.step("teacher", f"teacher_{teacher}", f"{folder}/model", labels=labels, model=teacher)
-        return self.step("teacher_targets", f"teacher_{teacher}_targets", f"{folder}/targets", teacher=model)
+        row, folder = self.methods.teachers[teacher], f"teachers/{teacher}"
+        model: object = self.corpus.sizes["speech_model"]
+        if row.labels:
+            labels = self.clusters(row.labels)
+            model = self.step(
+                "teacher", f"teacher_{teacher}", f"{folder}/model", labels=labels, model=teacher
+            )
+        values = {"teacher": model, "layers": row.layers}
+        return self.step("teacher_targets", f"teacher_{teacher}_targets", f"{folder}/targets", **values)
 
     def pseudo_labels(self, recogniser: str, keep: float) -> Step:
         """The labelled clips, and the most confident transcripts of the others."""
@@ -136,7 +142,12 @@ class Steps:
         if not training.pretrained:
             options.append("+model.no_pretrained_weights=true")
         if training.noise:
-            options += [f"+task.noise_wav={self.noise}", f"+task.noise_prob={training.noise}"]
+            share = training.noise
+            if training.kind == "fine-tuning":
+                share = corpus.finetuning.get("noise", share)
+            options += [f"+task.noise_wav={self.noise}", f"+task.noise_prob={share}"]
+        if training.kind == "fine-tuning":
+            options += corpus.finetuning.get("overrides", ())
         if training.rests:
             options += corpus.resting[training.streams]
         if training.kind == "training":

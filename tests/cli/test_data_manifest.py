@@ -220,6 +220,30 @@ def test_only_the_clips_of_a_list_of_ids(tmp_path, capsys):
     assert "none of its 1 ids (line 1: dev/id00099/v/00001) is a clip" in capsys.readouterr().err
 
 
+def test_a_folder_of_lists_decides_the_splits(tmp_path, capsys):
+    source, out = prepared(tmp_path, [f"s/{k:02d}" for k in range(8)])
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    parts = {"train": [3, 1, 2, 9], "valid": [4], "test_seen": [5, 6], "labelled_2": [2, 3]}
+    for name, numbers in parts.items():
+        (lists / f"{name}.txt").write_text("".join(f"s/{number:02d}\n" for number in numbers))
+    arguments = ["data", "manifest", str(source), str(out), "--ids", str(lists)]
+    assert main(arguments) == 0
+    assert names(out / "train.tsv") == ["s/03", "s/01", "s/02"]
+    assert names(out / "test_seen.tsv") == ["s/05", "s/06"]
+    assert names(out / "labelled_2/train.tsv") == ["s/02", "s/03"]
+    assert names(out / "labelled_2/valid.tsv") == ["s/04"]
+    assert (out / "labelled_2/train.wrd").read_text() == "hello s/02\nhello s/03\n"
+    assert f"{lists / 'train.txt'}: 1 of its clips" in capsys.readouterr().out
+
+    (lists / "labelled_2.txt").write_text("s/05\n")  # a test clip
+    assert main(arguments) == 1
+    assert f"{lists / 'test_seen.txt'}, line 1: s/05" in capsys.readouterr().err
+    (lists / "train.txt").unlink()
+    assert main(arguments) == 1
+    assert str(lists / "train.txt") in capsys.readouterr().err
+
+
 def test_a_list_of_validation_clips_that_does_not_fit(tmp_path, capsys):
     source, out = cropped(tmp_path, "lrs3")
     ids = tmp_path / "ids"

@@ -45,8 +45,17 @@ def test_few_speakers(manifest, caplog):
     everyone = speakers_of(manifest)
     two = dict(list(everyone.items())[:2])
     assert split_speakers(two, seed=0)["test"] == two
-    assert "fewer than 3 speakers" in caplog.text
+    assert "fewer than 10 speakers" in caplog.text
     assert mix_babble(two, 6, 100, (0,)).shape == (100,)
+
+
+def test_few_speakers_with_many_recordings_share_voices_and_not_recordings():
+    speakers = {name: [Path(f"{name}/{number}.wav") for number in range(30)] for name in "abc"}
+    parts = split_speakers(speakers, seed=1)
+    for name in speakers:
+        lists = [parts[split][name] for split in ("train", "valid", "test")]
+        assert [len(files) for files in lists] == [24, 3, 3]
+        assert sorted(file for files in lists for file in files) == sorted(speakers[name])
 
 
 def test_silence_is_mixed_as_silence(tmp_path):

@@ -170,8 +170,17 @@ def test_checkpoint_without_teacher_starts_it_afresh(model, caplog):
     assert torch.equal(model.teacher.module.layers[0].fc1.weight, plain.encoder.layers[0].fc1.weight)
 
 
-def test_collapse_stops_training():
-    model = tiny_av2vec(min_pred_std=1e9, min_target_std=0.0, collapse_check_start=0).train()
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [
+        ("pred_var", {"min_pred_std": 1e9}),
+        ("target_std", {"min_target_std": 1e9}),
+        ("target_rank", {"min_target_rank": 1e9}),
+    ],
+)
+def test_collapse_stops_training(name, bound):
+    bounds = {"min_pred_std": 0.0, "min_target_std": 0.0, "min_target_rank": 0.0, **bound}
+    model = tiny_av2vec(**bounds, collapse_check_start=0).train()
     batch = keep_both(net_input(model, LENGTHS))
     model.set_num_updates(99)
     model.eval()
@@ -179,8 +188,23 @@ def test_collapse_stops_training():
     model.set_num_updates(100)
     model.train()
     model(**batch)
-    with pytest.raises(FloatingPointError, match=r"at update 200: pred_var is .*teacher_modalities=a"):
+    with pytest.raises(FloatingPointError, match=rf"at update 200: {name} is .*decorrelation_weight"):
         model.set_num_updates(200)
+
+
+def test_channels_that_all_carry_one_signal_show_in_the_rank_before_the_norm(model):
+    """After the instance norm such targets look healthy."""
+    batch = keep_both(net_input(model, LENGTHS))
+    healthy = model(**batch)
+    channels = model.cfg.encoder_embed_dim
+    with torch.no_grad():
+        for layer in model.teacher.module.layers:
+            direction = torch.linspace(-1, 1, channels)[:, None]
+            layer.fc2.weight.copy_(direction @ layer.fc2.weight[:1])
+            layer.fc2.bias.zero_()
+    collapsed = model(**batch)
+    assert collapsed["target_rank"] < 1.01 < 2 < healthy["target_rank"]
+    assert collapsed["target_var"] > 0.9 * healthy["target_var"]
 
 
 def test_too_many_target_layers():

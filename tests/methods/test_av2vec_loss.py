@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from fairseq.logging import metrics
 
 from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig, regression_loss
+from av_ssl.targets.collapse import TargetMonitor
 
 
 class Model:
@@ -16,6 +17,8 @@ class Model:
             "target_var": torch.tensor(0.4),
             "pred_var": torch.tensor(0.3),
             "ema_decay": 0.999,
+            "decorrelation": torch.tensor(3.0),
+            **{f"target_{name}": torch.tensor(0.7) for name in TargetMonitor._fields},
         }
 
     def __call__(self, masks, target_list):
@@ -41,16 +44,24 @@ def test_smooth_l1():
 
 
 def test_terms_are_means_over_frames():
-    criterion = AV2vecCriterion(AV2vecCriterionConfig(regression_weight=2.0, loss_weights=[10.0]), task=None)
+    criterion = AV2vecCriterion(
+        AV2vecCriterionConfig(regression_weight=2.0, decorrelation_weight=0.1, loss_weights=[10.0]), task=None
+    )
     model = Model(7)
     loss, sample_size, log = criterion(model, sample(7))
     regression = regression_loss(model.output["prediction"], model.output["target"]).item() / 7
     assert sample_size == 7
-    assert loss.item() / 7 == pytest.approx(2 * regression + 10 * 0.5, rel=1e-6)
+    assert loss.item() / 7 == pytest.approx(2 * regression + 10 * 0.5 + 0.1 * 3, rel=1e-6)
     assert log["loss_regression"].item() / 7 == pytest.approx(regression, rel=1e-6)
     with metrics.aggregate() as logged:
         criterion.reduce_metrics([log, log])
-    of_the_teacher = {"target_var": 0.4, "pred_var": 0.3, "ema_decay": 0.999}
+    of_the_teacher = {
+        "target_var": 0.4,
+        "pred_var": 0.3,
+        "ema_decay": 0.999,
+        "target_rank": 0.7,
+        "decorrelation": 3,
+    }
     values = logged.get_smoothed_values()
     assert {key: values[key] for key in of_the_teacher} == pytest.approx(of_the_teacher)
 

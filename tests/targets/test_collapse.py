@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import distributed
 
-from av_ssl.targets.collapse import Bounds, CollapseGuard, target_monitor
+from av_ssl.targets.collapse import Bounds, CollapseGuard, decorrelation_loss, target_monitor
 
 BOUNDS = {"std": Bounds("model.min_std", low=0.1), "cosine": Bounds("model.max_cosine", high=0.95)}
 
@@ -180,3 +180,25 @@ def test_mean_cosine_is_that_of_all_pairs():
 
 def test_a_single_clip_has_no_other():
     assert target_monitor(torch.ones(1, 3, 2)).cosine_between_clips == 0
+
+
+def test_rank_counts_the_directions_that_share_the_variance():
+    generator = torch.Generator().manual_seed(3)
+    frames = torch.randn(8, 500, 4, generator=generator)
+    assert abs(target_monitor(frames).rank - 4) < 0.05
+    one = frames[..., :1] * torch.tensor([1.0, -2, 3, 0.5]) + 1  # all channels carry the same signal
+    collapsed = target_monitor(one)
+    assert abs(collapsed.rank - 1) < 1e-3
+    assert collapsed.std > 0.5  # what the other number does not show
+    assert target_monitor(torch.ones(1, 3, 4)).rank == 1
+
+
+def test_decorrelation_is_channels_over_rank():
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(300, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
+    standard = (x - x.mean(0)) / x.std(0, correction=0)
+    rank = target_monitor(standard[None]).rank
+    assert decorrelation_loss(x) == pytest.approx(float(6 / rank - 1), rel=1e-3)
+    x.requires_grad_()
+    decorrelation_loss(x).backward()
+    assert x.grad.isfinite().all()
