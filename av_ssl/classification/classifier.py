@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.layers import POOLINGS, ClassHead, cut_audio, cut_video
 from av_ssl.data.classes import SegmentBatch
-from av_ssl.data.clip_reader import STREAMS
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.errors import DataError
-from av_ssl.layout import SAMPLES_PER_FRAME
+from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS
 from av_ssl.methods.fused_encoder import Source
 from av_ssl.modules.frontends import VideoFrontend
 from av_ssl.modules.spectrogram_frontend import FILTERBANK_BANDS, RowBatchNorm, SpectrogramResNet

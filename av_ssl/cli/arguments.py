@@ -121,7 +121,7 @@ def chosen_clips(args: argparse.Namespace) -> dict[str, CorpusClip]:
     clips = read_corpus(args.corpus, args.source, skip=args.out)
     if args.ids is None:
         return clips
-    ids = read_ids(args.ids, CORPORA[args.corpus])
+    ids = read_ids(args.ids, CORPORA[args.corpus], clips)
     chosen = {name: clip for name, clip in clips.items() if name in ids}
     if not chosen:
         raise DataError(

@@ -12,9 +12,8 @@ import tempfile
 from pathlib import Path
 
 from av_ssl.cli.arguments import add_cluster_arguments, available_cores, cluster_options, positive
-from av_ssl.corpora.corpus import SPLITS
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE
+from av_ssl.layout import FRAME_RATE, SPLITS, lists_clips
 from av_ssl.targets.feature_shards import device_of
 from av_ssl.transcription.hypotheses import hypothesis_row
 from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions
@@ -27,7 +26,10 @@ def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a fine-tuned recogniser")
     parser.add_argument("data", metavar="DATA", type=Path, help="folder with {subset}.tsv")
     parser.add_argument(
-        "--subset", nargs="+", metavar="NAME", help="(default: those of train, valid and test that exist)"
+        "--subset",
+        nargs="+",
+        metavar="NAME",
+        help="(default: those of train, valid and test that list clips)",
     )
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, help="for {subset}.hyp.tsv (default: print the transcripts)"
@@ -103,10 +105,10 @@ def run_transcribe(args: argparse.Namespace) -> int:
 
 def _plans(args: argparse.Namespace, out: Path) -> list[TranscriptPlan]:
     data = args.data.absolute()
-    subsets = args.subset or [split for split in SPLITS if (data / f"{split}.tsv").is_file()]
+    subsets = args.subset or [split for split in SPLITS if lists_clips(data / f"{split}.tsv")]
     if not subsets:
         raise DataError(
-            f"{data}: has no {', '.join(f'{split}.tsv' for split in SPLITS)}; name --subset, or make the "
+            f"{data}: has no clips in {', '.join(f'{split}.tsv' for split in SPLITS)}; name --subset, or make the "
             "lists with preprocess/folder.sh or av-ssl data manifest"
         )
     longest = args.max_frames or args.max_tokens

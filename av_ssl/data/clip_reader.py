@@ -26,6 +26,10 @@ class Crop(NamedTuple):
     flip: bool
 
 
+LARGEST_FRAME = 4 / 3
+"""Side of frames in multiples of the part that is cut: mouth crops are a little larger, 96 pixels for 88."""
+
+
 @dataclass(frozen=True)
 class CropAndFlip:
     """Crops frames to squares of `size` pixels: at the centre, or if `random` anywhere and flipped at times.
@@ -38,11 +42,18 @@ class CropAndFlip:
     flip_probability: float = 0.5
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Crop:
+        """The part of frames to cut; MediaError if they are smaller, or too large to be mouth crops."""
         free_rows, free_columns = height - self.size, width - self.size
         if min(free_rows, free_columns) < 0:
             raise MediaError(
                 f"frames of {width}x{height} pixels are smaller than the crop of {self.size}; "
                 "crop the mouth again at 96x96, or lower task.image_crop_size"
+            )
+        if max(height, width) > LARGEST_FRAME * self.size:
+            raise MediaError(
+                f"frames of {width}x{height} pixels are no mouth crops for a model of {self.size} pixels, whose "
+                f"sides are {self.size} to {int(LARGEST_FRAME * self.size)}; crop the mouth: av-ssl crop --size "
+                f"{round(self.size * 12 / 11)}, or set task.image_crop_size to the model's"
             )
         if not self.random:
             return Crop(round(free_rows / 2), round(free_columns / 2), False)
@@ -91,8 +102,6 @@ class TimeMask:
 
 
 AUDIO_INPUTS = ("filterbank", "waveform")
-STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
-"""The names that configurations and commands have for a set of streams; all other code uses the tuples."""
 
 
 @dataclass(frozen=True)

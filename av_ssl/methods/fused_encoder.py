@@ -21,10 +21,10 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from av_ssl.compat.keys import option
-from av_ssl.data.clip_reader import STREAMS
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SPAN_LENGTHS, SpanMask
+from av_ssl.layout import STREAMS
 from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.modules.frontends import AudioFrontend, VideoFrontend, with_scaled_gradient
 from av_ssl.modules.masking import gray_frames, replace_frames, take_frames

@@ -16,7 +16,6 @@ from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from av_ssl.data.clip_reader import STREAMS
 from av_ssl.data.collate import add_lengths
 from av_ssl.data.dataset import AudioVisualDataset, BadClips
 from av_ssl.errors import DataError
@@ -26,10 +25,9 @@ from av_ssl.inference import (
     one_clip,
     open_model,
     read_batches,
-    stored_streams,
 )
 from av_ssl.io import digest
-from av_ssl.layout import Clip
+from av_ssl.layout import STREAMS, Clip, stored_streams, untrained_streams
 from av_ssl.targets.feature_shards import device_of
 from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
@@ -116,6 +114,11 @@ class Recogniser:
     def _modalities(self, stored: Mapping[str, Any]) -> str:
         streams = stored_streams(stored)
         if self.spec.modalities is not None:
+            if wrong := untrained_streams(stored, STREAMS[self.spec.modalities]):
+                raise DataError(
+                    f"--modalities {self.spec.modalities}: {self.spec.checkpoint} {wrong}; its transcripts would be "
+                    "wrong: drop --modalities, or give it the stream that it was trained on"
+                )
             return self.spec.modalities
         if streams is None:
             raise DataError(
