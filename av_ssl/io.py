@@ -74,8 +74,8 @@ BYTE_ORDER_MARK = "\ufeff"
 def read_text(path: Path, fix: str, problem: str = "cannot be read") -> str:
     r"""A file of UTF-8, or of UTF-16 with a byte-order mark, as text with ``\n`` at the end of lines.
 
-    Byte-order marks are removed. Raises DataError, which ends in ``fix``, if the file is missing or of another
-    encoding.
+    Byte-order marks are removed. Raises DataError, which ends in ``fix``, if the file is missing or of
+    another encoding.
     """
     try:
         content = path.read_bytes()
@@ -87,8 +87,8 @@ def read_text(path: Path, fix: str, problem: str = "cannot be read") -> str:
     except UnicodeDecodeError as error:
         line = 1 if wide else content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}, line {line}: is not {'UTF-16' if wide else 'UTF-8'} (byte {error.start}); convert it with "
-            f"iconv -t UTF-8, or {fix}"
+            f"{path}, line {line}: is not {'UTF-16' if wide else 'UTF-8'} (byte {error.start}); convert it "
+            f"with iconv -t UTF-8, or {fix}"
         ) from error
     if "\0" in text:
         raise DataError(f"{path}: is no text, or UTF-16 without a byte-order mark: convert it, or {fix}")

@@ -135,7 +135,7 @@ def _root(path: Path, line: str) -> Path:
     """The absolute root directory that the first line of the manifest ``path`` names."""
     if "\t" in line:
         raise DataError(
-            f"{path}, line 1: is a clip; the first line must be the root directory, or / if paths are absolute"
+            f"{path}, line 1: is a clip; insert the root directory above it, or / if paths are absolute"
         )
     places = [start_folder() / line, path.absolute().parent / line]
     if Path(line).is_absolute() or not line:
@@ -144,8 +144,8 @@ def _root(path: Path, line: str) -> Path:
         if place.is_dir():
             return place
     raise DataError(
-        f"{path}, line 1: the root directory {line!r} is neither in {start_folder()} nor beside the manifest; "
-        "write its absolute path"
+        f"{path}, line 1: the root directory {line!r} is neither in {start_folder()} nor beside the "
+        "manifest; write its absolute path"
     )
 
 

@@ -108,8 +108,8 @@ def _plans(args: argparse.Namespace, out: Path) -> list[TranscriptPlan]:
     subsets = args.subset or [split for split in SPLITS if lists_clips(data / f"{split}.tsv")]
     if not subsets:
         raise DataError(
-            f"{data}: has no clips in {', '.join(f'{split}.tsv' for split in SPLITS)}; name --subset, or make the "
-            "lists with preprocess/folder.sh or av-ssl data manifest"
+            f"{data}: has no clips in {', '.join(f'{split}.tsv' for split in SPLITS)}; name --subset, or "
+            "make the lists with preprocess/folder.sh or av-ssl data manifest"
         )
     longest = args.max_frames or args.max_tokens
     if longest > args.max_tokens:

@@ -195,10 +195,9 @@ def assign_splits(
         order = order[count:]
     splits["train"] = sorted([*splits["train"], *(name for unit in order for name in units[unit])])
     if not splits["train"] and not undecided:
-        speakers = sorted({clips[name].speaker for name in splits["test"]})
         raise DataError(
-            f"no clip is left for training: the corpus itself assigns all {len(clips)} to test or validation "
-            f"(speakers {', '.join(speakers[:5])}); add clips of other speakers"
+            f"no clip is left for training: the corpus itself assigns all {len(clips)} to test or "
+            f"validation, e.g. {next(iter(clips))}; add clips that it does not (GRID: of other speakers)"
         )
     if not splits["train"]:
         raise DataError(

@@ -46,9 +46,7 @@ class Folder(Corpus):
         others = passed_over(root, skip)
         if others:
             counts = ", ".join(f"{number} {suffix}" for suffix, number in sorted(others.items()))
-            logger.warning(
-                "%s: files that are not read: %s; convert them (transcripts: ID.txt)", root, counts
-            )
+            logger.warning("%s: files that are not read: %s (transcripts are read from ID.txt)", root, counts)
         for name, video in videos.items():
             folders = name.lower().split("/")[:-1]
             split = next((FOLDER_SPLITS[part] for part in folders if part in FOLDER_SPLITS), None)

@@ -109,9 +109,9 @@ def _manifests(folder: Path) -> tuple[Manifests, list[str]]:
 
 
 def _labels(folder: Path, manifests: Manifests, remarks: list[str]) -> list[str]:
-    """Problems and ``remarks`` of every `{split}.NAME` for which there is a `dict.NAME.txt`, and of those that lack it.
+    """Problems of every `{split}.NAME` for which there is a `dict.NAME.txt`, and of those that lack it.
 
-    Labels of a manifest with malformed lines are left for when these are fixed.
+    ``remarks`` are added to. Labels of a manifest with malformed lines are left for when these are fixed.
     """
     splits = _whole(manifests)
     kinds = {path.name[len("dict.") : -len(".txt")] for path in folder.glob("dict.*.txt")}

@@ -51,8 +51,8 @@ class CropAndFlip:
             )
         if max(height, width) > LARGEST_FRAME * self.size:
             raise MediaError(
-                f"frames of {width}x{height} pixels are no mouth crops for a model of {self.size} pixels, whose "
-                f"sides are {self.size} to {int(LARGEST_FRAME * self.size)}; crop the mouth: av-ssl crop --size "
+                f"frames of {width}x{height} pixels are no mouth crops for a model of {self.size}, which "
+                f"takes {self.size} to {int(LARGEST_FRAME * self.size)}; crop the video: av-ssl crop --size "
                 f"{round(self.size * 12 / 11)}, or set task.image_crop_size to the model's"
             )
         if not self.random:

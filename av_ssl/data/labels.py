@@ -124,8 +124,8 @@ class TextLabels(Labels):
     are space-separated symbols. Each ends with `</s>`: attention decoders learn where to stop, and fairseq's
     `ctc` criterion ignores it.
 
-    Raises DataError if lines and clips differ in number, more than 10 % of the symbols are unknown, or more than
-    10 % of the training transcripts are empty.
+    Raises DataError if lines and clips differ in number, more than 10 % of the symbols are unknown, or more
+    than 10 % of the training transcripts (and more than one) are empty.
     """
 
     def __init__(self, path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> None:
@@ -135,7 +135,7 @@ class TextLabels(Labels):
         self.check_unknown()
 
     def check_empty(self) -> None:
-        """Warn of empty transcripts; raise DataError if more than 10 % of a training split are empty."""
+        """Warn of empty transcripts; raise DataError if more than one and 10 % of a training split are."""
         empty = np.flatnonzero(self.file.symbol_counts == 0)
         if not len(empty):
             return
@@ -143,7 +143,7 @@ class TextLabels(Labels):
             f"{self.file.path}: {len(empty)} of {len(self)} transcripts are empty, the first of them on line "
             f"{empty[0] + 1}; write what is said, or remove the clips"
         )
-        if self.file.path.stem.startswith("train") and len(empty) > TOLERATED_UNKNOWN * len(self):
+        if self.file.path.stem.startswith("train") and len(empty) > max(1, TOLERATED_UNKNOWN * len(self)):
             raise DataError(found)
         logger.warning("%s", found)
 

@@ -60,8 +60,8 @@ def _to_int16(path: Path, wave: NDArray[np.float64]) -> NDArray[np.int16]:
     peak = float(np.abs(wave).max())
     if not peak <= LOUDEST:  # also if it is no number
         raise MediaError(
-            f"{path}: has floating-point samples up to {peak:g}, full scale is 1; scale them, or write the file "
-            "as 16-bit integers"
+            f"{path}: has floating-point samples up to {peak:g}, full scale is 1; scale them, or write the "
+            "file as 16-bit integers"
         )
     scaled = np.rint(wave * 32768).clip(-32768, 32767)
     return scaled.astype(np.int16)

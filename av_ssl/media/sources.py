@@ -11,12 +11,12 @@ from pathlib import Path
 from av_ssl.errors import DataError
 
 VIDEO_SUFFIXES = frozenset([
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",
-    ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov",
+    ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
 ])  # fmt: skip
 UNREAD_SUFFIXES = frozenset([
-    ".align", ".apng", ".ass", ".ctm", ".eaf", ".gif", ".lrc", ".mjpeg", ".rm", ".rmvb", ".srt", ".swf", ".textgrid",
-    ".vtt", ".webp",
+    ".align", ".apng", ".ass", ".ctm", ".eaf", ".gif", ".lrc", ".mjpeg", ".rm", ".rmvb", ".srt", ".swf",
+    ".textgrid", ".vtt", ".webp",
 ])  # fmt: skip
 """Moving images without sound, rare videos, and transcripts of other formats than plain text."""
 AUDIO_SUFFIXES = frozenset([".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"])
@@ -58,10 +58,9 @@ def find_audio(root: Path) -> dict[str, Path]:
 
 
 def passed_over(root: Path, skip: Path | None = None) -> Counter[str]:
-    """Number of files below a folder by suffix, of those that look like clips or transcripts but are not read."""
-    return Counter(
-        path.suffix.lower() for path in _files(root, skip) if path.suffix.lower() in UNREAD_SUFFIXES
-    )
+    """Number of files below a folder, by suffix, that look like clips or transcripts but are not read."""
+    suffixes = (path.suffix.lower() for path in _files(root, skip))
+    return Counter(suffix for suffix in suffixes if suffix in UNREAD_SUFFIXES)
 
 
 def usable_name(name: str) -> bool:

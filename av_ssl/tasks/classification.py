@@ -60,7 +60,7 @@ class ValidationEER:
         speakers = {self.speakers[clip.id] for clip in clips}
         if not 1 < len(speakers) < len(clips):
             raise DataError(
-                f"{path}: task.eer=true, but the {len(clips)} validation clips are of {len(speakers)} speakers; "
+                f"{path}: task.eer=true: the {len(clips)} validation clips are of {len(speakers)} speakers; "
                 "an error rate needs several clips of several speakers: choose other validation clips, or "
                 "set task.eer=false"
             )

@@ -116,8 +116,8 @@ class Recogniser:
         if self.spec.modalities is not None:
             if wrong := untrained_streams(stored, STREAMS[self.spec.modalities]):
                 raise DataError(
-                    f"--modalities {self.spec.modalities}: {self.spec.checkpoint} {wrong}; its transcripts would be "
-                    "wrong: drop --modalities, or give it the stream that it was trained on"
+                    f"--modalities {self.spec.modalities}: {self.spec.checkpoint} {wrong}, so its "
+                    "transcripts would be wrong; drop --modalities, or give it the stream of its training"
                 )
             return self.spec.modalities
         if streams is None:
