@@ -82,7 +82,8 @@ class RecogniserSpec:
 class Recogniser:
     """Transcribes clips with the search that its task gives to ``fairseq-generate``.
 
-    Raises DataError if the checkpoint cannot be read, or holds no dictionary and so no recogniser.
+    Raises DataError if the checkpoint cannot be read, holds no dictionary and so no recogniser, or was
+    trained on other streams.
     """
 
     def __init__(self, spec: RecogniserSpec, device: str = "cpu") -> None:
@@ -94,6 +95,11 @@ class Recogniser:
                 "recogniser that was fine-tuned with av_ssl, or one published by AV-HuBERT"
             )
         self.task = RecognitionTask(self._task_config(self.model.task_cfg), self.model.text_encoder)
+        if wrong := untrained_streams(self.model.task_cfg, self.streams):
+            raise DataError(
+                f"--modalities {self.task.cfg.modalities}: {spec.checkpoint} {wrong}, so its transcripts "
+                "would be wrong; drop --modalities, or give it the stream of its training"
+            )
 
     def _task_config(self, stored: Mapping[str, Any]) -> Any:
         """Clips are read as in training, but never cut."""
@@ -114,11 +120,6 @@ class Recogniser:
     def _modalities(self, stored: Mapping[str, Any]) -> str:
         streams = stored_streams(stored)
         if self.spec.modalities is not None:
-            if wrong := untrained_streams(stored, STREAMS[self.spec.modalities]):
-                raise DataError(
-                    f"--modalities {self.spec.modalities}: {self.spec.checkpoint} {wrong}, so its "
-                    "transcripts would be wrong; drop --modalities, or give it the stream of its training"
-                )
             return self.spec.modalities
         if streams is None:
             raise DataError(

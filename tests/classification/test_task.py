@@ -24,6 +24,7 @@ from av_ssl.tasks.classification import (
     balanced_clips,
 )
 from tests.classification.labelled_clips import EMOTIONS, write_folder
+from tests.data_folder import listed_clips
 from tests.stock import REPOSITORY, stock
 
 TINY = [
@@ -188,6 +189,17 @@ def test_the_error_rate_of_a_large_validation_set(monkeypatch):
     assert eer.rate(embeddings) == 0
     monkeypatch.setattr(classification, "MOST_CLIPS", 6)  # the first six are of one speaker
     assert eer.rate(embeddings) == 0
+
+
+@pytest.mark.parametrize(("speakers", "sound"), [("aab", True), ("aaa", False), ("abc", False), ("a", False)])
+def test_validation_speakers_of_an_error_rate_are_checked_when_they_are_read(speakers, sound):
+    eer = ValidationEER()
+    clips = listed_clips(*[10] * len(speakers))
+    eer.speakers = {clip.id: who for clip, who in zip(clips, speakers, strict=True)}
+    if sound:
+        return eer.check(Path("valid.spk"), clips)
+    with pytest.raises(DataError, match=rf"valid\.spk: task\.eer=true: .*{len(clips)} validation clips"):
+        eer.check(Path("valid.spk"), clips)
 
 
 def test_the_error_rate_needs_labels_of_speakers():
