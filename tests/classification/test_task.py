@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -191,14 +192,17 @@ def test_the_error_rate_of_a_large_validation_set(monkeypatch):
     assert eer.rate(embeddings) == 0
 
 
-@pytest.mark.parametrize(("speakers", "sound"), [("aab", True), ("aaa", False), ("abc", False), ("a", False)])
-def test_validation_speakers_of_an_error_rate_are_checked_when_they_are_read(speakers, sound):
+@pytest.mark.parametrize("speakers", ["aab", "aaa", "abc", "a"])
+def test_validation_speakers_of_an_error_rate_are_checked_when_they_are_read(speakers):
     eer = ValidationEER()
     clips = listed_clips(*[10] * len(speakers))
     eer.speakers = {clip.id: who for clip, who in zip(clips, speakers, strict=True)}
-    if sound:
-        return eer.check(Path("valid.spk"), clips)
-    with pytest.raises(DataError, match=rf"valid\.spk: task\.eer=true: .*{len(clips)} validation clips"):
+    sound = (
+        contextlib.nullcontext()
+        if speakers == "aab"
+        else pytest.raises(DataError, match=r"valid\.spk: .*eer")
+    )
+    with sound:
         eer.check(Path("valid.spk"), clips)
 
 

@@ -48,8 +48,8 @@ def test_what_fairseq_lacks_is_refused(override: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/tmp/données", "数据", "/data/x (copy)", "a=b", "[1]", "/a/[1]/b", "~/data", "007", "1", "true", "/a'b/c",
-        '/a"b/c', "/a b/c  d", "/a;b&c#d!e", "/é:1", "/a\\b/c", "C(1)/{x}",
+        "/tmp/données", "数据", "/data/x (copy)", "a=b", "[1]", "/a/[1]/b", "~/data", "007", "1", "true",
+        "/a'b/c", '/a"b/c', "/a b/c  d", "/a;b&c#d!e", "/é:1", "/a\\b/c", "C(1)/{x}",
     ],
 )  # fmt: skip
 def test_paths_hold_any_characters(path: str) -> None:
