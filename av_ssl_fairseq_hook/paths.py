@@ -79,8 +79,8 @@ def resolve_paths(module: ModuleType) -> None:
         start = os.getcwd()
 
         def task(cfg: Any) -> Any:
-            for section, key in _path_keys(cfg):
-                _resolve(section, key, start)
+            for section, key, name in _path_keys(cfg):
+                _resolve(section, key, name, start)
             before = os.environ.get(START_FOLDER)
             os.environ[START_FOLDER] = start
             try:
@@ -95,19 +95,19 @@ def resolve_paths(module: ModuleType) -> None:
     module.run_job = run_job  # type: ignore[attr-defined]
 
 
-def _path_keys(cfg: DictConfig) -> Iterator[tuple[DictConfig, str]]:
-    """Sections of a configuration and their keys that are in ``READ`` and have a value."""
+def _path_keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[DictConfig, str, str]]:
+    """Section, key and full name of the keys of a configuration that are in ``READ`` and have a value."""
     for key in cfg:
         if OmegaConf.is_missing(cfg, key):
             continue
         value = cfg[key]
         if key in READ and isinstance(value, str | ListConfig):
-            yield cfg, str(key)
+            yield cfg, str(key), f"{prefix}{key}"
         elif isinstance(value, DictConfig):
-            yield from _path_keys(value)
+            yield from _path_keys(value, f"{prefix}{key}.")
 
 
-def _resolve(section: DictConfig, key: str, start: str) -> None:
+def _resolve(section: DictConfig, key: str, name: str, start: str) -> None:
     value = section[key]
     many = isinstance(value, ListConfig)
     paths = [_absolute(str(path), start) for path in (value if many else [value])]
@@ -115,7 +115,7 @@ def _resolve(section: DictConfig, key: str, start: str) -> None:
         # Other tasks of fairseq take several folders with colons between them.
         if key in REQUIRED and path and ":" not in path and not os.path.exists(path):
             sys.exit(
-                f"error: {key}: {path}: no such file or folder; relative paths start at {start}, where the "
+                f"error: {name}={path}: no such file or folder; relative paths start at {start}, where the "
                 "command was started"
             )
     with open_dict(section):

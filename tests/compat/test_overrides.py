@@ -103,7 +103,7 @@ def test_relative_paths_start_where_the_command_was_started(
     for section, key in (("task", "data"), ("model", "w2v_path")):
         with pytest.raises(SystemExit) as error:
             module.run_job(OmegaConf.create({section: {key: "nowhere"}}), job)
-        assert str(error.value).startswith(f"error: {key}: nowhere: ")
+        assert str(error.value).startswith(f"error: {section}.{key}=nowhere: ")
         assert str(tmp_path) in str(error.value)
         monkeypatch.chdir(tmp_path)
     assert START_FOLDER not in os.environ
