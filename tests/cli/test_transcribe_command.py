@@ -208,7 +208,7 @@ def test_a_subset_that_is_not_there(transcribe, data, capsys):
     assert "tset.tsv: cannot be read" in capsys.readouterr().err
     shutil.rmtree(data)
     assert transcribe() == 1
-    assert "has no train.tsv, valid.tsv, test.tsv; name --subset" in capsys.readouterr().err
+    assert "has no clips in train.tsv, valid.tsv, test.tsv; name --subset" in capsys.readouterr().err
 
 
 def test_slurm_needs_a_folder(transcribe, capsys):
