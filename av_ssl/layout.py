@@ -190,8 +190,8 @@ def manifest_text(clips: Sequence[Clip]) -> str:
 def manifest_part(path: Path, clips: Sequence[Clip]) -> str:
     """The text of a manifest with the lines of some of its clips alone."""
     lines = read_text(path, "make it readable").split("\n")
-    if lines[0].strip() and not Path(lines[0].strip()).is_absolute():
-        lines[0] = str(_root(path, lines[0].strip()))  # the part may lie elsewhere
+    if not (start_folder() / lines[0].strip()).is_dir():
+        lines[0] = str(_root(path, lines[0].strip()))  # beside the manifest, where the part may not lie
     return "\n".join([lines[0], *(lines[clip.line - 1] for clip in clips)]) + "\n"
 
 
