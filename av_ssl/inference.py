@@ -13,6 +13,7 @@ made of them must not depend on how the work is divided.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,10 +37,19 @@ from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.noise import NoiseMixer
 from av_ssl.errors import DataError
 from av_ssl.io import digest
-from av_ssl.layout import FRAME_RATE, STREAMS, Clip, with_lengths
+from av_ssl.layout import (
+    FRAME_RATE,
+    STREAMS,
+    Clip,
+    stored_streams,
+    untrained_streams,
+    with_lengths,
+)
 from av_ssl.methods.fused_encoder import Source
 from av_ssl.targets.feature_shards import FrameFeatures, device_of
 from av_ssl.targets.speech_teacher import TeacherSpec
+
+logger = logging.getLogger(__name__)
 
 Streams = tuple[str, ...]
 Progress = Callable[[int, int], None]
@@ -62,14 +72,6 @@ def open_model(checkpoint: Path, device: str = "cpu", untrained: int | None = No
     """
     model = load(checkpoint) if untrained is None else load_untrained(checkpoint, untrained)
     return model.to(device)
-
-
-def stored_streams(task_cfg: Mapping[str, Any]) -> Streams | None:
-    """The streams of a stored task, this package's (a name) or AV-HuBERT's (a list); None if it has none."""
-    stored = task_cfg.get("modalities")
-    if isinstance(stored, list):
-        return next((streams for streams in STREAMS.values() if sorted(stored) == sorted(streams)), None)
-    return STREAMS.get(str(stored))
 
 
 def stored_reader(
@@ -194,6 +196,8 @@ def find_encoder(model: nn.Module, modalities: str | None, origin: str) -> tuple
         raise DataError(
             f"{asked}{type(model).__name__} of {origin} has an encoder of {' and one of '.join(names)}"
         )
+    if wrong := untrained_streams(getattr(model, "task_cfg", {}), wanted):
+        logger.warning("%s %s: its features say little about it", origin, wrong)
     return choices[wanted], wanted
 
 

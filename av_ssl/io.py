@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -15,6 +16,7 @@ import os
 import secrets
 import socket
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -65,16 +67,50 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")
 
 
+BYTE_ORDER_MARK = "\ufeff"
+"""Editors write it at the start of a file; where files are joined, it stands at the start of any line."""
+
+
 def read_text(path: Path, fix: str, problem: str = "cannot be read") -> str:
-    """A UTF-8 file; DataError, which ends in ``fix``, if it is missing or of another encoding."""
+    r"""A file of UTF-8, or of UTF-16 with a byte-order mark, as text with ``\n`` at the end of lines.
+
+    Byte-order marks are removed. Raises DataError, which ends in ``fix``, if the file is missing or of
+    another encoding.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {problem} ({error.strerror}); {fix}") from error
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8")
     except UnicodeDecodeError as error:
+        line = 1 if wide else content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}: is not UTF-8 (byte {error.start}); convert it with iconv -t UTF-8, or {fix}"
+            f"{path}, line {line}: is not {'UTF-16' if wide else 'UTF-8'} (byte {error.start}); convert it "
+            f"with iconv -t UTF-8, or {fix}"
         ) from error
+    if "\0" in text:
+        raise DataError(f"{path}: is no text, or UTF-16 without a byte-order mark: convert it, or {fix}")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix(BYTE_ORDER_MARK).replace("\n" + BYTE_ORDER_MARK, "\n")
+
+
+def composed(name: str) -> str:
+    """``name`` with one code point for each accented letter (NFC): systems and editors differ in it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def existing(path: Path) -> Path:
+    """``path``, or the file that is there under the same name in another Unicode form."""
+    if str(path).isascii() or path.exists():
+        return path
+    folder = existing(path.parent)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if composed(name) == composed(path.name):
+                return folder / name
+    return path
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:

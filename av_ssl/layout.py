@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from av_ssl.errors import DataError
-from av_ssl.io import read_text
+from av_ssl.io import composed, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -86,21 +88,81 @@ class Clip:
     """Line of the manifest, from 1; the root directory is line 1."""
 
 
+START_FOLDER = "AV_SSL_START_FOLDER"
+"""Environment variable: the folder in which `fairseq-hydra-train` was started, since hydra leaves it."""
+
+
+def start_folder() -> Path:
+    """The folder in which the command was started."""
+    return Path(os.environ.get(START_FOLDER) or Path.cwd())
+
+
 def read_manifest(path: Path) -> list[Clip]:
     """Read `{split}.tsv`: the root directory, then one clip a line, as AV-HuBERT has it (Shi et al., 2022).
 
     Columns are separated by tabs: id, video path, audio path, video frames, audio samples. Relative paths are
-    joined to the root. The two numbers are the last two columns, whatever comes between.
+    joined to the root, a relative root to the folder in which the command was started. The two numbers are
+    the last two columns, whatever comes between.
 
-    Raises DataError naming file and line when the manifest is missing, empty or malformed.
+    Raises DataError naming file and line when the manifest is missing, empty or malformed, or an id occurs
+    twice.
     """
-    lines = read_text(path, "check the data folder: a split needs a manifest").rstrip().split("\n")
-    if len(lines) < 2:
+    clips, problems = scan_manifest(path)
+    if problems:
+        raise DataError(problems[0])
+    return clips
+
+
+def scan_manifest(path: Path) -> tuple[list[Clip], list[str]]:
+    """The clips of all well-formed lines of a manifest, and its problems; see `read_manifest`."""
+    text = read_text(path, "check the data folder: a split needs a manifest")
+    first, *lines = text.rstrip().split("\n")
+    try:
+        root = _root(path, first.strip())
+    except DataError as error:
+        return [], [str(error)]
+    if not lines:
+        return [], [f"{path}: lists no clips; after the root directory on line 1 come lines of: {COLUMNS}"]
+    clips: list[Clip] = []
+    problems: list[str] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=2):
+        try:
+            clip = parse_clip(path, number, line, root)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        other = seen.setdefault(composed(clip.id), number)
+        if other != number:
+            problems.append(
+                f"{path}, line {number}: id {clip.id!r} is also on line {other}; labels, features and "
+                "transcripts are found by id: rename one of the clips, or remove it with its labels"
+            )
+        clips.append(clip)
+    return clips, problems
+
+
+def _root(path: Path, line: str) -> Path:
+    """The absolute root directory that the first line of the manifest ``path`` names."""
+    if "\t" in line:
         raise DataError(
-            f"{path}: lists no clips; after the root directory on line 1 come lines of: {COLUMNS}"
+            f"{path}, line 1: is a clip; insert the root directory above it, or / if paths are absolute"
         )
-    root = Path(lines[0].strip())
-    return [parse_clip(path, number, line, root) for number, line in enumerate(lines[1:], start=2)]
+    places = [start_folder() / line, path.absolute().parent / line]
+    if Path(line).is_absolute() or not line:
+        return places[0]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise DataError(
+        f"{path}, line 1: the root directory {line!r} is neither in {start_folder()} nor beside the "
+        "manifest; write its absolute path"
+    )
+
+
+def lists_clips(path: Path) -> bool:
+    """Whether a manifest is there and has more than its root directory."""
+    return path.is_file() and "\n" in read_text(path, "make it readable").rstrip()
 
 
 def parse_clip(path: Path, number: int, line: str, root: Path) -> Clip:
@@ -131,22 +193,16 @@ def check_streams(manifest: Path, clips: Sequence[Clip], streams: Sequence[str],
 
 
 def manifest_text(clips: Sequence[Clip]) -> str:
-    """The lines of a manifest with the root `/`; raises DataError where a path is not absolute."""
-    lines = ["/"]
-    for clip in clips:
-        for path in (clip.video, clip.audio):
-            if path is not None and not path.is_absolute():
-                raise DataError(
-                    f"clip {clip.id}: its path {path} is not absolute; write the whole path of the folder on "
-                    "line 1 of its manifest"
-                )
-        lines.append(f"{clip.id}\t{clip.video or ''}\t{clip.audio or ''}\t{clip.frames}\t{clip.samples}")
-    return "\n".join(lines) + "\n"
+    """The lines of a manifest with the root `/`."""
+    lines = [f"{c.id}\t{c.video or ''}\t{c.audio or ''}\t{c.frames}\t{c.samples}" for c in clips]
+    return "\n".join(["/", *lines]) + "\n"
 
 
 def manifest_part(path: Path, clips: Sequence[Clip]) -> str:
     """The text of a manifest with the lines of some of its clips alone."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_text(path, "make it readable").split("\n")
+    if not (start_folder() / lines[0].strip()).is_dir():
+        lines[0] = str(_root(path, lines[0].strip()))  # beside the manifest, where the part may not lie
     return "\n".join([lines[0], *(lines[clip.line - 1] for clip in clips)]) + "\n"
 
 
@@ -178,3 +234,26 @@ def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: in
             "widen min_sample_size and max_sample_size, or correct the frame counts of the manifest"
         )
     return kept
+
+
+# -- streams -------------------------------------------------------------------------------------------------
+
+
+def stored_streams(task_cfg: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The streams of a stored task, this package's (a name) or AV-HuBERT's (a list); None if it has none."""
+    stored = task_cfg.get("modalities")
+    if isinstance(stored, Sequence) and not isinstance(stored, str):
+        return next((streams for streams in STREAMS.values() if sorted(stored) == sorted(streams)), None)
+    return STREAMS.get(str(stored))
+
+
+def untrained_streams(task_cfg: Mapping[str, Any], streams: Sequence[str]) -> str:
+    """What is wrong with giving ``streams`` to a model that was trained on others; empty: nothing.
+
+    A model of both streams takes each alone. ``task_cfg`` is the task of the model's last training.
+    """
+    trained = stored_streams(task_cfg)
+    if trained is None or set(trained).issuperset(streams):
+        return ""
+    given = " and ".join(stream for stream in streams if stream not in trained)
+    return f"was trained on {' and '.join(trained)} alone and now receives {given}"

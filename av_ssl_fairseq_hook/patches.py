@@ -12,6 +12,7 @@
 | all            | keys that av_ssl has renamed are not known any more              | read_renamed_keys    |
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
 | all            | hydra demands a plus sign, or none, before an override's key      | accept_overrides     |
+| all            | its grammar refuses many paths, its run folder the relative ones   | paths.py             |
 | all            | a recipe for more GPUs than there are fails with an assertion    | check_devices        |
 | all            | fp16 without a GPU, or too few updates, fail deep inside         | check_training       |
 | all            | the thread that reads ahead dies inside torch at exit: an abort  | end_reading_ahead    |
@@ -174,11 +175,7 @@ def patch_error_report(module: ModuleType) -> None:
                 if any(kind.__module__ == "av_ssl.errors" for kind in type(error).__mro__):
                     print(f"error: {error}", file=sys.stderr)
                 elif isinstance(error, FileNotFoundError):
-                    print(
-                        f"error: {error.filename}: no such file or folder; give absolute paths, since "
-                        "hydra changes into its run folder",
-                        file=sys.stderr,
-                    )
+                    print(f"error: {error.filename}: no such file or folder; check the path", file=sys.stderr)
                 else:
                     traceback.print_exc()
                 sys.exit(1)
@@ -207,6 +204,20 @@ def accept_overrides(module: ModuleType) -> None:
                 stock([dataclasses.replace(override, type=turned)], cfg)
 
     module.ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply)
+
+
+def take_paths_literally(module: ModuleType) -> None:
+    """Let hydra read paths that its grammar refuses."""
+    from av_ssl_fairseq_hook import paths
+
+    paths.take_literally(module)
+
+
+def resolve_paths(module: ModuleType) -> None:
+    """Let relative paths start at the folder of the command, not at hydra's run folder."""
+    from av_ssl_fairseq_hook import paths
+
+    paths.resolve_paths(module)
 
 
 def restore_numpy_compat(module: ModuleType) -> None:
@@ -361,6 +372,8 @@ BEFORE: dict[str, tuple[tuple[int, int], Patch]] = {
 AFTER: dict[str, tuple[tuple[int, int], Patch]] = {
     "hydra._internal.config_loader_impl": ((3, 10), accept_overrides),
     "hydra._internal.utils": ((3, 10), patch_error_report),
+    "hydra.core.override_parser.overrides_parser": ((3, 10), take_paths_literally),
+    "hydra.core.utils": ((3, 10), resolve_paths),
     "hydra.core.plugins": ((3, 12), patch_plugin_scan),
     "fairseq": ((3, 10), allow_checkpoint_classes),
     "fairseq.checkpoint_utils": ((3, 10), explain_unreadable_checkpoints),

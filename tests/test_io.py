@@ -1,10 +1,114 @@
-"""Arrays that grow on disk, and settings beside what was made with them."""
+"""Files that are complete or not there, texts, growing arrays, settings beside what was made with them."""
+
+import os
+import resource
+import socket
 
 import numpy as np
 import pytest
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import digest, growing_array, keep_settings
+from av_ssl.io import (
+    digest,
+    existing,
+    growing_array,
+    keep_settings,
+    read_text,
+    remove_abandoned,
+    write_atomically,
+)
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk():
+    """Files cannot grow beyond 1000 bytes, so that larger writes stop halfway as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, small_disk):
+    with pytest.raises(MediaError, match=r"new/a\.bin: "):
+        write_atomically(tmp_path / "new" / "a.bin", bytes(5000))
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path, small_disk):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"before")
+    with pytest.raises(MediaError, match=r"a\.mp4"):
+        write_atomically(path, bytes(5000))
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "folder").write_text("")
+    with pytest.raises(MediaError, match=r"folder/a\.bin: "):
+        write_atomically(tmp_path / "folder" / "a.bin", b"")
+
+
+def test_only_abandoned_partial_files_are_removed(tmp_path):
+    host = socket.gethostname()
+    ours = tmp_path / "deep" / f".partial-{host}-{os.getpid()}-ab"
+    dead = tmp_path / "deep" / f".partial-{host}-99999999-ab"
+    elsewhere = tmp_path / ".partial-another.host-99999999-ab"
+    other = tmp_path / "clip.mp4"
+    ours.parent.mkdir()
+    for path in (ours, dead, elsewhere, other):
+        path.write_bytes(b"")
+    assert remove_abandoned(tmp_path) == 1
+    assert not dead.exists()
+    assert ours.exists()
+    assert elsewhere.exists()
+    assert other.exists()
+    assert remove_abandoned(tmp_path / "absent") == 0
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le with mark", "utf-16-be with mark"]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_texts_of_all_editors_are_the_same(tmp_path, encoding, end):
+    text = f"é{end}\u2028b{end}"
+    name, _, mark = encoding.partition(" ")
+    (tmp_path / "a").write_bytes((("\ufeff" if mark else "") + text).encode(name))
+    assert read_text(tmp_path / "a", "") == "é\n\u2028b\n"
+
+
+def test_joined_files_have_no_marks_inside(tmp_path):
+    (tmp_path / "a").write_bytes("a\n".encode("utf-8-sig") + "b\n".encode("utf-8-sig"))
+    assert read_text(tmp_path / "a", "") == "a\nb\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"ok\ncaf\xe9\n", r"a, line 2: is not UTF-8"),
+        ("ab".encode("utf-16-le"), r"a: .*UTF-16 without"),
+        (b"\xff\xfea", r"a, line 1: is not UTF-16"),
+        (b"\x00\x01\x02", r"a: is no text"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path, content, match):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(DataError, match=match + ".*; fix it|" + match + ".*, or fix it"):
+        read_text(tmp_path / "a", "fix it")
+
+
+def test_a_name_in_another_unicode_form(tmp_path):
+    there = tmp_path / "e\u0301" / "u\u0308.txt"
+    there.parent.mkdir()
+    there.write_text("")
+    assert existing(tmp_path / "\u00e9" / "\u00fc.txt") == there
+    assert existing(there) == there
+    assert existing(tmp_path / "\u00e9" / "\u00f6.txt").exists() is False
+
+
+# -- arrays and settings -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

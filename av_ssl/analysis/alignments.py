@@ -11,7 +11,6 @@ tab, the phones of this kind; ``-`` in place of names stands for phones that the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from av_ssl.analysis.features import FeatureFolder, Floats
 from av_ssl.errors import DataError
+from av_ssl.io import read_json, read_text
 
 Visemes = Mapping[str, tuple[str, ...]]
 """By phone: the visemes that it passes through, one after another; none for phones that lips do not show."""
@@ -78,14 +78,7 @@ class Alignment:
 
 def read_alignment(path: Path) -> Alignment:
     """Read ``{id}.json``; raises DataError when it is missing or malformed."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); each clip needs an alignment, {{id}}.json"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: is no JSON ({error})") from error
+    content = read_json(path, "each clip needs an alignment, {id}.json")
     try:
         phones = [Phone(str(label), float(start), float(end)) for label, start, end in content["phones"]]
         speaker = str(content.get("speaker", ""))
@@ -96,10 +89,7 @@ def read_alignment(path: Path) -> Alignment:
 
 def read_visemes(path: Path) -> dict[str, tuple[str, ...]]:
     """Read a table of visemes; raises DataError when it is missing, or a line is malformed."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: the table of visemes cannot be read ({error.strerror})") from error
+    lines = read_text(path, "name a table of visemes", "the table of visemes cannot be read").split("\n")
     table: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(lines, start=1):
         names, tab, phones = line.partition("\t")

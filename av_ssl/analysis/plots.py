@@ -31,7 +31,7 @@ from av_ssl.analysis.cka import cka_matrix, shared_frames
 from av_ssl.analysis.features import FeatureFolder, Floats
 from av_ssl.data.noise import parse_snr
 from av_ssl.errors import DataError
-from av_ssl.io import write_atomically
+from av_ssl.io import read_text, write_atomically
 
 TABLES = (".tsv", ".csv", ".txt")
 METHODS = ("tsne", "pca", "umap")
@@ -129,10 +129,7 @@ def word_error_rate(path: Path) -> float:
 
 def read_table(path: Path) -> list[NoiseResult]:
     """Rows of a table: ``method``, ``snr`` in dB or ``clean``, ``wer`` in percent; tabs or commas between."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    text = read_text(path, f"name a table with the columns {', '.join(COLUMNS)}")
     rows = list(csv.reader(text.splitlines(), delimiter="\t" if "\t" in text else ","))
     heads = [cell.strip() for cell in rows[0]] if rows else []
     missing = [column for column in COLUMNS if column not in heads]

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
-from av_ssl.io import atomic_file
+from av_ssl.io import atomic_file, read_text
 from av_ssl.layout import Clip, read_manifest
 from av_ssl.media.sources import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
@@ -113,12 +113,7 @@ def read_trials(path: Path, parts: int = PARTS) -> TrialList:
     Raises:
         DataError: it is missing, empty, malformed, or named like a list of VoxCeleb1 of another length.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); give a trial list, 'LABEL UTTERANCE UTTERANCE' a line"
-        ) from error
+    lines = read_text(path, "give a trial list, 'LABEL UTTERANCE UTTERANCE' a line").split("\n")
     positions: dict[str, int] = {}
     rows: list[tuple[int, int, bool]] = []
     for number, line in enumerate(lines, start=1):

@@ -189,7 +189,10 @@ def chosen_clips(args: argparse.Namespace) -> dict[str, CorpusClip]:
     if args.ids is None:
         return clips
     corpus = CORPORA[args.corpus]
-    lists = read_id_lists(args.ids, corpus).values() if args.ids.is_dir() else [read_ids(args.ids, corpus)]
+    if args.ids.is_dir():
+        lists = [*read_id_lists(args.ids, corpus, clips).values()]
+    else:
+        lists = [read_ids(args.ids, corpus, clips)]
     ids = {name: number for one in lists for name, number in one.items()}
     chosen = {name: clip for name, clip in clips.items() if name in ids}
     if not chosen:

@@ -76,7 +76,7 @@ def run_manifest(args: argparse.Namespace) -> int:
         return 0
     valid_ids = None
     if args.valid_ids is not None:
-        valid_ids = read_ids(args.valid_ids, corpus)
+        valid_ids = read_ids(args.valid_ids, corpus, clips)
         require_known(args.valid_ids, valid_ids, clips)
     draw = capped(corpus.draw, clips)
     draw = Draw(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from av_ssl.cli.arguments import available_cores, cluster_options
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE, SPLITS
+from av_ssl.layout import FRAME_RATE, SPLITS, lists_clips
 from av_ssl.targets.feature_shards import device_of
 from av_ssl.transcription.hypotheses import hypothesis_row
 from av_ssl.transcription.recogniser import RecogniserSpec
@@ -44,11 +44,11 @@ def transcribe_folder(args: argparse.Namespace) -> int:
 
 def _plans(args: argparse.Namespace, out: Path) -> list[TranscriptPlan]:
     data = args.recordings[0].absolute()
-    subsets = args.subset or [split for split in SPLITS if (data / f"{split}.tsv").is_file()]
+    subsets = args.subset or [split for split in SPLITS if lists_clips(data / f"{split}.tsv")]
     if not subsets:
         raise DataError(
-            f"{data}: has no {', '.join(f'{split}.tsv' for split in SPLITS)}; name --subset, or make the "
-            "lists with preprocess/folder.sh or av-ssl data manifest"
+            f"{data}: has no clips in {', '.join(f'{split}.tsv' for split in SPLITS)}; name --subset, or "
+            "make the lists with preprocess/folder.sh or av-ssl data manifest"
         )
     longest = args.max_frames or args.max_tokens
     if longest > args.max_tokens:

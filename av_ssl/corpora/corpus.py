@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from av_ssl.errors import DataError
+from av_ssl.io import composed, read_text
 from av_ssl.layout import SPLITS
 from av_ssl.media.sources import VIDEO_SUFFIXES, ClipSource
+
+RESTORE = "restore the original file of the corpus"
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,14 @@ class Corpus(ABC):
     def read(self, root: Path, skip: Path | None = None) -> dict[str, CorpusClip]:
         """All clips by id, sorted; raises DataError when there is none or two have one id."""
         clips: dict[str, CorpusClip] = {}
+        videos: dict[str, Path] = {}
         for name, clip in self.find(root, skip):
-            if name in clips:
+            other = videos.get(composed(name))
+            if other is not None:
                 raise DataError(
-                    f"{clip.source.video}: has the same id ({name}) as {clips[name].source.video}; "
-                    "keep one of the two"
+                    f"{clip.source.video}: has the same id ({name}) as {other}; keep one of the two"
                 )
-            clips[name] = clip
+            clips[name], videos[composed(name)] = clip, clip.source.video
         if not clips:
             raise DataError(f"{root}: holds no clip of {self.title}; expected {self.layout}")
         return dict(sorted(clips.items()))
@@ -121,23 +125,24 @@ def rotating_folds(prefix: str, parts: Sequence[Iterable[str]]) -> dict[str, Fol
     }
 
 
-def read_ids(path: Path, corpus: Corpus) -> dict[str, int]:
+def read_ids(path: Path, corpus: Corpus, clips: Iterable[str] = ()) -> dict[str, int]:
     """Ids of a list, one a line as the corpus writes them, and their line numbers.
+
+    Args:
+        path: the list.
+        corpus: driver.
+        clips: ids of the corpus; one that the list has in another Unicode form is returned as it is here.
 
     Raises:
         DataError: the file is missing, empty or not UTF-8, or an id is listed twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); it must list clip ids") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); convert it") from error
+    spelled = {composed(name): name for name in clips}
     ids: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path, "list clip ids in it, one a line").split("\n"), start=1):
         if not line.strip():
             continue
         name = corpus.clip_id(line)
+        name = spelled.get(composed(name), name)
         if name in ids:
             raise DataError(f"{path}, line {number}: {name} is also on line {ids[name]}; remove one of them")
         ids[name] = number
@@ -146,13 +151,13 @@ def read_ids(path: Path, corpus: Corpus) -> dict[str, int]:
     return ids
 
 
-def read_id_lists(folder: Path, corpus: Corpus) -> dict[str, dict[str, int]]:
+def read_id_lists(folder: Path, corpus: Corpus, clips: Collection[str] = ()) -> dict[str, dict[str, int]]:
     """The lists ``NAME.txt`` of a folder by name, such as train, valid or labelled_100; see `read_ids`.
 
     Raises:
         DataError: there is none.
     """
-    lists = {path.stem: read_ids(path, corpus) for path in sorted(folder.glob("*.txt"))}
+    lists = {path.stem: read_ids(path, corpus, clips) for path in sorted(folder.glob("*.txt"))}
     if not lists:
         raise DataError(f"{folder}: holds no list; write train.txt, valid.txt and so on, one id a line")
     return lists
@@ -201,6 +206,11 @@ def assign_splits(
         splits[split] = sorted(name for unit in order[:count] for name in units[unit])
         order = order[count:]
     splits["train"] = sorted([*splits["train"], *(name for unit in order for name in units[unit])])
+    if not splits["train"] and not undecided:
+        raise DataError(
+            f"no clip is left for training: the corpus itself assigns all {len(clips)} to test or "
+            f"validation, e.g. {next(iter(clips))}; add clips that it does not (GRID: of other speakers)"
+        )
     if not splits["train"]:
         raise DataError(
             f"no clip is left for training: {len(splits['valid'])} are for validation, "

@@ -14,12 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import soundfile
+
 from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw, assign_splits, read_id_lists
 from av_ssl.errors import DataError
 from av_ssl.io import write_atomically
 from av_ssl.layout import (
     CLASS_LABELS,
     LABELLED,
+    SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     SPEAKER,
     SPLITS,
@@ -27,7 +30,6 @@ from av_ssl.layout import (
     fold_folder,
     labelled_folder,
 )
-from av_ssl.media.audio import plain_wav_length
 from av_ssl.media.crop_report import read_clips
 
 ROOT = "/"
@@ -100,7 +102,7 @@ def write_named_lists(out: Path, corpus: Corpus, clips: Mapping[str, CorpusClip]
         DataError: there is no list for training, or one of its clips is also in a list that is no part of it.
     """
     entries = make_entries(out, corpus, clips)
-    ids = read_id_lists(folder, corpus)
+    ids = read_id_lists(folder, corpus, clips)
     if "train" not in ids:
         raise DataError(f"{folder / 'train.txt'}: is missing; it lists the training clips, one id a line")
     parts = [name for name in ids if name.startswith(LABELLED)]
@@ -150,10 +152,22 @@ def recordings(clips: Mapping[str, CorpusClip]) -> Iterator[Row]:
     for name, clip in clips.items():
         assert clip.source.sound is not None
         sound = clip.source.sound.resolve()
-        samples = plain_wav_length(sound)
-        if samples is None:
-            raise DataError(f"{sound}: is no wav file of 16 kHz, mono, 16 bits; convert it")
+        samples = recorded_samples(sound)
         yield name, "", str(sound), str(samples // SAMPLES_PER_FRAME), str(samples)
+
+
+def recorded_samples(path: Path) -> int:
+    """Number of samples of a recording; DataError if it is not 16 kHz mono."""
+    try:
+        header = soundfile.info(str(path))
+    except (soundfile.SoundFileError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as audio ({error}); replace or remove it") from error
+    if (header.samplerate, header.channels) != (SAMPLE_RATE, 1):
+        raise DataError(
+            f"{path}: has {header.samplerate} Hz and {header.channels} channel(s); convert it: "
+            "ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
+        )
+    return int(header.frames)
 
 
 def draw_labelled(train: Sequence[Entry], count: int, seed: int) -> list[Entry]:

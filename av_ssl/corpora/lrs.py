@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from av_ssl.corpora.corpus import Corpus, CorpusClip, Draw
+from av_ssl.corpora.corpus import RESTORE, Corpus, CorpusClip, Draw
 from av_ssl.corpora.transcripts import LONGEST, cut_at_pauses, read_word_times, require_transcript
 from av_ssl.errors import DataError
+from av_ssl.io import read_text
 from av_ssl.media.sources import ClipSource
 
 PRETRAIN = "pretrain"
@@ -76,9 +77,7 @@ class Lrs2(Corpus):
 
 
 def _listed(path: Path, folder: Path) -> Iterator[Path]:
-    # A line that is not UTF-8 names no video, which is reported with its number.
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_text(path, RESTORE).split("\n"), start=1):
         if not line.strip():
             continue
         clip = line.split()[0]

@@ -6,11 +6,13 @@ Text files are plain, or those of LRS2 and LRS3 with the times of the words.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from av_ssl.errors import DataError
+from av_ssl.io import composed, read_text
 
 TEXT = "Text:"  # "Text:  HELLO WORLD" is the first line of the text files of LRS2 and LRS3
 WORD_TABLE = ["WORD", "START", "END"]  # header of the lines with word times; a score may follow
@@ -26,8 +28,8 @@ class Word:
 
 
 def normalised(text: str) -> str:
-    """Lower case, single spaces."""
-    return " ".join(text.split()).lower()
+    """Lower case, single spaces, one code point for each accented letter."""
+    return composed(" ".join(text.split()).lower())
 
 
 def read_transcript(path: Path) -> str | None:
@@ -36,13 +38,43 @@ def read_transcript(path: Path) -> str | None:
     In LRS3's form the rest of the line "Text:" is the transcript, else all of the file.
 
     Raises:
-        DataError: the file is not UTF-8.
+        DataError: the file is not UTF-8, or holds more than words: subtitles, an alignment, metadata.
     """
     text = _read(path)
     if text is None:
         return None
     first, _, _ = text.partition("\n")
-    return normalised(first[len(TEXT) :] if first.startswith(TEXT) else text) or None
+    if first.startswith(TEXT):
+        return normalised(first[len(TEXT) :]) or None
+    form = _form(text)
+    if form:
+        raise DataError(f"{path}: is a file {form}, not a transcript; write only the words that are said")
+    return normalised(text) or None
+
+
+CLOCK = r"\s*[\[(<]?\d{1,2}:\d\d(:\d\d)?\b"
+DECIMALS = r".*(^|\s)\d*\.\d+[\s,;]+\d*\.\d+"  # CTM, STM, tables of words with times
+LINES = {
+    "with time stamps": re.compile(rf"\s*\d+\s+\d+\s+\S|{CLOCK}|{DECIMALS}"),
+    "of metadata": re.compile(r"\s*[\w .()/-]{1,30}(:|\s=)(\s|$)"),
+}
+"""What half of the lines of files begin with that hold more than words."""
+STARTS = re.compile(
+    r"\s*(WEBVTT|File type = |\[Script Info\]|<(\?xml|!|html|tt|sami)|\{\s*[\"\\}]|\[\s*[\"{])", re.IGNORECASE
+)
+"""Start of subtitles, TextGrid, XML, JSON, RTF."""
+
+
+def _form(text: str) -> str:
+    """Which file a text is that holds more than words; empty for a transcript."""
+    if STARTS.match(text) or "-->" in text:
+        return "of subtitles, XML or the like"
+    lines = [line for line in text.split("\n") if line.strip()]
+    for form, pattern in LINES.items():
+        found = sum(bool(pattern.match(line)) for line in lines)
+        if 2 * found >= len(lines) > 1 or re.match(DECIMALS, lines[0] if lines else ""):
+            return form
+    return ""
 
 
 def require_transcript(path: Path) -> str:
@@ -91,14 +123,7 @@ def _word(path: Path, number: int, line: str) -> Word:
 
 
 def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+    return read_text(path, "make it readable") if path.exists() else None
 
 
 LONGEST = 15.0  # seconds; longer recordings are cut

@@ -12,7 +12,7 @@ from pathlib import Path
 import sentencepiece
 
 from av_ssl.errors import DataError
-from av_ssl.io import write_atomically
+from av_ssl.io import read_text, write_atomically
 from av_ssl.layout import DICTIONARY, PIECES, TOKENIZER, labelled_folders
 
 SPECIAL = 4  # <s>, <pad>, </s>, <unk>
@@ -54,7 +54,9 @@ def train_tokenizer(path: Path, size: int, kind: str = "unigram") -> bytes:
     Raises:
         DataError: the text has no words, or more different characters than ``size`` leaves room for.
     """
-    lines = [line.lower() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    lines = [
+        line.lower() for line in read_text(path, "write the transcripts again").split("\n") if line.strip()
+    ]
     if not lines:
         raise DataError(f"{path}: holds no words")
     model = io.BytesIO()

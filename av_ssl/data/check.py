@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from av_ssl.data.classes import ClassList
-from av_ssl.data.labels import TOLERATED_SECONDS
+from av_ssl.data.clip_reader import CropAndFlip
+from av_ssl.data.labels import TOLERATED_SECONDS, TOLERATED_UNKNOWN
 from av_ssl.data.noise import read_noise_list
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.text import TextEncoder
-from av_ssl.errors import DataError
+from av_ssl.errors import DataError, MediaError
+from av_ssl.io import BYTE_ORDER_MARK, composed, read_text
 from av_ssl.jobs import Crash, run_isolated
 from av_ssl.layout import (
     CLASS_LABELS,
@@ -30,8 +31,8 @@ from av_ssl.layout import (
     Clip,
     fold_folders,
     labelled_folders,
-    parse_clip,
-    read_manifest,
+    lists_clips,
+    scan_manifest,
 )
 
 NOT_MANIFESTS = re.compile(r"clips|bad_clips\..*|.*\.hyp", re.DOTALL)
@@ -51,7 +52,7 @@ def check_folder(
     workers: int,
     progress: Callable[[int, int], None],
 ) -> tuple[list[str], list[str]]:
-    """A line about each manifest, and all problems of a data folder.
+    """Remarks with a line about each manifest, and all problems of a data folder.
 
     Args:
         data: folder with ``{split}.tsv``.
@@ -63,11 +64,12 @@ def check_folder(
     """
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; name the one that holds train.tsv")
+    remarks: list[str] = []
     manifests, problems = _manifests(data)
-    problems += _labels(label_dir, manifests) + _class_labels(label_dir, manifests)
+    problems += _labels(label_dir, manifests, remarks) + _class_labels(label_dir, manifests)
     for folder in labelled_folders(data):
         subset, found = _manifests(folder)
-        problems += found + _labels(folder, subset)
+        problems += found + _labels(folder, subset, remarks)
     for folder in fold_folders(data):  # for classification: their transcripts have no tokenizer
         subset, found = _manifests(folder)
         problems += found + _class_labels(folder, subset)
@@ -78,7 +80,7 @@ def check_folder(
             MediaCheck(path, clip, crop_size) for path, clips in manifests.items() for clip in clips
         ]
         problems += _check_files([*files, *noises], workers, progress)
-    return [_described(path, clips) for path, clips in manifests.items()], problems
+    return [*remarks, *(_described(path, clips) for path, clips in manifests.items())], problems
 
 
 def _described(path: Path, clips: Sequence[Clip]) -> str:
@@ -98,16 +100,18 @@ def _manifests(folder: Path) -> tuple[Manifests, list[str]]:
         if split not in lists
     ]
     manifests: Manifests = {}
-    for path in lists.values():
+    for split, path in lists.items():
+        if split not in NEEDED and not lists_clips(path):
+            continue  # of a corpus too small for it
         manifests[path], found = check_manifest(path)
         problems += found
     return manifests, problems + check_splits_apart(manifests)
 
 
-def _labels(folder: Path, manifests: Manifests) -> list[str]:
+def _labels(folder: Path, manifests: Manifests, remarks: list[str]) -> list[str]:
     """Problems of every `{split}.NAME` for which there is a `dict.NAME.txt`, and of those that lack it.
 
-    Labels of a manifest with malformed lines are left for when these are fixed.
+    ``remarks`` are added to. Labels of a manifest with malformed lines are left for when these are fixed.
     """
     splits = _whole(manifests)
     kinds = {path.name[len("dict.") : -len(".txt")] for path in folder.glob("dict.*.txt")}
@@ -131,7 +135,9 @@ def _labels(folder: Path, manifests: Manifests) -> list[str]:
             if encoder.tokenizer is None and all(s.isdecimal() for s in encoder.dictionary.symbols[4:]):
                 problems += check_frame_labels(path, encoder, clips)
             else:
-                problems += check_transcripts(path, encoder, len(clips))
+                found, small = check_transcripts(path, encoder, len(clips))
+                problems += found
+                remarks += small
     return problems
 
 
@@ -220,35 +226,15 @@ def _check_file(file: MediaCheck | Path) -> list[str]:
 def check_manifest(path: Path) -> tuple[list[Clip], list[str]]:
     """Clips of the well-formed lines, and the problems of all lines: columns, numbers, ids, lengths."""
     try:
-        clips = read_manifest(path)
-        problems: list[str] = []
+        clips, problems = scan_manifest(path)
     except DataError as error:
-        clips, problems = _well_formed(path)
-        problems = problems or [str(error)]
-    seen: dict[str, int] = {}
+        return [], [str(error)]
     for clip in clips:
         place = f"{path}, line {clip.line}"
-        if clip.id in seen:
-            problems.append(f"{place}: id {clip.id!r} stands on line {seen[clip.id]}, too; rename one")
-        seen.setdefault(clip.id, clip.line)
         if clip.video is None and clip.audio is None:
             problems.append(f"{place}: names neither video nor audio; fill in the columns")
         problems += [f"{place}: {problem}" for problem in _lengths(clip)]
     problems += _partly_missing(path, clips)
-    return clips, problems
-
-
-def _well_formed(path: Path) -> tuple[list[Clip], list[str]]:
-    clips, problems = [], []
-    try:
-        root, *lines = path.read_text(encoding="utf-8").rstrip().split("\n")
-    except (OSError, UnicodeDecodeError):
-        return [], []
-    for number, line in enumerate(lines, start=2):
-        try:
-            clips.append(parse_clip(path, number, line, Path(root.strip())))
-        except DataError as error:
-            problems.append(str(error))
     return clips, problems
 
 
@@ -296,20 +282,31 @@ def check_splits_apart(splits: Mapping[Path, Sequence[Clip]]) -> list[str]:
     return problems
 
 
-def check_transcripts(path: Path, encoder: TextEncoder, clips: int) -> list[str]:
-    """Problems of `{split}.wrd`: number of lines, encoding, empty lines, symbols the dictionary lacks."""
+def check_transcripts(path: Path, encoder: TextEncoder, clips: int) -> tuple[list[str], list[str]]:
+    """Problems and remarks of `{split}.wrd`: number of lines, encoding, empty lines, unknown symbols.
+
+    A few symbols that the dictionary lacks are a remark, as training only warns of them.
+    """
     lines, problems = _lines(path, clips)
+    unknown: list[tuple[int, list[str]]] = []
+    pieces = 0
     for number, line in lines:
         if not line.split():
             problems.append(f"{path}, line {number}: is empty; write what is said, or remove the clip")
             continue
-        unknown = [piece for piece in encoder.encode(line).split() if piece not in encoder.dictionary]
-        if unknown:
-            problems.append(
-                f"{path}, line {number}: {', '.join(map(repr, unknown[:5]))} not in the dictionary; "
-                "make dictionary and tokenizer from these transcripts"
-            )
-    return problems
+        encoded = encoder.encode(line).split()
+        pieces += len(encoded)
+        lacking = [piece for piece in encoded if piece not in encoder.dictionary]
+        if lacking:
+            unknown.append((number, lacking))
+    found = [
+        f"{path}, line {number}: {', '.join(map(repr, lacking[:5]))} not in the dictionary"
+        for number, lacking in unknown
+    ]
+    if sum(len(lacking) for _, lacking in unknown) > TOLERATED_UNKNOWN * pieces:
+        fix = "make dictionary and tokenizer from these transcripts"
+        return [*problems, *(f"{one}; {fix}" for one in found)], []
+    return problems, [f"{one}: training takes it as <unk>" for one in found]
 
 
 def check_frame_labels(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> list[str]:
@@ -346,7 +343,7 @@ def check_class_labels(path: Path, classes: ClassList, clips: int, strangers: bo
     """
     lines, problems = _lines(path, clips)
     for number, line in lines:
-        name = line.strip()
+        name = composed(line.strip())
         if not name:
             problems.append(f"{path}, line {number}: is empty; write the class, or remove the clip")
         elif name not in classes.ids and not strangers:
@@ -362,7 +359,8 @@ def check_noise_list(path: Path) -> tuple[list[Path], list[str]]:
         paths = read_noise_list(path)
     except DataError as error:
         return [], [str(error)]
-    places = [number for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    lines = read_text(path, "make it again").split("\n")
+    places = [number for number, line in enumerate(lines, 1) if line.strip()]
     missing = [
         f"{path}, line {number}: {noise} does not exist; make the list again"
         for number, noise in zip(places, paths, strict=True)
@@ -383,8 +381,10 @@ def _lines(path: Path, clips: int) -> tuple[list[tuple[int, str]], list[str]]:
     lines, problems = [], []
     for number, row in enumerate(rows, start=1):
         try:
-            lines.append((number, row.decode("utf-8")))
-        except UnicodeDecodeError:
+            if b"\0" in row:
+                raise UnicodeError("UTF-16")
+            lines.append((number, row.decode("utf-8").removeprefix(BYTE_ORDER_MARK)))
+        except UnicodeError:
             problems.append(
                 f"{path}, line {number}: is not UTF-8; convert the file, e.g. with iconv -t UTF-8"
             )
@@ -416,22 +416,10 @@ def _check_video(job: MediaCheck) -> Iterator[str]:
     frames, height, width = read_crops(clip.video).shape
     if frames != clip.frames:
         yield f"{clip.video}: holds {frames} frames, the manifest says {clip.frames}; write {frames} there"
-    if min(height, width) < job.crop_size:
-        yield (
-            f"{clip.video}: frames of {width}x{height} pixels are smaller than the {job.crop_size} that "
-            "training cuts; crop again, or lower task.image_crop_size"
-        )
-    rate = FRAME_RATE if clip.video.suffix == ".npy" else _frame_rate(clip.video)
-    if abs(rate - FRAME_RATE) > 0.05:
-        yield f"{clip.video}: has {rate:.2f} frames a second, training takes it for 25; crop the video again"
-
-
-def _frame_rate(path: Path) -> float:
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
-        return float(capture.get(cv2.CAP_PROP_FPS))
-    finally:
-        capture.release()
+        CropAndFlip(job.crop_size).draw(height, width, np.random.default_rng(0))
+    except MediaError as error:
+        yield f"{clip.video}: {error}"
 
 
 def _check_audio(job: MediaCheck) -> Iterator[str]:

@@ -22,6 +22,7 @@ from av_ssl.data.collate import Extent, Sample
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
+from av_ssl.io import composed, read_text
 from av_ssl.layout import Clip
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class ClassList:
     """Names of classes; their ids are their positions.  ``origin`` is the file, for errors."""
 
     def __init__(self, names: Sequence[str], origin: str) -> None:
-        self.names = list(names)
+        self.names = [composed(name) for name in names]
         self.origin = origin
         self.ids = {name: number for number, name in enumerate(self.names)}
         if not self.names:
@@ -49,13 +50,8 @@ class ClassList:
     @classmethod
     def load(cls, path: Path) -> ClassList:
         """Read a list, e.g. ``classes.emo.txt``; raises DataError if it is missing, empty or not UTF-8."""
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path}: the list of classes cannot be read ({error}); write one name a line "
-                "(av-ssl data manifest does), or check task.label and task.label_dir"
-            ) from error
+        fix = "write one name a line (av-ssl data manifest does), or check task.label and task.label_dir"
+        lines = read_text(path, fix, "the list of classes cannot be read").split("\n")
         return cls([line.strip() for line in lines if line.strip()], str(path))
 
     def read(self, path: Path, clips: Sequence[Clip], training: bool) -> NDArray[np.int64]:
@@ -64,11 +60,12 @@ class ClassList:
         Labels for ``training`` must have a known name.
         """
         labels = LabelFile(path, clips)
-        ids = np.array([self.ids.get(labels.line(number), UNKNOWN) for number in range(len(clips))], np.int64)
+        names = [composed(labels.line(number)) for number in range(len(clips))]
+        ids = np.array([self.ids.get(name, UNKNOWN) for name in names], np.int64)
         unknown = int((ids == UNKNOWN).sum())
         if unknown and training and unknown == len(ids):
             raise DataError(
-                f"{path}: none of its labels, such as {labels.line(0)!r} on line 1, is in {self.origin} "
+                f"{path}: none of its labels, such as {names[0]!r} on line 1, is in {self.origin} "
                 f"({', '.join(self.names[:5])}, ...); use the list that belongs to these labels"
             )
         if unknown:

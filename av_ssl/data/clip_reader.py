@@ -53,16 +53,16 @@ def samples_of(clip: Clip) -> NDArray[np.int16]:
     return read_wave(clip.audio)
 
 
-LARGEST_RATIO = 2.5
-"""Side of a mouth crop in sides of what is cut out of it; frames that are larger are entire pictures."""
-
-
 class Crop(NamedTuple):
     """Upper left corner in pixels, and whether left and right are swapped, for all frames of a clip."""
 
     top: int
     left: int
     flip: bool
+
+
+LARGEST_FRAME = 4 / 3
+"""Side of frames in multiples of the part that is cut: mouth crops are a little larger, 96 pixels for 88."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,18 @@ class CropAndFlip:
     flip_probability: float = 0.5
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Crop:
+        """The part of frames to cut; MediaError if they are smaller, or too large to be mouth crops."""
         free_rows, free_columns = height - self.size, width - self.size
         if min(free_rows, free_columns) < 0:
             raise MediaError(
                 f"frames of {width}x{height} pixels are smaller than the crop of {self.size}; "
                 "crop the mouth again at 96x96, or lower task.image_crop_size"
             )
-        if max(height, width) > LARGEST_RATIO * self.size:
+        if max(height, width) > LARGEST_FRAME * self.size:
             raise MediaError(
-                f"frames of {width}x{height} pixels are no mouth crops: the model takes {self.size} pixels "
-                "of them; crop the mouth with av-ssl crop, or name the recording itself to av-ssl transcribe"
+                f"frames of {width}x{height} pixels are no mouth crops for a model of {self.size}, which "
+                f"takes {self.size} to {int(LARGEST_FRAME * self.size)}; crop the video: av-ssl crop --size "
+                f"{round(self.size * 12 / 11)}, or set task.image_crop_size to the model's"
             )
         if not self.random:
             return Crop(round(free_rows / 2), round(free_columns / 2), False)

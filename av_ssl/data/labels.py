@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing_extensions import Self
 
 from av_ssl.data.text import TextEncoder, load_dictionary
 from av_ssl.errors import DataError
+from av_ssl.io import BYTE_ORDER_MARK
 from av_ssl.layout import FRAME_RATE, Clip
 
 logger = logging.getLogger(__name__)
@@ -43,11 +45,12 @@ class LabelFile:
             ) from error
         try:
             content.decode("utf-8")
+            wrong = content.find(b"\0")  # UTF-16 without a byte-order mark
         except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise DataError(
-                f"{path}, line {line}: is not UTF-8; convert it, e.g. with iconv -t UTF-8"
-            ) from error
+            wrong = error.start
+        if wrong >= 0:
+            line = content.count(b"\n", 0, wrong) + 1
+            raise DataError(f"{path}, line {line}: is not UTF-8; convert it, e.g. with iconv -t UTF-8")
         ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
         if content and not content.endswith(b"\n"):
             ends = np.append(ends, len(content))
@@ -62,14 +65,14 @@ class LabelFile:
     @cached_property
     def symbol_counts(self) -> NDArray[np.int64]:
         with self.path.open("rb") as file:
-            return np.array([len(line.split()) for line in file], np.int64)
+            return np.array([len(line.removeprefix(codecs.BOM_UTF8).split()) for line in file], np.int64)
 
     def line(self, number: int) -> str:
-        """Line `number` from 0, without white space at its ends."""
+        """Line `number` from 0, without white space at its ends and without a byte-order mark."""
         start, end = self.spans[number]
         with self.path.open("rb") as file:
             file.seek(start)
-            return file.read(end - start).decode("utf-8").strip()
+            return file.read(end - start).decode("utf-8").removeprefix(BYTE_ORDER_MARK).strip()
 
 
 class Labels:
@@ -121,13 +124,28 @@ class TextLabels(Labels):
     are space-separated symbols. Each ends with `</s>`: attention decoders learn where to stop, and fairseq's
     `ctc` criterion ignores it.
 
-    Raises DataError if lines and clips differ in number, or more than 10 % of the symbols are unknown.
+    Raises DataError if lines and clips differ in number, more than 10 % of the symbols are unknown, or more
+    than 10 % of the training transcripts (and more than one) are empty.
     """
 
     def __init__(self, path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> None:
         super().__init__(path, encoder.dictionary, clips)
         self.encoder = encoder
+        self.check_empty()
         self.check_unknown()
+
+    def check_empty(self) -> None:
+        """Warn of empty transcripts; raise DataError if more than one and 10 % of a training split are."""
+        empty = np.flatnonzero(self.file.symbol_counts == 0)
+        if not len(empty):
+            return
+        found = (
+            f"{self.file.path}: {len(empty)} of {len(self)} transcripts are empty, the first of them on line "
+            f"{empty[0] + 1}; write what is said, or remove the clips"
+        )
+        if self.file.path.stem.startswith("train") and len(empty) > max(1, TOLERATED_UNKNOWN * len(self)):
+            raise DataError(found)
+        logger.warning("%s", found)
 
     def encode(self, line: str) -> Tensor:
         return self.encoder.ids(line)

@@ -43,7 +43,7 @@ def read_noise_list(path: Path) -> list[Path]:
     fix = (
         "noise_wav needs a {split}.tsv for every split, validation included: make it, or set noise_prob to 0"
     )
-    lines = read_text(path, fix, "the noise list of this split cannot be read").splitlines()
+    lines = read_text(path, fix, "the noise list of this split cannot be read").split("\n")
     paths = [path.parent / line.strip() for line in lines if line.strip()]
     if not paths:
         raise DataError(f"{path}: lists no noise files; write one path per line")

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from av_ssl.data.mel import mel_corners, triangles
 from av_ssl.errors import MediaError
-from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
+from av_ssl.io import existing
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 # numpy parses the header of a file as a Python literal, which fails at times in Python 3.11 if several
 # threads do so at once (https://github.com/python/cpython/issues/106905).
@@ -30,30 +31,48 @@ _READING_HEAD = threading.Lock()
 
 
 def read_wave(path: Path) -> NDArray[np.int16]:
-    """Samples `[N]` as stored, int16 (not scaled to +-1).
+    """Samples `[N]`, int16; those of floating-point files, full scale 1, are scaled to the range of int16.
 
-    Raises MediaError if the file cannot be read, is empty, or is not 16 kHz mono.
+    Raises MediaError if the file cannot be read, is empty, is not 16 kHz mono, or its floating-point samples
+    are not on a scale of 1.
     """
     try:
-        wave, rate = soundfile.read(str(path), dtype="int16")
+        with soundfile.SoundFile(str(existing(path))) as file:
+            if (file.samplerate, file.channels) != (SAMPLE_RATE, 1):
+                raise MediaError(
+                    f"{path}: has {file.samplerate} Hz and {file.channels} channel(s), needed are "
+                    f"{SAMPLE_RATE} Hz and 1; convert it: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
+                )
+            is_float = file.subtype in ("FLOAT", "DOUBLE")
+            wave = file.read(dtype="float64" if is_float else "int16")
     except (soundfile.SoundFileError, OSError) as error:
         raise MediaError(f"{path}: cannot be read as audio ({error})") from error
-    if rate != SAMPLE_RATE or wave.ndim != 1:
-        channels = 1 if wave.ndim == 1 else wave.shape[1]
-        raise MediaError(
-            f"{path}: has {rate} Hz and {channels} channel(s), needed are {SAMPLE_RATE} Hz and 1; "
-            "convert it: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
-        )
     if not len(wave):
         raise MediaError(f"{path}: holds no samples")
-    return np.asarray(wave, np.int16)
+    return _to_int16(path, wave) if is_float else np.asarray(wave, np.int16)
+
+
+LOUDEST = 4.0
+"""Peak of floating-point audio, full scale 1: up to 12 dB above it is clipped, more is another scale."""
+
+
+def _to_int16(path: Path, wave: NDArray[np.float64]) -> NDArray[np.int16]:
+    peak = float(np.abs(wave).max())
+    if not peak <= LOUDEST:  # also if it is no number
+        raise MediaError(
+            f"{path}: has floating-point samples up to {peak:g}, full scale is 1; scale them, or write the "
+            "file as 16-bit integers"
+        )
+    scaled = np.rint(wave * 32768).clip(-32768, 32767)
+    return scaled.astype(np.int16)
 
 
 def read_crops(path: Path) -> NDArray[np.uint8]:
     """Grayscale frames `[T, H, W]` uint8 of a video file, or of an `.npy` file (memory-mapped, read-only).
 
-    Raises MediaError if the file cannot be read or holds no frames.
+    Raises MediaError if the file cannot be read, holds no frames, or has not 25 frames a second.
     """
+    path = existing(path)
     frames = _read_array(path) if path.suffix == ".npy" else _decode(path)
     if not len(frames):
         raise MediaError(
@@ -81,6 +100,10 @@ def _read_array(path: Path) -> NDArray[np.uint8]:
     return frames
 
 
+RATE_TOLERANCE = 0.05
+"""Frames a second: a clip of 20 s drifts by a frame."""
+
+
 def _decode(path: Path) -> NDArray[np.uint8]:
     # One thread: more are slower on clips this small, and workers share the cores.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
@@ -88,6 +111,12 @@ def _decode(path: Path) -> NDArray[np.uint8]:
         if not capture.isOpened():
             reason = "no decoder supports it" if path.is_file() else "there is no such file"
             raise MediaError(f"{path}: cannot be opened as video ({reason})")
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+        if rate > 0 and abs(rate - FRAME_RATE) > RATE_TOLERANCE:
+            raise MediaError(
+                f"{path}: has {rate:.2f} frames a second, needed are {FRAME_RATE}; crop the video again: "
+                "av-ssl crop"
+            )
         frames = []
         while True:
             decoded, frame = capture.read()

@@ -165,7 +165,7 @@ def tokenize_file(encoder: TextEncoder, text: Path, out: Path) -> TokenCount:
     """
     known, sentences, symbols, unknown = encoder.dictionary.indices, 0, 0, 0
     try:
-        with open(text, encoding="utf-8") as lines, atomic_file(out) as file:
+        with open(text, encoding="utf-8-sig") as lines, atomic_file(out) as file:
             for line in lines:
                 pieces = encoder.encode(line.strip()).split()
                 if pieces:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import write_atomically
+from av_ssl.io import composed, read_text, write_atomically
 from av_ssl.jobs import Crash, run_isolated
 from av_ssl.layout import SAMPLE_RATE, SPEAKER, SPLITS, check_streams, read_manifest
 from av_ssl.media.audio import Samples, plain_wav_length, read_audio, read_plain_wav, write_audio
@@ -175,7 +175,8 @@ def speakers_of(manifest: Path) -> dict[str, list[Path]]:
     path = manifest.with_suffix(f".{SPEAKER}")
     names = [clip.id.rpartition("/")[0].rpartition("/")[2] for clip in clips]
     if path.is_file():
-        names = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        lines = read_text(path, "run av-ssl data manifest again").rstrip("\n").split("\n")
+        names = [composed(line.strip()) for line in lines]
         if len(names) != len(clips):
             counts = f"has {len(names)} lines, but {manifest.name} has {len(clips)} clips"
             raise DataError(f"{path}: {counts}; run av-ssl data manifest again")

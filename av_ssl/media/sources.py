@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +11,14 @@ from pathlib import Path
 from av_ssl.errors import DataError
 
 VIDEO_SUFFIXES = frozenset([
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".vob",
-    ".webm", ".wmv",
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov",
+    ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
 ])  # fmt: skip
+UNREAD_SUFFIXES = frozenset([
+    ".align", ".apng", ".ass", ".ctm", ".eaf", ".gif", ".lrc", ".mjpeg", ".rm", ".rmvb", ".srt", ".swf",
+    ".textgrid", ".vtt", ".webp",
+])  # fmt: skip
+"""Moving images without sound, rare videos, and transcripts of other formats than plain text."""
 AUDIO_SUFFIXES = frozenset([".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"])
 
 
@@ -54,6 +60,12 @@ def find_audio(root: Path) -> dict[str, Path]:
 def find_recordings(root: Path) -> dict[str, Path]:
     """Find the video and audio files below a folder, as ``find_videos`` does for videos."""
     return _find(root, None, VIDEO_SUFFIXES | AUDIO_SUFFIXES, "recording")
+
+
+def passed_over(root: Path, skip: Path | None = None) -> Counter[str]:
+    """Number of files below a folder, by suffix, that look like clips or transcripts but are not read."""
+    suffixes = (path.suffix.lower() for path in _files(root, skip))
+    return Counter(suffix for suffix in suffixes if suffix in UNREAD_SUFFIXES)
 
 
 def usable_name(name: str) -> bool:

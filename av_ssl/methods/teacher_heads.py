@@ -38,7 +38,7 @@ class TeachersConfig(FairseqDataclass):
 
     teachers: List[str] = field(
         default_factory=list,
-        metadata={"help": "folders of teachers, which `av-ssl targets teacher` makes (absolute paths)"},
+        metadata={"help": "folders of teachers, which `av-ssl targets teacher` makes"},
     )
     teacher_source: SOURCES = option(  # type: ignore[valid-type]
         "disk", "targets in the folders (disk), teachers run in training (online), or as available (mixed)"

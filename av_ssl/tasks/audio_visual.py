@@ -14,7 +14,7 @@ from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader, CropAndFlip
 from av_ssl.data.dataset import AudioVisualDataset, DataNeeds, needs_of
 from av_ssl.data.noise import NoiseMixer, parse_snr
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE, STREAMS, Clip, keep_by_length, read_manifest
+from av_ssl.layout import FRAME_RATE, STREAMS, Clip, keep_by_length, read_manifest, untrained_streams
 from av_ssl.methods.teacher_heads import target_digests
 from av_ssl.tasks.data_wait import DataWaitMeter
 
@@ -145,7 +145,16 @@ class AudioVisualTask(FairseqTask):
     # -- from a split to a data set --------------------------------------------------------------------------
 
     def adopt_features(self, task_cfg: Any, *more: str) -> None:
-        """Take ``FEATURE_KEYS`` and ``more`` from the task of the checkpoint that is used; None: none."""
+        """Take ``FEATURE_KEYS`` and ``more`` from the task of the checkpoint that is used; None: none.
+
+        Warns if the checkpoint was trained on other streams.
+        """
+        if task_cfg is not None and (wrong := untrained_streams(task_cfg, self.streams)):
+            logger.warning(
+                "task.modalities=%s (--modalities): the model %s: expect errors close to chance",
+                self.cfg.modalities,
+                wrong,
+            )
         for key in (*FEATURE_KEYS, *more):
             if task_cfg is not None and key in task_cfg:
                 self.cfg[key] = task_cfg[key]

@@ -23,6 +23,7 @@ from av_ssl.classification.verification import equal_error_rate, unit_length
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
+from av_ssl.io import composed
 from av_ssl.layout import Clip, keep_by_length, read_manifest, with_lengths
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.tasks.audio_visual import (
@@ -52,7 +53,17 @@ class ValidationEER:
     def read_speakers(self, path: Path, clips: Sequence[Clip]) -> None:
         """Read the speaker of each clip from a label file; they need not occur in training."""
         labels = LabelFile(path, clips)
-        self.speakers.update({clip.id: labels.line(number) for number, clip in enumerate(clips)})
+        self.speakers.update({clip.id: composed(labels.line(k)) for k, clip in enumerate(clips)})
+
+    def check(self, path: Path, clips: Sequence[Clip]) -> None:
+        """Raise DataError if there are no pairs of clips of one speaker, or none of two."""
+        speakers = {self.speakers[clip.id] for clip in clips}
+        if not 1 < len(speakers) < len(clips):
+            raise DataError(
+                f"{path}: task.eer=true: the {len(clips)} validation clips are of {len(speakers)} speakers; "
+                "an error rate needs several clips of several speakers: choose other validation clips, or "
+                "set task.eer=false"
+            )
 
     def clear(self) -> None:
         self.embeddings = {}
@@ -81,7 +92,7 @@ class ValidationEER:
             stats[f"best_{METRIC}"] = min(checkpoint_utils.save_checkpoint.best, stats[METRIC])
 
     def rate(self, embeddings: dict[str, NDArray[np.float32]]) -> float:
-        """Equal error rate over the pairs of clips; there must be pairs of one and of two speakers."""
+        """Equal error rate over the pairs of clips, see `check`."""
         ids = balanced_clips({name: self.speakers[name] for name in embeddings}, MOST_CLIPS)
         if len(ids) < len(embeddings):
             logger.info("EER of %d of %d validation clips, of all speakers", len(ids), len(embeddings))
@@ -89,11 +100,6 @@ class ValidationEER:
         first, second = np.triu_indices(len(ids), k=1)
         speakers = np.unique([self.speakers[name] for name in ids], return_inverse=True)[1]
         same = speakers[first] == speakers[second]
-        if same.all() or not same.any():
-            raise DataError(
-                f"task.eer=true: the {len(ids)} validation clips are of {speakers.max() + 1} speakers; an "
-                "error rate needs several clips of several speakers"
-            )
         return equal_error_rate((unit @ unit.T)[first, second], same)
 
 
@@ -222,6 +228,8 @@ class ClassificationTask(AudioVisualTask):
         train = is_training_split(split)
         clips, kept = self.read_split(split)
         classes = self.read_classes(split, clips, train)
+        if self.validation_eer is not None and not train:
+            self.validation_eer.check(self.label_file(split), [clips[index] for index in kept])
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
@@ -252,10 +260,13 @@ class ClassificationTask(AudioVisualTask):
             logger.info("%s: %d of %d clips are used", split, len(kept), len(clips))
         return clips, kept
 
+    def label_file(self, split: str) -> Path:
+        return Path(self.cfg.label_dir or self.cfg.data) / f"{split}.{self.cfg.label}"
+
     def read_classes(self, split: str, clips: list[Clip], train: bool) -> NDArray[np.int64] | None:
         if not self.cfg.label:
             return None
-        path = Path(self.cfg.label_dir or self.cfg.data) / f"{split}.{self.cfg.label}"
+        path = self.label_file(split)
         if self.validation_eer is not None and not train:
             self.validation_eer.read_speakers(path, clips)
         return self.require_classes().read(path, clips, train)
@@ -295,7 +306,7 @@ class ClassificationTask(AudioVisualTask):
             return
         if self.classes is None:
             self.classes = ClassList(names, "the checkpoint")
-        elif self.classes.names != names:
+        elif self.classes.names != ClassList(names, "the checkpoint").names:
             raise DataError(
                 f"{self.classes_file}: the checkpoint was trained with other classes ({len(names)}: "
                 f"{', '.join(names[:5])}, ...); use its list, or start again in another checkpoint.save_dir"

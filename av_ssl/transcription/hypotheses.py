@@ -8,13 +8,13 @@ A line a clip, columns separated by tabs, their names on the first line:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from av_ssl.errors import DataError
 from av_ssl.io import read_text
-from av_ssl.layout import FRAME_RATE, Clip
+from av_ssl.layout import FRAME_RATE
 
 COLUMNS = ("id", "confidence", "words", "seconds", "text")
 HEADER = "\t".join(COLUMNS) + "\n"
@@ -61,18 +61,6 @@ def hypothesis_row(hypothesis: Hypothesis) -> str:
 def hypotheses_text(hypotheses: Iterable[Hypothesis]) -> str:
     """The lines of a file, without its first."""
     return "".join(map(hypothesis_row, hypotheses))
-
-
-def check_ids(manifest: Path, clips: Sequence[Clip]) -> None:
-    """Raise DataError if an id occurs twice in a manifest: transcripts are found by id."""
-    lines: dict[str, int] = {}
-    for clip in clips:
-        if clip.id in lines:
-            raise DataError(
-                f"{manifest}, line {clip.line}: id {clip.id!r} is also on line {lines[clip.id]}, and "
-                "transcripts are found by id; rename one of the clips, or remove it with its transcript"
-            )
-        lines[clip.id] = clip.line
 
 
 def read_hypotheses(path: Path) -> list[Hypothesis]:

@@ -28,7 +28,7 @@ from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
 from av_ssl.io import digest, keep_settings, write_atomically, write_json
 from av_ssl.layout import DICTIONARY, FRAME_RATE, PIECES, TOKENIZER, Clip, manifest_text, read_manifest
-from av_ssl.transcription.hypotheses import Hypothesis, check_ids, read_hypotheses
+from av_ssl.transcription.hypotheses import Hypothesis, read_hypotheses
 
 UNTRANSCRIBED, TOO_SHORT, TOO_LONG = "without transcript", "too short", "too long"
 LABELLED, EVALUATED, NO_STREAM = "labelled already", "in valid or test", "without a stream that is needed"
@@ -144,7 +144,6 @@ def write_pseudo_labels(
     """
     clips = read_manifest(manifest)
     hypotheses = by_id(transcripts, read_hypotheses(transcripts), clips)
-    check_ids(labelled.path / f"{TRAIN}.tsv", labelled.splits[TRAIN])
     choice = choose(clips, hypotheses, labelled, rules)
     truth = None
     if references is not None:

@@ -30,10 +30,9 @@ from av_ssl.inference import (
     find_encoder,
     open_model,
     read_batches,
-    stored_streams,
 )
 from av_ssl.io import digest
-from av_ssl.layout import STREAMS, Clip, crop_side
+from av_ssl.layout import STREAMS, Clip, crop_side, stored_streams, untrained_streams
 from av_ssl.media.recording import Part
 from av_ssl.recognition.search import encode
 from av_ssl.targets.feature_shards import device_of
@@ -83,7 +82,8 @@ class Recogniser:
         device: for the model.
         model: of the checkpoint, on that device; None: it is read.
 
-    Raises DataError if the checkpoint cannot be read, or holds no dictionary and so no recogniser.
+    Raises DataError if the checkpoint cannot be read, holds no dictionary and so no recogniser, or was
+    trained on other streams.
     """
 
     def __init__(self, spec: RecogniserSpec, device: str = "cpu", model: Any = None) -> None:
@@ -95,6 +95,11 @@ class Recogniser:
                 "recogniser that was fine-tuned with av_ssl, or one published by AV-HuBERT"
             )
         self.task = RecognitionTask(self._task_config(self.model.task_cfg), self.model.text_encoder)
+        if wrong := untrained_streams(self.model.task_cfg, self.streams):
+            raise DataError(
+                f"--modalities {self.task.cfg.modalities}: {spec.checkpoint} {wrong}, so its transcripts "
+                "would be wrong; drop --modalities, or give it the stream of its training"
+            )
 
     def _task_config(self, stored: Mapping[str, Any]) -> Any:
         """Clips are read as in training, but never cut."""

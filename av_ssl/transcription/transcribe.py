@@ -23,7 +23,7 @@ from av_ssl.io import digest, keep_settings, remove_abandoned, write_atomically
 from av_ssl.jobs import HERE, ClusterOptions, run_missing
 from av_ssl.layout import Clip, check_streams, read_manifest
 from av_ssl.targets.feature_shards import torch_threads
-from av_ssl.transcription.hypotheses import HEADER, Hypothesis, check_ids, hypotheses_text, read_hypotheses
+from av_ssl.transcription.hypotheses import HEADER, Hypothesis, hypotheses_text, read_hypotheses
 from av_ssl.transcription.recogniser import RecogniserSpec
 
 CLIPS_A_SHARD = 500
@@ -139,9 +139,8 @@ def transcribe(
 
 
 def checked_clips(plan: TranscriptPlan) -> list[Clip]:
-    """The clips of the manifest; DataError if an id occurs twice or no clip has an allowed length."""
+    """The clips of the manifest; DataError if no clip has an allowed length."""
     clips = read_manifest(plan.manifest)
-    check_ids(plan.manifest, clips)
     if not plan.lengths.of(clips):
         raise DataError(
             f"{plan.manifest}: none of {len(clips)} clips has {plan.lengths.shortest} to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -24,6 +25,7 @@ from av_ssl.tasks.classification import (
     balanced_clips,
 )
 from tests.classification.labelled_clips import EMOTIONS, write_folder
+from tests.data_folder import listed_clips
 from tests.stock import REPOSITORY, stock
 
 TINY = [
@@ -188,6 +190,16 @@ def test_the_error_rate_of_a_large_validation_set(monkeypatch):
     assert eer.rate(embeddings) == 0
     monkeypatch.setattr(classification, "MOST_CLIPS", 6)  # the first six are of one speaker
     assert eer.rate(embeddings) == 0
+
+
+@pytest.mark.parametrize("speakers", ["aab", "aaa", "abc", "a"])
+def test_validation_speakers_of_an_error_rate_are_checked_when_they_are_read(speakers):
+    eer = ValidationEER()
+    clips = listed_clips(*[10] * len(speakers))
+    eer.speakers = {clip.id: who for clip, who in zip(clips, speakers, strict=True)}
+    refused = pytest.raises(DataError, match=r"valid\.spk: .*eer")
+    with contextlib.nullcontext() if speakers == "aab" else refused:
+        eer.check(Path("valid.spk"), clips)
 
 
 def test_the_error_rate_needs_labels_of_speakers():

@@ -75,7 +75,7 @@ def test_every_line_of_a_manifest_is_looked_at(data, capsys):
     problems = [line for line in lines if line.startswith(f"{manifest}, line")]
     text = "\n".join(problems)
     assert "line 2: lengths '10' and 'many' are not whole numbers" in text
-    assert "line 4: id 'train 2' stands on line 3, too" in text
+    assert "line 4: id 'train 2' is also on line 3" in text
     assert "line 4: has no audio, other clips have" in text
     assert "line 5: 10 frames at 25 Hz and 9600 samples at 16 kHz: the audio is 0.20 s longer" in text
     assert "line 6: 2 columns instead of 5" in text
@@ -124,7 +124,6 @@ def test_media_are_read_as_training_does(data, capsys):
         (2, "train 0.wav: cannot be read as audio"),
         (3, "train 1.mp4: holds 9 frames, the manifest says 10"),
         (3, "train 1.wav: has 8000 Hz"),
-        (4, "train 2.mp4: frames of 64x64 pixels are smaller than the 88"),
         (4, "train 2.mp4: has 30.00 frames a second"),
         (4, "train 2.wav: holds 5000 samples, the manifest says 6400"),
     ]
@@ -148,10 +147,35 @@ def test_what_is_missing_is_named(data, capsys):
     assert main(["data", "check", str(data / "absent")]) == 1
 
 
-def test_smaller_crops_pass_when_training_cuts_less(data, capsys):
-    write_video(data / "video" / "train 2.mp4", np.zeros((FRAMES, 48, 48), np.uint8))
-    assert check(data, capsys)[0] == 1
-    assert check(data, capsys, "--image-crop-size", "44")[0] == 0
+@pytest.mark.parametrize(("height", "width", "crop"), [(64, 64, 88), (96, 96, 44), (288, 360, 88)])
+def test_frames_of_another_size_than_the_model_takes(data, capsys, height, width, crop):
+    write_video(data / "video" / "train 2.mp4", np.zeros((FRAMES, height, width), np.uint8))
+    status, lines = check(data, capsys, "--image-crop-size", str(crop))
+    assert status == 1
+    (problem,) = [line for line in lines if f"{data / 'train.tsv'}, line 4: " in line]
+    assert f"{width}x{height} pixels" in problem
+
+
+def test_a_few_unknown_symbols_are_no_problem_as_in_training(data, capsys):
+    (data / "valid.wrd").write_text("bin " * 10 + "q\n")
+    status, lines = check(data, capsys, "--lists-only")
+    assert status == 0
+    assert any(f"{data / 'valid.wrd'}, line 1: 'q'" in line for line in lines)
+    (data / "test.tsv").write_text("/\n")  # of a corpus too small for a test list
+    assert check(data, capsys, "--lists-only")[0] == 0
+
+
+def test_lists_with_byte_order_marks_are_in_order(data, capsys):
+    write_classes(data)
+    for path in [
+        *data.glob("*.tsv"),
+        *data.glob("*.wrd"),
+        *data.glob("*.spk"),
+        *data.glob("*.txt"),
+        *data.glob("noise/*"),
+    ]:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert check(data, capsys, "--lists-only")[0] == 0
 
 
 def write_classes(folder: Path) -> None:

@@ -157,10 +157,13 @@ def test_histogram(pseudo_labels, tmp_path):
     assert [entry["kept"] for entry in bins] == [0] * 9 + [2]
 
 
-def test_relative_paths_are_joined_to_the_root(pseudo_labels, labelled, unlabelled, capsys):
+def test_relative_paths_are_joined_to_the_root(pseudo_labels, labelled, unlabelled, capsys, tmp_path):
     write_list(labelled / "valid.tsv", {"v1": 50}, root="videos")
     assert pseudo_labels() == 1
-    assert "clip v1: its path videos/v1.mp4 is not absolute" in capsys.readouterr().err
+    assert "valid.tsv, line 1: the root directory 'videos'" in capsys.readouterr().err
+    (labelled / "videos").mkdir()
+    assert pseudo_labels() == 0
+    assert str(labelled / "videos" / "v1.mp4") in (tmp_path / "both" / "valid.tsv").read_text()
 
 
 # -- run again -----------------------------------------------------------------------------------------------

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from fairseq.trainer import Trainer
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from av_ssl.analysis.plan import read_recipe
 from av_ssl.errors import DataError
+from av_ssl.layout import START_FOLDER, start_folder
+from av_ssl_fairseq_hook.paths import resolve_paths
 from tests.stock import PLUGIN, REPOSITORY, stock
 
 RECIPE = REPOSITORY / "examples" / "av2vec" / "conf" / "pretrain" / "base_lrs3.yaml"
@@ -38,13 +45,77 @@ def test_what_fairseq_lacks_is_refused(override: str) -> None:
         read_recipe(RECIPE, Path("/data"), [override])
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tmp/données", "数据", "/data/x (copy)", "a=b", "[1]", "/a/[1]/b", "~/data", "007", "1", "true",
+        "/a'b/c", '/a"b/c', "/a b/c  d", "/a;b&c#d!e", "/é:1", "/a\\b/c", "C(1)/{x}",
+    ],
+)  # fmt: skip
+def test_paths_hold_any_characters(path: str) -> None:
+    keys = ("task.data", "+task.label_dir", "model.w2v_path", "checkpoint.save_dir", "hydra.run.dir")
+    parsed = OverridesParser.create().parse_overrides([f"{key}={path}" for key in keys])
+    assert [override.value() for override in parsed] == [path] * len(keys)
+
+
+def test_other_values_are_parsed_as_before() -> None:
+    texts = [
+        "task.label_dir=null", "task.labels=[km]", "model.teachers=[/é/a, '/b c']", "optimization.lr=[0.1]",
+        "task.data='/a b'",
+    ]  # fmt: skip
+    values = [override.value() for override in OverridesParser.create().parse_overrides(texts)]
+    assert values[:2] + values[3:] == [None, ["km"], [0.1], "/a b"]
+    assert list(map(str, values[2])) == ["/é/a", "/b c"]
+    with pytest.raises(OverrideParseException):
+        OverridesParser.create().parse_overrides(["task.labels=[km"])
+
+
+def test_relative_paths_start_where_the_command_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a job that hydra runs in another folder."""
+    (tmp_path / "données (1)").mkdir()
+    (tmp_path / "run" / "old").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    sections = {
+        "task": {"data": "données (1)", "label_dir": "${task.data}", "noise_wav": None, "_name": "x"},
+        "model": {"w2v_path": "old", "teachers": ["run", "/"]},
+        "checkpoint": {"restore_file": "checkpoint_last.pt", "save_dir": "old"},
+        "common": {"user_dir": "???"},
+    }
+
+    def job(cfg: DictConfig) -> tuple[Any, str]:
+        return OmegaConf.to_container(cfg, resolve=True), str(start_folder())
+
+    module = SimpleNamespace(run_job=lambda config, task: (os.chdir("run"), task(config))[1])
+    resolve_paths(module)
+    config = OmegaConf.create(sections)
+    OmegaConf.set_struct(config, True)
+    found, start = module.run_job(config, job)
+    assert start == str(tmp_path)
+    assert found["task"]["data"] == found["task"]["label_dir"] == str(tmp_path / "données (1)")
+    assert found["model"] == {
+        "w2v_path": "old",
+        "teachers": [str(tmp_path / "run"), "/"],
+    }  # in hydra's folder
+    assert found["checkpoint"] == sections["checkpoint"]
+    monkeypatch.chdir(tmp_path)
+    for section, key in (("task", "data"), ("model", "w2v_path")):
+        with pytest.raises(SystemExit) as error:
+            module.run_job(OmegaConf.create({section: {key: "nowhere"}}), job)
+        assert str(error.value).startswith(f"error: {section}.{key}=nowhere: ")
+        assert str(tmp_path) in str(error.value)
+        monkeypatch.chdir(tmp_path)
+    assert START_FOLDER not in os.environ
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
         ("model.mask_prob_audo=0.5", ("mask_prob_audo", "mask_prob_audio")),
         ("task.modalites=av", ("modalites", "modalities")),
-        ("task.data=nowhere", ("nowhere", "absolute")),
+        ("task.data=nowhere", ("nowhere", "where the command was started")),
         (
             "distributed_training.distributed_world_size=99",
             ("distributed_world_size=99", "distributed_world_size="),

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from av_ssl.corpora import CORPORA, read_corpus
+from av_ssl.corpora.corpus import read_ids
 from av_ssl.corpora.grid import sentence
 from av_ssl.errors import DataError
 from tests.corpora import trees
@@ -243,3 +244,23 @@ def test_missing_and_empty_transcripts_are_named(tmp_path, corpus):
     path.unlink()
     with pytest.raises(DataError, match=f"{path.name}: "):
         read_corpus(corpus, tmp_path)
+
+
+def test_a_folder_as_users_make_it(tmp_path, caplog):
+    """Unicode forms of names, suffixes in capitals, byte-order marks, rare and unread kinds of files."""
+    composed, decomposed = "jos\u00e9", "jose\u0301"
+    touch(tmp_path, f"{decomposed}.ts", "b.QT", "c.f4v", "d.asf", "e.gif", "f.srt", "g.srt")
+    (tmp_path / f"{composed}.txt").write_text("hello")
+    (tmp_path / "b.TXT").write_text("hello b")
+    for name, speaker in ((decomposed, f"\ufeff{decomposed}\r\n"), ("b", composed)):
+        (tmp_path / f"{name}.spk").write_text(speaker)
+    clips = read_corpus("folder", tmp_path)
+    assert list(clips) == ["b", "c", "d", decomposed]
+    assert [clips[name].transcript for name in ("b", decomposed)] == ["hello b", "hello"]
+    assert clips["b"].speaker == clips[decomposed].speaker == composed
+    assert "1 .gif, 2 .srt" in caplog.text
+    (tmp_path / "ids").write_text(f"\ufeff{composed}\r\n")
+    assert read_ids(tmp_path / "ids", CORPORA["folder"], clips) == {decomposed: 1}
+    touch(tmp_path, f"{composed}.mp4")
+    with pytest.raises(DataError, match=r"\.(ts|mp4): has the same id"):
+        read_corpus("folder", tmp_path)

@@ -34,7 +34,9 @@ def test_what_the_corpus_leaves_open_is_drawn():
 def test_few_clips_still_give_every_split_one_and_zero_gives_none():
     assert sizes(assign_splits(clips(*"abcd"), TENTHS, 0)) == [2, 1, 1]
     assert sizes(assign_splits(clips(*"abc"), Draw(0, 0), 0)) == [3, 0, 0]
-    with pytest.raises(DataError, match="0 are for validation, 1 for test"):
+    with pytest.raises(DataError, match="1 are for validation, 1 for test"):
+        assign_splits(clips("a", "b"), Draw(1, 1), 0)
+    with pytest.raises(DataError, match=r"itself assigns all 1 .* a; "):
         assign_splits(clips("a", split="test"), TENTHS, 0)
 
 
@@ -81,7 +83,7 @@ def test_ids_and_their_lines(tmp_path):
         (None, "ids: "),
         (b"\n\n", "ids: "),
         (b"a\nb\na.mp4\n", "ids, line 3: a .* line 1"),
-        (b"\xff", "ids: .*UTF-8"),
+        (b"a\n\xff", "ids, line 2: .*UTF-8"),
     ],
 )
 def test_broken_lists_are_named(tmp_path, content, message):

@@ -35,8 +35,59 @@ def test_transcripts(tmp_path, content, expected):
 
 def test_another_encoding_is_named(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(DataError, match=r"a\.txt: .*UTF-8"):
+    with pytest.raises(DataError, match=r"a\.txt, line 1: .*UTF-8"):
         read_transcript(tmp_path / "a.txt")
+
+
+SUBTITLES = "1\n00:00:00,500 --> 00:00:01,900\nHello there\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SUBTITLES,
+        SUBTITLES.replace("\n", "\r\n"),
+        "WEBVTT\n\n00:00.500 --> 00:01.900\n<v Ann>Hello there\n",
+        "[Script Info]\nTitle: x\n",
+        "[00:00.50]Hello\n[00:01.20]there\n",
+        "0:05\nhello there\n0:09\nagain\n",
+        "0 23750 sil\n23750 29500 bin\n29500 34000 blue\n",
+        "0.00 0.52 hello\n0.52 1.10 there\n",
+        "HELLO 0.10 0.52\nTHERE 0.60 1.10\n",
+        "clip A 0.10 0.42 hello\nclip A 0.52 0.58 there\n",
+        "start,end,text\n0.00,0.52,hello\n",
+        '{"text": "hello"}',
+        '{\n "text": "hello"\n}\n',
+        '[{"word": "hello"}]',
+        "<?xml version='1.0'?><tt/>",
+        'File type = "ooTextFile"\nObject class = "TextGrid"\n',
+        r"{\rtf1 Hello}",
+        "Disk reference: 62\nChannel: BBC1\nDuration: 1.16 seconds\n",
+        "Identity  : \tid00012\nReference : \tabc\n",
+    ],
+)
+def test_files_that_hold_more_than_words_are_refused(tmp_path, content):
+    (tmp_path / "a.txt").write_text(content, newline="")
+    with pytest.raises(DataError, match=r"a\.txt: .*only the words"):
+        read_transcript(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "one 2 three", "10:30 is the time", "note: this is one line", "1 2 3 4", "it is 3.5 percent\nof 4",
+        "<unk> hello", "[laughter] hello", "a\nb: c\nd\ne", "zwölf\n5 6\nsieben",
+    ],
+)  # fmt: skip
+def test_words_stay_words(tmp_path, content):
+    (tmp_path / "a.txt").write_text(content)
+    assert read_transcript(tmp_path / "a.txt") == " ".join(content.split())
+
+
+def test_what_editors_write(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "a.txt").write_text("Cafe\u0301\r\nNOIR", encoding=encoding, newline="")
+        assert read_transcript(tmp_path / "a.txt") == "caf\u00e9 noir"
 
 
 @pytest.mark.parametrize(

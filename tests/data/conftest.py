@@ -16,10 +16,10 @@ from av_ssl.layout import Clip
 WriteClip = Callable[..., Clip]
 
 
-def write_video(path: Path, frames: np.ndarray) -> None:
+def write_video(path: Path, frames: np.ndarray, rate: float = 25) -> None:
     """Losslessly, so that tests can compare frames `[T, H, W]` uint8."""
     writer = cv2.VideoWriter(
-        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"FFV1"), 25, frames.shape[:0:-1]
+        str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"FFV1"), rate, frames.shape[:0:-1]
     )
     for frame in frames:
         writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))

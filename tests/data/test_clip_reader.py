@@ -226,6 +226,9 @@ def test_apply_slices_without_copying() -> None:
     np.testing.assert_array_equal(crop.apply(video, Crop(2, 5, True)), video[:, 2:6, 8:4:-1])
 
 
-def test_small_images_are_refused() -> None:
-    with pytest.raises(MediaError, match="64x96 pixels are smaller than the crop of 88"):
-        CropAndFlip(88).draw(96, 64, np.random.default_rng(0))
+@pytest.mark.parametrize(
+    ("size", "height", "width"), [(88, 96, 64), (88, 288, 360), (44, 96, 96), (88, 44, 44), (88, 88, 118)]
+)
+def test_frames_that_are_no_mouth_crops_for_the_model_are_refused(size: int, height: int, width: int) -> None:
+    with pytest.raises(MediaError, match=rf"{width}x{height} pixels .*{size}.*image_crop_size"):
+        CropAndFlip(size).draw(height, width, np.random.default_rng(0))

@@ -37,6 +37,34 @@ def test_lines_are_found_behind_non_ascii_ones(tmp_path: Path) -> None:
     assert [labels[k].tolist() for k in range(4)] == [[6, 6, 7, end], [4, 5, end], [end], [5, 7, end]]
 
 
+def test_byte_order_marks_are_no_symbols(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.wrd", "\ufeffa b\r\n\ufeffb a\r\n")
+    labels = TextLabels(path, WORDS, listed_clips(1, 1))
+    assert [labels[k].tolist()[:-1] for k in range(2)] == [[4, 5], [5, 4]]
+    ids = FrameLabels(
+        write(tmp_path / "train.km", "\ufeffa a\nb\n"), WORDS.dictionary, listed_clips(2, 1), 25
+    )
+    assert ids[0].tolist() == [4, 4]
+    path.write_bytes("a b\nb a\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"train\.wrd, line 1: "):
+        TextLabels(path, WORDS, listed_clips(1, 1))
+
+
+@pytest.mark.parametrize(("split", "refused"), [("train", True), ("test", False)])
+def test_empty_transcripts_are_reported(
+    tmp_path: Path, split: str, refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, clips = write(tmp_path / f"{split}.wrd", "a\n\nb\n \n"), listed_clips(1, 1, 1, 1)
+    text = ""
+    if refused:
+        with pytest.raises(DataError) as error:
+            TextLabels(path, WORDS, clips)
+        text = str(error.value)
+    else:
+        TextLabels(path, WORDS, clips)
+    assert f"{path}: 2 of 4 transcripts are empty, the first of them on line 2" in text + caplog.text
+
+
 def test_last_line_may_lack_its_end(tmp_path: Path) -> None:
     labels = TextLabels(write(tmp_path / "train.wrd", "a\nb"), WORDS, listed_clips(1, 1))
     assert labels[1].tolist() == [5, WORDS.dictionary.eos()]

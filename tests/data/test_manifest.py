@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.layout import Clip, keep_by_length, read_manifest
+from av_ssl.layout import START_FOLDER, Clip, keep_by_length, manifest_part, read_manifest
 from tests.data_folder import listed_clips
 
 
@@ -35,6 +35,32 @@ def test_lengths_are_the_last_two_of_six_columns(tmp_path: Path) -> None:
     assert (clip.frames, clip.samples) == (75, 48000)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_what_editors_write(tmp_path: Path, encoding: str, end: str) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_bytes(end.join(["/data", "é\tv\tw\t75\t48000", ""]).encode(encoding))
+    assert read_manifest(path) == [Clip("é", Path("/data/v"), Path("/data/w"), 75, 48000, 2)]
+
+
+def test_a_relative_root_starts_where_the_command_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tmp_path / "start"
+    path = write(tmp_path / "lists.tsv", "clips", "a\tv\t\t75\t0")
+    (start / "run").mkdir(parents=True)
+    (tmp_path / "clips").mkdir()
+    monkeypatch.chdir(start)
+    assert read_manifest(path)[0].video == tmp_path / "clips" / "v"
+    assert manifest_part(path, read_manifest(path)).startswith(f"{tmp_path / 'clips'}\n")
+    (start / "clips").mkdir()
+    assert read_manifest(path)[0].video == start / "clips" / "v"
+    monkeypatch.chdir(start / "run")  # as hydra does
+    monkeypatch.setenv(START_FOLDER, str(start))
+    assert read_manifest(path)[0].video == start / "clips" / "v"
+    assert manifest_part(path, read_manifest(path)) == path.read_text()
+
+
 def test_white_space_at_line_ends_and_at_the_end_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     path.write_bytes(b"/\r\na\tv\tw\t75\t48000\t\r\n\n")
@@ -58,7 +84,12 @@ def test_empty_columns_mean_no_stream(tmp_path: Path) -> None:
         (b"/\na\tv\tw\t75\t48000\nb\tv\t75\t48000\n", "line 3: 4 columns instead of 5"),
         (b"/\n\na\tv\tw\t75\t48000\n", "line 2: 1 columns instead of 5"),
         (b"/\na\tv\tw\t75.5\t48000\n", "line 2: lengths '75.5' and '48000' are not whole numbers"),
-        (b"/\n\xff\tv\tw\t75\t48000\n", "not UTF-8"),
+        (b"/\n\xff\tv\tw\t75\t48000\n", "line 2: is not UTF-8"),
+        ("/\na\tv\tw\t75\t48000\n".encode("utf-16-le"), "UTF-16"),
+        (b"a\tv\tw\t75\t48000\nb\tv\tw\t75\t48000\n", "line 1: .*root directory"),
+        (b"nowhere\na\tv\tw\t75\t48000\n", "line 1: .*'nowhere'"),
+        (b"/\na\tv\tw\t75\t48000\nb\tv\tw\t75\t48000\na\tx\ty\t75\t48000\n", "line 4: id 'a' .*line 2"),
+        ("/\n\u00e9\tv\tw\t75\t48000\ne\u0301\tv\tw\t75\t48000\n".encode(), "line 3: id .*line 2"),
     ],
 )
 def test_malformed_manifests_name_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:

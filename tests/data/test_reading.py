@@ -8,6 +8,7 @@ import soundfile
 
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.errors import MediaError
+from tests.data.conftest import write_video
 
 
 def test_wave_keeps_its_integers(tmp_path: Path) -> None:
@@ -30,6 +31,49 @@ def test_unusable_waves_are_refused(tmp_path: Path, wave: np.ndarray, rate: int,
     soundfile.write(tmp_path / "a.wav", wave, rate, subtype="PCM_16")
     with pytest.raises(MediaError, match=message):
         read_wave(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype", "tolerance"),
+    [
+        ("WAV", "PCM_U8", 256), ("WAV", "PCM_16", 0), ("WAV", "PCM_24", 0), ("WAV", "PCM_32", 0),
+        ("WAV", "FLOAT", 0), ("WAV", "DOUBLE", 0), ("WAV", "ULAW", 1024), ("WAV", "ALAW", 1024),
+        ("WAVEX", "PCM_16", 0), ("WAVEX", "FLOAT", 0), ("RF64", "PCM_16", 0), ("RF64", "FLOAT", 0),
+        ("W64", "DOUBLE", 0), ("AIFF", "FLOAT", 0), ("CAF", "FLOAT", 0), ("FLAC", "PCM_16", 0),
+        ("OGG", "VORBIS", 1500),
+    ],
+)  # fmt: skip
+def test_every_kind_of_samples_is_the_same_sound(
+    tmp_path: Path, container: str, subtype: str, tolerance: int
+) -> None:
+    wave = (20000 * np.sin(np.arange(16000) * 0.05)).astype(np.int16)
+    soundfile.write(tmp_path / "a", wave / 32768, 16000, subtype=subtype, format=container)
+    assert np.abs(read_wave(tmp_path / "a").astype(int) - wave).max() <= tolerance
+
+
+def test_samples_beyond_full_scale(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.array([1.5, -1.5, 0.5]), 16000, subtype="FLOAT")
+    assert read_wave(path).tolist() == [32767, -32768, 16384]
+    for wave in ([20000.0, -3.0], [0.1, np.nan], [np.inf, 0.1]):
+        soundfile.write(path, np.array(wave), 16000, subtype="DOUBLE")
+        with pytest.raises(MediaError, match=r"a\.wav: .*full scale"):
+            read_wave(path)
+
+
+@pytest.mark.parametrize("rate", [23.976, 29.97, 59.94])
+def test_videos_of_another_rate_are_refused(tmp_path: Path, rate: float) -> None:
+    write_video(tmp_path / "a.avi", np.zeros((5, 96, 96), np.uint8), rate)
+    with pytest.raises(MediaError, match=rf"a\.avi: has {rate:.2f} frames a second"):
+        read_crops(tmp_path / "a.avi")
+
+
+def test_names_in_another_unicode_form_are_found(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    soundfile.write(tmp_path / f"{decomposed}.wav", np.ones(640), 16000, subtype="PCM_16")
+    np.save(tmp_path / f"{decomposed}.npy", np.zeros((2, 4, 4), np.uint8))
+    assert len(read_wave(tmp_path / f"{composed}.wav")) == 640
+    assert read_crops(tmp_path / f"{composed}.npy").shape == (2, 4, 4)
 
 
 def test_missing_and_broken_waves(tmp_path: Path) -> None:

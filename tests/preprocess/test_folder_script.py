@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from av_ssl.cli.main import main
+from av_ssl.layout import SPLITS, lists_clips
 from tests.corpora.trees import touch
 from tests.media.synthetic import talking_head
 
@@ -59,6 +61,21 @@ def test_without_transcripts_no_vocabulary(tmp_path, environment_without_faces):
     assert "no vocabulary is made" in done.stdout
     assert not (tmp_path / "out" / "spm.model").exists()
     assert (tmp_path / "out" / "noise" / "train.tsv").exists()
+
+
+def test_one_video(tmp_path, environment_without_faces, capsys):
+    """Training needs more, but transcripts and features do not."""
+    touch(tmp_path / "in", "a.mkv")
+    (tmp_path / "in" / "a.txt").write_text("bin blue at f two now")
+    out = tmp_path / "out"
+    command = ["bash", str(SCRIPT), str(tmp_path / "in"), str(out), "--workers", "1", "--size", "96"]
+    subprocess.run(command, check=True, env=environment_without_faces, capture_output=True)
+    assert [split for split in SPLITS if lists_clips(out / f"{split}.tsv")] == ["train"]
+    capsys.readouterr()
+    assert main(["data", "check", str(out), "--workers", "1"]) == 1
+    problems = [line for line in capsys.readouterr().out.splitlines() if "lists no clips" in line]
+    assert len(problems) == 1
+    assert f"{out / 'valid.tsv'}: " in problems[0]
 
 
 @pytest.mark.parametrize(

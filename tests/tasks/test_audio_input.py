@@ -92,6 +92,23 @@ def test_decoding_hears_what_the_checkpoint_was_trained_on(data):
     assert (reader.audio_input, reader.normalize) == ("filterbank", False)
 
 
+@pytest.mark.parametrize(
+    ("trained", "given", "warned"),
+    [
+        ("audio", "video", True),
+        (["audio"], "av", True),
+        ("av", "video", False),
+        (["video", "audio"], "av", False),
+    ],
+)
+def test_decoding_warns_of_streams_that_the_checkpoint_was_not_trained_on(
+    data, trained, given, warned, caplog
+):
+    task = recognition(data, modalities=given)
+    task.load_dataset("test", task_cfg=OmegaConf.create({"modalities": trained, "image_crop_size": 22}))
+    assert ("was trained on audio alone and now receives video" in caplog.text) == warned
+
+
 def test_time_masks_in_training_only(data):
     task = recognition(data, time_mask_audio=0.6, time_mask_video=0.4, time_mask_video_stride=0.5)
     for split in ("train", "valid"):

@@ -94,7 +94,7 @@ def test_another_tokenizer_is_refused(data, ctc, tmp_path):
 @pytest.mark.slow
 def test_missing_checkpoint_is_named(data, tmp_path):
     output = finetune(data, tmp_path / "none.pt", tmp_path, expect=1)
-    assert "none.pt: there is no such file" in output
+    assert "none.pt: no such file" in output
 
 
 def test_checkpoint_without_a_dictionary_warns(data, caplog):

@@ -64,6 +64,6 @@ def test_another_file_is_refused(tmp_path):
     path.write_text("/\na\tb.mp4\ta.wav\t9\t9\n")
     with pytest.raises(DataError, match="line 1: is not 'id confidence words seconds text'"):
         read_hypotheses(path)
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b"id\xff")
     with pytest.raises(DataError, match="is not UTF-8"):
         read_hypotheses(path)

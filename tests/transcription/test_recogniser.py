@@ -84,7 +84,11 @@ def test_streams_are_those_of_the_training_unless_named(tmp_path, data):
     recogniser = RecogniserSpec(checkpoint, device="cpu").open()
     assert recogniser.streams == ("video",)
     assert recogniser.dataset(read_manifest(data / "train.tsv"))[0].audio is None
-    assert RecogniserSpec(checkpoint, "av", "cpu").open().streams == ("audio", "video")
+    for wrong in ("audio", "av"):
+        with pytest.raises(DataError, match=rf"--modalities {wrong}: .*vsr\.pt .*video alone .* audio"):
+            RecogniserSpec(checkpoint, wrong, "cpu").open()
+    with pytest.raises(DataError, match=r"--modalities audio: .*vsr\.pt"):
+        av_ssl.transcribe(checkpoint, audio=data / "train_0.wav")
     state = torch.load(checkpoint)
     del state["cfg"]["task"]["modalities"]
     torch.save(state, checkpoint)
@@ -95,10 +99,10 @@ def test_streams_are_those_of_the_training_unless_named(tmp_path, data):
 
 def test_further_keys_of_the_task(ctc, data):
     clips = read_manifest(data / "train.tsv")
-    spec = RecogniserSpec(ctc, device="cpu", task_options=("image_crop_size=10", "modalities=video"))
-    assert spec.open().dataset(clips)[0].video.shape == (10, 10, 10)
+    spec = RecogniserSpec(ctc, device="cpu", task_options=("image_crop_size=20", "modalities=video"))
+    assert spec.open().dataset(clips)[0].video.shape == (10, 20, 20)
     assert spec.open().streams == ("video",)
-    assert spec.settings()["task options"] == ["image_crop_size=10", "modalities=video"]
+    assert spec.settings()["task options"] == ["image_crop_size=20", "modalities=video"]
     with pytest.raises(DataError, match=r"--task-option: .*ctc_wieght.*lists the keys"):
         RecogniserSpec(ctc, device="cpu", task_options=("ctc_wieght=1",)).open()
 
