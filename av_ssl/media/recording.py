@@ -110,8 +110,11 @@ class Recording:
         self._frames = self._seen = 0
         self._crops = self._open_video(self.source, size, mean_face) if "video" in streams else None
         self._sound = _open_sound(self.source if sound is None else sound)
-        if self._crops is None and (self._sound is None or "audio" not in streams):
-            raise MediaError(f"{self.name}: has no {' and no '.join(streams)} stream; name another file")
+        if not set(streams) & set(self.streams):
+            kind = "" if self.streams or isinstance(self.source, np.ndarray) else ", not an image"
+            raise MediaError(
+                f"{self.name}: has no {' and no '.join(streams)} stream; name another recording{kind}"
+            )
 
     @property
     def streams(self) -> tuple[str, ...]:

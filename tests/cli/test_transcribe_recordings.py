@@ -24,7 +24,7 @@ def run(monkeypatch, tmp_path):
     (tmp_path / "model.pt").touch()
 
     def run(*words, choices=(VIDEO,)) -> int:
-        monkeypatch.setattr(command, "_open_recogniser", lambda args: Reader(*choices))
+        monkeypatch.setattr(command, "open_recogniser", lambda *args: Reader(*choices))
         return main(["transcribe", str(tmp_path / "model.pt"), *map(str, words)])
 
     return run
