@@ -116,7 +116,7 @@ class Comparison:
 
 
 def with_babble(clean: Samples, snr: float) -> Samples:
-    """Sound with voices that are itself, shifted and every other one reversed: the spectrum of speech [ours]."""
+    """Sound with voices that are itself, shifted, half of them reversed: the spectrum of speech [ours]."""
     if snr >= QUIETEST or not len(clean):
         return clean
     shifts = [len(clean) * voice // VOICES for voice in range(VOICES)]
