@@ -2,11 +2,12 @@
 
     python benchmarks/cropping.py [VIDEO ...] [--frames 250] [--size 96] [--stride 4] [--dlib-model FILE]
 
-Speed is measured on the first VIDEO, drift on all. Without VIDEO, a video of a moving photograph is made (224x224 as LRS3 and VoxCeleb2, from scikit-image).
-Everything runs on one CPU thread; speeds are source frames a second of CPU time. There are two baselines:
-decoding alone, the lower limit of any pipeline, and the pipeline of AV-HuBERT's data preparation: dlib's HOG
-detector at one upsampling and 68 points on every frame (pip install 'av_ssl[dlib]'). Without --dlib-model a
-predictor of the published size is trained here, which is good for timing only.
+Speed is measured on the first VIDEO, drift on all. Without VIDEO, a video of a moving photograph is made
+(224x224 as LRS3 and VoxCeleb2, from scikit-image). Everything runs on one CPU thread; speeds are source
+frames a second of CPU time. There are two baselines: decoding alone, the lower limit of any pipeline, and the
+pipeline of AV-HuBERT's data preparation: dlib's HOG detector at one upsampling and 68 points on every frame
+(pip install 'av_ssl[dlib]'). Without --dlib-model a predictor of the published size is trained here, which is
+good for timing only.
 
 Landmarks are found on every ``--stride``-th frame; the shift of the crops that this causes is printed too.
 """
@@ -62,8 +63,8 @@ def main() -> None:
         print(f"| {name} | {speed:,.0f} | {total / speed:.2f} x as fast |")
     print(
         f"\nCrops at stride {settings.stride} lie {moved.mean():.2f} of their {settings.size} pixels away "
-        f"from those at stride 1 (95 % of frames: below {np.percentile(moved, 95):.2f}; {len(moved):,} frames of "
-        f"{len(sources)} videos)."
+        f"from those at stride 1 (95 % of frames: below {np.percentile(moved, 95):.2f}); "
+        f"{len(moved):,} frames of {len(sources)} videos."
     )
 
 

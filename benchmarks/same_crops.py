@@ -39,9 +39,8 @@ def main() -> int:
         process.kill()
     names = rounds[0]
     differing = [name for name in names if len({result[name] for result in rounds}) > 1]
-    print(
-        f"{len(differing)} of {len(names)} files differ in {args.rounds} rounds under {args.load} busy processes"
-    )
+    under = f"{args.rounds} rounds under {args.load} busy processes"
+    print(f"{len(differing)} of {len(names)} files differ between {under}")
     for name in differing:
         print(f"  {name}")
     return 1 if differing else 0

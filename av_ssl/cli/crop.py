@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from av_ssl.cli.arguments import (
@@ -20,7 +21,7 @@ from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar
 from av_ssl.media.alignment import REGIONS
 from av_ssl.media.backends import BACKENDS, OPENCV
-from av_ssl.media.crop_folder import crop_folder, crop_on_cluster
+from av_ssl.media.crop_folder import check_out, crop_folder, crop_on_cluster
 from av_ssl.media.crop_report import write_report
 from av_ssl.media.crops import CropSettings
 
@@ -83,10 +84,11 @@ def run_crop(args: argparse.Namespace) -> int:
     paths = {name: getattr(args, name) for name in ("dlib_model", "landmarks", "mean_face")}
     files = {name: str(path.absolute()) for name, path in paths.items() if path is not None}
     limits = {"min_face": args.min_face, "min_inside": args.min_inside}
-    settings = CropSettings(args.size, args.region, args.stride, args.backend, **files, **limits)
+    settings = replace(CropSettings(args.size, args.region, args.stride, args.backend, **files), **limits)
     if CORPORA[args.corpus].audio_only:
         title = CORPORA[args.corpus].title
         raise DataError(f"{args.source}: {title} has no videos; continue with av-ssl data manifest")
+    check_out(args.source, args.out)
     sources = {name: clip.source for name, clip in chosen_clips(args).items()}
     cluster = cluster_options(args)
     with ProgressBar("clip" if cluster.kind == "local" else "shard") as bar:

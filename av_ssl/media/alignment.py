@@ -7,7 +7,7 @@ on the mouth. Landmarks come in two layouts, ``MESH`` and ``IBUG``; right and le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -102,6 +102,7 @@ REGIONS = ("mouth", "face")
 FACE_SCALE = 0.34  # distance of the eyes divided by the side of a crop of the face
 FACE_CENTRE = (0.0, 0.5)  # middle of this crop on the mean face
 MESH_REGION = 4.1  # side of a mesh region in distances of the eyes, as Face Mesh itself gives it
+AGREEMENT = 0.7  # distances of the eyes by which those of the detector may lie apart, both together
 INSIDE_POINTS = 24  # points along each side of a crop whose place in the picture is looked up
 
 
@@ -172,17 +173,31 @@ def face_patch(frame: Frame, points: Floats, size: int = 24) -> Floats:
 
 
 def is_face(mesh: FaceMesh, frame: Frame, points: Floats) -> bool:
-    """Whether ``mesh``, too, finds a face where landmarks are, and not one turned by 180 degrees."""
+    """Whether landmarks lie on an upright face, by our own detector and mesh.
+
+    The mesh alone would take almost anything for a face, the detector misses small and turned ones: where it
+    finds none, the mesh decides.
+    """
     right, left = (points[list(eye), :2].mean(0) for eye in np.reshape(layout_of(points).stable[:4], (2, 2)))
     across = left - right
-    down = np.array([-across[1], across[0]])
-    middle = (right + left) / 2 + FACE_CENTRE[1] * down
-    centre, side = (float(middle[0]), float(middle[1])), MESH_REGION * float(np.linalg.norm(across))
-    if not side > 1:
+    distance = float(np.linalg.norm(across))
+    middle = (right + left) / 2 + FACE_CENTRE[1] * np.array([-across[1], across[0]])
+    if not distance > 1:
         return False
-    angle = float(np.arctan2(across[1], across[0]))
-    upright, turned = (mesh.landmarks(frame, Region(centre, side, angle + turn))[0] for turn in (0, np.pi))
-    return upright >= mesh.min_score and upright >= turned
+    region = Region((float(middle[0]), float(middle[1])), MESH_REGION * distance, _angle(across))
+    score, turned = (
+        mesh.landmarks(frame, replace(region, angle=region.angle + turn))[0] for turn in (0, np.pi)
+    )
+    faces = [face.key_points[:2] for face in mesh.detect(frame)]  # their eyes
+    apart = [
+        np.linalg.norm(eyes - [right, left]) / max(1.0, float(np.linalg.norm(eyes[1] - eyes[0])))
+        for eyes in faces
+    ]
+    return score >= mesh.min_score and score >= turned and min(apart, default=0.0) < AGREEMENT
+
+
+def _angle(across: Floats) -> float:
+    return float(np.arctan2(across[1], across[0]))
 
 
 def inside_share(transforms: NDArray[np.float64], size: int, shown: tuple[int, int]) -> float:

@@ -129,8 +129,8 @@ def _has_sound(path: Path, number: int) -> bool:
     loud = 0.0
     with contextlib.suppress(MediaError), open_media(path) as container:
         for frame in container.decode(container.streams.audio[number]):
-            values = frame.to_ndarray()
-            full = 1.0 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+            values = np.asarray(frame.to_ndarray())
+            full = 1.0 if values.dtype.kind == "f" else float(np.iinfo(values.dtype.name).max)
             loud += frame.samples / frame.sample_rate * (values.std() > full * QUIET)
             if loud >= LEAST_LOUD:
                 return True

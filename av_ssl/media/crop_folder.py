@@ -119,18 +119,21 @@ def crop_shard(clips: Sources, out: Path, settings: CropSettings, workers: int) 
     return sum(result.ok for result in crop_folder(clips, out, settings, workers).results.values())
 
 
+def check_out(source: Path, out: Path) -> None:
+    """Raise DataError when crops would be written over the videos of ``source``, a folder."""
+    videos, written = source.resolve(), out.resolve()
+    if videos == written or videos.is_relative_to(written / "video"):
+        raise DataError(f"{out}: crops would be written over the videos of IN; name another folder for OUT")
+
+
 def _clips(source: Path | Sources, out: Path) -> Sources:
-    """Clips by id; DataError when crops would be written over the videos."""
-    if isinstance(source, Path) and source.is_dir() and source.resolve() == out.resolve():
-        raise DataError(f"{out}: holds the videos; name another folder for the crops")
-    clips = source
     if isinstance(source, Path):
-        clips = {name: ClipSource(path) for name, path in find_videos(source, skip=out).items()}
-    written = out.resolve() / "video"
-    for folder in {clip.video.parent for clip in clips.values()}:
-        if folder.resolve().is_relative_to(written):
-            raise DataError(f"{folder}: crops would replace the videos here; name another folder than {out}")
-    return clips
+        check_out(source, out)
+        return {name: ClipSource(path) for name, path in find_videos(source, skip=out).items()}
+    for folder in {clip.video.parent for clip in source.values()}:
+        if folder.resolve().is_relative_to(out.resolve() / "video"):
+            check_out(folder, out)
+    return source
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ MIN_SCORE = 0.5  # of the mesh: below, the face is lost
 DETECT_EVERY = 25  # frames
 FORGET_AFTER = 50  # frames: a face that returns later is another track
 SAME_FACE = 0.5  # centres nearer than this many face widths belong to one face
+SETTLING = 3  # passes of the mesh over a new face that is upside down
 SAME_PERSON = (
     0.8  # correlation of aligned faces: GRID's talkers have 0.93 after 3 frames, two of them 0.9 or less
 )
@@ -224,7 +225,9 @@ class FaceTracker:
         turned = self._mesh.landmarks(rgb, replace(region, angle=region.angle + np.pi))
         if upright[0] >= turned[0]:
             return upright
-        return self._mesh.landmarks(rgb, Region.around(turned[1]))  # the detector's box fits badly then
+        for _ in range(SETTLING):  # the detector's box fits badly then
+            turned = self._mesh.landmarks(rgb, Region.around(turned[1]))
+        return turned
 
     def _recently_lost(self, points: Floats) -> Track | None:
         for track in reversed(self.tracks):

@@ -212,3 +212,12 @@ def test_a_folder_that_version_0_1_cropped_is_finished(tmp_path, monkeypatch):
     (out / "journal" / "01795864000000000000-host-0a1b2c3d.jsonl").write_text(json.dumps(entry) + "\n")
     monkeypatch.setattr(folder_module, "crop_job", None)
     assert crop_folder(tmp_path / "talks", out, CropSettings(stride=3)).results["a"].frames == 6
+
+
+@pytest.mark.parametrize(("source", "out"), [("a", "a"), ("a/video", "a"), ("a/video/deep", "a")])
+def test_crops_are_not_written_over_the_videos(tmp_path, source, out, capsys):
+    talking_head(tmp_path / source / "clip.mp4", frames=6)
+    before = (tmp_path / source / "clip.mp4").read_bytes()
+    assert main(["crop", str(tmp_path / source), str(tmp_path / out)]) == 1
+    assert f"{tmp_path / out}: " in capsys.readouterr().err
+    assert (tmp_path / source / "clip.mp4").read_bytes() == before

@@ -51,6 +51,13 @@ def write_clip(
     rate: int = RATE,
     times: np.ndarray | None = None,
     turn: int = 0,
+    start: float = 0.0,
+    aspect: Fraction = Fraction(1),
+    options: dict[str, str] | None = None,
+    pixels: str = "yuv420p",
+    full_range: bool = False,
+    cover: np.ndarray | None = None,
+    more_sound: Iterable[np.ndarray] = (),
 ) -> Path:
     """Write a video.
 
@@ -62,51 +69,102 @@ def write_clip(
         rate: of the sound, Hz.
         times: time of each frame in seconds, for a variable rate.
         turn: degrees, counter-clockwise, by which players rotate the frames.
+        start: time of the first frame and sample, seconds.
+        aspect: width of a pixel over its height.
+        options: further options of the encoder.
+        pixels: format of the stored pixels.
+        full_range: whether they are stored as 0 to 255.
+        cover: still image `[1, H, W, 3]` of a stream before the others.
+        more_sound: further audio tracks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The table of contents first, as in files for the web: a truncated one can still be opened.
-    options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
-    with av.open(str(path), "w", options=options) as container:
-        video = audio = None
+    muxer = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=muxer) as container:
+        video, streams = None, []
+        if cover is not None:
+            still = container.add_stream("mjpeg", rate=1, width=32, height=32, pix_fmt="yuvj420p")
         if images is not None:
             frame_rate = Fraction(fps).limit_denominator(1001)
-            video = container.add_stream(
-                "libx264", rate=frame_rate, options={"crf": "12", "preset": "veryfast"}
-            )
+            encoder = {"crf": "12", "preset": "veryfast", **(options or {})}
+            video = container.add_stream("libx264", rate=frame_rate, options=encoder)
             video.height, video.width = images.shape[1:3]
-            video.pix_fmt = "yuv420p"
+            video.pix_fmt = pixels
+            video.codec_context.sample_aspect_ratio = aspect
+            video.codec_context.color_range = 2 if full_range else 1
             if turn:
                 video.set_display_rotation(turn)
-            if times is not None:
+            if times is not None or start:
                 video.codec_context.time_base = Fraction(1, 1000)
-        if sound is not None:
-            codec = "aac" if path.suffix == ".mp4" else "pcm_s16le"
-            audio = container.add_stream(codec, rate=rate, layout="mono" if len(sound) == 1 else "stereo")
+        for track in [] if sound is None else [sound, *more_sound]:
+            layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(track)]
+            streams.append((container.add_stream(_codec(path), rate=rate, layout=layout), track))
+        if cover is not None:
+            container.mux(
+                still.encode(av.VideoFrame.from_ndarray(cover[0], format="rgb24").reformat(format="yuvj420p"))
+            )
+            container.mux(still.encode())
         if video is not None:
             for index, image in enumerate(images):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                if times is not None:
-                    frame.pts, frame.time_base = round(times[index] * 1000), Fraction(1, 1000)
+                if full_range:
+                    frame = frame.reformat(format=pixels, dst_color_range=2)
+                    frame.color_range = 2
+                if times is not None or start:
+                    time = start + (index / fps if times is None else times[index])
+                    frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
                 container.mux(video.encode(frame))
             container.mux(video.encode())
-        if audio is not None:
-            _mux_sound(container, audio, sound, rate)
+        for stream, track in streams:
+            for packet in _encoded(stream, track, rate, start):
+                container.mux(packet)
     return path
 
 
-def _mux_sound(container, stream, sound: np.ndarray, rate: int) -> None:
-    layout = "mono" if len(sound) == 1 else "stereo"
+def _codec(path: Path) -> str:
+    return {".mp4": "aac", ".ts": "mp2"}.get(path.suffix, "pcm_s16le")
+
+
+def _encoded(stream, sound: np.ndarray, rate: int, start: float = 0.0) -> Iterator[av.Packet]:
     size = stream.codec_context.frame_size or 1024
-    for start in range(0, sound.shape[1], size):
-        block = np.ascontiguousarray(sound[:, start : start + size])
-        if stream.codec_context.format.name == "s16":
-            packed = np.round(block * 32767).astype(np.int16).T.reshape(1, -1)
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(packed), format="s16", layout=layout)
-        else:
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
-        frame.sample_rate, frame.pts = rate, start
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode())
+    packed = stream.codec_context.format.name.rstrip("p") != stream.codec_context.format.name
+    for first in range(0, sound.shape[1], size):
+        block = np.ascontiguousarray(sound[:, first : first + size])
+        name = stream.codec_context.format.name
+        if name.startswith("s16"):
+            block = np.round(block * 32767).astype(np.int16)
+            block = block if packed else np.ascontiguousarray(block.T.reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(block, format=name, layout=stream.codec_context.layout.name)
+        frame.sample_rate, frame.pts, frame.time_base = rate, first + round(start * rate), Fraction(1, rate)
+        yield from stream.encode(frame)
+    yield from stream.encode()
+
+
+def add_sound(
+    path: Path,
+    sound: np.ndarray,
+    gaps: dict[float, float],
+    clock: float = 1.0,
+    frames: np.ndarray | None = None,
+) -> Path:
+    """Write sound `[1, N]` whose packets in `gaps` (start: length, seconds) are lost and whose stamps run
+    `clock` times as fast as its samples.
+    """
+    with av.open(str(path), "w") as container:
+        if frames is not None:
+            video = container.add_stream("libx264", rate=25, width=96, height=96, pix_fmt="yuv420p")
+        stream = container.add_stream(_codec(path), rate=RATE, layout="mono")
+        if frames is not None:
+            for image in frames:
+                container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(video.encode())
+        for packet in _encoded(stream, sound, RATE):
+            time = float(packet.pts * packet.time_base)
+            if any(start <= time < start + length for start, length in gaps.items()):
+                continue
+            packet.pts = packet.dts = round(packet.pts * clock)
+            container.mux(packet)
+    return path
 
 
 def talking_head(path: Path, frames: int = 12, shift: float = 2.0) -> Path:

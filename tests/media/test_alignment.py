@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.media.alignment import IBUG, MESH, OWN, crop_transforms, load_mean_face, smooth, warp
+from av_ssl.media.alignment import (
+    IBUG,
+    MESH,
+    OWN,
+    crop_transforms,
+    inside_share,
+    load_mean_face,
+    smooth,
+    warp,
+)
 from av_ssl.media.face_mesh import FaceMesh
 from tests.media.synthetic import face
 
@@ -146,3 +155,15 @@ def test_another_file_is_refused(tmp_path, content, text):
         np.save(tmp_path / "a.npy", content)
     with pytest.raises(DataError, match=text):
         load_mean_face(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("shift", "angle", "shown", "share"),
+    [((0, 0), 0, (48, 48), 1.0), ((24, 0), 0, (48, 48), 0.5), ((-24, 12), 0, (48, 48), 0.375),
+     ((0, 0), 180, (9, 9), 0), ((24, 24), 45, (96, 96), 0.957)],
+)  # fmt: skip
+def test_share_of_a_crop_inside_the_picture(shift, angle, shown, share):
+    """A crop of 96 pixels shows a square of 48."""
+    turn = cv2.getRotationMatrix2D((0, 0), angle, 2.0)
+    turn[:, 2] -= turn[:, :2] @ shift
+    assert inside_share(np.stack([turn] * 3), 96, shown) == pytest.approx(share, abs=0.03)

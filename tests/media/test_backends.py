@@ -202,8 +202,9 @@ def test_dlib_wants_a_model_of_68_points(fake_dlib, talk, tmp_path):
         .make_backend()
         .track(VideoReader(talk[0]), "")
     )
-    assert (faces.frames, faces.looked_at, len(faces.tracks)) == (12, [0, 3, 6, 9, 11], 1)
-    assert faces.tracks[0].frames == [0, 3, 6, 9, 11]
+    assert (faces.frames, faces.looked_at) == (12, [0, 3, 6, 9, 11])
+    # The made-up points do not follow the face, so that another one seems to take its place.
+    assert [frame for track in faces.tracks for frame in track.frames] == [0, 3, 6, 9, 11]
 
 
 def test_mediapipe_agrees_with_opencv(talk):

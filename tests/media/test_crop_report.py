@@ -17,9 +17,9 @@ from av_ssl.media.video import write_video
 
 
 def clip(
-    frames: int, faces: int = 1, fps: float = 25.0, delay: float | None = None, excess: float = 0.0
+    frames: int, faces: int = 1, fps: float = 25.0, delay: float | None = None, excess: float = 0.0, **checks
 ) -> CropResult:
-    return CropResult("ok", "", frames, frames * 640, faces, fps, delay, excess)
+    return CropResult("ok", "", frames, frames * 640, faces, fps, delay, excess, **checks)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def folder() -> FolderResult:
         "a": clip(30, delay=1.2, excess=0.3),
         "b": clip(49, faces=2, fps=29.97, delay=0.8, excess=-0.064),
         "c": clip(2000, delay=-2.0, excess=1.5),
-        "d/e": clip(50, fps=29.97),
+        "d/e": clip(50, fps=29.97, sound_gaps=0.6, silent=True, face_share=0.9, inside=0.85, face_changes=1),
         "f": CropResult("no_face", "no face was found", 40, 25600, 0, 25.0),
         "g <b>": CropResult("unreadable", "/x/g <b>.mp4: cannot be decoded & so on"),
     }
@@ -50,6 +50,11 @@ def test_rates_and_histograms(folder):
     }  # fmt: skip
     assert (report["sound_cut"], report["sound_filled"]) == (2, 0)
     assert [entry["id"] for entry in report["failed"]] == ["f", "g <b>"]
+    assert report["face_share"] == {"lowest": 0.9, "quartile": 0.9, "median": 0.9}
+    assert (report["inside"]["lowest"], report["clips_with_face_changes"]) == (0.85, 1)
+    assert (report["silent"], report["sound_gaps"], report["sound_drift"]) == (1, 1, 0)
+    assert [entry["id"] for entry in report["remarks"]] == ["d/e"]
+    assert "0.60 s of audio" in report["remarks"][0]["remark"]
 
 
 def test_nothing_came_out():
@@ -63,6 +68,7 @@ def test_the_page_shows_all_of_it_and_needs_nothing_else(folder, tmp_path):
     report = write_report(folder, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert "<td>d/e</td><td>the audio is silent; " in page
     assert "<td>g &lt;b&gt;</td><td>unreadable</td>" in page
     assert "decoded &amp; so on" in page
     assert "<b>" not in page

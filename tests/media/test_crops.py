@@ -1,5 +1,8 @@
 """One clip: what comes out, and which reason is given when nothing does."""
 
+from fractions import Fraction
+
+import cv2
 import numpy as np
 import pytest
 
@@ -8,7 +11,7 @@ from av_ssl.media.alignment import MESH
 from av_ssl.media.audio import read_audio
 from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.crops import CropSettings, crop_clip
-from av_ssl.media.video import read_video
+from av_ssl.media.video import VideoReader, read_video
 from tests.media.synthetic import (
     face,
     moving_face,
@@ -227,7 +230,56 @@ def test_a_folder_that_cannot_be_written(tmp_path, mesh):
     assert "a.wav: " in result.message
 
 
-@pytest.mark.parametrize("settings", [{"size": 95}, {"size": 8}, {"region": "nose"}, {"stride": 0}])
+@pytest.mark.parametrize(
+    ("first", "last", "share"), [(0, 12, 1.0), (3, 12, 0.75), (0, 5, 5 / 12), (0, 1, 1 / 12)]
+)
+def test_the_share_of_frames_with_a_face_is_limited(tmp_path, crop, first, last, share):
+    frames = moving_face(12, 1.0)
+    frames[:first], frames[last:] = 99, 99
+    clip = write_clip(tmp_path / "clip.mkv", frames, tone(0.48))
+    result = crop(clip)
+    assert (result.reason, result.face_share) == (
+        "ok" if share > 0.8 else "face_lost",
+        pytest.approx(share, abs=1e-3),
+    )
+    assert crop(clip, min_face=share - 0.01).ok
+    assert crop(clip, stride=3, min_face=0).face_share == pytest.approx(share, abs=0.17)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_face_that_is_turned_without_saying_so_is_cropped_upright(tmp_path, crop, turns):
+    frames = moving_face(6, 1.0)
+    assert crop(write_clip(tmp_path / "upright.mkv", frames, tone(0.24))).ok
+    upright = read_video(crop.video).astype(float)
+    result = crop(write_clip(tmp_path / "turned.mkv", np.rot90(frames, turns, (1, 2)), tone(0.24)))
+    assert result.ok
+    assert np.abs(read_video(crop.video) - upright).mean() < 9
+
+
+def test_crops_are_taken_from_stretched_pixels_in_one_step(tmp_path, crop):
+    """Half as wide and displayed at full width: the same crop, at most a little softer."""
+    frames = moving_face(6, 1.0)
+    assert crop(write_clip(tmp_path / "square.mkv", frames, tone(0.24))).ok
+    square = read_video(crop.video).astype(float)
+    narrow = np.stack([cv2.resize(frame, (104, 208), interpolation=cv2.INTER_AREA) for frame in frames])
+    assert crop(write_clip(tmp_path / "narrow.mkv", narrow, tone(0.24), aspect=Fraction(2))).ok
+    assert np.abs(read_video(crop.video) - square).mean() < 4
+
+
+@pytest.mark.parametrize(("scale", "reason"), [(1.0, "ok"), (2.0, "outside"), (0.5, "no_face")])
+def test_landmarks_of_a_video_of_another_size(tmp_path, mesh, scale, reason):
+    clip = talking_head(tmp_path / "clip.mkv", frames=6)
+    points = OpenCVBackend(1, mesh).track(VideoReader(clip), "").tracks[0].interpolated(6)
+    np.save(tmp_path / "clip.npy", points[..., :2] * scale)
+    settings = CropSettings(backend="files", landmarks=str(tmp_path))
+    result = crop_clip(clip, tmp_path / "v.mp4", tmp_path / "a.wav", settings, clip="clip")
+    assert result.reason == reason
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"min_face": 1.5}, {"min_inside": -1}, {"size": 95}, {"size": 8}, {"region": "nose"}, {"stride": 0}],
+)
 def test_wrong_settings(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         CropSettings(**settings)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from av_ssl.media.speaker import choose_speaker, mouth_sound_correlation
-from av_ssl.media.tracking import FaceTracker, Track, track_faces
+from av_ssl.media.tracking import FaceTracker, Track, _Watch, track_faces
 from tests.media.synthetic import face, moving_face
 
 
@@ -44,6 +44,21 @@ def test_a_hidden_face_goes_on_as_the_same_track_and_is_interpolated(mesh):
     assert tracker.tracks[0].frames == [0, 1, 2, 3, 7, 8, 9, 10, 11]
     nose = tracker.tracks[0].interpolated(12)[:, 1, 0]
     np.testing.assert_allclose(np.diff(nose[3:8]), (nose[7] - nose[3]) / 4, rtol=1e-3)
+
+
+def test_a_track_ends_where_another_face_takes_its_place(mesh):
+    """As at a cut."""
+    images = moving_face(12, shift=1.0)
+    other = cv2.GaussianBlur(images[:, :, ::-1][6], (0, 0), 1)
+    images[6:] = (0.3 * other + 0.7 * (255 - other) * (other > 60)).astype(np.uint8)
+    watch = _Watch()
+    track = Track()
+    points = mesh.find(images[0])
+    for frame, image in enumerate(images):
+        track.add(frame, points)
+        watch.look(image, [track], frame)
+    assert watch.changes == 1
+    assert [part.frames for part in watch.divided([track])] == [list(range(6)), list(range(6, 12))]
 
 
 def test_a_stride_is_filled_by_interpolation(mesh):
