@@ -15,6 +15,9 @@ import os
 import secrets
 import socket
 import sys
+import threading
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -113,6 +116,44 @@ def growing_array(
         write_array_header_1_0(file, {**header, "shape": (rows, *shape)})
         if file.tell() != start:
             raise RuntimeError(f"numpy {np.__version__} writes headers whose length depends on the shape")
+
+
+# numpy parses the header of a file as a Python literal, which fails at times in Python 3.11 if several
+# threads do so at once (https://github.com/python/cpython/issues/106905).
+_READING_HEAD = threading.Lock()
+MOST_INFLATED = 100
+"""Times that the arrays of an ``.npz`` file may be larger than the file, above 64 MiB."""
+
+
+def mapped_array(path: Path) -> NDArray[Any]:
+    """The array of an ``.npy`` file, memory-mapped, read-only; several threads may call this at once.
+
+    Raises OSError or ValueError if the file is damaged, shorter than its header says, or holds objects.
+    """
+    with _READING_HEAD:
+        try:
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (EOFError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
+            raise ValueError(str(error) or type(error).__name__) from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError("it is a zip archive, not one array")
+    return array
+
+
+def zipped_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file; raises OSError or ValueError if it is damaged or a zip bomb."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+            if size > max(1 << 26, MOST_INFLATED * path.stat().st_size):
+                raise ValueError(f"it would take {size} bytes of memory")
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (
+        EOFError, TypeError, SyntaxError, OverflowError, MemoryError, KeyError, RuntimeError, AttributeError,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def remove_abandoned(folder: Path) -> int:

@@ -8,10 +8,8 @@ et al., 2022). Models of raw audio get the samples of each video frame.
 from __future__ import annotations
 
 import math
-import threading
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,11 +20,8 @@ from torch import Tensor
 
 from av_ssl.data.mel import mel_corners, triangles
 from av_ssl.errors import MediaError
+from av_ssl.io import mapped_array
 from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
-
-# numpy parses the header of a file as a Python literal, which fails at times in Python 3.11 if several
-# threads do so at once (https://github.com/python/cpython/issues/106905).
-_READING_HEAD = threading.Lock()
 
 
 def read_wave(path: Path) -> NDArray[np.int16]:
@@ -60,13 +55,6 @@ def read_crops(path: Path) -> NDArray[np.uint8]:
             f"{path}: holds no video frames, it is damaged or of another format; make the crop again"
         )
     return frames
-
-
-def mapped_array(path: Path) -> NDArray[Any]:
-    """The array of an `.npy` file, memory-mapped, read-only; several threads may call this at once."""
-    with _READING_HEAD:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array
 
 
 def _read_array(path: Path) -> NDArray[np.uint8]:

@@ -24,9 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 from av_ssl.data.dataset import BadClips
-from av_ssl.data.reading import mapped_array
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import digest, growing_array, keep_settings, write_atomically
+from av_ssl.io import digest, growing_array, keep_settings, mapped_array, write_atomically
 from av_ssl.jobs import ClusterOptions, run_missing
 from av_ssl.layout import Clip, read_manifest
 
