@@ -1,7 +1,7 @@
 """Reading of checkpoints for fairseq's commands and for av_ssl: their classes, and what errors say.
 
-`read_file` takes the place of `torch.load`, on any version of torch.  For what fairseq loads by other ways, the
-same inert classes are put on the list of `torch.load(weights_only=True)`, the default from torch 2.6 on.
+`read_file` takes the place of `torch.load`, on any version of torch.  For what fairseq loads by other ways,
+the same inert classes are put on the list of `torch.load(weights_only=True)`, the default from torch 2.6 on.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Reads pickles of plain values and arrays: no name is imported, and nothing is called that is not listed here.
+"""Reads pickles of plain values and arrays: nothing is imported, and nothing called that is not listed here.
 
-`pickle` imports and calls whatever a file names, and the reader of `torch.load(weights_only=True)` had holes of
-its own (CVE-2025-32434 before torch 2.6, CVE-2026-24747 before 2.10).  This one has a list of opcodes, a table
-of names, its own code for everything that fills an object, and bounds, so that a small file cannot take all
-memory.
+`pickle` imports and calls whatever a file names, and the reader of `torch.load(weights_only=True)` had holes
+of its own (CVE-2025-32434 before torch 2.6, CVE-2026-24747 before 2.10).  This one has a list of opcodes, a
+table of names, its own code for everything that fills an object, and bounds, so that a small file cannot take
+all memory.
 """
 
 from __future__ import annotations
@@ -30,68 +30,13 @@ SCALARS = (str, int, float, bool, bytes, type(None))
 MAPPINGS = (dict, OrderedDict, defaultdict, Counter)
 NUMBERS = frozenset("biufc")
 
-OPCODES = frozenset(
-    [
-        "MARK",
-        "STOP",
-        "POP",
-        "POP_MARK",
-        "DUP",
-        "FLOAT",
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "NONE",
-        "NEWTRUE",
-        "NEWFALSE",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-        "EMPTY_LIST",
-        "APPEND",
-        "APPENDS",
-        "LIST",
-        "EMPTY_DICT",
-        "DICT",
-        "SETITEM",
-        "SETITEMS",
-        "EMPTY_SET",
-        "ADDITEMS",
-        "EMPTY_TUPLE",
-        "TUPLE",
-        "TUPLE1",
-        "TUPLE2",
-        "TUPLE3",
-        "GET",
-        "BINGET",
-        "LONG_BINGET",
-        "PUT",
-        "BINPUT",
-        "LONG_BINPUT",
-        "MEMOIZE",
-        "PROTO",
-        "FRAME",
-        "GLOBAL",
-        "STACK_GLOBAL",
-        "REDUCE",
-        "NEWOBJ",
-        "BUILD",
-        "BINPERSID",
-    ]
-)
+OPCODES = """
+    MARK STOP POP POP_MARK DUP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4
+    FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES
+    SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS
+    EMPTY_SET ADDITEMS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT
+    MEMOIZE GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID
+"""
 """Not among them: INST, OBJ and NEWOBJ_EX, which call classes; extension codes; buffers from outside."""
 
 
@@ -119,7 +64,11 @@ def fill_attributes(instance: Any, state: Any) -> None:
     vars(instance).update(state)
 
 
-class StrictUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]  # the one in Python, as torch's
+PYTHONS_UNPICKLER: Any = pickle._Unpickler
+"""The one in Python, whose parts can be replaced; torch's is made of the same."""
+
+
+class StrictUnpickler(PYTHONS_UNPICKLER):
     """Reads one pickle from a file.
 
     Args:
@@ -230,8 +179,8 @@ class StrictUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]  # 
 
 def own_dispatch() -> dict[int, Any]:
     """The listed opcodes, each with our method where there is one."""
-    stock = pickle._Unpickler.dispatch  # type: ignore[attr-defined]
-    codes = {getattr(pickle, name)[0] for name in OPCODES}
+    stock = PYTHONS_UNPICKLER.dispatch
+    codes = {getattr(pickle, name)[0] for name in OPCODES.split()}
     return {code: getattr(StrictUnpickler, stock[code].__name__) for code in codes}
 
 
@@ -322,11 +271,12 @@ def array_of(content: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarr
 def fill_array(array: np.ndarray, state: Any) -> None:
     """Give an array the shape and content of a state; an array of objects holds values of the pickle."""
     _, shape, dtype, fortran, content = state
+    fill: Any = array.__setstate__
     if not isinstance(content, list):
         filled = array_of(content, dtype, shape, "F" if fortran else "C")
-        array.__setstate__((1, filled.shape, filled.dtype, False, filled.tobytes()))
+        fill((1, filled.shape, filled.dtype, False, filled.tobytes()))
     elif dtype.code[:1] == "O" and math.prod(shape) == len(content):
-        array.__setstate__((1, shape, np.dtype(object), bool(fortran), content))
+        fill((1, shape, np.dtype(object), bool(fortran), content))
     else:
         raise Refused("it holds an array whose length is not that of its content")
 

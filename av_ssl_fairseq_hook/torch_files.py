@@ -1,8 +1,8 @@
 """Reads files of `torch.save` in place of `torch.load`: nothing in them is run, on any version of torch.
 
-Both forms are read: zip archives, and the one of torch before 1.6.  Of an archive every record is compared with
-its CRC-32, which torch's own reader does not do; the older form has no checksums.  Sizes are compared with what
-the file holds before memory is taken, and tensors with their storages.
+Both forms are read: zip archives, and the one of torch before 1.6.  Of an archive every record is compared
+with its CRC-32, which torch's own reader does not do; the older form has no checksums.  Sizes are compared
+with what the file holds before memory is taken, and tensors with their storages.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class TensorUnpickler(StrictUnpickler):
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """The memory of a flat tensor of uint8."""
-    return memoryview(tensor.numpy())
+    return tensor.numpy().data
 
 
 # -- zip archives --------------------------------------------------------------------------------------------

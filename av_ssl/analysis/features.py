@@ -101,10 +101,7 @@ class FeatureFolder:
 
     def _read(self, path: Path, count: int) -> Floats:
         try:
-            if path.suffix == ".npz":
-                frames = zipped_arrays(path)["features"]
-            else:
-                frames = mapped_array(path)
+            frames = zipped_arrays(path)["features"] if path.suffix == ".npz" else mapped_array(path)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: cannot be read ({error}); make the folder again") from error
         wanted = (count, len(self.layers), self.settings["channels"])

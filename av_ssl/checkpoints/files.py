@@ -35,8 +35,8 @@ FAIRSEQ, SAFETENSORS = ".pt", ".safetensors"
 FORMAT = "av_ssl model 1"
 """Of the JSON file beside the tensors."""
 SPEECH_MODELS = (
-    "speech models of other programs (Whisper, WavLM, HuBERT) are teachers: give the folder of a Hugging Face "
-    "model as model.teachers, or to av-ssl targets and av-ssl features"
+    "speech models of other programs (Whisper, WavLM, HuBERT) are teachers: give the folder of a Hugging "
+    "Face model as model.teachers, or to av-ssl targets and av-ssl features"
 )
 DATA_PARALLEL = "module."
 """Before the names of a model that was saved inside torch's ``DistributedDataParallel``."""

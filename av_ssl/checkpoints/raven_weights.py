@@ -149,7 +149,7 @@ def complete(tensors: dict[str, Tensor], channels: int, path: Path) -> dict[str,
 
 
 def check_features(encoder: Any, path: Path) -> None:
-    """Raise DataError where two clips of noise have the same features: the weights are no trained encoder's."""
+    """Raise DataError where two clips of noise have the same features."""
     draw = torch.Generator().manual_seed(0)
     if encoder.modality == "audio":
         clips = torch.randint(-3000, 3000, (2, FRAMES_TRIED * SAMPLES_PER_FRAME), generator=draw).short()

@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-MAX_HEADER = 1 << 24
+MAX_HEADER = 1 << 22
 """Bytes; that of a model of 1,000 tensors has 100,000."""
 SIZES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,

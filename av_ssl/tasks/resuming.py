@@ -51,7 +51,7 @@ class ResumableEpochs:
         """Continue at the place of a checkpoint; DataError if it was trained on other data."""
         if state.get("data", self._data) != self._data:
             raise DataError(
-                "task.data: the checkpoint was trained on other clips, labels or teachers than there are now; "
+                "task.data: the checkpoint was trained on other clips, labels or teachers than now: "
                 "restore them, or set checkpoint.reset_dataloader=true to begin the new ones at epoch 1"
             )
         batches, shards = len(self._epochs.frozen_batches), self._epochs.num_shards
@@ -60,8 +60,8 @@ class ResumableEpochs:
         if before != (batches, shards):
             place = min(place * before[1] * batches // (before[0] * shards), max(0, len(self) - 1))
             logger.warning(
-                "the checkpoint was trained with %d batches an epoch on %d GPUs, this run has %d on %d: this "
-                "epoch continues at the same share of its batches, so some clips may come twice or not at all",
+                "the checkpoint was trained with %d batches an epoch on %d GPUs, this run has %d on %d: "
+                "this epoch continues at the same share of batches; some clips may come twice or not at all",
                 *before, batches, shards,
             )  # fmt: skip
         self._epochs.load_state_dict({**state, "iterations_in_epoch": place})

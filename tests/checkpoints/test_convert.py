@@ -160,10 +160,10 @@ def broken(kind: str, plain: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("no json", r"plain\.json: cannot be read \(No such file.*belongs to plain\.safetensors"),
-        ("no words", r"plain\.json: is not JSON"),
+        ("no json", r"plain\.safetensors: has no plain\.json"),
+        ("no words", r"plain\.json: is damaged"),
         ("foreign", r"plain\.json: its format is not 'av_ssl model 1'"),
-        ("cut", r"plain\.safetensors: is no safetensors file, or is cut off"),
+        ("cut", r"plain\.safetensors: is no safetensors file, or is damaged"),
     ],
 )
 def test_broken_files_are_named(tmp_path, kind, message):

@@ -43,6 +43,13 @@ MEMORY = 3 << 30
 pytestmark = pytest.mark.usefixtures("bounded")
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def bounded():
     """Less memory than a successful attack needs: it would raise MemoryError, which is no DataError."""
@@ -51,10 +58,6 @@ def bounded():
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def harm(folder: Path) -> Path:
-    return folder / "harm"
 
 
 def nested(opcode_before: bytes, opcode_after: bytes, depth: int) -> bytes:
@@ -70,8 +73,8 @@ def doubled(levels: int) -> bytes:
     )  # fmt: skip
 
 
-MARK = "{mark}"
-"""Stands for a path that must not come into being."""
+MARK = "harm"
+"""A file that must not come into being."""
 CALLS = {
     "os.system": call("os", "system", text(f"touch {MARK}")),
     "posix.system": call("posix", "system", text(f"touch {MARK}")),
@@ -154,7 +157,7 @@ SIZES = {
     "huge": tensor(size=(1 << 61,)),
     "other dimensions": tensor(size=(2, 2), stride=(1,)),
     "size is a text": call("torch._utils", "_rebuild_tensor_v2", storage(), number(0), text("4"), text("1")),
-    "no storage": call("torch._utils", "_rebuild_tensor_v2", number(1), number(0), many(number(1)), many(number(1))),
+    "no storage": call("torch._utils", "_rebuild_tensor_v2", number(1), number(0), *[many(number(1))] * 2),
     "too few arguments": call("torch._utils", "_rebuild_tensor_v2", storage()),
     "storage too long": tensor(content=storage(count=5)),
     "storage too short": tensor(content=storage(count=3), size=(3,)),
@@ -173,6 +176,7 @@ SIZES = {
     "sparse": call("torch._utils", "_rebuild_sparse_tensor", number(1), number(1)),
     "qtensor": call("torch._utils", "_rebuild_qtensor", storage()),
 }  # fmt: skip
+EMPTY_ARRAY = call("numpy.core.multiarray", "_reconstruct", name("numpy", "ndarray"), many(), pickle.NONE)
 BOMBS = {
     "nested lists": nested(pickle.EMPTY_LIST, pickle.APPEND, 100_000)[:-1],
     "nested tuples": pickle.EMPTY_TUPLE + pickle.TUPLE1 * 100_000,
@@ -182,7 +186,7 @@ BOMBS = {
     ),
     "a billion laughs": doubled(60),
     "a list in itself": pickle.EMPTY_LIST + pickle.BINPUT + b"\0" + pickle.BINGET + b"\0" + pickle.APPEND,
-    "a dict in itself": pickle.EMPTY_DICT + pickle.BINPUT + b"\0" + text("a") + pickle.BINGET + b"\0" + pickle.SETITEM,
+    "a dict in itself": pickle.EMPTY_DICT + pickle.BINPUT + b"\0" + entry("a", pickle.BINGET + b"\0"),
     "far memo": pickle.NONE + pickle.LONG_BINPUT + struct.pack("<I", (1 << 32) - 1) + pickle.BINGET + b"\0",
     "long bytes": pickle.BINBYTES8 + struct.pack("<Q", 1 << 40),
     "long bytearray": pickle.BYTEARRAY8 + struct.pack("<Q", 1 << 40),
@@ -191,16 +195,15 @@ BOMBS = {
     "long number": pickle.LONG4 + struct.pack("<i", (1 << 31) - 1),
     "negative number": pickle.LONG4 + struct.pack("<i", -1),
     "digits": b"I" + b"9" * 100_000 + b"\n",
-    "array": call("numpy.core.multiarray", "_reconstruct", name("numpy", "ndarray"), many(), pickle.NONE)
+    "array": EMPTY_ARRAY
     + many(number(1), many(number(1 << 40)), call("numpy", "dtype", text("f8")), pickle.NEWFALSE,
            call("builtins", "bytes")) + pickle.BUILD,
-    "array of objects": call("numpy.core.multiarray", "_reconstruct", name("numpy", "ndarray"), many(), pickle.NONE)
+    "array of objects": EMPTY_ARRAY
     + many(number(1), many(number(1 << 40)), call("numpy", "dtype", text("O8")), pickle.NEWFALSE,
            pickle.EMPTY_LIST) + pickle.BUILD,
-    "type of structures": call("numpy.core.multiarray", "scalar", call("numpy", "dtype", text("f8,O")), text("x")),
-    "type of a million fields": call("numpy.core.multiarray", "scalar", call("numpy", "dtype", text("f8," * 99)), text("x")),
+    "type of structures": call("numpy.core.multiarray", "scalar", call("numpy", "dtype", text("f8,O"))),
+    "many fields": call("numpy.core.multiarray", "scalar", call("numpy", "dtype", text("f8," * 99))),
     "state of a type": call("numpy", "dtype", text("f8")) + many(number(3), text("?")) + pickle.BUILD,
-    "no stop": pickle.NONE,
     "no mark": pickle.POP_MARK,
     "empty stack": pickle.POP * 9,
     "unknown opcode": b"\xff",
@@ -220,15 +223,10 @@ def reads(path: Path) -> None:
 
 @pytest.mark.parametrize("write", [write_archive, write_legacy], ids=["zip", "legacy"])
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-def test_pickles_that_are_refused(tmp_path, value, write):
-    mark = str(harm(tmp_path))
-    # The length of a text precedes it.
-    value = value.replace(MARK.encode(), mark.encode().ljust(len(MARK))[: len(MARK)])
-    path = tmp_path / "foreign.pt"
-    write(path, checkpoint(extra=entry("more", value)))
-    os.chdir(tmp_path)
-    reads(path)
-    assert os.listdir(tmp_path) == ["foreign.pt"]
+def test_pickles_that_are_refused(folder, value, write):
+    write(folder / "foreign.pt", checkpoint(extra=entry("more", value)))
+    reads(folder / "foreign.pt")
+    assert os.listdir() == ["foreign.pt"]
 
 
 def test_what_the_others_are_made_from_is_read(tmp_path):
@@ -277,7 +275,7 @@ def attribute(field: str, value: object) -> Callable[[Path], None]:
 KEYS = pickle.dumps(["0"], 2)
 ARCHIVES = {
     "zip bomb": lambda path: write_archive(
-        path, checkpoint(), {**RECORDS, "a/data/1": bytes(1 << 28)}, zipfile.ZIP_DEFLATED
+        path, checkpoint(), {**RECORDS, "a/data/1": bytes(1 << 22)}, zipfile.ZIP_DEFLATED
     ),
     "compressed pickle": lambda path: write_archive(path, checkpoint(), RECORDS, zipfile.ZIP_BZIP2),
     "outside": lambda path: write_archive(path, checkpoint(), {**RECORDS, "../../harm": b""}),
@@ -296,7 +294,7 @@ ARCHIVES = {
     "encrypted": attribute("flag_bits", 1),
     "unknown compression": attribute("compress_type", 99),
     "tar": tar,
-    "Git LFS": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+    "Git LFS": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid 0\n"),
     "a pickle alone": lambda path: path.write_bytes(pickle.dumps({"model": {}, "cfg": {}})),
     "legacy, no storage": legacy_tail(b""),
     "legacy, other key": legacy_tail(pickle.dumps(["1"], 2)),
@@ -311,12 +309,10 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("write", ARCHIVES.values(), ids=ARCHIVES)
-def test_archives_that_are_refused(tmp_path, write):
-    path = tmp_path / "foreign.pt"
-    write(path)
-    os.chdir(tmp_path)
-    reads(path)
-    assert os.listdir(tmp_path) == ["foreign.pt"]
+def test_archives_that_are_refused(folder, write):
+    write(folder / "foreign.pt")
+    reads(folder / "foreign.pt")
+    assert os.listdir() == ["foreign.pt"]
 
 
 # -- safetensors ---------------------------------------------------------------------------------------------
@@ -347,7 +343,7 @@ HEADERS = {
     "no JSON": (b"{", None),
     "nested": (b"[" * 100_000, None),
     "named twice": (b'{"a":%s,"a":%s}' % ((json.dumps(part(0, 16, [4])).encode(),) * 2), None),
-    "bloated": ({f"t{k}": part(0, 0, [0]) for k in range(400_000)}, None),
+    "bloated": (b"{" + b" " * (1 << 22) + b"}", None),
     "long header": ({"a": part(0, 16, [4])}, 1 << 62),
     "longer than the file": ({"a": part(0, 16, [4])}, 10_000),
     "no header": ({}, 0),
@@ -370,16 +366,23 @@ def test_safetensors(tmp_path, header, length, request):
 
 
 DESCRIPTIONS = {
-    "list": "[]", "nested": "[" * 100_000, "deep": '{"format": ' * 3000, "other": '{"format": "x"}', "no text": "\xff",
-    "cfg": '{"format": "av_ssl model 1", "cfg": 5, "text": null, "label_sets": []}',
-    "symbols": '{"format": "av_ssl model 1", "cfg": {}, "text": {"symbols": [1], "tokenizer": null}, "label_sets": []}',
-    "tokenizer": '{"format": "av_ssl model 1", "cfg": {}, "text": {"symbols": [], "tokenizer": "?"}, "label_sets": []}',
-}  # fmt: skip
+    "list": "[]",
+    "nested": "[" * 100_000,
+    "deep": '{"format": ' * 3000,
+    "other": '{"format": "x"}',
+    "no text": "\xff",
+    "cfg": {"cfg": 5},
+    "symbols": {"text": {"symbols": [1], "tokenizer": None}},
+    "tokenizer": {"text": {"symbols": [], "tokenizer": "?"}},
+}
 
 
 @pytest.mark.parametrize("content", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
 def test_descriptions_beside_safetensors(tmp_path, content):
     write_safetensors_file(tmp_path / "foreign.safetensors", {"a": part(0, 16, [4])}, bytes(16))
+    if isinstance(content, dict):
+        sound = {"format": "av_ssl model 1", "cfg": {}, "text": None, "label_sets": []}
+        content = json.dumps({**sound, **content})
     (tmp_path / "foreign.json").write_text(content, encoding="latin1")
     with pytest.raises(DataError, match=r"foreign\."):
         read_stored(tmp_path / "foreign.safetensors")
@@ -389,13 +392,12 @@ def test_descriptions_beside_safetensors(tmp_path, content):
 
 
 @pytest.mark.parametrize("value", [*CALLS.values(), *STATES.values(), *BOMBS.values()])
-def test_landmarks_that_are_refused(tmp_path, value):
-    path = tmp_path / "foreign.pkl"
+def test_landmarks_that_are_refused(folder, value):
+    path = folder / "foreign.pkl"
     path.write_bytes(pickle.EMPTY_LIST + value + pickle.APPEND + pickle.STOP)
-    os.chdir(tmp_path)
     with pytest.raises(DataError, match=r"foreign\.pkl: "):
         read_landmarks(path)
-    assert os.listdir(tmp_path) == ["foreign.pkl"]
+    assert os.listdir() == ["foreign.pkl"]
 
 
 def npy(descr: str, shape: str, data: bytes = b"") -> bytes:
@@ -420,22 +422,22 @@ ARRAYS = {
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["npy", "npz"])
 @pytest.mark.parametrize("content", ARRAYS.values(), ids=ARRAYS)
-def test_arrays_that_are_refused(tmp_path, content, zipped):
-    path = tmp_path / f"foreign.{'npz' if zipped else 'npy'}"
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_arrays_that_are_refused(folder, content, zipped):
+    path = folder / f"foreign.{'npz' if zipped else 'npy'}"
     if zipped:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("data.npy", content)
     else:
         path.write_bytes(content)
-    os.chdir(tmp_path)
     with pytest.raises(DataError, match=r"foreign\.np"):
         read_landmarks(path)
-    assert os.listdir(tmp_path) == [path.name]
+    assert os.listdir() == [path.name]
 
 
 def test_an_array_that_would_fill_memory(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("data.npy", npy("'<f8'", f"({1 << 24}, )", bytes(1 << 27)))
+        archive.writestr("data.npy", npy("'<f8'", f"({9 << 20}, )", bytes(9 << 23)))
     with pytest.raises(DataError, match=r"bomb\.npz"):
         read_landmarks(tmp_path / "bomb.npz")
 
@@ -476,12 +478,14 @@ def test_random_damage_is_an_error_or_changes_nothing(tmp_path, suffix):
     stored = StoredModel(path, cfg, tensors, None, [["<s>", "<pad>", "</s>", "<unk>", "0"]])
     write_stored(stored, path)
     content, expected, rng = path.read_bytes(), read_stored(path), random.Random(0)
-    refused = 0
+    refused = unchanged = 0
     for _ in range(300):
         path.write_bytes(damaged(content, rng))
         try:
             assert same(read_stored(path), expected)
         except DataError as error:
-            refused += 1
-            assert path.name in str(error)
+            refused += path.name in str(error)
+            continue
+        unchanged += 1
+    assert refused + unchanged == 300
     assert refused > 200
