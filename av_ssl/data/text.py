@@ -93,8 +93,8 @@ class TextEncoder:
             piece = processor.id_to_piece(id)
             if piece not in self.dictionary:
                 raise DataError(
-                    f"{self.origin}: the dictionary lacks {piece!r}, piece {id} of the tokenizer; take both from "
-                    "the same preparation, or write the dictionary again from the tokenizer's pieces"
+                    f"{self.origin}: the dictionary lacks {piece!r}, piece {id} of the tokenizer; take "
+                    "both from the same preparation, or write the dictionary again from the tokenizer's pieces"
                 )
 
     def encode(self, text: str) -> str:
