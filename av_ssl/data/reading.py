@@ -41,7 +41,17 @@ def read_wave(path: Path) -> NDArray[np.int16]:
         )
     if not len(wave):
         raise MediaError(f"{path}: holds no samples")
+    if wav_is_cut(path):
+        raise MediaError(f"{path}: is cut off; copy it again, or make the crop again")
     return np.asarray(wave, np.int16)
+
+
+def wav_is_cut(path: Path) -> bool:
+    """Whether a wav file is shorter than its header says, which libsndfile reads without a word."""
+    with path.open("rb") as file:
+        kind, stated = file.read(4), int.from_bytes(file.read(4), "little")
+    # 0 and all ones: written to a pipe, or RF64.
+    return kind == b"RIFF" and 0 < stated < 0xFFFFFFFF and path.stat().st_size < stated + 8
 
 
 def read_crops(path: Path) -> NDArray[np.uint8]:

@@ -94,7 +94,7 @@ class TextEncoder:
             if piece not in self.dictionary:
                 raise DataError(
                     f"{self.origin}: the dictionary lacks {piece!r}, piece {id} of the tokenizer; take "
-                    "both from the same preparation, or write the dictionary again from the tokenizer's pieces"
+                    "both from the same preparation, or write the dictionary from the tokenizer's pieces"
                 )
 
     def encode(self, text: str) -> str:
