@@ -132,12 +132,12 @@ class AudioVisualTask(FairseqTask):
     def refuse_encoders(self, models: Any) -> None:
         """Raise DataError for pre-trained models, which cannot be decoded."""
         root = root_config(self.cfg)
-        path = (root.common_eval.path if root is not None else None) or "the checkpoint"
+        path = root.common_eval.path if root is not None else "the model"
         for model in models:
             if isinstance(model, EncoderModel) or hasattr(model, "encoder_family"):
                 raise DataError(
-                    f"{path}: is pre-trained only ({type(model).__name__}) and cannot be decoded; fine-tune "
-                    f"it first, with model.w2v_path={path}"
+                    f"{path}: is pre-trained only ({type(model).__name__}) and cannot be decoded; fine-tune it "
+                    "first (model.w2v_path)"
                 )
 
     # -- batching, as fairseq asks for it --------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_weights_of_another_project(tmp_path):
 
 def test_a_pre_trained_model_cannot_be_decoded():
     task = RecognitionTask(RecognitionConfig(data="/nowhere"))
-    with pytest.raises(DataError, match=r"pre-trained only \(AV2Vec.*model\.w2v_path"):
+    with pytest.raises(DataError, match=r"pre-trained only \(AV2vecModel.*model\.w2v_path"):
         task.build_generator([tiny_av2vec()], None)
 
 
