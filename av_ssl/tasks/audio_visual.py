@@ -136,8 +136,8 @@ class AudioVisualTask(FairseqTask):
         for model in models:
             if isinstance(model, EncoderModel) or hasattr(model, "encoder_family"):
                 raise DataError(
-                    f"{path}: is pre-trained only ({type(model).__name__}) and cannot be decoded; fine-tune it "
-                    "first (model.w2v_path)"
+                    f"{path}: is pre-trained only ({type(model).__name__}) and cannot be decoded; fine-tune "
+                    "it first (model.w2v_path)"
                 )
 
     # -- batching, as fairseq asks for it --------------------------------------------------------------------
