@@ -3,12 +3,11 @@
 Each command is started again after a kill, until it ends by itself; what it made must then equal, bit for
 bit, what an uninterrupted run makes.
 
-    python -m tests.kills --kills 100          # ``tests/test_kills.py`` runs a few
+``tests/test_kills.py`` runs a few kills, and as many as ``AV_SSL_KILLS`` asks for.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import random
 import shutil
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
@@ -134,27 +132,3 @@ def fill_disk(stage: Stage, out: Path, expected: Results, largest_file: int) -> 
     assert all(digest == expected.get(name) for name, digest in found.items()), f"{stage.name}: torn files"
     assert not killed_once(stage, out, LONGEST, expected)
     return output
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stage", choices=["crop", "targets", "training"])
-    options = parser.parse_args()
-    rng = random.Random(options.seed)
-    with TemporaryDirectory() as folder:
-        chosen = [stage for stage in stages(Path(folder)) if options.stage in (None, stage.name)]
-        for number, stage in enumerate(chosen):
-            kills = options.kills // len(chosen) + (number < options.kills % len(chosen))
-            start = time.monotonic()
-            runs = kill(stage, Path(folder) / stage.name / "out", kills, rng)
-            seconds = time.monotonic() - start
-            print(
-                f"{stage.name}: {kills} kills, {runs} runs to the end, all equal ({seconds:.0f} s)",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    main()
