@@ -193,10 +193,10 @@ class Archive:
     def storage(self, dtype: torch.dtype, key: str, count: int) -> Tensor:
         if key not in self.storages:
             self.storages[key] = self.read(self.records.pop(f"{self.root}data/{key}"))
-        content = self.storages[key]
-        if count * dtype.itemsize != len(content):
-            raise Refused(f"its storage {key} has {len(content)} bytes, not {count} elements of {dtype}")
-        return content.view(dtype)
+        elements = self.storages[key].view(dtype)
+        if len(elements) != count:
+            raise Refused(f"its storage {key} has {len(elements)} elements of {dtype}, not {count}")
+        return elements
 
     def read(self, record: zipfile.ZipInfo) -> Tensor:
         """The bytes of a record, compared with its checksum; read in one piece, without a copy."""
@@ -243,14 +243,14 @@ def read_legacy(file: BinaryIO, names: Mapping[str, Any]) -> Any:
 
     def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
         if key not in storages:
-            taken = sum(map(len, storages.values()))
-            if not 0 <= count * dtype.itemsize <= size - taken:
+            length = count * torch.empty(0, dtype=dtype).element_size()
+            if not 0 <= length <= size - sum(map(len, storages.values())):
                 raise Refused("its storages are larger than the file")
-            storages[key] = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
-            elements[key] = count
-        if elements[key] != count or len(storages[key]) != count * dtype.itemsize:
+            storages[key], elements[key] = torch.empty(length, dtype=torch.uint8), count
+        found = storages[key].view(dtype)
+        if elements[key] != count or len(found) != count:
             raise Refused(f"its storage {key} has two sizes")
-        return storages[key].view(dtype)
+        return found
 
     elements: dict[str, int] = {}
     value = TensorUnpickler(file, names, storage).load()

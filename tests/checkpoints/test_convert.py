@@ -17,13 +17,10 @@ from av_ssl.export import as_av_hubert
 from tests.checkpoints.published_layout import (
     clusters,
     finetuned_state,
-    needs_torch_2_6,
     pretrained_state,
     save,
 )
 from tests.methods.helpers import TINY, source, tiny_av2vec
-
-pytestmark = needs_torch_2_6
 
 
 def av2vec_file(path: Path, **overrides: Any) -> Any:

@@ -136,7 +136,7 @@ STATES = {
     "a tuple as a key": pickle.EMPTY_DICT + many(number(1)) + number(7) + pickle.SETITEM,
     "a list as a key": pickle.EMPTY_DICT + pickle.EMPTY_LIST + number(7) + pickle.SETITEM,
     "a key without value": pickle.EMPTY_DICT + pickle.MARK + text("a") + pickle.SETITEMS,
-    "deep key": pickle.EMPTY_DICT + nested(pickle.EMPTY_TUPLE, b"", 1) + pickle.TUPLE1 * 200_000
+    "deep key": pickle.EMPTY_DICT + nested(pickle.EMPTY_TUPLE, b"", 1) + pickle.TUPLE1 * 50_000
     + number(1) + pickle.SETITEM,
     "a tokenizer of text": name("sentencepiece", "SentencePieceProcessor") + many() + pickle.NEWOBJ
     + text("model") + pickle.BUILD,
@@ -178,8 +178,8 @@ SIZES = {
 }  # fmt: skip
 EMPTY_ARRAY = call("numpy.core.multiarray", "_reconstruct", name("numpy", "ndarray"), many(), pickle.NONE)
 BOMBS = {
-    "nested lists": nested(pickle.EMPTY_LIST, pickle.APPEND, 100_000)[:-1],
-    "nested tuples": pickle.EMPTY_TUPLE + pickle.TUPLE1 * 100_000,
+    "nested lists": nested(pickle.EMPTY_LIST, pickle.APPEND, 20_000)[:-1],
+    "nested tuples": pickle.EMPTY_TUPLE + pickle.TUPLE1 * 20_000,
     "chained lists": b"".join(
         pickle.EMPTY_LIST + (pickle.LONG_BINGET + struct.pack("<I", k - 1) + pickle.APPEND if k else b"")
         + pickle.LONG_BINPUT + struct.pack("<I", k) for k in range(200)

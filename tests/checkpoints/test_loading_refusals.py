@@ -20,13 +20,10 @@ from av_ssl.errors import DataError
 from tests.checkpoints.published_layout import (
     Call,
     finetuned_state,
-    needs_torch_2_6,
     pretrained_model,
     pretrained_state,
     save,
 )
-
-pytestmark = needs_torch_2_6
 
 
 def hostile(kind: str, marker: Path) -> Any:
