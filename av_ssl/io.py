@@ -16,7 +16,9 @@ import os
 import secrets
 import socket
 import sys
+import threading
 import unicodedata
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -149,6 +151,46 @@ def growing_array(
         write_array_header_1_0(file, {**header, "shape": (rows, *shape)})
         if file.tell() != start:
             raise RuntimeError(f"numpy {np.__version__} writes headers whose length depends on the shape")
+
+
+# numpy parses the header of a file as a Python literal, which fails at times in Python 3.11 if several
+# threads do so at once (https://github.com/python/cpython/issues/106905).
+_READING_HEAD = threading.Lock()
+MOST_INFLATED = 100
+"""Times that the arrays of an ``.npz`` file may be larger than the file, above 64 MiB."""
+
+
+def mapped_array(path: Path) -> NDArray[Any]:
+    """The array of an ``.npy`` file, memory-mapped, read-only; several threads may call this at once.
+
+    Raises OSError or ValueError if the file is damaged, not as long as its header says, or holds objects.
+    """
+    try:
+        with _READING_HEAD:
+            array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        size = array.offset + array.nbytes
+    except OSError:
+        raise
+    except Exception as error:  # numpy parses the header as Python, which damage can break in any way
+        raise ValueError(str(error) or type(error).__name__) from error
+    if size != path.stat().st_size:
+        raise ValueError(f"it has {path.stat().st_size} bytes instead of {size}")
+    return array
+
+
+def zipped_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file; raises OSError or ValueError if it is damaged or a zip bomb."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+        if size > max(1 << 26, MOST_INFLATED * path.stat().st_size):
+            raise ValueError(f"it would take {size} bytes of memory")
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except OSError:
+        raise
+    except Exception as error:  # as above
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def remove_abandoned(folder: Path) -> int:

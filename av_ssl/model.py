@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from av_ssl.checkpoints.loading import assemble, load
 from av_ssl.data.clip_reader import ArrayClip
-from av_ssl.data.reading import mapped_array, read_crops
+from av_ssl.data.reading import read_crops
 from av_ssl.errors import DataError, MediaError
 from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_model
+from av_ssl.io import mapped_array
 from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.media.audio import read_audio
 from av_ssl.media.container import open_media

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -44,21 +45,35 @@ def stock(*words: object, expect: int = 0, folder: Path | str = "/") -> str:
     command, *arguments = map(str, words)
     if command not in COMMANDS:
         return run_interpreter([command, *arguments], expect, folder)
+    status, output = run_for(TIMEOUT, command, *arguments, folder=folder)
+    assert status is not None, f"{command} did not end in {TIMEOUT} s\n{output[-4000:]}"
+    assert (status == 0) == (expect == 0), output[-4000:]
+    return output
+
+
+def run_for(
+    seconds: float, *words: object, folder: Path | str = "/", largest_file: int = -1
+) -> tuple[int | None, str]:
+    """Run a command of ``COMMANDS`` and kill what is left of it after so many seconds.
+
+    Returns its exit status, None if it was killed, and its output.  No file can grow beyond ``largest_file``
+    bytes, as if the disk were full; -1: no bound.
+    """
+    command, *arguments = map(str, words)
     with TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         process = SERVER.Process(
-            target=_run, args=(command, arguments, str(folder), str(log), dict(os.environ))
+            target=_run, args=(command, arguments, str(folder), str(log), dict(os.environ), largest_file)
         )
         process.start()
-        process.join(TIMEOUT)
+        process.join(seconds)
         alive = process.is_alive()
         with contextlib.suppress(ProcessLookupError):  # its data workers end with it
             os.killpg(process.pid, signal.SIGKILL)
+        if alive:
+            process.kill()  # it may not have its own group yet
         process.join()
-        output = log.read_text(errors="replace") if log.exists() else ""
-    assert not alive, f"{command} did not end in {TIMEOUT} s\n{output[-4000:]}"
-    assert (process.exitcode == 0) == (expect == 0), output[-4000:]
-    return output
+        return None if alive else process.exitcode, log.read_text(errors="replace") if log.exists() else ""
 
 
 def run_interpreter(words: list[str], expect: int, folder: Path | str) -> str:
@@ -73,7 +88,9 @@ def run_interpreter(words: list[str], expect: int, folder: Path | str) -> str:
     return output
 
 
-def _run(command: str, arguments: list[str], folder: str, log: str, environment: dict[str, str]) -> None:
+def _run(
+    command: str, arguments: list[str], folder: str, log: str, environment: dict[str, str], largest_file: int
+) -> None:
     """In the fork: become the command."""
     os.setsid()  # the head of a process group of its own
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -85,6 +102,8 @@ def _run(command: str, arguments: list[str], folder: str, log: str, environment:
     # A daemon may have no children, but data workers are some.
     multiprocessing.current_process()._config.pop("daemon", None)  # type: ignore[attr-defined]
     sys.argv = [command, *arguments]
+    if largest_file >= 0:  # Python ignores the signal, so that writing fails
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     status = 0
     try:
         module = importlib.import_module(COMMANDS[command])

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +28,11 @@ from av_ssl.io import (
     digest,
     growing_array,
     keep_settings,
+    mapped_array,
     read_json,
     remove_abandoned,
     write_atomically,
+    zipped_arrays,
 )
 from av_ssl.jobs import HERE, ClusterOptions
 from av_ssl.layout import Clip, check_streams, manifest_part, read_manifest
@@ -100,12 +101,8 @@ class FeatureFolder:
 
     def _read(self, path: Path, count: int) -> Floats:
         try:
-            if path.suffix == ".npz":
-                with np.load(path, allow_pickle=False) as file:
-                    frames = file["features"]
-            else:
-                frames = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+            frames = zipped_arrays(path)["features"] if path.suffix == ".npz" else mapped_array(path)
+        except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path}: cannot be read ({error}); make the folder again") from error
         wanted = (count, len(self.layers), self.settings["channels"])
         if frames.shape != wanted:

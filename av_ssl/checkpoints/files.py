@@ -10,7 +10,7 @@ import dataclasses
 import io
 import json
 import math
-import pickle
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,26 @@ from torch import Tensor
 
 from av_ssl.checkpoints.raven_weights import published_tensors, stored_encoder
 from av_ssl.checkpoints.recogniser_encoder import encoder_args, lacks_encoder_args
+from av_ssl.checkpoints.safetensors_header import check_safetensors
 from av_ssl.checkpoints.stored import StoredModel, plain_config
 from av_ssl.data.classes import CLASSES
 from av_ssl.data.text import dictionary_of, stored_label_sets, text_state
 from av_ssl.errors import DataError
-from av_ssl.io import write_atomically
-from av_ssl_fairseq_hook.checkpoints import allow_classes, completions, explained
+from av_ssl.io import read_json, write_atomically
+from av_ssl_fairseq_hook.checkpoints import completions
+from av_ssl_fairseq_hook.checkpoints import read_file as read_torch_file
 
 FAIRSEQ, SAFETENSORS = ".pt", ".safetensors"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """The files of a folder."""
 FORMAT = "av_ssl model 1"
 """Of the JSON file beside the tensors."""
+SPEECH_MODELS = (
+    "speech models of other programs (Whisper, WavLM, HuBERT) are teachers: give the folder of a Hugging "
+    "Face model as model.teachers, or to av-ssl targets and av-ssl features"
+)
+DATA_PARALLEL = "module."
+"""Before the names of a model that was saved inside torch's ``DistributedDataParallel``."""
 AV_HUBERT_TASK = "av_hubert_pretraining"
 """Its checkpoints hold dictionaries as pickled objects, whether pre-trained or fine-tuned."""
 
@@ -60,6 +68,8 @@ def read_stored(path: str | Path) -> StoredModel:
     path = Path(path)
     if path.is_dir():
         path = path / WEIGHTS
+        if not path.is_file():
+            raise DataError(f"{path.parent}: is no checkpoint, and holds no {WEIGHTS}; {SPEECH_MODELS}")
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     stored = read_file(path)
@@ -98,6 +108,8 @@ def pretrained_config(path: str | None) -> dict[str, Any]:
 
 def complete_state(state: dict[str, Any], path: str) -> None:
     """Add what :func:`with_encoder_args` adds, to a state that fairseq's own commands have read."""
+    if all(str(name).startswith(DATA_PARALLEL) for name in state["model"]):
+        state["model"] = without_wrapper(state["model"])
     cfg: Any = state.get("cfg")
     if not OmegaConf.is_dict(cfg) or not OmegaConf.is_dict(cfg.get("model")):
         return
@@ -134,12 +146,7 @@ def write_stored(stored: StoredModel, path: str | Path) -> list[Path]:
 
 def read_pickled(path: Path) -> StoredModel:
     """Read a file of ``torch.save`` without running code from it."""
-    allow_classes()
-    try:
-        with path.open("rb") as file, explained(path):
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DataError(str(error)) from error
+    state = read_torch_file(path)
     if isinstance(state, dict) and isinstance(state.get("model"), dict) and state.get("cfg") is not None:
         return stored_model(state, path)
     tensors = published_tensors(state)
@@ -148,7 +155,7 @@ def read_pickled(path: Path) -> StoredModel:
     keys = ", ".join(sorted(map(str, state))[:8]) if isinstance(state, dict) else type(state).__name__
     raise DataError(
         f"{path}: is no fairseq checkpoint with a configuration (it holds {keys}); needed is one that "
-        "fairseq-hydra-train wrote, or AV-HuBERT's or RAVEn's published files"
+        f"fairseq-hydra-train wrote, or AV-HuBERT's or RAVEn's published files; {SPEECH_MODELS}"
     )
 
 
@@ -159,13 +166,20 @@ def stored_model(state: dict[str, Any], path: Path) -> StoredModel:
         return StoredModel(
             path=path,
             cfg=plain_config(state["cfg"]),
-            tensors={name: value for name, value in state["model"].items() if isinstance(value, Tensor)},
+            tensors=without_wrapper(state["model"]),
             text=text_state(task_state, str(path)),
             label_sets=stored_label_sets(task_state, str(path)),
             classes=[str(name) for name in task_state.get(CLASSES) or []],
         )
     except (TypeError, AttributeError, LookupError) as error:
         raise DataError(f"{path}: its entries are damaged ({error}); copy or download it again") from error
+
+
+def without_wrapper(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict, without the name of the wrapper that a model was saved in."""
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    wrapped = bool(tensors) and all(name.startswith(DATA_PARALLEL) for name in tensors)
+    return {name.removeprefix(DATA_PARALLEL): x for name, x in tensors.items()} if wrapped else tensors
 
 
 def fairseq_state(stored: StoredModel) -> dict[str, Any]:
@@ -233,26 +247,32 @@ def read_safetensors(path: Path) -> StoredModel:
     package, beside = safetensors_package(), path.with_suffix(".json")
     if path.name == WEIGHTS and not beside.exists():
         beside = path.with_name(CONFIG)
+    if not beside.is_file():
+        raise DataError(
+            f"{path}: has no {beside.name} beside it, as av-ssl model convert writes it; {SPEECH_MODELS}"
+        )
     try:
-        rest = json.loads(beside.read_text(encoding="utf-8"))
-        tensors = package.torch.load_file(path)
-    except OSError as error:
-        raise DataError(f"{beside}: cannot be read ({error.strerror}); it belongs to {path.name}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{beside}: is not JSON ({error}); convert the checkpoint again") from error
-    except package.SafetensorError as error:
-        raise DataError(f"{path}: is no safetensors file, or is cut off ({error}); convert again") from error
-    if not isinstance(rest, dict) or rest.get("format") != FORMAT:
+        rest = read_json(beside, "convert the checkpoint again")
+    except RecursionError as error:
+        raise DataError(f"{beside}: is nested too deeply; convert the checkpoint again") from error
+    if rest.get("format") != FORMAT:
         raise DataError(f"{beside}: its format is not {FORMAT!r}; it was not written by av-ssl model convert")
+    try:
+        check_safetensors(path, rest.get("crc32"))
+        tensors = package.torch.load_file(path)
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, package.SafetensorError,
+    ) as error:  # fmt: skip
+        raise DataError(f"{path}: is no safetensors file, or is damaged ({error}); convert again") from error
     try:
         text = rest["text"]
         if text is not None and text["tokenizer"] is not None:
             model = base64.b64decode(text["tokenizer"])
             text["tokenizer"] = torch.from_numpy(np.frombuffer(model, np.uint8).copy())
-        if text is not None:
-            text["symbols"] = list(text["symbols"])
-        label_sets = [list(symbols) for symbols in rest["label_sets"]]
-        return StoredModel(path, dict(rest["cfg"]), tensors, text, label_sets, list(rest.get("classes", [])))
+        symbols = [*rest["label_sets"], rest.get("classes", []), *([] if text is None else [text["symbols"]])]
+        if not isinstance(rest["cfg"], dict) or not all(type(s) is str for one in symbols for s in one):
+            raise TypeError("cfg, or a list of symbols, is something else")
+        return StoredModel(path, rest["cfg"], tensors, text, rest["label_sets"], rest.get("classes", []))
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(
             f"{beside}: its entries are damaged ({error}); convert the checkpoint again"
@@ -265,17 +285,18 @@ def write_safetensors(stored: StoredModel, path: Path, beside: Path) -> None:
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in stored.tensors.items()}
     content = safetensors_package().torch.save(tensors)
     # The tensors last: where they are, the file beside them is complete.
-    write_atomically(beside, described(stored))
+    write_atomically(beside, described(stored, zlib.crc32(content)))
     write_atomically(path, content)
 
 
-def described(stored: StoredModel) -> bytes:
-    """Everything but the tensors, as JSON."""
+def described(stored: StoredModel, checksum: int) -> bytes:
+    """Everything but the tensors, as JSON, with the CRC-32 of their file."""
     text = stored.text
     if text is not None and text["tokenizer"] is not None:
         text = {**text, "tokenizer": base64.b64encode(text["tokenizer"].numpy().tobytes()).decode()}
     content = {
         "format": FORMAT,
+        "crc32": checksum,
         "cfg": finite(stored.cfg),
         "text": text,
         "label_sets": stored.label_sets,

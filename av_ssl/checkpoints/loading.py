@@ -6,7 +6,7 @@ the same files by ``load_model_ensemble_and_task``.
 
 import dataclasses
 import logging
-from collections.abc import Sized
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,25 @@ from fairseq.dataclass.utils import merge_with_parent
 from fairseq.models import MODEL_DATACLASS_REGISTRY, BaseFairseqModel, build_model
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
+from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import read_stored
-from av_ssl.checkpoints.stored import StoredModel, compare, pretraining_only
+from av_ssl.checkpoints.raven_weights import check_features
+from av_ssl.checkpoints.stored import (
+    Differences,
+    StoredModel,
+    compare,
+    encoder_prefix,
+    parts,
+    pretraining_only,
+)
 from av_ssl.compat.keys import rename_old_keys
 from av_ssl.data.text import TextEncoder, dictionary_of
 from av_ssl.errors import DataError
-from av_ssl.targets.ema import TEACHER_PREFIX
+from av_ssl.targets.ema import TEACHER_PREFIX, under_prefix
 
 logger = logging.getLogger(__name__)
 
-ENCODER_PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
-"""Where the encoder is in pre-trained, attention and CTC models."""
 UNBUILDABLE = (
     ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError,
     OmegaConfBaseException,
@@ -86,6 +92,8 @@ def assemble(stored: StoredModel, trained: bool = True) -> BaseFairseqModel:
         raise DataError(f"{stored.path}: its model cannot be built ({one_line})") from error
     if trained:
         load_tensors(model, stored)
+        if stored.bare:
+            check_features(model, stored.path)
     model.cfg = cfg
     model.task_cfg = stored.task_cfg
     model.text_encoder = text_encoder(stored)
@@ -118,15 +126,13 @@ def build_config(stored: StoredModel) -> Any:
 
 
 def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
-    """Copy the stored tensors, and log which matched."""
+    """Copy the stored tensors, and log which matched; heads of pre-training may differ."""
     own = nn.Module.state_dict(model)
     teacher = {name for name in stored.tensors if name.startswith(TEACHER_PREFIX)}
     wanted = {name: tensor for name, tensor in stored.tensors.items() if name not in teacher}
     found = compare(own, wanted)
-    fatal = found._replace(
-        missing=[name for name in found.missing if not serves_pretraining(name)],
-        left_over=[name for name in found.left_over if not serves_pretraining(name)],
-    )
+    head = heads_of_pretraining(model, own)
+    fatal = Differences(*([name for name in names if not head(name)] for names in found))
     if any(fatal):
         raise DataError(
             f"{stored.path} does not hold the tensors of its configuration ({stored.model_cfg['_name']}): "
@@ -134,19 +140,34 @@ def load_tensors(model: BaseFairseqModel, stored: StoredModel) -> None:
         )
     # Missing ones stay at random; every fine-tuned file of AV-HuBERT's has some that are left over.
     logger.log(
-        logging.WARNING if found.missing else logging.INFO,
-        "%s: loaded %d tensors; missing: %s; left over: %s",
-        stored.path, len(own.keys() & wanted.keys()),
+        logging.WARNING if found.missing or found.reshaped else logging.INFO,
+        "%s: loaded %d tensors; missing: %s; left over: %s%s",
+        stored.path, len(own.keys() & wanted.keys()) - len(found.reshaped),
         ", ".join(found.missing) or "none", ", ".join(found.left_over) or "none",
+        f"; of another size: {', '.join(found.reshaped)}" if found.reshaped else "",
     )  # fmt: skip
-    kept = {name: tensor for name, tensor in stored.tensors.items() if name in own or name in teacher}
-    model.load_state_dict(kept, strict=False)
+    kept = own.keys() - set(found.reshaped) | teacher
+    model.load_state_dict({name: x for name, x in stored.tensors.items() if name in kept}, strict=False)
 
 
-def serves_pretraining(name: str) -> bool:
-    """Whether only pre-training uses a tensor, of a pre-trained or a fine-tuned model."""
-    inner = next(name[len(prefix) :] for prefix in reversed(ENCODER_PREFIXES) if name.startswith(prefix))
-    return inner.startswith(pretraining_only())
+def heads_of_pretraining(model: BaseFairseqModel, own: Mapping[str, Tensor]) -> Callable[[str], bool]:
+    """Whether only pre-training uses a tensor: it is of no part of the encoder, or declared by a model class.
+
+    Other programs have other heads, such as those of DistillAV's authors.
+    """
+    prefix = "" if hasattr(model, "pretraining_only") else encoder_prefix(own)
+    if prefix is None:
+        return lambda name: False
+    declared = pretraining_only()
+    encoder = parts(x for x in under_prefix(own, prefix) if not x.startswith(declared))
+
+    def is_head(name: str) -> bool:
+        inner = name.removeprefix(prefix)
+        return name.startswith(prefix) and (
+            inner.startswith(declared) or inner.partition(".")[0] not in encoder
+        )
+
+    return is_head
 
 
 def text_encoder(stored: StoredModel) -> TextEncoder | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from av_ssl.checkpoints.stored import StoredModel, listed
 from av_ssl.errors import DataError
+from av_ssl.layout import SAMPLES_PER_FRAME
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,9 @@ UNUSED = (".gamma_ff_macaron", ".gamma_conv", ".pe")
 AFTER_NORM = "after_norm."
 PIXEL_VALUES = {"image_mean": 0.421, "image_std": 0.165}
 CROP_SIZE = 88
+FRAMES_TRIED = 3
+LEAST_DIFFERENCE = 1e-3
+"""Of the features of two clips of noise, which are normalised."""
 LAYER_SCALE = 0.1
 """Where the encoder has layer scales, their initial value: a key that its configuration needs."""
 
@@ -79,7 +83,7 @@ def stored_encoder(tensors: Mapping[str, Tensor], path: Path) -> StoredModel:
         "_name": "av_pretraining", "modalities": model["modality"], "audio_input": "waveform",
         "image_crop_size": CROP_SIZE, **PIXEL_VALUES,
     }  # fmt: skip
-    return StoredModel(path, {"model": model, "task": task}, own, text=None, label_sets=[])
+    return StoredModel(path, {"model": model, "task": task}, own, text=None, label_sets=[], bare=True)
 
 
 def split(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -142,6 +146,25 @@ def complete(tensors: dict[str, Tensor], channels: int, path: Path) -> dict[str,
     logger.warning("%s: has no %s*: features are normalised without scale and shift", path, AFTER_NORM)
     norm = {f"{AFTER_NORM}weight": torch.ones(channels), f"{AFTER_NORM}bias": torch.zeros(channels)}
     return {**tensors, **norm}
+
+
+def check_features(encoder: Any, path: Path) -> None:
+    """Raise DataError where two clips of noise have the same features."""
+    draw = torch.Generator().manual_seed(0)
+    if encoder.modality == "audio":
+        clips = torch.randint(-3000, 3000, (2, FRAMES_TRIED * SAMPLES_PER_FRAME), generator=draw).short()
+    else:
+        shape = (2, 1, FRAMES_TRIED, CROP_SIZE, CROP_SIZE)
+        clips = torch.randint(256, shape, generator=draw, dtype=torch.uint8)
+    training = encoder.training
+    with torch.no_grad():
+        features, _ = encoder.eval().extract_features({encoder.modality: clips})
+    encoder.train(training)
+    if not (features[0] - features[1]).abs().max() > LEAST_DIFFERENCE:
+        raise DataError(
+            f"{path}: features of this encoder do not depend on its input: the weights are damaged, or of "
+            "another layout"
+        )
 
 
 def check_statistics(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -1,6 +1,6 @@
 """A stored model as plain data: configuration, tensors, dictionary and tokenizer."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,8 @@ from omegaconf import Node
 from torch import Tensor
 
 SHOWN = 5
+ENCODER = "w2v_model."
+"""Last part of the prefix of the encoder's names in a fine-tuned model."""
 
 
 @dataclass
@@ -23,6 +25,7 @@ class StoredModel:
         text: ``symbols`` and ``tokenizer`` of a recogniser (see ``TextEncoder.state_dict``), or None.
         label_sets: symbols of each dictionary of cluster ids.
         classes: names of a classifier's classes, by id.
+        bare: it held weights alone, from which the configuration was inferred.
     """
 
     path: Path
@@ -31,6 +34,7 @@ class StoredModel:
     text: dict[str, Any] | None
     label_sets: list[list[str]]
     classes: list[str] = field(default_factory=list)
+    bare: bool = False
 
     @property
     def model_cfg(self) -> dict[str, Any]:
@@ -90,6 +94,17 @@ def compare(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Differen
         sorted(stored.keys() - own.keys()),
         sorted(name for name in own.keys() & stored.keys() if own[name].shape != stored[name].shape),
     )
+
+
+def encoder_prefix(tensors: Mapping[str, Tensor]) -> str | None:
+    """What stands before the names of a fine-tuned model's encoder; None if it has none."""
+    inside = next((name for name in tensors if ENCODER in name), None)
+    return None if inside is None else inside[: inside.index(ENCODER)] + ENCODER
+
+
+def parts(names: Iterable[str]) -> set[str]:
+    """The modules at the top of a model that tensors of these names belong to."""
+    return {name.partition(".")[0] for name in names}
 
 
 def is_reference(value: Any) -> bool:

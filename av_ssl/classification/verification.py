@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import zipfile
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
-from av_ssl.io import atomic_file, read_text
+from av_ssl.io import atomic_file, read_text, zipped_arrays
 from av_ssl.layout import Clip, read_manifest
 from av_ssl.media.sources import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
@@ -237,9 +236,9 @@ def file_state(path: Path | None) -> str:
 def read_embeddings(path: Path) -> Embeddings | None:
     """Read a file of the cache; None if it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(zip(file["ids"].tolist(), file["embeddings"], strict=True))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        arrays = zipped_arrays(path)
+        return dict(zip(arrays["ids"].tolist(), arrays["embeddings"], strict=True))
+    except (OSError, ValueError, KeyError):
         return None
 
 

@@ -194,7 +194,10 @@ def keep_agreeing(clips: Sequence[Clip], labels: Sequence[FrameLabels], indices:
     """
     agree = np.all([one.agrees(clips) for one in labels], axis=0)
     kept = [index for index in indices if agree[index]]
-    logger.info("kept %d of %d clips: their labels are as long as the video", len(kept), len(indices))
+    logger.log(
+        logging.INFO if len(kept) == len(indices) else logging.WARNING,
+        "kept %d of %d clips: their labels are as long as the video", len(kept), len(indices),
+    )  # fmt: skip
     if 2 * len(kept) < len(indices):
         files = ", ".join(f"{one.file.path} ({one.label_rate:g} labels/s)" for one in labels)
         first = next(index for index in indices if not agree[index])

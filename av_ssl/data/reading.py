@@ -8,10 +8,8 @@ et al., 2022). Models of raw audio get the samples of each video frame.
 from __future__ import annotations
 
 import math
-import threading
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,12 +20,8 @@ from torch import Tensor
 
 from av_ssl.data.mel import mel_corners, triangles
 from av_ssl.errors import MediaError
-from av_ssl.io import existing
+from av_ssl.io import existing, mapped_array
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
-
-# numpy parses the header of a file as a Python literal, which fails at times in Python 3.11 if several
-# threads do so at once (https://github.com/python/cpython/issues/106905).
-_READING_HEAD = threading.Lock()
 
 
 def read_wave(path: Path) -> NDArray[np.int16]:
@@ -36,8 +30,9 @@ def read_wave(path: Path) -> NDArray[np.int16]:
     Raises MediaError if the file cannot be read, is empty, is not 16 kHz mono, or its floating-point samples
     are not on a scale of 1.
     """
+    path = existing(path)
     try:
-        with soundfile.SoundFile(str(existing(path))) as file:
+        with soundfile.SoundFile(str(path)) as file:
             if (file.samplerate, file.channels) != (SAMPLE_RATE, 1):
                 raise MediaError(
                     f"{path}: has {file.samplerate} Hz and {file.channels} channel(s), needed are "
@@ -49,6 +44,8 @@ def read_wave(path: Path) -> NDArray[np.int16]:
         raise MediaError(f"{path}: cannot be read as audio ({error})") from error
     if not len(wave):
         raise MediaError(f"{path}: holds no samples")
+    if wav_is_cut(path):
+        raise MediaError(f"{path}: is cut off; copy it again, or make the crop again")
     return _to_int16(path, wave) if is_float else np.asarray(wave, np.int16)
 
 
@@ -67,6 +64,14 @@ def _to_int16(path: Path, wave: NDArray[np.float64]) -> NDArray[np.int16]:
     return scaled.astype(np.int16)
 
 
+def wav_is_cut(path: Path) -> bool:
+    """Whether a wav file is shorter than its header says, which libsndfile reads without a word."""
+    with path.open("rb") as file:
+        kind, stated = file.read(4), int.from_bytes(file.read(4), "little")
+    # 0 and all ones: written to a pipe, or RF64.
+    return kind == b"RIFF" and 0 < stated < 0xFFFFFFFF and path.stat().st_size < stated + 8
+
+
 def read_crops(path: Path) -> NDArray[np.uint8]:
     """Grayscale frames `[T, H, W]` uint8 of a video file, or of an `.npy` file (memory-mapped, read-only).
 
@@ -79,13 +84,6 @@ def read_crops(path: Path) -> NDArray[np.uint8]:
             f"{path}: holds no video frames, it is damaged or of another format; make the crop again"
         )
     return frames
-
-
-def mapped_array(path: Path) -> NDArray[Any]:
-    """The array of an `.npy` file, memory-mapped, read-only; several threads may call this at once."""
-    with _READING_HEAD:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array
 
 
 def _read_array(path: Path) -> NDArray[np.uint8]:

@@ -67,7 +67,12 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.processor = None
         if tokenizer is not None:
-            self.processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)
+            try:
+                self.processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)
+            except RuntimeError as error:
+                raise DataError(
+                    f"{self.origin}: the tokenizer is no sentencepiece model ({error}); get the file again"
+                ) from error
             self._check_pieces(self.processor)
 
     @classmethod
@@ -78,10 +83,6 @@ class TextEncoder:
             return cls(symbols, None if tokenizer is None else tokenizer.read_bytes(), origin)
         except OSError as error:
             raise DataError(f"{tokenizer}: the tokenizer cannot be read ({error.strerror})") from error
-        except RuntimeError as error:
-            raise DataError(f"{tokenizer}: is no sentencepiece model ({error})") from error
-        except DataError as error:
-            raise DataError(f"{origin} differ: {error}") from None
 
     def _check_pieces(self, processor: Any) -> None:
         for id in range(processor.get_piece_size()):
@@ -90,8 +91,8 @@ class TextEncoder:
             piece = processor.id_to_piece(id)
             if piece not in self.dictionary:
                 raise DataError(
-                    f"the dictionary lacks {piece!r}, piece {id} of the tokenizer; take both from the same "
-                    "preparation, or write the dictionary again from the tokenizer's pieces"
+                    f"{self.origin}: the dictionary lacks {piece!r}, piece {id} of the tokenizer; take "
+                    "both from the same preparation, or write the dictionary from the tokenizer's pieces"
                 )
 
     def encode(self, text: str) -> str:

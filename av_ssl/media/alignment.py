@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError
+from av_ssl.io import mapped_array
 from av_ssl.media.face_mesh import FaceMesh, Floats, Frame, Region
 
 
@@ -85,7 +86,7 @@ def load_mean_face(path: Path) -> MeanFace:
     al., 2022, data preparation): 96 of the 256 pixels around the mouth, landmarks averaged over 12 frames.
     """
     try:
-        points = np.load(path, allow_pickle=False)
+        points = np.array(mapped_array(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); give the .npy of the mean face") from error
     if points.shape != (IBUG.count, 2):

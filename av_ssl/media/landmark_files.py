@@ -1,13 +1,10 @@
 """Landmarks that were made elsewhere: pickles as auto_avsr and AV-HuBERT store them, or numpy arrays.
 
-``pickle.load`` calls whatever a file names. Here the few names that arrays consist of stand for plain classes
-of this module, and any other name is an error. numpy's own are not used: their state sets the layout of
-memory.
+``pickle.load`` calls whatever a file names; :mod:`av_ssl_fairseq_hook.strict_pickle` knows arrays of numbers.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from av_ssl.errors import DataError, MediaError
+from av_ssl.io import mapped_array, zipped_arrays
 from av_ssl.media.alignment import LAYOUTS
 from av_ssl.media.face_mesh import Floats
 from av_ssl.media.tracking import Faces, Track
 from av_ssl.media.video import VideoReader
+from av_ssl_fairseq_hook.strict_pickle import ARRAYS, StrictUnpickler
 
 TOLERATED_ROWS = 2  # rows by which a file may differ from its video, in addition to 1 %
 NUMBERS = frozenset("biuf")  # kinds of dtype
@@ -95,17 +94,15 @@ def read_landmarks(path: Path) -> list[Floats | None]:
 
 
 def _rows(path: Path) -> Iterable[Any]:
-    if path.suffix != ".pkl":
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            if len(loaded.files) != 1 and "data" not in loaded.files:
-                raise ValueError(f"arrays {', '.join(loaded.files)} instead of one")
-            return np.asarray(loaded["data" if "data" in loaded.files else loaded.files[0]])
+    if path.suffix == ".npy":
+        return np.array(mapped_array(path))
+    if path.suffix == ".npz":
+        arrays = zipped_arrays(path)
+        if len(arrays) != 1 and "data" not in arrays:
+            raise ValueError(f"arrays {', '.join(arrays)} instead of one")
+        return arrays.get("data", next(iter(arrays.values())))
     with path.open("rb") as file:
-        value = _ArrayUnpickler(file).load()
-    rows = value.value if isinstance(value, _Array) else value
+        rows = StrictUnpickler(file, ARRAYS).load()
     if not isinstance(rows, list | tuple | np.ndarray):
         raise ValueError(f"a {type(rows).__name__} instead of a list")
     return rows
@@ -122,58 +119,3 @@ def _points(row: Any) -> Floats | None:
     if points.ndim != 2 or len(points) not in LAYOUTS or points.shape[1] not in (2, 3):
         raise ValueError(f"an array {list(points.shape)}")
     return points
-
-
-class _DType:
-    def __init__(self, code: str, *_: Any) -> None:
-        self._code, self._order = code, "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._order = str(state[1]).replace("|", "")
-
-    def array(self, content: Any, shape: Any, order: str) -> np.ndarray:
-        dtype = np.dtype(self._order + self._code)
-        if dtype.kind not in NUMBERS:
-            raise pickle.UnpicklingError(f"it holds an array of {self._code}")
-        return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C")
-
-
-class _Array:
-    """Stands for ``numpy.ndarray``; ``value`` is a list for an array of objects."""
-
-    def __init__(self, *_: Any) -> None:
-        self.value: Any = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, content = state
-        is_list = isinstance(content, list)
-        self.value = content if is_list else dtype.array(content, shape, "F" if fortran else "C")
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return np.asarray(self.value, dtype)
-
-
-def _from_buffer(content: Any, dtype: _DType, shape: Any, order: str) -> np.ndarray:
-    return dtype.array(content, shape, order)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it encodes text as {encoding}")
-    return text.encode("latin1")
-
-
-STAND_INS = {"ndarray": _Array, "_reconstruct": _Array, "dtype": _DType, "_frombuffer": _from_buffer}
-MODULES = frozenset(
-    f"numpy{core}"
-    for core in ("", ".core.multiarray", "._core.multiarray", ".core.numeric", "._core.numeric")
-)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module in MODULES and name in STAND_INS:
-            return STAND_INS[name]
-        if (module, name) == ("_codecs", "encode"):  # how Python 2 and early protocols write bytes
-            return _encode
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array of numbers")

@@ -14,7 +14,7 @@ from fairseq.models import MODEL_REGISTRY
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import CheckpointError
-from av_ssl.checkpoints.stored import compare, pretraining_only
+from av_ssl.checkpoints.stored import compare, parts, pretraining_only
 from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.fused_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
 from av_ssl.targets.ema import under_prefix
@@ -88,6 +88,8 @@ def load_pretrained(
 ) -> None:
     """Load a pre-training checkpoint's tensors into an encoder; those that are not taken stay at random."""
     own, wanted = family.kept(nn.Module.state_dict(encoder)), family.taken(tensors, stream)
+    known = parts(own)
+    wanted = {name: x for name, x in wanted.items() if name.partition(".")[0] in known}  # no other heads
     found = compare(own, wanted)
     if any(found):
         raise CheckpointError(f"{path} does not hold {family.holds} of this configuration: {found}")

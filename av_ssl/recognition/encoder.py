@@ -20,8 +20,8 @@ from omegaconf import II, OmegaConf
 from torch import Tensor, nn
 
 from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
-from av_ssl.checkpoints.recogniser_encoder import ENCODER_PREFIX
-from av_ssl.checkpoints.stored import StoredModel, plain_config, pretraining_only
+from av_ssl.checkpoints.raven_weights import check_features
+from av_ssl.checkpoints.stored import StoredModel, encoder_prefix, plain_config, pretraining_only
 from av_ssl.compat.keys import accepts_without_effect, option
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.methods.encoder_model import EncoderModel, Source
@@ -127,10 +127,14 @@ def read_pretrained(cfg: Any, audio_input: str = "filterbank", modalities: str =
 
 
 def encoder_part(stored: StoredModel) -> StoredModel:
-    """A recogniser's encoder as a pre-trained model; any other model as it is."""
-    prefix = ENCODER_PREFIX.get(str(stored.model_cfg.get("_name")))
-    if prefix is None:
+    """A fine-tuned model's encoder as a pre-trained model; any other model as it is."""
+    prefix = encoder_prefix(stored.tensors)
+    if stored.model_cfg.get("w2v_args") is None or prefix is None:
         return stored
+    logger.info(
+        "%s is fine-tuned: its encoder is taken. checkpoint.finetune_from_model continues with its head, too",
+        stored.path,
+    )
     args = plain_config(stored.model_cfg["w2v_args"])
     model = args["model"]
     if family_of(model).streams:
@@ -191,6 +195,8 @@ def build_encoder(cfg: PretrainedEncoderConfig, pretrained: StoredModel | None) 
     encoder = family.build(encoder_config(cfg), stream)
     if pretrained is not None and not cfg.no_pretrained_weights:
         load_pretrained(encoder, cfg.w2v_path, pretrained.tensors, family, stream)
+        if pretrained.bare:
+            check_features(encoder, pretrained.path)
     return encoder
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from av_ssl.errors import DataError
-from av_ssl.io import atomic_file, write_json
+from av_ssl.io import atomic_file, mapped_array, write_json
 from av_ssl.targets.feature_shards import FeatureShard
 
 Centroids = NDArray[np.float32]
@@ -32,7 +32,7 @@ BLOCK = 10_000
 def read_centroids(path: Path) -> Centroids:
     """Centroids ``[K, D]``; raise DataError if the file does not hold an array."""
     try:
-        return np.asarray(np.load(path, allow_pickle=False), np.float32)
+        return np.array(mapped_array(path), np.float32)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an array ({error}); delete it to fit again") from error
 

@@ -24,9 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 from av_ssl.data.dataset import BadClips
-from av_ssl.data.reading import mapped_array
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import digest, growing_array, keep_settings, write_atomically
+from av_ssl.io import digest, growing_array, keep_settings, mapped_array, read_text, write_atomically
 from av_ssl.jobs import ClusterOptions, run_missing
 from av_ssl.layout import Clip, read_manifest
 
@@ -133,7 +132,12 @@ class FeatureShard:
         return slice(min(clips, self.rank * size), min(clips, (self.rank + 1) * size))
 
     def read_lengths(self) -> Lengths:
-        return np.array(self.lengths.read_text().split(), np.int64)
+        """Frames of each clip; DataError if the file is damaged."""
+        fix = "delete it and run the same command again"
+        lines = read_text(self.lengths, fix).split()
+        if not all(line.isascii() and line.isdecimal() and len(line) < 10 for line in lines):
+            raise DataError(f"{self.lengths}: is damaged, it holds more than numbers of frames; {fix}")
+        return np.array(lines, np.int64)
 
     def read(self) -> tuple[NDArray[Any], Lengths]:
         """Frames ``[N, D]``, memory-mapped, and lengths; raise DataError if the two files do not agree."""

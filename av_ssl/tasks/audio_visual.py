@@ -15,8 +15,10 @@ from av_ssl.data.dataset import AudioVisualDataset, DataNeeds, needs_of
 from av_ssl.data.noise import NoiseMixer, parse_snr
 from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE, STREAMS, Clip, keep_by_length, read_manifest, untrained_streams
+from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.teacher_heads import target_digests
 from av_ssl.tasks.data_wait import DataWaitMeter
+from av_ssl.tasks.resuming import ResumableEpochs, data_digest
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +124,22 @@ class AudioVisualTask(FairseqTask):
         self.needs = needs_of(model)
         return model
 
+    def build_generator(self, models: Any, args: Any, *others: Any, **options: Any) -> Any:
+        """fairseq's search; DataError for models that encode only."""
+        self.refuse_encoders(models)
+        return super().build_generator(models, args, *others, **options)
+
+    def refuse_encoders(self, models: Any) -> None:
+        """Raise DataError for pre-trained models, which cannot be decoded."""
+        root = root_config(self.cfg)
+        path = root.common_eval.path if root is not None else "the model"
+        for model in models:
+            if isinstance(model, EncoderModel) or hasattr(model, "encoder_family"):
+                raise DataError(
+                    f"{path}: is pre-trained only ({type(model).__name__}) and cannot be decoded; fine-tune "
+                    "it first (model.w2v_path)"
+                )
+
     # -- batching, as fairseq asks for it --------------------------------------------------------------------
 
     def max_positions(self) -> None:
@@ -134,9 +152,11 @@ class AudioVisualTask(FairseqTask):
         return indices
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> Any:
-        """fairseq's iterator over epochs; ``data_wait`` times that of a training split."""
+        """fairseq's iterator over epochs; that of a training split is timed, and compared when resumed."""
         epochs = super().get_batch_iterator(dataset, *args, **options)
-        return self.data_wait.watch(epochs) if dataset.train else epochs
+        if not dataset.train:
+            return epochs
+        return self.data_wait.watch(ResumableEpochs(epochs, data_digest(dataset, str(self.teacher_state()))))
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         super().optimizer_step(optimizer, model, update_num)

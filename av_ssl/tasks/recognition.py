@@ -166,6 +166,7 @@ class RecognitionTask(AudioVisualTask):
         The options of the command are written into the folder of its results. ``extra_gen_cls_kwargs`` has
         ``lm_model`` and ``lm_weight``, as fairseq-generate reads them.
         """
+        self.refuse_encoders(models)
         extra = extra_gen_cls_kwargs or {}
         lm, lm_weight = extra.get("lm_model"), extra.get("lm_weight", 0.0)
         search = choose_search(models, self.target_dictionary, self.cfg, args, lm, lm_weight)

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE, SentencepieceConfig
@@ -34,12 +33,6 @@ TASK = {
     "noise_snr": 0, "image_mean": 0.421, "image_std": 0.165, "image_crop_size": 88, "max_sample_size": 500,
     "single_target": False, "is_s2s": False, "fine_tuning": False,
 }  # fmt: skip
-
-
-needs_torch_2_6 = pytest.mark.skipif(
-    tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6),
-    reason="torch before 2.6 reads no pickled dictionaries without running code",
-)
 
 
 class Call:

@@ -17,13 +17,11 @@ from tests.checkpoints.published_layout import (
     Classes,
     clusters,
     finetuned_state,
-    needs_torch_2_6,
     pretrained_state,
     save,
 )
 from tests.methods.helpers import TINY, source, tiny_av2vec
 
-pytestmark = needs_torch_2_6
 FINETUNED = ("av_hubert_seq2seq", "av_hubert_ctc")
 
 

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import logging
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,10 @@ from av_ssl.errors import DataError
 from tests.checkpoints.published_layout import (
     Call,
     finetuned_state,
-    needs_torch_2_6,
     pretrained_model,
     pretrained_state,
     save,
 )
-
-pytestmark = needs_torch_2_6
 
 
 def hostile(kind: str, marker: Path) -> Any:
@@ -55,8 +51,8 @@ def test_a_hostile_file_runs_nothing(tmp_path, kind, legacy):
         harm.__dict__["_content"]["task"].__dict__["_content"]["labels"] = hostile("system", marker)
     content["task_state"]["s2s_tokenizer"] = harm
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    for read, error in ((av_ssl.load, DataError), (load_checkpoint_to_cpu, pickle.UnpicklingError)):
-        with pytest.raises(error, match=r"hostile\.pt: refused, for it .*(from its origin|do not use it)"):
+    for read in (av_ssl.load, load_checkpoint_to_cpu):
+        with pytest.raises(DataError, match=r"hostile\.pt: refused, for it .* from its origin"):
             read(str(path))
     assert not marker.exists()
 
@@ -84,7 +80,7 @@ def other_method(path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: None, "no such file"),
-        (lambda path: path.mkdir(), "no such file"),
+        (lambda path: path.mkdir(), "is a folder"),
         (lambda path: path.touch(), "is cut off"),
         (lambda path: path.write_bytes(b"hello world"), "is no checkpoint"),
         (web_page, "is a web page, not a checkpoint"),

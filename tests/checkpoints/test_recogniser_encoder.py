@@ -21,13 +21,11 @@ from tests.checkpoints.published_layout import (
     Classes,
     clusters,
     finetuned_state,
-    needs_torch_2_6,
     pretrained_state,
     save,
 )
 from tests.methods.helpers import build, source
 
-pytestmark = needs_torch_2_6
 NAMES = ("av_hubert_seq2seq", "av_hubert_ctc")
 PRETRAINED = "/checkpoint/somebody/large_vox.pt"
 

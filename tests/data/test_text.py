@@ -87,7 +87,7 @@ def test_missing_and_broken_tokenizers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"spm\.model: the tokenizer cannot be read"):
         TextEncoder.load(dictionary, tmp_path / "spm.model")
     (tmp_path / "spm.model").write_bytes(b"no model")
-    with pytest.raises(DataError, match=r"spm\.model: is no sentencepiece model"):
+    with pytest.raises(DataError, match=r"spm\.model: the tokenizer is no sentencepiece model"):
         TextEncoder.load(dictionary, tmp_path / "spm.model")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from av_ssl.data import reading
+from av_ssl import io
 from av_ssl.errors import DataError
 from av_ssl.targets.clusters import Codebook, SoftClusters, draw_frames, fit_kmeans, read_centroids
 from av_ssl.targets.feature_shards import FeatureShard
@@ -95,11 +95,11 @@ def test_shards_are_mapped_one_at_a_time(tmp_path, monkeypatch):
     load, held = np.load, []
 
     def watched(*args, **options):
-        held.append(reading._READING_HEAD.locked())
+        held.append(io._READING_HEAD.locked())
         return load(*args, **options)
 
     (shard,) = write_shards(tmp_path, np.array([3, 4]), 1)
-    monkeypatch.setattr(reading.np, "load", watched)
+    monkeypatch.setattr(io.np, "load", watched)
     assert len(shard.read()[0]) == 7
     assert held == [True]
 
