@@ -12,10 +12,12 @@ from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.data.clip_reader import ClipReader, TimeMask
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.text import TextEncoder, load_dictionary, text_state
+from av_ssl.errors import DataError
 from av_ssl.methods.teacher_heads import attach_teacher_shapes
 from av_ssl.recognition.distillation import DistillationFineTuning
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.generation import check_stored_dictionary, choose_search, save_options
+from av_ssl.recognition.heads import CTCModel, Seq2SeqModel
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split, root_config
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,12 @@ class RecognitionTask(AudioVisualTask):
 
     def require_dictionary(self) -> None:
         """Raise DataError if neither the data nor a checkpoint gave one."""
+        if self.text_encoder.is_empty and not self.dictionary_file.exists():
+            raise DataError(
+                f"{self.dictionary_file}: does not exist, so the folder is not ready for recognition: put "
+                f"transcripts (a text file beside each video, or {{split}}.{self.cfg.labels} in the folder) "
+                "there, then run av-ssl data vocabulary"
+            )
         if self.text_encoder.is_empty:
             load_dictionary(self.dictionary_file)
 
@@ -111,6 +119,13 @@ class RecognitionTask(AudioVisualTask):
             warn_if_always_frozen(cfg.freeze_finetune_updates, root_config(self.cfg))
         model = super().build_model(cfg, from_checkpoint)
         self.pretrained = None  # the model has its tensors
+        if not isinstance(model, (CTCModel, Seq2SeqModel)):
+            root = root_config(self.cfg)
+            path = root.common_eval.path if root is not None else None
+            raise DataError(
+                f"{path or 'the checkpoint'}: holds a {cfg._name} model, a pre-trained encoder without a "
+                "recognition head; fine-tune it first (model.w2v_path), then decode the result"
+            )
         return model
 
     def build_criterion(self, cfg: Any) -> Any:
