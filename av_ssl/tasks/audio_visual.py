@@ -17,6 +17,7 @@ from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE, Clip, keep_by_length, read_manifest
 from av_ssl.methods.teacher_heads import target_digests
 from av_ssl.tasks.data_wait import DataWaitMeter
+from av_ssl.tasks.training_log import TrainingLog
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class AudioVisualTask(FairseqTask):
         super().__init__(cfg)
         self.data_wait = DataWaitMeter()
         root = root_config(cfg)
+        self.log = TrainingLog(root) if root is not None else None
         self.bad_clips_dir = Path(cfg.bad_clips_dir or root.checkpoint.save_dir) if root is not None else None
         if root is not None:
             keep_effective_batch(root, cfg.frames_per_update)
@@ -120,6 +122,8 @@ class AudioVisualTask(FairseqTask):
         self.starts_from_pretrained = not from_checkpoint
         model = super().build_model(cfg, from_checkpoint)
         self.needs = needs_of(model)
+        if self.log is not None:
+            self.log.describe_model(cfg._name, model)
         return model
 
     # -- batching, as fairseq asks for it --------------------------------------------------------------------
@@ -136,11 +140,15 @@ class AudioVisualTask(FairseqTask):
     def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> Any:
         """fairseq's iterator over epochs; ``data_wait`` times that of a training split."""
         epochs = super().get_batch_iterator(dataset, *args, **options)
+        if dataset.train and self.log is not None:
+            self.log.start(dataset, len(epochs))
         return self.data_wait.watch(epochs) if dataset.train else epochs
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         super().optimizer_step(optimizer, model, update_num)
         self.data_wait.end_update()
+        if self.log is not None:
+            self.log.end_update(update_num + 1)
 
     # -- from a split to a data set --------------------------------------------------------------------------
 
