@@ -110,7 +110,7 @@ def patch_error_report(module: ModuleType) -> None:
     module.run_and_report = run_and_report  # type: ignore[attr-defined]
 
 
-def report_in_one_line(_: ModuleType) -> None:
+def report_in_one_line(_: ModuleType | None = None) -> None:
     """Let the commands that hydra does not start (`fairseq-generate`, ...) end with one line, too."""
     if not Path(sys.argv[0]).name.startswith("fairseq-") or os.environ.get(FULL_ERROR):
         return

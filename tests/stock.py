@@ -14,9 +14,10 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from av_ssl_fairseq_hook import mistakes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLUGIN = REPOSITORY / "av_ssl"
@@ -85,6 +86,7 @@ def _run(command: str, arguments: list[str], folder: str, log: str, environment:
     # A daemon may have no children, but data workers are some.
     multiprocessing.current_process()._config.pop("daemon", None)  # type: ignore[attr-defined]
     sys.argv = [command, *arguments]
+    mistakes.report_in_one_line()  # at the import of fairseq, which was done by the server
     status = 0
     try:
         module = importlib.import_module(COMMANDS[command])
@@ -95,7 +97,7 @@ def _run(command: str, arguments: list[str], folder: str, log: str, environment:
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()

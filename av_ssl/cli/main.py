@@ -26,6 +26,7 @@ COMMANDS = {
     "crop": "crop the speaker's mouth out of every video of a folder",
     "transcribe": "transcribe clips with a fine-tuned recogniser",
     "features": "store the outputs of a model's layers for clips",
+    "options": "print the keys of a model, task, criterion, optimizer or section",
     "doctor": "report what works on this machine",
     "data manifest": "write the lists of training, validation and test clips",
     "data vocabulary": "train the tokenizer and write the dictionary",

@@ -72,7 +72,8 @@ class ErrorReport:
         wanted, found = reference.split(), hypothesis.split()
         edits = count_edits(wanted, found)
         self.words += edits
-        self.characters += count_edits(" ".join(wanted), " ".join(found))
+        reference, hypothesis = " ".join(wanted), " ".join(found)
+        self.characters += count_edits(reference, hypothesis)
         self.clips[clip] = (edits, reference, hypothesis)
 
     def __str__(self) -> str:

@@ -83,7 +83,7 @@ class TrainingLog:
         seconds = (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
         hours = seconds * max(0, self.updates - done) / 3600
         # Without weight, so that not the mean of an interval is shown but the last value.
-        metrics.log_scalar("hours_left", hours, weight=0, priority=860, round=2)
+        metrics.log_scalar("hours_left", hours, weight=0, priority=860, round=3)
         if len(self.ends) == FIRST_ESTIMATE + 1:
             frozen = self.root.model.get("freeze_finetune_updates") or 0
             slower = f"; slower once the encoder is trained, after {frozen}" if done <= frozen else ""
