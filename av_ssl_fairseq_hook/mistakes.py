@@ -180,6 +180,8 @@ def check_names(module: ModuleType) -> None:
         stock(cfg)
         from fairseq import models, registry, tasks, utils
 
+        if "common" not in cfg:
+            return  # not the configuration of a command
         folder = cfg.common.user_dir
         if folder and os.path.abspath(folder) not in getattr(utils.import_user_module, "memo", ()):
             return  # hydra's first call; the second one follows the import
@@ -189,7 +191,9 @@ def check_names(module: ModuleType) -> None:
         for section, known in names.items():
             name = cfg[section].get("_name") if section in cfg and hasattr(cfg[section], "get") else None
             if name and name not in known:
-                fix = nearest(name, known) if folder else f"if it is av_ssl's, set common.user_dir={plug_in()}"
+                fix = (
+                    nearest(name, known) if folder else f"if it is av_ssl's, set common.user_dir={plug_in()}"
+                )
                 raise Mistake(f"{section}._name={name} is not registered; {fix}")
 
     stock_init: Callable[[str], None] = module.hydra_init

@@ -71,10 +71,10 @@ def keys(section: str, structure: type) -> Iterator[str]:
     for field in dataclasses.fields(structure):
         if field.name == "_name":
             continue
-        made = field.default_factory is not dataclasses.MISSING
-        default = field.default_factory() if made else field.default  # type: ignore[misc]
-        help_text = " ".join(str(field.metadata.get("help") or "").split())
-        yield f"{section}.{field.name}={shown(default)}  [{type_name(types[field.name])}]  {help_text}".rstrip()
+        factory: Any = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        text = " ".join(str(field.metadata.get("help") or "").split())
+        yield f"{section}.{field.name}={shown(default)}  [{type_name(types[field.name])}]  {text}".rstrip()
 
 
 def shown(default: Any) -> str:
