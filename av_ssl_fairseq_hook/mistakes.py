@@ -15,7 +15,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -66,7 +66,7 @@ def wrong_setting(error: Any, section: str | None = None) -> str:
     if type(error).__name__ == NOT_SET:
         value = plug_in() if key == "common.user_dir" else "VALUE"
         return f"{key} is not set: add {key}={value} to the command"
-    if dataclasses.is_dataclass(error.object_type):
+    if isinstance(error.object_type, type) and dataclasses.is_dataclass(error.object_type):
         name = key.rpartition(".")[2]
         known = [field.name for field in dataclasses.fields(error.object_type)]
         if name not in known:
@@ -88,7 +88,7 @@ def plug_in() -> str:
 
 
 def patch_error_report(module: ModuleType) -> None:
-    """Let `hydra._internal.utils` end a failed job with one line, or with that job's traceback, not its own."""
+    """Let `hydra._internal.utils` end a failed job with one line, or else with the job's own traceback."""
     stock: Callable[[Callable[[], Any]], Any] = module.run_and_report
 
     def run_and_report(job: Callable[[], Any]) -> Any:
@@ -189,11 +189,11 @@ def check_names(module: ModuleType) -> None:
         names |= {"task": tasks.TASK_REGISTRY}
         names |= {"model": models.ARCH_MODEL_NAME_REGISTRY | models.MODEL_REGISTRY}
         for section, known in names.items():
-            name = cfg[section].get("_name") if section in cfg and hasattr(cfg[section], "get") else None
+            part = cfg[section] if section in cfg else None
+            name = part._name if isinstance(part, Mapping) and "_name" in part else None
             if name and name not in known:
-                fix = (
-                    nearest(name, known) if folder else f"if it is av_ssl's, set common.user_dir={plug_in()}"
-                )
+                ours = f"if it is av_ssl's, set common.user_dir={plug_in()}"
+                fix = nearest(name, known) if folder else ours
                 raise Mistake(f"{section}._name={name} is not registered; {fix}")
 
     stock_init: Callable[[str], None] = module.hydra_init
@@ -267,7 +267,9 @@ def check_schedule(cfg: Any) -> None:
     The text has the same schedule scaled to the run.  Runs that only end before their schedule does are not
     refused: the warm-up must fit, and the encoder must not be frozen to the end.
     """
-    updates, schedule = cfg.optimization.max_update, cfg.lr_scheduler or {}
+    updates = cfg.optimization.max_update
+    schedule: Any = cfg.lr_scheduler or {}  # in omegaconf 2.0, `get` of a key that a struct lacks is an error
+    model: Any = cfg.model or {}
     ratio = schedule.phase_ratio if "phase_ratio" in schedule else None
     if ratio is not None:
         if int(updates * ratio[2]) < 1:
@@ -281,7 +283,6 @@ def check_schedule(cfg: Any) -> None:
     total = sum(steps.values())
     if "total_num_update" in schedule and schedule.total_num_update > total:  # it includes the warm-up
         steps["total_num_update"] = total = int(schedule.total_num_update)
-    model = cfg.model or {}
     frozen = model.freeze_finetune_updates if "freeze_finetune_updates" in model else 0
     if not 0 < updates < total or (updates >= warmup and frozen < updates):
         return

@@ -203,7 +203,7 @@ def explain_unreadable_checkpoints(module: ModuleType) -> None:
 
 
 def read_renamed_keys(module: ModuleType) -> None:
-    """Let `fairseq.dataclass.utils` read keys of av_ssl's that have another name now, and name unknown ones."""
+    """Let `fairseq.dataclass.utils` read keys that av_ssl has renamed, and name unknown ones."""
     from omegaconf.errors import OmegaConfBaseException
 
     stock: Callable[..., Any] = module.merge_with_parent

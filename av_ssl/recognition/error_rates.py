@@ -81,7 +81,9 @@ class ErrorReport:
 
     def write(self, path: Path) -> None:
         """Write a table: a line for each clip, in alphabetical order."""
-        rows = [("id", "words", "substitutions", "deletions", "insertions", "reference", "hypothesis")]
+        rows: list[tuple[str, ...]] = [
+            ("id", "words", "substitutions", "deletions", "insertions", "reference", "hypothesis")
+        ]
         for clip, (edits, reference, hypothesis) in sorted(self.clips.items()):
             counts = (edits.length, edits.substitutions, edits.deletions, edits.insertions)
             rows.append((clip, *map(str, counts), reference, hypothesis))

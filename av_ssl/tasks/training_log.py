@@ -85,7 +85,8 @@ class TrainingLog:
         # Without weight, so that not the mean of an interval is shown but the last value.
         metrics.log_scalar("hours_left", hours, weight=0, priority=860, round=3)
         if len(self.ends) == FIRST_ESTIMATE + 1:
-            frozen = self.root.model.get("freeze_finetune_updates") or 0
+            model = self.root.model  # a struct refuses `get` of keys that it lacks
+            frozen = model.freeze_finetune_updates if "freeze_finetune_updates" in model else 0
             slower = f"; slower once the encoder is trained, after {frozen}" if done <= frozen else ""
             logger.info(
                 "estimated duration: %.2f s an update%s, %.2f hours left", seconds, slower, hours

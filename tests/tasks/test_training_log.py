@@ -21,13 +21,14 @@ class Clips:
         return 9
 
 
-def started(max_update: int, max_epoch: int = 0) -> TrainingLog:
+def started(max_update: int, max_epoch: int = 0, frozen: bool = True) -> TrainingLog:
     root = OmegaConf.create(
         {
             "optimization": {"max_update": max_update, "max_epoch": max_epoch, "update_freq": [2]},
-            "model": {"freeze_finetune_updates": 50},
+            "model": {"freeze_finetune_updates": 50} if frozen else {"dropout": 0.1},
         }
     )
+    OmegaConf.set_struct(root, True)
     now = iter(range(0, 100_000, 36))
     log = TrainingLog(root, clock=lambda: next(now))
     log.describe_model("toy", torch.nn.Linear(1000, 1000))
@@ -35,9 +36,10 @@ def started(max_update: int, max_epoch: int = 0) -> TrainingLog:
     return log
 
 
-def test_summary_estimate_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("frozen", [True, False])
+def test_summary_estimate_and_time_left(frozen: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    log = started(max_update=110)
+    log = started(max_update=110, frozen=frozen)
     log.start(Clips(), batches=7)  # of the second epoch
     with metrics.aggregate() as aggregator:
         for done in range(1, FIRST_ESTIMATE + 2):
@@ -52,7 +54,7 @@ def test_summary_estimate_and_time_left(caplog: pytest.LogCaptureFixture) -> Non
     ]
     (estimate,) = lines[3:]
     assert "36.00 s an update" in estimate
-    assert "after 50" in estimate
+    assert ("after 50" in estimate) == frozen
 
 
 @pytest.mark.parametrize(
