@@ -15,7 +15,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -189,8 +189,8 @@ def check_names(module: ModuleType) -> None:
         names |= {"task": tasks.TASK_REGISTRY}
         names |= {"model": models.ARCH_MODEL_NAME_REGISTRY | models.MODEL_REGISTRY}
         for section, known in names.items():
-            part = cfg[section] if section in cfg else None
-            name = part._name if isinstance(part, Mapping) and "_name" in part else None
+            part: Any = cfg[section] if section in cfg and cfg[section] is not None else {}
+            name = part if isinstance(part, str) else part._name if "_name" in part else None
             if name and name not in known:
                 ours = f"if it is av_ssl's, set common.user_dir={plug_in()}"
                 fix = nearest(name, known) if folder else ours

@@ -54,8 +54,8 @@ def test_updates_and_disk(data, capsys):
 
 
 def test_recipes_of_larger_corpora(data, capsys):
-    words = ["dataset.max_tokens=500", "--measure", 0]
-    assert "max_update=20000 " in plan(capsys, data, TOY, *words, "optimization.max_update=20020")["updates"]
+    words = ["dataset.max_tokens=500", "optimization.max_update=20020", "--measure", 0]
+    assert "max_update=20000 " in plan(capsys, data, TOY, *words)["updates"]
     recipe = REPOSITORY / "examples" / "av2vec" / "conf" / "finetune" / "base_433h.yaml"
     words = ["task.modalities=av", "model.w2v_path=/none", "optimization.max_update=20"]
     assert main(["model", "plan", str(data), str(recipe), *words]) == 1
