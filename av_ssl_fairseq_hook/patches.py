@@ -5,7 +5,6 @@
 | Python >= 3.11 | both nest dataclass instances as defaults, which must hash now   | hashing_dataclass    |
 | Python >= 3.12 | hydra scans for plug-ins with `find_module`, which finders lost  | patch_plugin_scan     |
 | Python >= 3.13 | antlr4 4.8, hydra's parser, imports `typing.io`, which is gone   | restore_typing_io    |
-| Python >= 3.10 | hydra prints a job's traceback with an argument that was renamed | patch_error_report    |
 | numpy >= 2     | language models are trained on blocks typed `np.compat.long`      | restore_numpy_compat |
 | torch >= 2.6   | `torch.load` refuses what checkpoints hold beside tensors        | checkpoints.py       |
 | all            | a key of a stored task that its class lacks ends the loading     | ignore_unknown_keys  |
@@ -13,8 +12,7 @@
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
 | all            | hydra demands a plus sign, or none, before an override's key      | accept_overrides     |
 | all            | its grammar refuses many paths, its run folder the relative ones   | paths.py             |
-| all            | a recipe for more GPUs than there are fails with an assertion    | check_devices        |
-| all            | fp16 without a GPU, or too few updates, fail deep inside         | check_training       |
+| all            | mistakes of a user end in tracebacks of 40 to 140 lines            | mistakes.py          |
 | all            | the thread that reads ahead dies inside torch at exit: an abort  | end_reading_ahead    |
 
 Left alone, as nothing here reaches them: `np.int` and `np.float`, which numpy 1.24 removed, in
@@ -34,7 +32,6 @@ import pkgutil
 import queue
 import sys
 import time
-import traceback
 import types
 import typing
 import weakref
@@ -43,7 +40,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from av_ssl_fairseq_hook import Finder, is_patched
+from av_ssl_fairseq_hook import Finder, is_patched, mistakes
 
 DATACLASS = dataclasses.dataclass
 DEFAULTS_MUST_HASH = sys.version_info >= (3, 11)
@@ -156,35 +153,6 @@ def patch_plugin_scan(module: ModuleType) -> None:
     module.pkgutil = types.SimpleNamespace(walk_packages=walk_packages)  # type: ignore[attr-defined]
 
 
-def patch_error_report(module: ModuleType) -> None:
-    """Let `hydra._internal.utils` end a failed job with that job's traceback, not one of its own.
-
-    A mistake of the user's (`av_ssl.errors.DataError`, a missing file) ends with its message alone.
-    """
-    stock: Callable[[Callable[[], Any]], Any] = module.run_and_report
-
-    def run_and_report(job: Callable[[], Any]) -> Any:
-        def run() -> Any:
-            try:
-                return job()
-            except module.CompactHydraException:
-                raise  # a mistake in the configuration, which hydra itself reports well
-            except Exception as error:
-                if module._is_env_set("HYDRA_FULL_ERROR"):
-                    raise
-                if any(kind.__module__ == "av_ssl.errors" for kind in type(error).__mro__):
-                    print(f"error: {error}", file=sys.stderr)
-                elif isinstance(error, FileNotFoundError):
-                    print(f"error: {error.filename}: no such file or folder; check the path", file=sys.stderr)
-                else:
-                    traceback.print_exc()
-                sys.exit(1)
-
-        return stock(run)
-
-    module.run_and_report = run_and_report  # type: ignore[attr-defined]
-
-
 def accept_overrides(module: ModuleType) -> None:
     """Let hydra set a key with or without a plus sign, whether or not the YAML file names it.
 
@@ -196,12 +164,17 @@ def accept_overrides(module: ModuleType) -> None:
         for override in overrides:
             try:
                 stock([override], cfg)
-            except module.ConfigCompositionException:
+            except module.ConfigCompositionException as error:
                 kinds = type(override.type)
                 turned = {kinds.ADD: kinds.CHANGE, kinds.CHANGE: kinds.ADD}.get(override.type)
                 if turned is None:
                     raise
-                stock([dataclasses.replace(override, type=turned)], cfg)
+                try:
+                    stock([dataclasses.replace(override, type=turned)], cfg)
+                except module.ConfigCompositionException:
+                    if turned == kinds.ADD:
+                        raise error from error.__cause__  # that of a change names the value, too
+                    raise
 
     module.ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply)
 
@@ -245,7 +218,9 @@ def explain_unreadable_checkpoints(module: ModuleType) -> None:
 
 
 def read_renamed_keys(module: ModuleType) -> None:
-    """Let `fairseq.dataclass.utils` read keys of av_ssl's that have another name now."""
+    """Let `fairseq.dataclass.utils` read keys that av_ssl has renamed, and name unknown ones."""
+    from omegaconf.errors import OmegaConfBaseException
+
     stock: Callable[..., Any] = module.merge_with_parent
     if hasattr(stock, "__wrapped__"):  # patched before
         return
@@ -254,8 +229,11 @@ def read_renamed_keys(module: ModuleType) -> None:
     def merge_with_parent(structure: Any, cfg: Any, remove_missing: bool = False) -> Any:
         _rename_old_keys(structure, cfg)
         if not remove_missing:
-            _refuse_unknown_keys(structure, cfg)
-        return stock(structure, cfg, remove_missing)
+            mistakes.refuse_unknown_keys(structure, cfg)
+        try:
+            return stock(structure, cfg, remove_missing)
+        except OmegaConfBaseException as error:
+            raise mistakes.Mistake(mistakes.wrong_setting(error, mistakes.section_of(cfg))) from error
 
     module.merge_with_parent = merge_with_parent  # type: ignore[attr-defined]
 
@@ -265,13 +243,6 @@ def _rename_old_keys(structure: Any, cfg: Any) -> None:
         from av_ssl.compat.keys import rename_old_keys  # av_ssl is imported already, not by this package
 
         rename_old_keys(structure, cfg)
-
-
-def _refuse_unknown_keys(structure: Any, cfg: Any) -> None:
-    if str(getattr(structure, "__module__", "")).startswith("av_ssl."):
-        from av_ssl.compat.keys import refuse_unknown_keys
-
-        refuse_unknown_keys(structure, cfg)
 
 
 def ignore_unknown_keys(module: ModuleType) -> None:
@@ -293,46 +264,6 @@ def ignore_unknown_keys(module: ModuleType) -> None:
         return stock(structure, cfg, remove_missing=bool(unknown))
 
     module.merge_with_parent = merge_with_parent  # type: ignore[attr-defined]
-
-
-def check_devices(module: ModuleType) -> None:
-    """Let `fairseq.distributed.utils` end with the fix where a recipe wants more GPUs than there are."""
-    stock: Callable[[Any], None] = module._infer_single_node_init
-
-    def infer_single_node_init(cfg: Any) -> None:
-        wanted, there = cfg.distributed_world_size, module.torch.cuda.device_count()
-        if wanted > there:
-            on_cpu = "" if there else " common.cpu=true common.fp16=false"
-            sys.exit(
-                f"error: distributed_training.distributed_world_size={wanted}, but torch finds {there} GPUs: "
-                f"set distributed_training.distributed_world_size={max(1, there)}{on_cpu}"
-            )
-        stock(cfg)
-
-    module._infer_single_node_init = infer_single_node_init  # type: ignore[attr-defined]
-
-
-def check_training(module: ModuleType) -> None:
-    """Let `fairseq.trainer` refuse, with the fix, what would fail deep inside or train nothing."""
-    stock: Callable[..., None] = module.Trainer.__init__
-
-    @functools.wraps(stock)
-    def init(self: Any, cfg: Any, *args: Any, **kwargs: Any) -> None:
-        if cfg.common.fp16 and (cfg.common.cpu or not module.torch.cuda.is_available()):
-            sys.exit(
-                "error: common.fp16=true needs a GPU, and none is used: set common.cpu=true common.fp16=false"
-            )
-        schedule: Any = cfg.lr_scheduler or {}  # other schedules have no such key
-        ratio = schedule.phase_ratio if "phase_ratio" in schedule else None
-        updates = cfg.optimization.max_update
-        if ratio is not None and int(updates * ratio[2]) < 1:
-            sys.exit(
-                f"error: optimization.max_update={updates}: no update is left for the last stage of "
-                f"lr_scheduler.phase_ratio={list(ratio)}; train longer, or change the shares"
-            )
-        stock(self, cfg, *args, **kwargs)
-
-    module.Trainer.__init__ = init
 
 
 SECONDS_FOR_LAST_BATCH = 30.0
@@ -367,11 +298,12 @@ Patch = Callable[[ModuleType], None]
 # Module to (least Python version, patch), run before or after the module's own code.
 BEFORE: dict[str, tuple[tuple[int, int], Patch]] = {
     "hydra": ((3, 13), restore_typing_io),
+    "fairseq": ((3, 10), mistakes.report_in_one_line),
     "fairseq.tasks.text_to_speech": ((3, 10), silence_tensorboardx),
 }
 AFTER: dict[str, tuple[tuple[int, int], Patch]] = {
     "hydra._internal.config_loader_impl": ((3, 10), accept_overrides),
-    "hydra._internal.utils": ((3, 10), patch_error_report),
+    "hydra._internal.utils": ((3, 10), mistakes.patch_error_report),
     "hydra.core.override_parser.overrides_parser": ((3, 10), take_paths_literally),
     "hydra.core.utils": ((3, 10), resolve_paths),
     "hydra.core.plugins": ((3, 12), patch_plugin_scan),
@@ -379,10 +311,12 @@ AFTER: dict[str, tuple[tuple[int, int], Patch]] = {
     "fairseq.checkpoint_utils": ((3, 10), explain_unreadable_checkpoints),
     "fairseq.data.iterators": ((3, 10), end_reading_ahead),
     "fairseq.data.token_block_dataset": ((3, 10), restore_numpy_compat),
+    "fairseq.dataclass.initialize": ((3, 10), mistakes.check_names),
     "fairseq.dataclass.utils": ((3, 10), read_renamed_keys),
-    "fairseq.distributed.utils": ((3, 10), check_devices),
+    "fairseq.distributed.utils": ((3, 10), mistakes.check_devices),
+    "fairseq.options": ((3, 10), mistakes.explain_options),
     "fairseq.tasks": ((3, 10), ignore_unknown_keys),
-    "fairseq.trainer": ((3, 10), check_training),
+    "fairseq.trainer": ((3, 10), mistakes.check_training),
 }
 
 

@@ -15,9 +15,10 @@ import resource
 import signal
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from av_ssl_fairseq_hook import mistakes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLUGIN = REPOSITORY / "av_ssl"
@@ -104,6 +105,7 @@ def _run(
     sys.argv = [command, *arguments]
     if largest_file >= 0:  # Python ignores the signal, so that writing fails
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    mistakes.report_in_one_line()  # at the import of fairseq, which was done by the server
     status = 0
     try:
         module = importlib.import_module(COMMANDS[command])
@@ -114,7 +116,7 @@ def _run(
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()

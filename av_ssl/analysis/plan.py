@@ -30,8 +30,10 @@ import av_ssl
 import av_ssl.tasks
 from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE
+from av_ssl_fairseq_hook.mistakes import Mistake, check_schedule
 
 OPTIMIZER_BYTES = 8  # per parameter: two moments of Adam in float32
+MANY_EPOCHS = 1000
 CHECKPOINT_KEYS = ("w2v_path", "teacher_path", "init_student_from")
 
 Row = tuple[str, str]
@@ -56,6 +58,10 @@ def plan_training(recipe: Path, data: Path, overrides: Sequence[str] = (), steps
     on_gpu = torch.cuda.is_available() and not cfg.common.cpu
     if not on_gpu:
         cfg.common.cpu, cfg.common.fp16 = True, False
+    try:
+        check_schedule(cfg)
+    except Mistake as error:
+        raise DataError(f"{recipe}: {error}") from error
     task, model = build(cfg, recipe, with_memory=steps > 0)
     clips, kept = task.read_split("train")
     frames = [clips[index].frames for index in kept]
@@ -85,7 +91,7 @@ def plan_training(recipe: Path, data: Path, overrides: Sequence[str] = (), steps
         ("batches an epoch", f"{epoch.batches:,} of up to {epoch.largest:,} frames"),
         ("updates an epoch", f"{per_epoch:,} ({gpus} GPUs x {accumulate} micro-batches)"),
         ("frames an update", f"{epoch.frames / per_epoch:,.0f} ({seconds / per_epoch:.0f} s)"),
-        ("updates", f"{updates:,} = {updates / per_epoch:,.1f} epochs"),
+        ("updates", f"{updates:,} = {updates / per_epoch:,.1f} epochs{remark(updates, per_epoch)}"),
         ("parameters", f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:,.1f} M"),
         ("disk, checkpoints", f"{saved * size / 1e9:.1f} GB: {saved} of {size / 1e9:.1f} GB, estimate"),
     ]
@@ -99,6 +105,16 @@ def plan_training(recipe: Path, data: Path, overrides: Sequence[str] = (), steps
             ("peak memory", f"{memory / 1e9:.1f} GB"),
         ]
     return rows
+
+
+def remark(updates: int, per_epoch: int) -> str:
+    """What to say of a run with very many epochs: its recipe is of a larger corpus."""
+    if updates <= MANY_EPOCHS * per_epoch:
+        return ""
+    return (
+        f", very many for so little data: {MANY_EPOCHS} epochs are optimization.max_update="
+        f"{MANY_EPOCHS * per_epoch} (scale the schedule, too)"
+    )
 
 
 def read_recipe(path: Path, data: Path, overrides: Sequence[str] = ()) -> Any:

@@ -28,6 +28,7 @@ COMMANDS = {
     "align": "find the times of the words of a known text in a recording",
     "demo": "recognise recordings on a page in the browser",
     "features": "store the outputs of a model's layers for clips",
+    "options": "print the keys of a model, task, criterion, optimizer or section",
     "doctor": "report what works on this machine",
     "data manifest": "write the lists of training, validation and test clips",
     "data vocabulary": "train the tokenizer and write the dictionary",

@@ -8,7 +8,6 @@ AV-HuBERT that have no effect here are accepted, so that its YAML files and chec
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import logging
 from collections.abc import Callable
@@ -54,17 +53,6 @@ RENAMED = {
 """Keys of version 0.1 and their names now, for configurations that have the new key and not the old one."""
 NOW_A_LIST = ("loss_weights",)
 """New keys that take a list where the old one took its single entry."""
-
-
-def refuse_unknown_keys(structure: Any, cfg: DictConfig) -> None:
-    """Raise DataError, with the nearest known key, for a key that a configuration lacks."""
-    known = {field.name for field in dataclasses.fields(structure)}
-    for key in cfg:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "leave it out"
-            name = cfg.get("_name") or type(structure).__name__
-            raise DataError(f"{key}: {name} has no such key; {hint}")
 
 
 def rename_old_keys(structure: Any, cfg: DictConfig) -> None:

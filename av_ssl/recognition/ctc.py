@@ -48,14 +48,17 @@ class CTCBeamSearch:
         net_input = {key: value for key, value in sample["net_input"].items() if key != "prev_output_tokens"}
         probabilities = [model.get_normalized_probs(model(**net_input), log_probs=False) for model in models]
         log_probs = torch.stack(probabilities).mean(0).log().transpose(0, 1)
-        log_probs[..., self.never] = -math.inf
-        lengths = (~net_input["padding_mask"]).sum(1).tolist()
+        return self.decode(log_probs, (~net_input["padding_mask"]).sum(1))
+
+    def decode(self, log_probs: Tensor, lengths: Tensor) -> list[list[dict[str, Any]]]:
+        """Decode ``log_probs [B, T, V]``, of which the first ``lengths [B]`` frames are real."""
+        log_probs = log_probs.index_fill(-1, torch.tensor(self.never, device=log_probs.device), -math.inf)
         return [
             [
                 as_fairseq(torch.tensor(prefix, dtype=torch.long), score)
                 for prefix, score in self.search(clip[:length])
             ]
-            for clip, length in zip(log_probs.cpu(), lengths, strict=True)
+            for clip, length in zip(log_probs.cpu(), lengths.tolist(), strict=True)
         ]
 
     def search(self, log_probs: Tensor) -> list[tuple[Prefix, float]]:

@@ -11,6 +11,7 @@ import torch
 import yaml
 from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from av_ssl import __version__
 from av_ssl.data.text import difference, load_dictionary
@@ -119,6 +120,35 @@ def choose_search(
             warn_of_bounds(args)
             return CTCBeamSearch(dictionary, beam=args.beam)
     return JointBeamSearch(dictionary, search_config(task, args, ctc_weight, lm_weight), lm)
+
+
+@torch.no_grad()
+def decode_output(
+    model: Any, output: Any, lengths: Tensor, dictionary: Any, beam: int, ctc_weight: float, longest: int
+) -> list[Tensor]:
+    """The best tokens of each clip from what ``model(**net_input)`` returned: the encoder is not run again.
+
+    A CTC head is decoded by CTC beam search, an attention decoder by joint search, without CTC's scores where
+    it has no CTC head.
+
+    Args:
+        model: one of :mod:`av_ssl.recognition.heads`.
+        lengths: frames of the clips, int64 ``[B]``.
+        beam: hypotheses kept; 1 is greedy.
+        ctc_weight: of joint search.
+        longest: most tokens of an output of an attention decoder.
+    """
+    if isinstance(output, dict):
+        log_probs = model.get_normalized_probs(output, log_probs=True).transpose(0, 1)
+        found = CTCBeamSearch(dictionary, beam=beam).decode(log_probs, lengths)
+    else:
+        encoder_out = output[1]["encoder_out"]
+        ctc = hasattr(model, "ctc_log_probs") and ctc_weight > 0
+        longest = min(longest, model.decoder.max_positions() - 1)
+        options = SearchConfig(beam, ctc_weight=ctc_weight if ctc else 0, max_len_a=0, max_len_b=longest)
+        log_probs = model.ctc_log_probs(encoder_out) if ctc else None
+        found = JointBeamSearch(dictionary, options).decode([model], [encoder_out], log_probs, lengths)
+    return [best["tokens"] for best, *_ in found]
 
 
 def kind(models: Sequence[Any], part: str) -> bool:

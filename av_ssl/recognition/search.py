@@ -404,7 +404,16 @@ class JointBeamSearch:
         """
         net_input = {key: value for key, value in sample["net_input"].items() if key != "prev_output_tokens"}
         encoder_outs, log_probs = encode(models, net_input, ctc=self.cfg.ctc_weight > 0)
-        lengths = (~net_input["padding_mask"]).sum(1)
+        return self.decode(models, encoder_outs, log_probs, (~net_input["padding_mask"]).sum(1))
+
+    def decode(
+        self,
+        models: Sequence[Any],
+        encoder_outs: Sequence[EncoderOut],
+        log_probs: Tensor | None,
+        lengths: Tensor,
+    ) -> list[list[dict[str, Any]]]:
+        """Search the outputs of :func:`encode` for clips of ``lengths [B]`` frames, see :meth:`generate`."""
         limits = self.cfg.limits(lengths)
         readers = models if self.cfg.ctc_weight < 1 else []
         self.check_positions(readers, int(limits.max()))

@@ -19,6 +19,7 @@ from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.teacher_heads import target_digests
 from av_ssl.tasks.data_wait import DataWaitMeter
 from av_ssl.tasks.resuming import ResumableEpochs, data_digest
+from av_ssl.tasks.training_log import TrainingLog
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class AudioVisualTask(FairseqTask):
         super().__init__(cfg)
         self.data_wait = DataWaitMeter()
         root = root_config(cfg)
+        self.log = TrainingLog(root) if root is not None else None
         self.bad_clips_dir = Path(cfg.bad_clips_dir or root.checkpoint.save_dir) if root is not None else None
         if root is not None:
             keep_effective_batch(root, cfg.frames_per_update)
@@ -122,6 +124,8 @@ class AudioVisualTask(FairseqTask):
         self.starts_from_pretrained = not from_checkpoint
         model = super().build_model(cfg, from_checkpoint)
         self.needs = needs_of(model)
+        if self.log is not None:
+            self.log.describe_model(cfg._name, model)
         return model
 
     def build_generator(self, models: Any, args: Any, *others: Any, **options: Any) -> Any:
@@ -156,11 +160,15 @@ class AudioVisualTask(FairseqTask):
         epochs = super().get_batch_iterator(dataset, *args, **options)
         if not dataset.train:
             return epochs
+        if self.log is not None:
+            self.log.start(dataset, len(epochs))
         return self.data_wait.watch(ResumableEpochs(epochs, data_digest(dataset, str(self.teacher_state()))))
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         super().optimizer_step(optimizer, model, update_num)
         self.data_wait.end_update()
+        if self.log is not None:
+            self.log.end_update(update_num + 1)
 
     # -- from a split to a data set --------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 from fairseq.logging import metrics
@@ -119,10 +119,17 @@ class DataWaitMeter:
         return max(self.workers + 1, math.ceil(busy / computed))
 
 
+class Meter(Protocol):
+    """What fetches a batch from the iterator that it is given."""
+
+    def fetch(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """The next batch; raises StopIteration."""
+
+
 class WatchedEpochs:
     """fairseq's iterator over epochs, with a meter on its batches."""
 
-    def __init__(self, epochs: EpochBatchIterator, meter: DataWaitMeter) -> None:
+    def __init__(self, epochs: EpochBatchIterator, meter: Meter) -> None:
         self._epochs = epochs
         self._meter = meter
 
@@ -142,7 +149,7 @@ class WatchedBatches:
     It is no `CountingIterator`: `take` of two nested ones subtracts a resumed position twice.
     """
 
-    def __init__(self, batches: CountingIterator, meter: DataWaitMeter) -> None:
+    def __init__(self, batches: CountingIterator, meter: Meter) -> None:
         self._batches = batches
         self._meter = meter
 

@@ -1,24 +1,35 @@
 """Speech recognition from audio (ASR), video (VSR) or both (AVSR)."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
+import editdistance
 from fairseq.data import Dictionary
+from fairseq.logging import metrics
 from fairseq.tasks import register_task
 
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.data.clip_reader import ClipReader, TimeMask
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.text import TextEncoder, load_dictionary, text_state
+from av_ssl.errors import DataError
 from av_ssl.methods.teacher_heads import attach_teacher_shapes
-from av_ssl.recognition.distillation import DistillationFineTuning
+from av_ssl.recognition.distillation import DistillationFineTuning, Recorder
 from av_ssl.recognition.encoder import read_pretrained
-from av_ssl.recognition.generation import check_stored_dictionary, choose_search, save_options
+from av_ssl.recognition.error_rates import ErrorReport
+from av_ssl.recognition.generation import check_stored_dictionary, choose_search, decode_output, save_options
+from av_ssl.recognition.heads import CTCModel, Seq2SeqModel
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split, root_config
+from av_ssl.tasks.data_wait import WatchedEpochs
 
 logger = logging.getLogger(__name__)
+
+WORD_ERRORS, WORDS = "_word_errors", "_words"
+TOLERATED_LENGTH = 2
+"""Outputs of attention decoders in validation are cut at so many times the batch's longest transcript."""
 
 
 @dataclass
@@ -62,6 +73,13 @@ class RecognitionConfig(AudioVisualTaskConfig):
             "multiple of the beam (default: RAVEn's)"
         },
     )
+    valid_beam: int = field(
+        default=1,
+        metadata={
+            "help": "beam of the search that measures the word error rate of validation (wer in the log, for "
+            "checkpoint.best_checkpoint_metric=wer); 1: greedy, 0: none is measured"
+        },
+    )
 
 
 @register_task("av_recognition", dataclass=RecognitionConfig)
@@ -82,6 +100,7 @@ class RecognitionTask(AudioVisualTask):
         super().__init__(cfg)
         self.dictionary_file = Path(cfg.label_dir or cfg.data) / f"dict.{cfg.labels}.txt"
         self.pretrained: StoredModel | None = None
+        self.errors = ErrorReport()
         # If the data has none, this one is filled from the checkpoint; fairseq's commands hold it by then.
         self.text_encoder = text_encoder or TextEncoder(Dictionary(), origin=str(self.dictionary_file))
         if text_encoder is None and self.dictionary_file.exists():
@@ -99,6 +118,12 @@ class RecognitionTask(AudioVisualTask):
 
     def require_dictionary(self) -> None:
         """Raise DataError if neither the data nor a checkpoint gave one."""
+        if self.text_encoder.is_empty and not self.dictionary_file.exists():
+            raise DataError(
+                f"{self.dictionary_file}: does not exist, so the folder is not ready for recognition: put "
+                f"transcripts (a text file beside each video, or {{split}}.{self.cfg.labels} in the folder) "
+                "there, then run av-ssl data vocabulary"
+            )
         if self.text_encoder.is_empty:
             load_dictionary(self.dictionary_file)
 
@@ -111,6 +136,13 @@ class RecognitionTask(AudioVisualTask):
             warn_if_always_frozen(cfg.freeze_finetune_updates, root_config(self.cfg))
         model = super().build_model(cfg, from_checkpoint)
         self.pretrained = None  # the model has its tensors
+        if not isinstance(model, (CTCModel, Seq2SeqModel)):
+            root = root_config(self.cfg)
+            path = root.common_eval.path if root is not None else None
+            raise DataError(
+                f"{path or 'the checkpoint'}: holds a {cfg._name} model, a pre-trained encoder without a "
+                "recognition head; fine-tune it first (model.w2v_path), then decode the result"
+            )
         return model
 
     def build_criterion(self, cfg: Any) -> Any:
@@ -122,6 +154,43 @@ class RecognitionTask(AudioVisualTask):
                 "criterion._name=distillation_finetuning and the present one as criterion.recognition"
             )
         return criterion
+
+    # -- validation in training ------------------------------------------------------------------------------
+
+    def valid_step(self, sample: Any, model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """The criterion's results and, from the same pass, word errors of a search."""
+        if self.cfg.valid_beam < 1:
+            return super().valid_step(sample, model, criterion)
+        recorder = Recorder(model)
+        loss, sample_size, log = super().valid_step(sample, recorder, criterion)
+        target, lengths = sample["target"].cpu(), (~sample["net_input"]["padding_mask"]).sum(1)
+        found = decode_output(
+            model, recorder.output, lengths, self.target_dictionary, self.cfg.valid_beam, self.cfg.ctc_weight,
+            longest=TOLERATED_LENGTH * target.shape[1],
+        )  # fmt: skip
+        wanted = [self.text(tokens, reference=True).split() for tokens in target]
+        pairs = zip(wanted, (self.text(tokens).split() for tokens in found), strict=True)
+        errors = sum(editdistance.eval(*pair) for pair in pairs)
+        return loss, sample_size, {**log, WORD_ERRORS: errors, WORDS: sum(map(len, wanted))}
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """Before the criterion's own, so that fairseq's ``ctc`` does not log another ``wer``."""
+        if any(WORDS in log for log in logging_outputs):
+            for key in (WORD_ERRORS, WORDS):
+                metrics.log_scalar(key, sum(log.get(key, 0) for log in logging_outputs))
+            metrics.log_derived(
+                "wer", lambda meters: round(100 * meters[WORD_ERRORS].sum / max(1, meters[WORDS].sum), 3)
+            )
+        super().reduce_metrics(logging_outputs, criterion)
+
+    def text(self, tokens: Any, reference: bool = False) -> str:
+        """Words of a hypothesis, or of a transcript, whose unknown symbols equal none of a hypothesis."""
+        dictionary = self.target_dictionary
+        specials = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
+        pieces = dictionary.string(tokens, escape_unk=reference, extra_symbols_to_ignore=specials)
+        return self.text_encoder.decode(pieces)
+
+    # -- data and decoding -----------------------------------------------------------------------------------
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
         """Read ``{data}/{split}.tsv`` and its transcripts; a decoded checkpoint gives ``task_cfg``."""
@@ -176,6 +245,39 @@ class RecognitionTask(AudioVisualTask):
         if root is not None:
             save_options(root, search)
         return search
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> Any:
+        """fairseq's iterator; when decoded batches end, the error rates are reported."""
+        epochs = super().get_batch_iterator(dataset, *args, **options)
+        return epochs if dataset.train else WatchedEpochs(epochs, self)
+
+    def fetch(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """The next batch; after the last one, print and write the error rates of ``fairseq-generate``."""
+        try:
+            return next(batches)
+        except StopIteration:
+            if self.errors.clips:
+                root = root_config(self.cfg)
+                subset, folder = root.dataset.gen_subset, root.common_eval.results_path
+                print(f"{subset}: {self.errors}", flush=True)
+                if folder:
+                    self.errors.write(Path(folder) / f"clips-{subset}.tsv")
+                self.errors = ErrorReport()
+            raise
+
+    def inference_step(self, generator: Any, models: Any, sample: Any, *args: Any, **options: Any) -> Any:
+        """Decode a batch; in ``fairseq-generate``, its errors are counted."""
+        found = super().inference_step(generator, models, sample, *args, **options)
+        root = root_config(self.cfg)
+        if root is not None and sample.get("target") is not None:
+            named = root.common_eval.results_path is None and not root.common_eval.quiet
+            for index, clip, target, hypotheses in zip(
+                sample["id"].tolist(), sample["utt_id"], sample["target"], found, strict=True
+            ):
+                if named:  # beside fairseq's own lines, T-INDEX and so on
+                    print(f"C-{index}\t{clip}")
+                self.errors.add(clip, self.text(target, reference=True), self.text(hypotheses[0]["tokens"]))
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.text_encoder.state_dict(), **self.teacher_state()}

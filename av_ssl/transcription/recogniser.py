@@ -113,8 +113,7 @@ class Recogniser:
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
             raise DataError(
-                f"--task-option: {reason}; fairseq-generate DATA --user-dir av_ssl --task av_recognition "
-                "--help lists the keys"
+                f"--task-option: {reason}; av-ssl options av_recognition lists the keys"
             ) from error
 
     def _modalities(self, stored: Mapping[str, Any]) -> str:

@@ -53,6 +53,15 @@ def test_updates_and_disk(data, capsys):
     assert "hours" not in lines
 
 
+def test_recipes_of_larger_corpora(data, capsys):
+    words = ["dataset.max_tokens=500", "optimization.max_update=20020", "--measure", 0]
+    assert "max_update=20000 " in plan(capsys, data, TOY, *words)["updates"]
+    recipe = REPOSITORY / "examples" / "av2vec" / "conf" / "finetune" / "base_433h.yaml"
+    words = ["task.modalities=av", "model.w2v_path=/none", "optimization.max_update=20"]
+    assert main(["model", "plan", str(data), str(recipe), *words]) == 1
+    assert "scaled to it: lr_scheduler." in capsys.readouterr().err
+
+
 def test_base_has_its_published_size(data, capsys):
     lines = plan(capsys, data, BASE, "--measure", 0)
     assert lines["parameters"] == "103.2 M"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from av_ssl.analysis.plan import read_recipe
 from av_ssl.errors import DataError
 from av_ssl.layout import START_FOLDER, start_folder
+from av_ssl.recognition.search import SearchConfig
+from av_ssl_fairseq_hook.mistakes import Mistake, check_recipe, check_schedule, explain_options, one_line
 from av_ssl_fairseq_hook.paths import resolve_paths
 from tests.stock import PLUGIN, REPOSITORY, stock
 
@@ -115,6 +118,11 @@ def test_relative_paths_start_where_the_command_was_started(
     [
         ("model.mask_prob_audo=0.5", ("mask_prob_audo", "mask_prob_audio")),
         ("task.modalites=av", ("modalites", "modalities")),
+        ("task.modalities=visual", ("task.modalities", "visual", "audio, video, av")),
+        ("common.cpuu=true", ("common.cpuu", "did you mean cpu?")),
+        ("optimization.max_update=many", ("optimization.max_update", "many")),
+        ("optimizer.adam_betaz=1", ("optimizer.adam_betaz", "adam_betas")),
+        ("criterion._name=av2vek", ("criterion._name=av2vek", "av2vec")),
         ("task.data=nowhere", ("nowhere", "where the command was started")),
         (
             "distributed_training.distributed_world_size=99",
@@ -159,7 +167,7 @@ def trainer_config(**changes: object) -> DictConfig:
 def test_a_recipe_for_another_machine_or_length_is_refused(
     changes: dict[str, object], parts: tuple[str, ...]
 ) -> None:
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(Mistake) as error:
         Trainer(trainer_config(**changes), None, torch.nn.Linear(1, 1), None)
     assert all(part in str(error.value) for part in parts)
 
@@ -170,3 +178,91 @@ def test_a_recipe_for_another_machine_or_length_is_refused(
 def test_other_schedules_are_not_checked(schedule: dict[str, object] | None) -> None:
     with pytest.raises(AttributeError, match=r"datasets|'NoneType'"):  # the trainer has begun, without a task
         Trainer(trainer_config(lr_scheduler=schedule), None, torch.nn.Linear(1, 1), None)
+
+
+TRI_STAGE = {"_name": "tri_stage", "phase_ratio": None, "warmup_steps": 40, "decay_steps": 80}
+COSINE = {"_name": "cosine", "warmup_updates": 30, "lr_period_updates": 90}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "updates", "frozen", "scaled"),
+    [
+        (TRI_STAGE, 12, 60, "warmup_steps=4 lr_scheduler.decay_steps=8 model.freeze_finetune_updates=6"),
+        (TRI_STAGE, 60, 60, "warmup_steps=20 lr_scheduler.decay_steps=40 model.freeze_finetune_updates=30"),
+        (COSINE, 12, 0, "warmup_updates=3 lr_scheduler.lr_period_updates=9"),
+        (
+            {"_name": "polynomial_decay", "warmup_updates": 32, "total_num_update": 400},
+            4,
+            0,
+            "total_num_update=4",
+        ),
+        (TRI_STAGE, 61, 60, None),  # ends early, but trains
+        (TRI_STAGE, 120, 120, None),  # only the head is trained, by intention
+        (COSINE, 30, 0, None),
+        (None, 3, 60, None),
+    ],
+)
+def test_a_schedule_for_a_longer_run_is_scaled(
+    schedule: dict[str, object] | None, updates: int, frozen: int, scaled: str | None
+) -> None:
+    cfg = OmegaConf.create(
+        {
+            "optimization": {"max_update": updates},
+            "lr_scheduler": schedule,
+            "model": {"freeze_finetune_updates": frozen},
+        }
+    )
+    if scaled is None:
+        check_schedule(cfg)
+        return
+    with pytest.raises(Mistake, match=f"optimization.max_update={updates} .*scaled to it: .*{scaled}"):
+        check_schedule(cfg)
+
+
+def test_a_recipe_that_does_not_exist(tmp_path: Path) -> None:
+    check_recipe(str(RECIPE.parent), RECIPE.stem)
+    with pytest.raises(Mistake, match=r"base_lrs4.*did you mean base_lrs3"):
+        check_recipe(str(RECIPE.parent), "base_lrs4")
+    with pytest.raises(Mistake, match="has no recipes"):
+        check_recipe(str(tmp_path), "base_lrs3")
+
+
+def test_which_errors_are_mistakes() -> None:
+    """Not those of Python or of bugs, whose traceback is needed."""
+
+    def lengths() -> None:
+        list(zip([1], [], strict=True))
+
+    for error in (KeyError("x"), RuntimeError("x"), ValueError("x")):
+        assert one_line(error) is None
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        lengths()
+    assert one_line(caught.value) is None
+    assert one_line(DataError("train.tsv, line 3: x")) == "train.tsv, line 3: x"
+    assert "gone.pt" in str(one_line(OSError("Model file not found: gone.pt")))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        SearchConfig(beam=0)
+    assert "beam is 0" in str(one_line(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--task", "av_recognition"], ("av_recognition", "--user-dir")),
+        (["--beamm", "4"], ("--beamm", "--beam?")),
+    ],
+)
+def test_options_of_commands_without_hydra(
+    words: list[str], parts: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--task", choices=["translation"])
+    parser.add_argument("--beam")
+    module = ModuleType("options")
+    module.get_parser = lambda: parser  # type: ignore[attr-defined]
+    explain_options(module)
+    with pytest.raises(SystemExit):
+        module.get_parser().parse_args(words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert all(part in line for part in parts)

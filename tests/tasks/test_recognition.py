@@ -42,8 +42,13 @@ def test_seq2seq_decodes_in_noise(data, pretrained, tmp_path):
     finetune(data, pretrained, tmp_path, *seq2seq, modalities="video")
     checkpoint, noise = tmp_path / "checkpoint_last.pt", ["--noise-prob", "1", "--noise-snr", "-5"]
     search = ["--beam", "3", "--max-len-b", "12", "--results-path", tmp_path]
-    generate(data, checkpoint, "--modalities", "av", *search, *noise, "--noise-wav", data / "noise")
-    assert_decoded((tmp_path / "generate-test.txt").read_text())
+    screen = generate(data, checkpoint, "--modalities", "av", *search, *noise, "--noise-wav", data / "noise")
+    written = (tmp_path / "generate-test.txt").read_text()
+    assert_decoded(written)
+    rate = re.search(r"WER: ([\d.]+)", written)[1]
+    assert re.search(rf"test: 4 clips, WER {rate} % \(\d+ substitutions, .* CER [\d.]+ %", screen)
+    clips = (tmp_path / "clips-test.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in clips] == ["id", *(f"test_{number}" for number in range(4))]
     options = OmegaConf.load(tmp_path / "options-test.yaml")
     assert (options.task.noise_snr, options.task.modalities) == ("-5", "av")
     assert (options.generation.beam, options.generation.max_len_b) == (3, 12)
@@ -55,7 +60,7 @@ def test_hybrid_learns_by_layer_and_logs_both_losses(hybrid):
     _, output = hybrid
     assert re.search(r"peak learning rate 0\.004: new parameters", output)
     assert re.search(r"peak learning rate 0\.001: encoder, 1 layers below its output", output)
-    for key in ("ctc_loss", "attention_loss", "accuracy", "unaligned", "valid_uer"):
+    for key in ("ctc_loss", "attention_loss", "accuracy", "unaligned", "valid_uer", "valid_wer"):
         assert re.search(rf'"(train_)?{key}": "[\d.]+"', output), key
 
 
@@ -87,8 +92,16 @@ def test_another_tokenizer_is_refused(data, ctc, tmp_path):
     lines = (other / "dict.wrd.txt").read_text().splitlines()
     (other / "dict.wrd.txt").write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
     output = generate(other, ctc, expect=1)
-    assert "DataError" in output
+    assert "error: " in output
+    assert "Traceback" not in output
     assert "dict.wrd.txt" in output
+
+
+@pytest.mark.slow
+def test_a_pretrained_encoder_is_not_decoded(data, pretrained):
+    output = generate(data, pretrained, expect=1)
+    assert f"error: {pretrained}: holds" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow
@@ -111,5 +124,5 @@ def test_an_encoder_that_is_never_trained_is_reported(updates, warned, caplog):
 
 def test_missing_dictionary_is_named(tmp_path):
     task = RecognitionTask(OmegaConf.structured(RecognitionConfig(data=str(tmp_path), seed=1)))
-    with pytest.raises(DataError, match=r"dict\.wrd\.txt: the dictionary cannot be read"):
+    with pytest.raises(DataError, match=r"dict\.wrd\.txt: does not exist.*transcripts"):
         task.load_dataset("test")
