@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from av_ssl.data.clip_reader import TimeMask
 from av_ssl.data.dataset import DataNeeds
+from av_ssl.errors import DataError
 from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
@@ -127,3 +128,11 @@ def test_time_masks_are_off_unless_asked_for(data):
     assert reader.audio_time_mask is reader.video_time_mask is None
     with pytest.raises(ValueError, match=r"up to -0\.4 s .*time_mask_video"):
         recognition(data, time_mask_video=-0.4).load_dataset("train")
+
+
+def test_a_list_of_its_own_name_takes_the_noise_of_test(data, tmp_path):
+    (tmp_path / "test.tsv").write_text((data / "noise" / "test.tsv").read_text())
+    task = pretraining(data, noise_wav=str(tmp_path), noise_prob=1.0)
+    assert task.make_noise("test_unseen", train=False).paths == task.make_noise("test", train=False).paths
+    with pytest.raises(DataError, match=r"valid\.tsv"):
+        task.make_noise("valid", train=False)
