@@ -197,7 +197,10 @@ REACH = 0.16
 """Seconds from a word's tokens to its boundary at a pause that cannot be heard."""
 FARTHEST, SLACK = 0.5, 0.08
 """Seconds outside and inside of a word's tokens within which a pause is looked for."""
-SHORTEST_PAUSE = 0.08
+SHORTEST_PAUSE = 0.06
+SOFT = 0.03
+"""Seconds of a word at a pause that are too soft to be heard, as of lips that close before a plosive."""
+PRE_EMPHASIS = 0.97
 QUIET = 0.3
 """Pauses are softer than this, from 0 (the quietest moments of the recording) to 1 (its loudest)."""
 LEAST_RANGE = 10.0
@@ -205,11 +208,19 @@ LEAST_RANGE = 10.0
 
 
 def loudness(samples: NDArray[np.int16]) -> NDArray[np.float32]:
-    """Root mean square ``[n]`` in dB of each 10 ms of samples ``[N]`` at 16 kHz."""
+    """Level ``[n]`` in dB of each 10 ms of samples ``[N]`` at 16 kHz, the mean over 30 ms.
+
+    High frequencies are amplified first, as in filterbanks: rooms and machines hum below the voice.
+    """
     hop = SAMPLE_RATE // LEVEL_RATE
-    blocks = samples[: len(samples) // hop * hop].reshape(-1, hop).astype(np.float32)
-    levels: NDArray[np.float32] = 10 * np.log10(np.mean(blocks**2, axis=1) + 1)
-    return levels
+    wave = np.asarray(samples, np.float32)
+    wave = np.r_[wave[:1], wave[1:] - PRE_EMPHASIS * wave[:-1]]
+    blocks = wave[: len(wave) // hop * hop].reshape(-1, hop)
+    if not len(blocks):
+        return np.zeros(0, np.float32)
+    levels = np.pad(10 * np.log10(np.mean(blocks**2, axis=1) + 1), 1, mode="edge")
+    mean: NDArray[np.float32] = (levels[:-2] + levels[1:-1] + levels[2:]) / 3
+    return mean
 
 
 def word_boundaries(
@@ -239,7 +250,7 @@ def word_boundaries(
 
 def pauses(levels: NDArray[np.float32]) -> Floats:
     """Start and end ``[P, 2]`` of each pause, in seconds; see `loudness`."""
-    softest, loudest = np.percentile(levels, (5, 95))
+    softest, loudest = np.percentile(levels, (5, 95)) if len(levels) else (0.0, 0.0)
     if loudest - softest < LEAST_RANGE:
         return np.zeros((0, 2))
     quiet = np.r_[0, levels < softest + QUIET * (loudest - softest), 0]
@@ -254,4 +265,5 @@ def _longest(quiet: Floats, low: float, high: float, otherwise: tuple[float, flo
     if not len(near):
         return otherwise
     start, end = near[(np.minimum(near[:, 1], high) - np.maximum(near[:, 0], low)).argmax()]
-    return float(start), float(end)
+    soft = min(SOFT, (end - start) / 2)
+    return float(start + soft), float(end - soft)

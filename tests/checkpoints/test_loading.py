@@ -32,7 +32,7 @@ FINETUNED = ("av_hubert_seq2seq", "av_hubert_ctc")
 
 def test_both_ways_give_the_stored_tensors(published):
     stored = torch.load(published)["model"]
-    ours = av_ssl.load(published)
+    ours = av_ssl.load(published).module
     (stock,), _, _ = load_model_ensemble_and_task([str(published)])
     assert type(ours) is type(stock)
     assert not ours.training
