@@ -43,8 +43,8 @@ def word(recogniser: Path) -> str:
 def test_each_set_of_streams_has_a_row(recogniser, word, tmp_path):
     crops, sound, rows = Comparison([Model(recogniser)]).of(talking_head(tmp_path / "talk.mp4", 20), 0)
     assert crops is not None
-    assert crops.frames.shape == (20, 24, 24)
-    assert len(sound) == 20 * 640
+    assert crops.shape == (20, 24, 24)
+    assert len(sound) >= 20 * 640
     assert [row[:2] for row in rows] == [["lips", word], ["sound", word], ["both", word]]
     assert all(row[2].startswith(f"{word} 0.") for row in rows)
 

@@ -89,9 +89,9 @@ def read_alignment(path: Path) -> Alignment:
 
 def read_visemes(path: Path) -> dict[str, tuple[str, ...]]:
     """Read a table of visemes; raises DataError when it is missing, or a line is malformed."""
-    lines = read_text(path, "name a table of visemes", "the table of visemes cannot be read").split("\n")
+    text = read_text(path, "name a table of visemes", "the table of visemes cannot be read")
     table: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
         names, tab, phones = line.partition("\t")
         if not tab or not names.split() or not phones.split():
             raise DataError(f"{path}, line {number}: needed are visemes (or {UNSEEN}), a tab, phones")

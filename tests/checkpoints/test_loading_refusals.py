@@ -80,7 +80,7 @@ def other_method(path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: None, "no such file"),
-        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.mkdir(), "is no checkpoint"),
         (lambda path: path.touch(), "is cut off"),
         (lambda path: path.write_bytes(b"hello world"), "is no checkpoint"),
         (web_page, "is a web page, not a checkpoint"),
