@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib.util
 import linecache
+import logging
 import os
 import re
 import sys
@@ -22,6 +23,8 @@ from typing import Any, NoReturn
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 NOT_SET = "MissingMandatoryValue"
+
+logger = logging.getLogger(__name__)
 
 
 class Mistake(ValueError):
@@ -261,10 +264,10 @@ AFTER_WARMUP = ("hold_steps", "decay_steps", "lr_period_updates")
 
 
 def check_schedule(cfg: Any) -> None:
-    """Raise `Mistake` where a recipe's schedule is longer than the run, so that next to nothing is trained.
+    """Raise `Mistake` where the encoder stays frozen to the end, since a recipe's schedule is longer than the
+    run; warn where only the warm-up does not fit.
 
-    The text has the same schedule scaled to the run.  Runs that only end before their schedule does are not
-    refused: the warm-up must fit, and the encoder must not be frozen to the end.
+    The text has the same schedule scaled to the run.
     """
     updates = cfg.optimization.max_update
     schedule: Any = cfg.lr_scheduler or {}  # in omegaconf 2.0, `get` of a key that a struct lacks is an error
@@ -289,7 +292,10 @@ def check_schedule(cfg: Any) -> None:
     if frozen:
         stated["model.freeze_finetune_updates"] = frozen
     scaled = " ".join(f"{key}={round(value * updates / total)}" for key, value in stated.items())
-    raise Mistake(
+    problem = (
         f"optimization.max_update={updates} is too short for the recipe's schedule of {total} updates "
         f"({', '.join(f'{key}={value}' for key, value in stated.items())}); scaled to it: {scaled}"
     )
+    if frozen >= updates:
+        raise Mistake(problem)
+    logger.warning("the learning rate does not reach its peak: %s", problem)

@@ -203,7 +203,11 @@ COSINE = {"_name": "cosine", "warmup_updates": 30, "lr_period_updates": 90}
     ],
 )
 def test_a_schedule_for_a_longer_run_is_scaled(
-    schedule: dict[str, object] | None, updates: int, frozen: int, scaled: str | None
+    schedule: dict[str, object] | None,
+    updates: int,
+    frozen: int,
+    scaled: str | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     cfg = OmegaConf.create(
         {
@@ -212,8 +216,10 @@ def test_a_schedule_for_a_longer_run_is_scaled(
             "model": {"freeze_finetune_updates": frozen},
         }
     )
-    if scaled is None:
+    if frozen < updates or scaled is None:
         check_schedule(cfg)
+        assert (scaled is None) == (not caplog.text)
+        assert scaled is None or scaled in caplog.text
         return
     with pytest.raises(Mistake, match=f"optimization.max_update={updates} .*scaled to it: .*{scaled}"):
         check_schedule(cfg)
