@@ -39,8 +39,11 @@ OF_FAIRSEQ = [
 ]
 
 DLIB = "dlib-bin>=20"  # dlib, compiled
+GRADIO = "gradio>=6"
+HUB = "huggingface-hub>=0.30"
 MATPLOTLIB = "matplotlib>=3.8"
 MKDOCS = "mkdocs-material>=9.6"
+ONNX = ["onnx>=1.16", "onnxruntime>=1.17"]
 PYAV = "av>=14,<19"
 SAFETENSORS = "safetensors>=0.4"
 SCIKIT_IMAGE = "scikit-image>=0.22"
@@ -90,13 +93,19 @@ setup(
         "slurm": [SUBMITIT],
         "dlib": [DLIB],
         "convert": [SAFETENSORS],
+        "hub": [HUB, SAFETENSORS],
+        "onnx": ONNX,
+        "demo": [GRADIO, PYAV],
         "plot": [MATPLOTLIB, SCIKIT_LEARN],
         "teachers": [SCIKIT_LEARN, TRANSFORMERS],
         "toy": [PYAV, "espeakng-loader>=0.2.4", MATPLOTLIB, SCIKIT_IMAGE],
         "docs": [MKDOCS],
         "dev": [
+            GRADIO,
+            HUB,
             MKDOCS,
             MATPLOTLIB,
+            *ONNX,
             PYAV,
             SAFETENSORS,
             SCIKIT_IMAGE,

@@ -10,6 +10,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 from av_ssl.checkpoints.files import CONFIG
 from av_ssl.data.noise import add_noise
 from av_ssl.errors import DataError
-from av_ssl.layout import SAMPLE_RATE, STREAMS
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, STREAMS
 from av_ssl.media.audio import read_audio
 from av_ssl.media.container import stated_seconds
-from av_ssl.media.recording import MouthCrops, NoFaceError, crop_recording
+from av_ssl.media.recording import Part, Recording
 from av_ssl.media.video import write_video
 from av_ssl.model import Model
-from av_ssl.transcription.recording import RecordingOptions, transcribe_recording
+from av_ssl.transcription.recording import Heard, joined
 from av_ssl.transcription.transcript import SpeechRecogniser, Transcript
 
 LARGEST = "50mb"
@@ -72,7 +73,7 @@ class Comparison:
     """
 
     def __init__(self, models: Iterable[Model]) -> None:
-        named = [(model.path.name, model.recogniser()) for model in models]
+        named = [("/".join(model.path.parts[-2:]), model.recogniser()) for model in models]
         self.recognisers: dict[str, tuple[str, SpeechRecogniser]] = {}
         for modality in SHOWN:
             streams = STREAMS[modality]
@@ -81,53 +82,72 @@ class Comparison:
             if taking:
                 self.recognisers[modality] = taking[0]
 
-    def of(self, recording: Path, snr: float) -> tuple[MouthCrops | None, Samples | None, list[list[str]]]:
-        """Mouth crops, the sound with babble, and a row of text a set of streams.
+    def of(
+        self, recording: Path, snr: float
+    ) -> tuple[NDArray[np.uint8] | None, Samples | None, list[list[str]]]:
+        """Mouth crops ``[T, S, S]``, the sound with babble, and a row of text a set of streams.
 
         Args:
             recording: a video.
             snr: of the babble, in dB; from `QUIETEST` on there is none.
 
         Raises:
-            DataError: the recording is too long, cannot be read, or shows no face and has no sound.
+            DataError: the recording is too long or cannot be read.
         """
         seconds = stated_seconds(recording)
         if seconds is not None and seconds > LONGEST:
             raise DataError(f"the recording lasts {seconds:.0f} s; this page takes up to {LONGEST} s")
-        crops: dict[int, MouthCrops] = {}
-        sound: Samples | None = None
+        sides = {recogniser.crop_side for _, recogniser in self.recognisers.values()}
+        parts = {side: list(Recording(recording, size=side).parts()) for side in sides}
+        found = next(iter(parts.values()))
+        sound = None
+        if any(part.samples is not None for part in found):
+            sound = with_babble(read_audio(recording), snr)
         rows = []
         for modality, (name, recogniser) in self.recognisers.items():
-            try:
-                if modality != "audio" and recogniser.crop_side not in crops:
-                    crops[recogniser.crop_side] = crop_recording(recording, size=recogniser.crop_side)
-                if modality != "video" and sound is None:
-                    sound = with_babble(read_audio(recording), snr)
-                mouth = None if modality == "audio" else crops[recogniser.crop_side].frames
-                source = sound if mouth is None else mouth
-                options = RecordingOptions(modalities=modality, word_times=True)
-                found = transcribe_recording(recogniser, source, options, sound)
-                rows.append([SHOWN[modality], found.text, times(found), name])
-            except NoFaceError:
-                rows.append([SHOWN[modality], "", "no face is seen", name])
-        if not crops and sound is None:
-            raise DataError("no face is seen in the recording; show one from the front")
-        return next(iter(crops.values()), None), sound, rows
+            noisy = [with_sound(part, sound) for part in parts[recogniser.crop_side]]
+            rows.append([SHOWN[modality], *recognised(recogniser, noisy, STREAMS[modality]), name])
+        return crops_of(found), sound, rows
+
+
+def with_sound(part: Part, sound: Samples | None) -> Part:
+    """The part with its stretch of another sound."""
+    if part.samples is None or sound is None:
+        return part
+    start = round(part.start * SAMPLE_RATE)
+    samples = sound[start : start + len(part.samples)]
+    return replace(part, samples=np.pad(samples, (0, len(part.samples) - len(samples))))
+
+
+def recognised(recogniser: SpeechRecogniser, parts: Sequence[Part], streams: tuple[str, ...]) -> list[str]:
+    """The text of the parts that have these streams, and each word with its start and end in seconds."""
+    needed = {"audio": "samples", "video": "frames"}
+    there = [part for part in parts if all(getattr(part, needed[stream]) is not None for stream in streams)]
+    if not there:
+        return ["", "no face is seen" if "video" in streams else "no sound"]
+    results = recogniser.recognise(there, streams, word_times=True)
+    pairs = zip(there, results, strict=True)
+    transcript = Transcript(joined(Heard(part.start, part.end, streams, result) for part, result in pairs))
+    words = [word for segment in transcript.segments for word in segment.words]
+    return [transcript.text, ", ".join(f"{word.word} {word.start:.2f}-{word.end:.2f}" for word in words)]
+
+
+def crops_of(parts: Sequence[Part]) -> NDArray[np.uint8] | None:
+    """All mouth crops once, though parts overlap; None without a face."""
+    frames: dict[int, NDArray[np.uint8]] = {}
+    for part in parts:
+        if part.frames is not None:
+            frames.update(enumerate(part.frames, round(part.start * FRAME_RATE)))
+    return np.stack([frames[number] for number in sorted(frames)]) if frames else None
 
 
 def with_babble(clean: Samples, snr: float) -> Samples:
-    """Sound with voices that are itself, shifted and every other one reversed: the spectrum of speech [ours]."""
+    """Sound with voices that are itself, shifted, half of them reversed: the spectrum of speech [ours]."""
     if snr >= QUIETEST or not len(clean):
         return clean
     shifts = [len(clean) * voice // VOICES for voice in range(VOICES)]
     voices = [np.roll(clean[:: (-1, 1)[voice % 2]], shift) for voice, shift in enumerate(shifts)]
     return add_noise(clean, np.mean(voices, axis=0, dtype=np.float32), snr)
-
-
-def times(transcript: Transcript) -> str:
-    """Each word with its start and end in seconds."""
-    words = [word for segment in transcript.segments for word in segment.words]
-    return ", ".join(f"{word.word} {word.start:.2f}-{word.end:.2f}" for word in words)
 
 
 # -- the page ------------------------------------------------------------------------------------------------
@@ -137,8 +157,9 @@ Drop a video of a face that speaks, or record one, and choose how loud the babbl
 Noise changes what is recognised from sound; lips stay the same."""
 
 
-def gradio_package() -> Any:
-    """The package, which is an optional extra and must not call its makers."""
+def gradio_package(folder: str) -> Any:
+    """The package, an optional extra, which must not call its makers and keeps its files in ``folder``."""
+    os.environ["GRADIO_TEMP_DIR"] = folder
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
@@ -162,7 +183,7 @@ def build_page(gradio: Any, comparison: Comparison, folder: Path) -> Any:
         if crops is not None:
             handle, video = tempfile.mkstemp(suffix=".mp4", dir=folder)
             os.close(handle)
-            write_video(Path(video), crops.frames)
+            write_video(Path(video), crops)
         return video, None if sound is None else (SAMPLE_RATE, sound), rows
 
     with gradio.Blocks(title="av_ssl", analytics_enabled=False, delete_cache=(KEPT // 10, KEPT)) as page:
@@ -194,12 +215,10 @@ def serve(paths: Sequence[Path], port: int | None = None, device: str = "auto") 
     Raises:
         DataError: gradio is missing, or a model cannot be used.
     """
-    gradio = gradio_package()
     comparison = Comparison(Model(path, device) for path in model_paths(paths))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # files are deleted then, too
     with tempfile.TemporaryDirectory(prefix="av-ssl-demo-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build_page(gradio, comparison, Path(folder))
+        page = build_page(gradio_package(folder), comparison, Path(folder))
         try:
             page.launch(
                 server_name="127.0.0.1", server_port=port, share=False, max_file_size=LARGEST, ssr_mode=False,

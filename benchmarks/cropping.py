@@ -1,8 +1,8 @@
 """Speed of cropping on one core: each stage, all together, and against baselines.
 
-    python benchmarks/cropping.py [VIDEO] [--frames 250] [--size 96] [--stride 3] [--dlib-model FILE]
+    python benchmarks/cropping.py [VIDEO ...] [--frames 250] [--size 96] [--stride 4] [--dlib-model FILE]
 
-Without VIDEO, a video of a moving photograph is made (224x224 as LRS3 and VoxCeleb2, from scikit-image).
+Speed is measured on the first VIDEO, drift on all. Without VIDEO, a video of a moving photograph is made (224x224 as LRS3 and VoxCeleb2, from scikit-image).
 Everything runs on one CPU thread; speeds are source frames a second of CPU time. There are two baselines:
 decoding alone, the lower limit of any pipeline, and the pipeline of AV-HuBERT's data preparation: dlib's HOG
 detector at one upsampling and 68 points on every frame (pip install 'av_ssl[dlib]'). Without --dlib-model a
@@ -30,7 +30,6 @@ from av_ssl.media.audio import read_audio
 from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.crops import CropSettings, crop_clip
 from av_ssl.media.face_mesh import FaceMesh
-from av_ssl.media.tracking import FaceTracker, thinned
 from av_ssl.media.video import VideoReader, write_video
 
 HOG_FRAMES = 100  # enough to time so slow a step
@@ -43,11 +42,12 @@ def main() -> None:
     args = _arguments()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        source = args.video or make_video(Path(folder) / "face.mp4", args.frames)
+        sources = args.videos or [make_video(Path(folder) / "face.mp4", args.frames)]
+        source = sources[0]
         settings = CropSettings(args.size, stride=args.stride)
         stages, total = measure(source, Path(folder), settings)
         others = baselines(source, Path(folder), args.dlib_model)
-        moved = shift(source, settings)
+        moved = np.concatenate([shift(video, settings) for video in sources])
     print(
         f"{platform.processor() or platform.machine()}, {_cpu_name()}, OpenCV {cv2.__version__}, one thread\n"
     )
@@ -62,7 +62,8 @@ def main() -> None:
         print(f"| {name} | {speed:,.0f} | {total / speed:.2f} x as fast |")
     print(
         f"\nCrops at stride {settings.stride} lie {moved.mean():.2f} of their {settings.size} pixels away "
-        f"from those at stride 1 (95 % of frames: below {np.percentile(moved, 95):.2f})."
+        f"from those at stride 1 (95 % of frames: below {np.percentile(moved, 95):.2f}; {len(moved):,} frames of "
+        f"{len(sources)} videos)."
     )
 
 
@@ -88,41 +89,37 @@ def measure(source: Path, folder: Path, settings: CropSettings) -> tuple[list[tu
     """Frames/s of CPU time of each stage on a video, and of all together."""
     mesh = FaceMesh()
     reader = VideoReader(source)
-    images = list(reader.frames())
-    frames = len(images)
-    tracker = FaceTracker(mesh)
+    frames = sum(1 for _ in reader.pictures())  # kept, so that tracking does not decode again
     gray = list(reader.frames(gray=True))
-
-    def track() -> None:
-        for image in thinned(images, settings.stride):
-            tracker.update(image)
-
+    backend = OpenCVBackend(settings.stride, mesh)
     rows = [
-        ("decode to RGB", _speed(lambda: list(VideoReader(source, keep_bytes=0).frames()), frames)),
+        ("decode", _speed(lambda: list(VideoReader(source, keep_bytes=0).pictures()), frames)),
         ("audio", _speed(lambda: read_audio(source), frames)),
-        (f"landmarks (stride {settings.stride})", _speed(track, frames)),
+        (f"landmarks (stride {settings.stride})", _speed(lambda: backend.track(reader, ""), frames)),
     ]
-    points = tracker.tracks[0].interpolated(frames)
+    points = landmarks(source, settings.stride)
     transforms = crop_transforms(points, settings.region, settings.size)
     crops = [warp(image, matrix, settings.size) for image, matrix in zip(gray, transforms, strict=True)]
 
     def align() -> None:
-        for image, matrix in zip(gray, crop_transforms(points, settings.region, settings.size), strict=True):
+        images = reader.frames(gray=True)
+        for image, matrix in zip(
+            images, crop_transforms(points, settings.region, settings.size), strict=True
+        ):
             warp(image, matrix, settings.size)
 
     video, audio = folder / "crop.mp4", folder / "crop.wav"
     rows += [
-        ("align and warp", _speed(align, frames)),
+        ("convert, align and warp", _speed(align, frames)),
         ("encode and write", _speed(lambda: write_video(video, np.stack(crops)), frames)),
     ]
-    backend = OpenCVBackend(settings.stride, mesh)
     return rows, _speed(lambda: crop_clip(source, video, audio, settings, backend), frames)
 
 
 def baselines(source: Path, folder: Path, dlib_model: Path | None) -> list[tuple[str, float]]:
     """Decoding alone, and dlib's pipeline where dlib is installed."""
-    frames = sum(1 for _ in VideoReader(source).frames())
-    rows = [("decoding alone", _speed(lambda: list(VideoReader(source, keep_bytes=0).frames()), frames))]
+    frames = sum(1 for _ in VideoReader(source).pictures())
+    rows = [("decoding alone", _speed(lambda: list(VideoReader(source, keep_bytes=0).pictures()), frames))]
     try:
         import dlib
     except ModuleNotFoundError:
@@ -187,7 +184,7 @@ def _cpu_name() -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed of cropping, stage by stage.")
     parser.add_argument(
-        "video", nargs="?", type=Path, help="a video with a face and sound (default: one made here)"
+        "videos", nargs="*", type=Path, help="videos with a face and sound (default: one made here)"
     )
     parser.add_argument(
         "--frames", type=int, default=250, help="length of the video made here (default: 250)"

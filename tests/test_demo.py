@@ -43,8 +43,8 @@ def word(recogniser: Path) -> str:
 def test_each_set_of_streams_has_a_row(recogniser, word, tmp_path):
     crops, sound, rows = Comparison([Model(recogniser)]).of(talking_head(tmp_path / "talk.mp4", 20), 0)
     assert crops is not None
-    assert crops.frames.shape == (20, 24, 24)
-    assert len(sound) == 20 * 640
+    assert crops.shape == (20, 24, 24)
+    assert len(sound) >= 20 * 640
     assert [row[:2] for row in rows] == [["lips", word], ["sound", word], ["both", word]]
     assert all(row[2].startswith(f"{word} 0.") for row in rows)
 
@@ -132,6 +132,6 @@ def test_uploads_are_limited(page):
     body = b"--" + boundary + b"\r\n" + head + bytes(51 << 20) + b"\r\n--" + boundary + b"--\r\n"
     kind = {"Content-Type": f"multipart/form-data; boundary={boundary.decode()}"}
     request = urllib.request.Request(f"{address}/gradio_api/upload", body, kind)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"413|reset|Broken pipe"):
         urllib.request.urlopen(request)
     assert not list(folder.rglob("long.mp4"))

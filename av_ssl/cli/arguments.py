@@ -57,6 +57,14 @@ def share_or_number(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A share from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {value:g}")
+    return value
+
+
 def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
     """Into how many parts the clips of a split are worked on, and how many at a time."""
     parser.add_argument(

@@ -13,6 +13,7 @@ from av_ssl.cli.arguments import (
     chosen_clips,
     cluster_options,
     positive,
+    share,
 )
 from av_ssl.corpora import CORPORA
 from av_ssl.errors import DataError
@@ -62,6 +63,18 @@ def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="AV-HuBERT's mean face (.npy): position, scale and smoothing as its checkpoints expect",
     )
+    parser.add_argument(
+        "--min-face",
+        type=share,
+        default=CropSettings.min_face,
+        help="share of the frames in which the speaker's face must be found (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-inside",
+        type=share,
+        default=CropSettings.min_inside,
+        help="share of the crops' area that must lie inside the picture (default: %(default)s)",
+    )
     add_cluster_arguments(parser)
 
 
@@ -69,7 +82,8 @@ def run_crop(args: argparse.Namespace) -> int:
     """Crop and report; 0 when at least one clip was cropped."""
     paths = {name: getattr(args, name) for name in ("dlib_model", "landmarks", "mean_face")}
     files = {name: str(path.absolute()) for name, path in paths.items() if path is not None}
-    settings = CropSettings(args.size, args.region, args.stride, args.backend, **files)
+    limits = {"min_face": args.min_face, "min_inside": args.min_inside}
+    settings = CropSettings(args.size, args.region, args.stride, args.backend, **files, **limits)
     if CORPORA[args.corpus].audio_only:
         title = CORPORA[args.corpus].title
         raise DataError(f"{args.source}: {title} has no videos; continue with av-ssl data manifest")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError
-from av_ssl.media.face_mesh import Floats, Frame
+from av_ssl.media.face_mesh import FaceMesh, Floats, Frame, Region
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ def load_mean_face(path: Path) -> MeanFace:
 REGIONS = ("mouth", "face")
 FACE_SCALE = 0.34  # distance of the eyes divided by the side of a crop of the face
 FACE_CENTRE = (0.0, 0.5)  # middle of this crop on the mean face
+MESH_REGION = 4.1  # side of a mesh region in distances of the eyes, as Face Mesh itself gives it
+INSIDE_POINTS = 24  # points along each side of a crop whose place in the picture is looked up
 
 
 def smooth(points: Floats, window: int) -> NDArray[np.float64]:
@@ -161,13 +163,59 @@ def _similarity(points: NDArray[np.float64], target: NDArray[np.float64]) -> tup
     return linear, target_mean - np.einsum("tij,tj->ti", linear, mean)
 
 
+def face_patch(frame: Frame, points: Floats, size: int = 24) -> Floats:
+    """The aligned face of a frame ``[size, size]``, mean 0 and norm 1: products are correlations of faces."""
+    transform = crop_transforms(points[None], "face", size)[0]
+    patch = warp(frame, transform, size).reshape(size, size, -1).mean(-1, dtype=np.float32)
+    patch = patch - patch.mean()
+    return np.asarray(patch / max(float(np.linalg.norm(patch)), 1e-6), np.float32)
+
+
+def is_face(mesh: FaceMesh, frame: Frame, points: Floats) -> bool:
+    """Whether ``mesh``, too, finds a face where landmarks are, and not one turned by 180 degrees."""
+    right, left = (points[list(eye), :2].mean(0) for eye in np.reshape(layout_of(points).stable[:4], (2, 2)))
+    across = left - right
+    down = np.array([-across[1], across[0]])
+    middle = (right + left) / 2 + FACE_CENTRE[1] * down
+    centre, side = (float(middle[0]), float(middle[1])), MESH_REGION * float(np.linalg.norm(across))
+    if not side > 1:
+        return False
+    angle = float(np.arctan2(across[1], across[0]))
+    upright, turned = (mesh.landmarks(frame, Region(centre, side, angle + turn))[0] for turn in (0, np.pi))
+    return upright >= mesh.min_score and upright >= turned
+
+
+def inside_share(transforms: NDArray[np.float64], size: int, shown: tuple[int, int]) -> float:
+    """Share of the crops' area that lies inside the picture.
+
+    Args:
+        transforms: matrices ``[T, 2, 3]`` of ``crop_transforms``.
+        size: side of the crop, pixels.
+        shown: width and height of the frames, pixels.
+    """
+    axis = (np.arange(INSIDE_POINTS) + 0.5) * size / INSIDE_POINTS - 0.5
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    source = np.linalg.solve(transforms[:, None, :, :2], (grid - transforms[:, None, :, 2])[..., None])[
+        ..., 0
+    ]
+    return float(((source > -0.5) & (source < np.array(shown) - 0.5)).all(-1).mean())
+
+
+def placed(
+    transform: NDArray[np.float64], ratio: NDArray[np.float64], offset: NDArray[np.float64]
+) -> NDArray:
+    """The transform ``[2, 3]`` for an image whose pixel p is pixel ``ratio * (p + 0.5) - 0.5 + offset``."""
+    shift = transform[:, 2] + transform[:, :2] @ (0.5 * ratio - 0.5 + offset)
+    return np.column_stack([transform[:, :2] * ratio, shift])
+
+
 def warp(frame: Frame, transform: NDArray[np.float64], size: int) -> Frame:
     """Crop ``[size, size]`` (or ``[size, size, 3]``) of a frame, whose border is repeated outwards.
 
     A face much larger than the crop is first reduced by area averaging, which avoids aliasing.
     """
-    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
-    if scale < 0.5:
+    scale = np.minimum(np.linalg.norm(transform[:, :2], axis=0), 1)  # along x and y of the frame
+    if scale.min() < 0.5:
         frame, transform = _reduce(frame, transform, size, scale)
     flags, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
     crop = cv2.warpAffine(frame, transform, (size, size), flags=flags, borderMode=border)
@@ -175,7 +223,7 @@ def warp(frame: Frame, transform: NDArray[np.float64], size: int) -> Frame:
 
 
 def _reduce(
-    frame: Frame, transform: NDArray[np.float64], size: int, scale: float
+    frame: Frame, transform: NDArray[np.float64], size: int, scale: NDArray[np.float64]
 ) -> tuple[Frame, NDArray[np.float64]]:
     """The part of the frame that the crop shows, reduced by ``scale``, and the remaining transform."""
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
@@ -185,9 +233,5 @@ def _reduce(
     high = np.clip(np.ceil(shown.max(0)) + 2, low + 1, limit).astype(int)
     part = frame[low[1] : high[1], low[0] : high[0]]
     small = np.maximum(np.round((high - low) * scale), 1).astype(int)
-    ratio = (high - low) / small
-    # Pixel x of the reduced part is pixel ratio * (x + 0.5) - 0.5 + low of the frame.
-    linear = transform[:, :2] * ratio
-    offset = transform[:, 2] + transform[:, :2] @ (0.5 * ratio - 0.5 + low)
     reduced = cv2.resize(part, (int(small[0]), int(small[1])), interpolation=cv2.INTER_AREA)
-    return np.asarray(reduced, np.uint8), np.column_stack([linear, offset])
+    return np.asarray(reduced, np.uint8), placed(transform, (high - low) / small, low)

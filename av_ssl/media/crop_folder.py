@@ -21,7 +21,7 @@ from typing import IO
 
 import cv2
 
-from av_ssl.errors import MediaError
+from av_ssl.errors import DataError, MediaError
 from av_ssl.io import keep_settings, remove_abandoned
 from av_ssl.jobs import ClusterOptions, Crash, run_isolated, run_shards
 from av_ssl.media.backends import Backend
@@ -120,9 +120,17 @@ def crop_shard(clips: Sources, out: Path, settings: CropSettings, workers: int) 
 
 
 def _clips(source: Path | Sources, out: Path) -> Sources:
+    """Clips by id; DataError when crops would be written over the videos."""
+    if isinstance(source, Path) and source.is_dir() and source.resolve() == out.resolve():
+        raise DataError(f"{out}: holds the videos; name another folder for the crops")
+    clips = source
     if isinstance(source, Path):
-        return {name: ClipSource(path) for name, path in find_videos(source, skip=out).items()}
-    return source
+        clips = {name: ClipSource(path) for name, path in find_videos(source, skip=out).items()}
+    written = out.resolve() / "video"
+    for folder in {clip.video.parent for clip in clips.values()}:
+        if folder.resolve().is_relative_to(written):
+            raise DataError(f"{folder}: crops would replace the videos here; name another folder than {out}")
+    return clips
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import write_atomically, write_json
+from av_ssl.io import read_text, write_atomically, write_json
 from av_ssl.layout import FRAME_RATE
 from av_ssl.media.crop_folder import FolderResult
 from av_ssl.media.crops import NO_FACE, CropResult
@@ -72,7 +72,7 @@ def read_clips(out: Path) -> list[tuple[str, str, str, int, int]]:
     path = out / CLIPS
     if not path.is_file():
         raise DataError(f"{path}: does not exist; run av-ssl crop first")
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_text(path, "run av-ssl crop again").split("\n")
     if lines[0].split("\t") != list(HEADER):
         raise DataError(f"{path}, line 1: is not the header of a clip list; run av-ssl crop again")
     rows = []
@@ -112,6 +112,15 @@ def summary(folder: FolderResult) -> dict[str, Any]:
         "seconds": _durations(done),
         "audio_delay_frames": _delays(done),
         "sound_cut": sum(result.sound_excess > SOUND_APART for result in done),
+        "face_share": _quartiles([result.face_share for result in decoded]),
+        "inside": _quartiles([result.inside for result in decoded]),
+        "clips_with_face_changes": sum(result.face_changes > 0 for result in decoded),
+        "silent": sum(result.silent for result in done),
+        "sound_gaps": sum(result.sound_gaps > 0 for result in done),
+        "sound_drift": sum(result.sound_drift > 0 for result in done),
+        "remarks": [
+            {"id": name, "remark": text} for name, result in results.items() if (text := remark(result))
+        ],
         "sound_filled": sum(result.sound_excess < -SOUND_APART for result in done),
         "failed": failed,
     }
@@ -123,6 +132,29 @@ def _counts(values: Iterable[Any]) -> dict[str, int]:
 
 def _share(part: int, total: int) -> float:
     return round(part / total, 4) if total else 0.0
+
+
+def remark(result: CropResult) -> str:
+    """What is unusual about a clip that was cropped; empty for most."""
+    remarks = [
+        *(["the audio is silent"] if result.silent else []),
+        *([f"{result.sound_gaps:.2f} s of audio are missing"] if result.sound_gaps else []),
+        *([f"the audio clock was off by up to {result.sound_drift:.2f} s"] if result.sound_drift else []),
+        *([f"{result.face_changes} changes of the face, as at cuts"] if result.face_changes else []),
+    ]
+    return "; ".join(remarks) if result.ok else ""
+
+
+def _quartiles(shares: Iterable[float | None]) -> dict[str, float]:
+    """Lowest, lower quartile and median of the shares that are known."""
+    known = [share for share in shares if share is not None]
+    if not known:
+        return {}
+    values = np.quantile(known, (0, 0.25, 0.5))
+    return {
+        name: round(float(value), 4)
+        for name, value in zip(("lowest", "quartile", "median"), values, strict=True)
+    }
 
 
 def _durations(done: list[CropResult]) -> dict[str, Any]:
@@ -154,6 +186,18 @@ def html_page(title: str, report: Mapping[str, Any], sheet: bytes | None) -> str
         ("hours cropped", f"{report['hours']:.3g}"),
         ("without a face", f"{report['no_face_rate']:.1%}"),
         ("with several faces", f"{report['several_faces_rate']:.1%}"),
+        *(
+            (f"{title}, {key}", f"{value:.0%}")
+            for title, name in (
+                ("frames with the speaker's face", "face_share"),
+                ("crop inside picture", "inside"),
+            )
+            for key, value in report[name].items()
+        ),
+        ("with changes of the face, as at cuts", report["clips_with_face_changes"]),
+        ("silent", report["silent"]),
+        ("audio with gaps, filled with silence", report["sound_gaps"]),
+        ("audio whose clock was off, stretched", report["sound_drift"]),
         ("audio longer than the video, cut", report["sound_cut"]),
         ("audio shorter than the video, filled with silence", report["sound_filled"]),
         *(
@@ -177,6 +221,9 @@ def html_page(title: str, report: Mapping[str, Any], sheet: bytes | None) -> str
         data = base64.b64encode(sheet).decode()
         body.append("<h2>Crops of random clips</h2><p>Each should show a mouth (or face) in its middle.</p>")
         body.append(f'<img alt="crops of random clips" src="data:image/png;base64,{data}">')
+    remarks = report["remarks"]
+    body.append(f"<h2>Remarks</h2><p>{len(remarks):,} clips were cropped that may need a look</p>")
+    body.append(_table([(clip["id"], clip["remark"]) for clip in remarks[:SHOWN_FAILURES]]))
     body.append(f"<h2>Failures</h2><p>{len(failed):,}; report.json lists all</p>")
     body.append(_table([(clip["id"], clip["reason"], clip["message"]) for clip in failed[:SHOWN_FAILURES]]))
     return PAGE.format(title=escape(title), body="\n".join(body))

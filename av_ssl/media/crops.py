@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from av_ssl.errors import MediaError
 from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
-from av_ssl.media.alignment import OWN, REGIONS, MeanFace, crop_transforms, load_mean_face, warp
-from av_ssl.media.audio import Samples, fit_to_frames, frame_energy, read_audio, write_audio
+from av_ssl.media.alignment import (
+    OWN,
+    REGIONS,
+    MeanFace,
+    crop_transforms,
+    inside_share,
+    is_face,
+    load_mean_face,
+    placed,
+    warp,
+)
+from av_ssl.media.audio import fit_to_frames, frame_energy, read_sound, write_audio
 from av_ssl.media.backends import BACKENDS, OPENCV, Backend, make_backend
 from av_ssl.media.container import MissingStreamError
-from av_ssl.media.face_mesh import Floats
+from av_ssl.media.face_mesh import FaceMesh, Floats
 from av_ssl.media.landmark_files import LandmarkError
+from av_ssl.media.sound_clock import Sound
 from av_ssl.media.sources import ClipSource
 from av_ssl.media.speaker import audio_delay, choose_speaker
 from av_ssl.media.tracking import Faces
 from av_ssl.media.video import Frames, VideoReader, write_video
 
 MIN_FRAMES = 5  # 0.2 s: shorter clips hold no speech
+CHECKED_FACES = 5  # frames of a clip in which landmarks of other back-ends are checked
 LASTING = 0.2  # share of the clip in which a face must be found to be counted
 
 OK = "ok"
@@ -28,6 +42,8 @@ UNREADABLE = "unreadable"  # the container or a stream cannot be decoded
 NO_VIDEO = "no_video"  # a stream is missing
 NO_AUDIO = "no_audio"
 NO_FACE = "no_face"
+FACE_LOST = "face_lost"  # no face is found in enough frames, or another one after a cut
+OUTSIDE = "outside"  # the crops leave the picture
 NO_LANDMARKS = "no_landmarks"  # the landmark file is missing or belongs to another video
 TOO_SHORT = "too_short"
 WRITE_FAILED = "write_failed"  # disk full, folder not writable
@@ -46,15 +62,19 @@ class CropSettings:
         dlib_model: dlib's shape predictor, for ``dlib``.
         landmarks: folder with landmark files, for ``files``.
         mean_face: file with AV-HuBERT's mean face; None takes our own.
+        min_face: share of the frames in which the speaker's face must be found.
+        min_inside: share of the crops' area that must lie inside the picture.
     """
 
     size: int = 96
     region: str = "mouth"
-    stride: int = 3
+    stride: int = 4
     backend: str = OPENCV
     dlib_model: str | None = None
     landmarks: str | None = None
     mean_face: str | None = None
+    min_face: float = 0.8
+    min_inside: float = 0.8
 
     def __post_init__(self) -> None:
         if self.size < 16 or self.size % 2:
@@ -65,6 +85,10 @@ class CropSettings:
             raise ValueError(f"stride must be at least 1, not {self.stride}")
         if self.backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend}")
+
+        for name in ("min_face", "min_inside"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
 
     def make_backend(self) -> Backend:
         return make_backend(self.backend, self.stride, self.dlib_model, self.landmarks)
@@ -85,6 +109,12 @@ class CropResult:
     source_fps: float = 0.0
     audio_delay: float | None = None  # frames by which the audio is late against the lips; None: unknown
     sound_excess: float = 0.0  # seconds by which the audio is longer than the video; negative: shorter
+    sound_gaps: float = 0.0  # seconds of silence where audio packets are missing
+    sound_drift: float = 0.0  # seconds by which the clock of the audio runs away from the time stamps
+    silent: bool = False  # the audio holds no sound
+    face_share: float | None = None  # of the frames, with the speaker's face; None: unknown
+    inside: float | None = None  # share of the crops' area inside the picture
+    face_changes: int = 0  # times that another face appeared in the place of one, as at a cut
 
     @property
     def ok(self) -> bool:
@@ -120,12 +150,16 @@ def crop_clip(
     mean_face = settings.load_mean_face()
     reader = VideoReader(source.video, span=source.span)
     try:
-        samples = _read_sound(source)
+        sound = _read_sound(source)
         faces = backend.track(reader, source.recording or clip)
-        result, points = _judge(faces, samples, reader.source_fps)
+        result, points = _judge(faces, sound, reader.source_fps, settings)
         if points is None:
             return result
-        crops = _cut(reader, points, settings, mean_face)
+        transforms = crop_transforms(points, settings.region, settings.size, mean_face)
+        result = _check_crops(result, reader, points, transforms, settings)
+        if not result.ok:
+            return result
+        crops = _cut(reader, transforms, settings.size)
     except MissingStreamError as error:
         return CropResult(f"no_{error.kind}", str(error))
     except LandmarkError as error:
@@ -133,35 +167,37 @@ def crop_clip(
     except MediaError as error:
         return CropResult(UNREADABLE, str(error))
     try:
-        write_audio(audio, fit_to_frames(samples, len(crops)))
+        write_audio(audio, fit_to_frames(sound.samples, len(crops)))
         write_video(video, crops)
     except MediaError as error:
         return CropResult(WRITE_FAILED, str(error))
     return result
 
 
-def _read_sound(source: ClipSource) -> Samples:
+def _read_sound(source: ClipSource) -> Sound:
     try:
-        samples = read_audio(source.video)
+        return read_sound(source.video, span=source.span)
     except MissingStreamError:
         if source.sound is None:
             raise
-        samples = read_audio(source.sound)
-    if source.span is None:
-        return samples
-    start, end = (round(seconds * SAMPLE_RATE) for seconds in source.span)
-    return samples[start:end]
+        return read_sound(source.sound, span=source.span)
 
 
-def _judge(faces: Faces, samples: Samples, source_fps: float) -> tuple[CropResult, Floats | None]:
+def _judge(
+    faces: Faces, sound: Sound, source_fps: float, settings: CropSettings
+) -> tuple[CropResult, Floats | None]:
     """Whether the clip can be used, and the speaker's landmarks ``[T, P, 2 or 3]`` if so."""
-    frames = faces.frames
+    frames, samples = faces.frames, sound.samples
     result = CropResult(
         OK,
         frames=frames,
         samples=frames * SAMPLES_PER_FRAME,
-        faces=sum(len(track) >= LASTING * faces.searched for track in faces.tracks),
+        faces=sum(faces.share(track) >= LASTING for track in faces.tracks),
         source_fps=source_fps,
+        sound_gaps=sound.gaps,
+        sound_drift=sound.drift,
+        silent=sound.silent,
+        face_changes=faces.changes,
     )
     if frames < MIN_FRAMES:
         message = f"{frames} frames at 25 frames/s; {MIN_FRAMES} are needed"
@@ -171,14 +207,56 @@ def _judge(faces: Faces, samples: Samples, source_fps: float) -> tuple[CropResul
     energy = frame_energy(samples, frames)
     speaker = choose_speaker(faces.tracks, energy)
     if speaker is None:
-        return replace(result, reason=NO_FACE, message="no face was found in any frame"), None
+        return replace(result, reason=NO_FACE, message="no face was found in any frame", face_share=0.0), None
+    result = replace(result, face_share=round(faces.share(speaker), 4))
+    if faces.share(speaker) < settings.min_face:
+        cuts = f" and {faces.changes} changes of the face, as at cuts" if faces.changes else ""
+        message = (
+            f"one face in {faces.share(speaker):.0%} of the frames{cuts}; --min-face {settings.min_face:g}"
+        )
+        return replace(result, reason=FACE_LOST, message=message), None
     points = speaker.interpolated(frames)
     excess = round((len(samples) - result.samples) / SAMPLE_RATE, 3)
     return replace(result, audio_delay=audio_delay(points, energy), sound_excess=excess), points
 
 
-def _cut(reader: VideoReader, points: Floats, settings: CropSettings, mean_face: MeanFace) -> Frames:
-    """Grayscale crops ``[T, size, size]``."""
-    transforms = crop_transforms(points, settings.region, settings.size, mean_face)
-    frames = zip(reader.frames(gray=True), transforms, strict=True)
-    return np.stack([warp(frame, transform, settings.size) for frame, transform in frames])
+def _check_crops(
+    result: CropResult,
+    reader: VideoReader,
+    points: Floats,
+    transforms: NDArray[np.float64],
+    settings: CropSettings,
+) -> CropResult:
+    """The result, with the reason if the crops leave the picture or do not show a face."""
+    inside = inside_share(transforms, settings.size, reader.size)
+    result = replace(result, inside=round(inside, 4))
+    if inside < settings.min_inside:
+        message = (
+            f"{inside:.0%} of the crops' area lies inside the picture; --min-inside {settings.min_inside:g}"
+        )
+        return replace(result, reason=OUTSIDE, message=message)
+    if settings.backend != OPENCV:  # that one has looked at the faces itself
+        looks = np.linspace(0, len(points) - 1, CHECKED_FACES).astype(int)
+        found = [
+            is_face(_mesh(), reader.show(picture), points[number])
+            for number, picture in enumerate(reader.pictures())
+            if number in looks
+        ]
+        if sum(found) * 2 < len(found):
+            message = f"{sum(found)} of {len(found)} landmarks looked at lie on an upright face"
+            return replace(result, reason=NO_FACE, message=message)
+    return result
+
+
+@cache
+def _mesh() -> FaceMesh:
+    return FaceMesh()
+
+
+def _cut(reader: VideoReader, transforms: NDArray[np.float64], size: int) -> Frames:
+    """Grayscale crops ``[T, size, size]``, each taken from the pixels as they are stored."""
+    crops = []
+    for picture, transform in zip(reader.pictures(), transforms, strict=True):
+        image, place = reader.placed(picture, gray=True)
+        crops.append(warp(image, placed(transform, place.ratio, place.offset), size))
+    return np.stack(crops)

@@ -32,8 +32,9 @@ class LandmarkFiles:
     """Back-end that reads ``folder``/ID.pkl, .npy or .npz: a row of points of one face for each source frame.
 
     A pickle is a list with an array ``[68, 2]``, or None without a face, for each frame. An array is ``[T,
-    68, 2]`` or ``[T, 468, 2 or 3]``, NaN without a face. A clip that is a part of a video takes its rows from
-    the file of the entire video.
+    68, 2]`` or ``[T, 468, 2 or 3]``, NaN without a face. Points are pixels of the frames as OpenCV reads
+    them: upright, but not stretched where pixels are not square. A clip that is a part of a video takes its
+    rows from the file of the entire video.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +49,11 @@ class LandmarkFiles:
         if path is None:
             raise LandmarkError(f"{paths[0]}: does not exist, nor .npy or .npz; make landmarks of this clip")
         rows = read_landmarks(path)
-        frames = sum(1 for _ in reader.frames())
+        stretch, frames = np.ones(2, np.float32), 0
+        for picture in reader.pictures():
+            if frames == 0:
+                stretch = reader.placed(picture, gray=True)[1].ratio.astype(np.float32)
+            frames += 1
         start = 0.0 if reader.span is None else reader.span[0]
         wanted = (start + np.arange(frames) / reader.fps) * reader.source_fps
         _check_length(path, len(rows), reader, (start + frames / reader.fps) * reader.source_fps)
@@ -56,8 +61,8 @@ class LandmarkFiles:
         for frame, row in enumerate(np.minimum(np.round(wanted).astype(int), len(rows) - 1)):
             points = rows[row]
             if points is not None:
-                track.add(frame, points)
-        return Faces([track] if len(track) else [], frames, frames)
+                track.add(frame, np.concatenate([points[:, :2] * stretch, points[:, 2:]], axis=1))
+        return Faces([track] if len(track) else [], frames, range(frames))
 
 
 def _check_length(path: Path, rows: int, reader: VideoReader, end: float) -> None:

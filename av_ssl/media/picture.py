@@ -131,11 +131,10 @@ def _deinterlacer(frame: av.VideoFrame) -> av.filter.Graph:
         format=frame.format,
         time_base=frame.time_base or Fraction(1, 1000),
     )
-    fields = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    fields = graph.add("bwdif", "mode=send_frame:deint=interlaced:threads=1")
     sink = graph.add("buffersink")
     source.link_to(fields)
     fields.link_to(sink)
-    graph.threads = 1
     graph.configure()
     return graph
 

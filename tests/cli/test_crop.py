@@ -211,4 +211,4 @@ def test_a_folder_that_version_0_1_cropped_is_finished(tmp_path, monkeypatch):
     (out / "journal").mkdir()
     (out / "journal" / "01795864000000000000-host-0a1b2c3d.jsonl").write_text(json.dumps(entry) + "\n")
     monkeypatch.setattr(folder_module, "crop_job", None)
-    assert crop_folder(tmp_path / "talks", out).results["a"].frames == 6
+    assert crop_folder(tmp_path / "talks", out, CropSettings(stride=3)).results["a"].frames == 6

@@ -169,7 +169,7 @@ def test_a_variable_frame_rate_keeps_lips_and_sound_together(tmp_path, crop):
     assert crop(expected).ok
     steady = read_video(crop.video).astype(float)
     assert np.abs(crops[:20] - steady[:20]).mean() < 3
-    assert np.abs(crops[20:58:2] - steady[20:58:2]).mean() < 3
+    assert np.abs(crops[20:58:2] - steady[20:58:2]).mean() < 3.5
     assert result.audio_delay == pytest.approx(0, abs=1.5)
 
 

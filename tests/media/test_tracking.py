@@ -5,15 +5,22 @@ import numpy as np
 import pytest
 
 from av_ssl.media.speaker import choose_speaker, mouth_sound_correlation
-from av_ssl.media.tracking import FaceTracker, Track, thinned
+from av_ssl.media.tracking import FaceTracker, Track, track_faces
 from tests.media.synthetic import face, moving_face
 
 
+class Frames(list):
+    """Arrays in place of a `VideoReader`."""
+
+    def pictures(self):
+        return iter(self)
+
+    def show(self, picture):
+        return picture
+
+
 def track_all(mesh, images, stride=1):
-    tracker = FaceTracker(mesh)
-    for image in thinned(images, stride):
-        tracker.update(image)
-    return tracker
+    return track_faces(FaceTracker(mesh), Frames(images), stride)
 
 
 def test_one_moving_face_is_one_track(mesh):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +173,22 @@ def test_other_values_are_refused(files):
     network.head.bias.data[5] += 1e-3
     with pytest.raises(DataError, match=r"model\.onnx: is not written, because for audio of 31 frames"):
         check_against_torch(recogniser, network)
+
+
+def test_the_command_needs_neither_torch_nor_fairseq(files, tmp_path):
+    model, sound = files["av"].with_suffix(".onnx"), tmp_path / "sound.wav"
+    clip = part(50)
+    soundfile.write(sound, clip.samples, 16000)
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'fairseq', 'omegaconf', 'hydra', 'transformers'): sys.modules[name] = None\n"
+        "from av_ssl.cli.main import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["transcribe", str(model), str(sound), "--words", "--format", "json"]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (expected,) = OnnxRecogniser(model).recognise([clip], ("audio",), word_times=True)
+    assert expected.text
+    found = json.loads(done.stdout)
+    assert [word["word"] for word in found["word_segments"]] == [word.word for word in expected.words]
