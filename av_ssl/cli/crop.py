@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from av_ssl.cli.arguments import (
@@ -81,10 +80,19 @@ def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_crop(args: argparse.Namespace) -> int:
     """Crop and report; 0 when at least one clip was cropped."""
-    paths = {name: getattr(args, name) for name in ("dlib_model", "landmarks", "mean_face")}
-    files = {name: str(path.absolute()) for name, path in paths.items() if path is not None}
-    limits = {"min_face": args.min_face, "min_inside": args.min_inside}
-    settings = replace(CropSettings(args.size, args.region, args.stride, args.backend, **files), **limits)
+    files = (args.dlib_model, args.landmarks, args.mean_face)
+    dlib_model, landmarks, mean_face = (None if path is None else str(path.absolute()) for path in files)
+    settings = CropSettings(
+        args.size,
+        args.region,
+        args.stride,
+        args.backend,
+        dlib_model,
+        landmarks,
+        mean_face,
+        args.min_face,
+        args.min_inside,
+    )
     if CORPORA[args.corpus].audio_only:
         title = CORPORA[args.corpus].title
         raise DataError(f"{args.source}: {title} has no videos; continue with av-ssl data manifest")

@@ -104,7 +104,11 @@ FACE_SCALE = 0.34  # distance of the eyes divided by the side of a crop of the f
 FACE_CENTRE = (0.0, 0.5)  # middle of this crop on the mean face
 MESH_REGION = 4.1  # side of a mesh region in distances of the eyes, as Face Mesh itself gives it
 AGREEMENT = 0.7  # distances of the eyes by which those of the detector may lie apart, both together
-INSIDE_POINTS = 24  # points along each side of a crop whose place in the picture is looked up
+INSIDE_POINTS = 16  # points along each side of a crop whose place in the picture is looked up
+PATCH, PATCH_SAMPLES = (
+    24,
+    3,
+)  # side of the image by which faces are compared; samples along each of its pixels
 
 
 def smooth(points: Floats, window: int) -> NDArray[np.float64]:
@@ -165,10 +169,16 @@ def _similarity(points: NDArray[np.float64], target: NDArray[np.float64]) -> tup
     return linear, target_mean - np.einsum("tij,tj->ti", linear, mean)
 
 
-def face_patch(frame: Frame, points: Floats, size: int = 24) -> Floats:
-    """The aligned face of a frame ``[size, size]``, mean 0 and norm 1: products are correlations of faces."""
-    transform = crop_transforms(points[None], "face", size)[0]
-    patch = warp(frame, transform, size).reshape(size, size, -1).mean(-1, dtype=np.float32)
+def face_patch(frame: Frame, points: Floats) -> Floats:
+    """The aligned face of a frame ``[24, 24]``, mean 0 and norm 1: products are correlations of faces."""
+    stable = points[None, list(layout_of(points).stable), :2].astype(np.float64)
+    linear, shift = _similarity(stable, OWN.points)
+    side = PATCH * PATCH_SAMPLES
+    transform = FACE_SCALE * side * np.column_stack([linear[0], shift[0] - FACE_CENTRE])
+    transform[:, 2] += side / 2
+    face = cv2.warpAffine(frame, transform, (side, side), borderMode=cv2.BORDER_REPLICATE)
+    patch = cv2.resize(face, (PATCH, PATCH), interpolation=cv2.INTER_AREA).reshape(PATCH, PATCH, -1)
+    patch = patch.mean(-1, dtype=np.float32)
     patch = patch - patch.mean()
     return np.asarray(patch / max(float(np.linalg.norm(patch)), 1e-6), np.float32)
 
@@ -222,7 +232,7 @@ def placed(
 ) -> NDArray:
     """The transform ``[2, 3]`` for an image whose pixel p is pixel ``ratio * (p + 0.5) - 0.5 + offset``."""
     shift = transform[:, 2] + transform[:, :2] @ (0.5 * ratio - 0.5 + offset)
-    return np.column_stack([transform[:, :2] * ratio, shift])
+    return np.concatenate([transform[:, :2] * ratio, shift[:, None]], axis=1)
 
 
 def warp(frame: Frame, transform: NDArray[np.float64], size: int) -> Frame:

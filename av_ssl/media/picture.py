@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import av
 import cv2
@@ -29,7 +30,7 @@ class Picture:
     """A decoded frame and the shape of its pixels."""
 
     frame: av.VideoFrame
-    aspect: Fraction = Fraction(1)  # width of a stored pixel over its height
+    aspect: float = 1.0  # width of a stored pixel over its height
 
     def image(self, converter: VideoReformatter, gray: bool) -> Image:
         """Upright pixels as stored, ``[H, W]`` when ``gray``, else RGB ``[H, W, 3]``; not stretched."""
@@ -81,6 +82,7 @@ class Placement:
     offset: NDArray[np.float64]
 
     @classmethod
+    @lru_cache(maxsize=64)
     def fitting(cls, stored: Size, shown: Size, canvas: Size) -> Placement:
         """The largest that fits, in the middle, in the shape that is shown."""
         scale = min(canvas[0] / shown[0], canvas[1] / shown[1])

@@ -179,15 +179,22 @@ class _Aspect:
         self._path = path
         self._stream = stream
         self._first: tuple[Fraction | None] | None = None  # as coded in the first frame
+        self._last: Fraction | None = None
+        self._aspect = 1.0
 
-    def now(self) -> Fraction:
+    def now(self) -> float:
         coded = self._stream.codec_context.sample_aspect_ratio
-        self._first = self._first or (coded,)
+        if self._first and coded == self._last:
+            return self._aspect
+        self._first, self._last = self._first or (coded,), coded
         stated = self._stream.sample_aspect_ratio if coded == self._first[0] else None
-        aspect = Fraction(stated or coded or 1)  # None or 0: unknown
-        if not 1 / MOST_STRETCH <= aspect <= MOST_STRETCH:
-            raise MediaError(f"{self._path}: states pixels {aspect} times as wide as high; set it to 1:1")
-        return aspect
+        self._aspect = float(stated or coded or 1)  # None or 0: unknown
+        if not 1 / MOST_STRETCH <= self._aspect <= MOST_STRETCH:
+            raise MediaError(
+                f"{self._path}: states pixels {self._aspect:.3g} times as wide as high; "
+                "set the right ratio (ffmpeg -aspect)"
+            )
+        return self._aspect
 
 
 def read_video(path: Path, fps: float = FRAME_RATE, gray: bool = True) -> Frames:
@@ -216,11 +223,12 @@ def write_video(path: Path, frames: Frames, fps: int = FRAME_RATE) -> None:
         stream.pix_fmt = "yuv420p"
         stream.codec_context.color_range = FULL_RANGE
         stream.codec_context.thread_count = 1
-        converter = VideoReformatter()
+        height, width = frames.shape[1:]
+        planes = np.full((height * 3 // 2, width), 128, np.uint8)  # of yuv420p, without colour
         for array in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="gray")
+            planes[:height] = array
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
             frame.color_range = FULL_RANGE
-            full = {"src_color_range": FULL_RANGE, "dst_color_range": FULL_RANGE}
-            container.mux(stream.encode(converter.reformat(frame, format="yuv420p", **full)))
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     write_atomically(path, buffer.getvalue())
