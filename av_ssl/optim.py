@@ -2,21 +2,25 @@
 
 RAVEn is fine-tuned with layer-wise learning-rate decay and a learning rate of the heads, and pre-trained with
 each student clipped by its own norm (Haliassos et al., 2023, arXiv 2212.06246, and its published
-configuration files). The steps are those of fairseq's ``adam``.
+configuration files). The steps are those of fairseq's ``adam``, which this module makes faster, too.
 """
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
 
+import fairseq.optim.adam as fairseq_adam
+import torch
 from fairseq.logging import metrics
 from fairseq.optim import register_optimizer
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.utils import clip_grad_norm_
 from omegaconf import II
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from av_ssl.compat.keys import option
 
@@ -73,6 +77,75 @@ def clip_together(parameters: Iterable[nn.Parameter], name: str) -> None:
 
 
 # -- optimizer -----------------------------------------------------------------------------------------------
+
+
+FUSED_ON_CPU = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 4)
+
+
+class Adam(torch.optim.Optimizer):
+    """fairseq's Adam by torch's fused kernel: one pass over memory in place of twelve."""
+
+    supports_memory_efficient_fp16 = True
+    supports_flat_params = True
+
+    def __init__(
+        self, params: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def step(self, closure: Any = None) -> Any:
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            by_age: dict[int, list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_age[self.begin(parameter)].append(parameter)
+            for age, parameters in by_age.items():
+                self.update(group, age, parameters)
+        return loss
+
+    def begin(self, parameter: nn.Parameter) -> int:
+        """Count a step of this parameter and return the number; its averages are float32 on its device."""
+        state, like = self.state[parameter], in_float32(parameter.data)
+        for name in ("exp_avg", "exp_avg_sq"):
+            state[name] = state[name].to(like) if name in state else torch.zeros_like(like)
+        state["step"] = state.get("step", 0) + 1
+        return int(state["step"])
+
+    @torch.no_grad()
+    def update(self, group: dict[str, Any], age: int, parameters: list[nn.Parameter]) -> None:
+        """The step of parameters that have taken equally many."""
+        values = [in_float32(parameter.data) for parameter in parameters]
+        device = values[0].device
+        beta1, beta2 = group["betas"]
+        adamw(
+            values,
+            [in_float32(parameter.grad.data) for parameter in parameters if parameter.grad is not None],
+            [self.state[parameter]["exp_avg"] for parameter in parameters],
+            [self.state[parameter]["exp_avg_sq"] for parameter in parameters],
+            [],
+            list(torch.full((len(values),), age - 1.0, device=device).unbind()),
+            fused=device.type == "cuda" or (FUSED_ON_CPU and device.type == "cpu"),
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            # fairseq adds it to the root of the average before the average is corrected for its start.
+            eps=group["eps"] / math.sqrt(1 - beta2**age),
+            maximize=False,
+        )
+        for parameter, value in zip(parameters, values, strict=True):
+            if value.dtype != parameter.dtype:
+                parameter.data.copy_(value)
+
+
+fairseq_adam.Adam = Adam  # type: ignore[misc,assignment]  # recipes name fairseq's "adam"
+
+
+def in_float32(x: Tensor) -> Tensor:
+    """``x``; in float32 if it is of half precision."""
+    return x.float() if x.dtype in {torch.float16, torch.bfloat16} else x
 
 
 @dataclass

@@ -13,7 +13,7 @@ from fairseq.optim.lr_scheduler.cosine_lr_scheduler import CosineLRScheduleConfi
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
-from av_ssl.optim import GroupedAdamConfig, ParameterGroup, clip_together, group_of, mark_depths
+from av_ssl.optim import Adam, GroupedAdamConfig, ParameterGroup, clip_together, group_of, mark_depths
 
 LAYERS = 3
 
@@ -117,6 +117,30 @@ def test_without_groups_it_is_fairseqs_adam():
             optimizer.step()
     for ours, stock in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(ours, stock)
+
+
+def test_the_fused_step_is_that_of_fairseqs_adam():
+    """In float64, by fairseq's formula; the second parameter joins at update 3, as after a freeze."""
+    torch.manual_seed(0)
+    beta1, beta2, eps, decay, lr = 0.9, 0.98, 1e-3, 0.1, 1e-2
+    parameters = [nn.Parameter(torch.randn(5, dtype=torch.float64)) for _ in range(2)]
+    expected = [parameter.detach().clone() for parameter in parameters]
+    averages = [(torch.zeros(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)) for _ in range(2)]
+    optimizer = Adam(parameters, lr, (beta1, beta2), eps, decay)
+    for update in range(1, 7):
+        for number, parameter in enumerate(parameters):
+            age = update - 2 * number
+            if age < 1:
+                continue
+            parameter.grad = torch.randn(5, dtype=torch.float64)
+            mean, square = averages[number]
+            mean.mul_(beta1).add_(parameter.grad, alpha=1 - beta1)
+            square.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
+            size = lr * math.sqrt(1 - beta2**age) / (1 - beta1**age)
+            expected[number] -= decay * lr * expected[number] + size * mean / (square.sqrt() + eps)
+        optimizer.step()
+    torch.testing.assert_close([parameter.detach() for parameter in parameters], expected)
+    assert optimizer.state[parameters[1]]["step"] == 4
 
 
 def two_students():

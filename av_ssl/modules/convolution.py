@@ -92,9 +92,13 @@ class Conv1d(nn.Conv1d):
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` with zero padding, by :func:`convolve`."""
+    """``nn.Conv2d`` with zero padding, by :func:`convolve`; on a CPU, kernels of size 1 as linear layers."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.device.type == "cpu" and self.kernel_size == (1, 1) and self.padding == (0, 0):
+            rows, columns = self.stride
+            pixels = input.permute(0, 2, 3, 1)[:, ::rows, ::columns]
+            return F.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         return convolve(
             F.conv2d, input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )

@@ -242,18 +242,13 @@ def temporal_context(video: Tensor, frame_index: Tensor, padding_mask: Tensor | 
 
     ``video [B, T, H, W]``, ``frame_index [F]`` -> ``[F, 5, H, W]`` in channels-last layout.
     """
-    batch, frames, height, width = video.shape
-    offsets = torch.arange(KERNEL_FRAMES, device=video.device) - KERNEL_FRAMES // 2
-    time = (frame_index % frames)[:, None] + offsets
-    neighbours = frame_index[:, None] + offsets
-    inside = (time >= 0) & (time < frames)
-    neighbours = torch.where(inside, neighbours, 0)
     if padding_mask is not None:
-        inside &= ~padding_mask.flatten()[neighbours]
-    stacked = video.reshape(batch * frames, height * width)[neighbours]
-    stacked = stacked * inside[..., None]
-    stacked = stacked.view(-1, KERNEL_FRAMES, height, width)
-    return stacked.contiguous(memory_format=torch.channels_last)
+        video = video.masked_fill(padding_mask[..., None, None], 0)
+    margin = KERNEL_FRAMES // 2
+    padded = F.pad(video, (0, 0, 0, 0, margin, margin))
+    windows = padded.flatten(0, 1).unfold(0, KERNEL_FRAMES, 1)  # [B * (T + 4) - 4, H, W, 5], a view
+    start = frame_index + 2 * margin * (frame_index // video.size(1))  # each clip is 4 frames longer now
+    return windows.index_select(0, start).permute(0, 3, 1, 2)
 
 
 # -- waveforms -----------------------------------------------------------------------------------------------

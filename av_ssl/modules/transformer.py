@@ -61,7 +61,13 @@ class WeightNormConv1d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norm = self.weight_v.float().norm(dim=(0, 1), keepdim=True).to(self.weight_v.dtype)
         weight = self.weight_v * (self.weight_g / norm)
-        return convolve(F.conv1d, x, weight, self.bias, padding=self.padding, groups=self.groups)
+        if x.device.type != "cpu":
+            return convolve(F.conv1d, x, weight, self.bias, padding=self.padding, groups=self.groups)
+        # A CPU is up to twice as fast on images of height 1 whose channels are last, as those of x are.
+        image = x.transpose(1, 2).unsqueeze(1).permute(0, 3, 1, 2)
+        weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        y = convolve(F.conv2d, image, weight, self.bias, padding=(0, self.padding), groups=self.groups)
+        return y.squeeze(2)
 
 
 class PositionalConvolution(nn.Sequential):

@@ -95,6 +95,9 @@ class EMATeacher:
 
     def follow_device(self, reference: Tensor) -> None:
         """Move to the student's device (a checkpoint is read before the model is moved)."""
+        own = next(self.module.parameters())
+        if own.device == reference.device and own.dtype == reference.dtype:
+            return
         self.module.to(reference.device, reference.dtype)
         self.average = {name: tensor.to(reference.device) for name, tensor in self.average.items()}
 
