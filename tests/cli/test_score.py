@@ -177,4 +177,4 @@ def test_two_clips_of_one_name_are_refused(checkpoint, manifest, trials, tmp_pat
         assert run(*command) == 1
         error = capsys.readouterr().err
         assert "on line 2" in error
-        assert "on line 8 (" in error
+        assert "line 8" in error
