@@ -24,14 +24,14 @@ def read_corpus(
     """The corpus whose data lies, or will lie, in ``out``; options as in ``run.py``."""
     entry, size = CORPORA[name], "quick" if quick else "full"
     sizes = entry["sizes"][size]
-    sizes = {**sizes, "source": str(source), "speech_model": speech_model}
     budget = labelled or sizes.get("labelled", [0])[0]
-    values = {**sizes, "repository": REPOSITORY, "out": out, "labelled": budget}
+    values = {**sizes, "source": source, "repository": REPOSITORY, "out": out, "labelled": budget}
 
     def arguments(command: str) -> tuple[str, ...]:
         return tuple(word.format(**values) for word in shlex.split(command))
 
     corpus = Corpus(name=name, out=out, **{**entry, "sizes": sizes, "labelled": budget})
+    corpus.speech_model = speech_model
     corpus.about = entry["about"].format(**values)
     corpus.recipes = Path(entry["recipes"].format(**values))
     corpus.prepare = {step: arguments(command) for step, command in entry["prepare"].items()}

@@ -113,7 +113,7 @@ class Steps:
     def teacher_targets(self, teacher: str) -> Step:
         """Features of all clips by a speech model, and their clusters."""
         row, folder = self.methods.teachers[teacher], f"teachers/{teacher}"
-        model: object = self.corpus.sizes["speech_model"]
+        model: object = self.corpus.speech_model
         if row.labels:
             labels = self.clusters(row.labels)
             model = self.step(
