@@ -23,9 +23,7 @@ Class = TypeVar("Class", bound=type)
 
 
 def option(default: Any, help_text: str) -> Any:
-    """A field of a configuration dataclass, as fairseq reads it; a default that is a list is copied."""
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata={"help": help_text})
+    """A field of a configuration dataclass, as fairseq reads it."""
     return dataclasses.field(default=default, metadata={"help": help_text})
 
 
