@@ -181,8 +181,9 @@ def check_names(module: ModuleType) -> None:
     def add_defaults(cfg: Any) -> None:
         stock(cfg)
         from fairseq import models, registry, tasks, utils
+        from omegaconf import OmegaConf
 
-        if "common" not in cfg:
+        if "common" not in cfg or OmegaConf.is_missing(cfg.common, "user_dir"):
             return  # not the configuration of a command
         folder = cfg.common.user_dir
         if folder and os.path.abspath(folder) not in getattr(utils.import_user_module, "memo", ()):

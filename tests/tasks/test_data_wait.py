@@ -147,6 +147,9 @@ def test_real_frames_of_the_batch_that_stands_in():
 class Clips(FairseqDataset):
     """24 clips, one a batch; `read` is called for each that is read."""
 
+    clips = frame_labels = ()
+    text = None
+
     def __init__(self, read=lambda: None, train=True):
         self.read = read
         self.train = train
