@@ -3,8 +3,8 @@
     python benchmarks/word_times.py MODEL DATA SUBSET ALIGNMENTS [--modalities audio]
 
 ``ALIGNMENTS/ID.align`` has a line `start end word` for each word, 25,000 units a second; ``sil`` and ``sp``
-are pauses. Prints the mean absolute error of starts and ends in ms, for the known text (forced alignment) and for
-the recognised text, of which the words count that stand at the same place in the transcript.
+are pauses. Prints the mean absolute error of starts and ends in ms, for the known text (forced alignment) and
+for the recognised text, of which the words count that stand at the same place in the transcript.
 """
 
 from __future__ import annotations

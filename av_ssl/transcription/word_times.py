@@ -190,14 +190,15 @@ def _step(
 
 LEVEL_RATE = 100
 """Levels a second."""
-SHARE = 0.5
+SHARE = 0.75
 """Where the boundary of two words without a pause is: 0 at the last frame of the first one's tokens, 1 at the
-first frame of the second one's."""
-REACH = 0.16
+first frame of the second one's. CTC's tokens are early in their words."""
+BEFORE, AFTER = 0.3, 0.5
+"""Seconds before the first and after the last word's tokens within which a pause is looked for."""
+GUESS_BEFORE, GUESS_AFTER = 0.08, 0.24
 """Seconds from a word's tokens to its boundary at a pause that cannot be heard."""
-FARTHEST, SLACK = 0.5, 0.08
-"""Seconds outside and inside of a word's tokens within which a pause is looked for."""
-SHORTEST_PAUSE = 0.06
+SHORTEST_PAUSE, SHORTEST_INNER_PAUSE = 0.06, 0.15
+"""Seconds; between two words closed lips are silent, too."""
 SOFT = 0.03
 """Seconds of a word at a pause that are too soft to be heard, as of lips that close before a plosive."""
 PRE_EMPHASIS = 0.97
@@ -228,8 +229,9 @@ def word_boundaries(
 ) -> tuple[Floats, Floats]:
     """Starts and ends ``[W]`` of words, in seconds.
 
-    A word ends and the next one starts at the longest pause that is heard between their tokens. Without one,
-    both are at one place between them; if that is far from both, a pause is assumed.
+    A word ends and the next one starts at the longest pause that is heard between their tokens, or without
+    one at one place between them. If nothing is heard, a pause is assumed where that place is far from both.
+    The constants above were chosen on 100 clips of one speaker of GRID.
 
     Args:
         onsets, offsets: seconds ``[W]`` at which the frames of a word's tokens begin and end.
@@ -237,13 +239,16 @@ def word_boundaries(
         levels: see `loudness`; None: nothing is heard.
     """
     quiet = np.zeros((0, 2)) if levels is None else pauses(levels)
+    inner = quiet[quiet[:, 1] - quiet[:, 0] >= SHORTEST_INNER_PAUSE]
     starts, ends = np.array(onsets), np.array(offsets)
-    starts[0] = _longest(quiet, onsets[0] - FARTHEST, onsets[0] + SLACK, (0.0, onsets[0] - REACH))[1]
-    ends[-1] = _longest(quiet, offsets[-1] - SLACK, offsets[-1] + FARTHEST, (offsets[-1] + REACH, 0.0))[0]
+    starts[0] = _longest(quiet, onsets[0] - BEFORE, onsets[0], (0.0, onsets[0] - GUESS_BEFORE))[1]
+    ends[-1] = _longest(quiet, offsets[-1], offsets[-1] + AFTER, (offsets[-1] + GUESS_AFTER, 0.0))[0]
     for word, (end, start) in enumerate(zip(offsets[:-1], onsets[1:], strict=True)):
         boundary = end + SHARE * (start - end)
-        guess = min(end + REACH, boundary), max(start - REACH, boundary)
-        ends[word], starts[word + 1] = _longest(quiet, end - SLACK, start + SLACK, guess)
+        otherwise = boundary, boundary
+        if not len(quiet):
+            otherwise = min(end + GUESS_AFTER, boundary), max(start - GUESS_BEFORE, boundary)
+        ends[word], starts[word + 1] = _longest(inner, end, start, otherwise)
     starts = np.maximum.accumulate(np.clip(starts, 0.0, offsets))
     return starts, np.clip(ends, starts, np.r_[starts[1:], length])
 
