@@ -17,11 +17,9 @@ from av_ssl.demo import Comparison, model_paths, with_babble
 from av_ssl.errors import DataError
 from av_ssl.model import Model
 from tests.browser import CHROMIUM, DRIVER, browser, free_port, until
-from tests.checkpoints.published_layout import needs_torch_2_6
 from tests.media.synthetic import noise_frames, talking_head, tone, write_clip
 from tests.tiny_checkpoints import write_recogniser
 
-pytestmark = needs_torch_2_6
 WORD = 7
 """Id of the piece that the recogniser always finds."""
 

@@ -18,7 +18,7 @@ from av_ssl.checkpoints.files import read_stored
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
 from av_ssl.sharing import training_command
-from tests.checkpoints.published_layout import Call, needs_torch_2_6
+from tests.checkpoints.published_layout import Call
 from tests.classification.tiny import TASK, classifier
 from tests.classification.tiny import TINY as CLASSIFIER
 from tests.methods.helpers import source
@@ -26,7 +26,6 @@ from tests.tiny_checkpoints import write_checkpoint, write_recogniser
 
 hub = pytest.importorskip("huggingface_hub")
 pytest.importorskip("safetensors")
-pytestmark = needs_torch_2_6
 
 
 def write_classifier(path: Path) -> Path:

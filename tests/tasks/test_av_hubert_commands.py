@@ -12,7 +12,8 @@ from tests.stock import REPOSITORY, stock
 from .conftest import DECODER, assert_decoded, generate, run_printed
 
 TINY = [
-    "common.cpu=true", "common.fp16=false", "common.log_interval=1", "common.log_format=json", "dataset.max_tokens=150",
+    "common.cpu=true", "common.fp16=false", "common.log_interval=1", "common.log_format=json",
+    "dataset.max_tokens=150",
     "dataset.num_workers=0", "dataset.required_batch_size_multiple=1", "task.frames_per_update=0",
     "distributed_training.distributed_world_size=1", "+task.image_crop_size=22",
 ]  # fmt: skip

@@ -22,13 +22,11 @@ from av_ssl.media.recording import Part
 from av_ssl.onnx_export import FilterbankLayer, check_against_torch, log_probs_by_torch, network_of
 from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
 from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions
-from tests.checkpoints.published_layout import needs_torch_2_6
 from tests.data_folder import write_split
 from tests.tiny_checkpoints import write_raven_recogniser, write_recogniser
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-pytestmark = needs_torch_2_6
 
 KINDS: dict[str, Any] = {
     "av": lambda path: write_recogniser(path, "av_hubert_ctc"),
