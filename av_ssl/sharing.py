@@ -106,7 +106,7 @@ def hub_class() -> Any:
     except ModuleNotFoundError as error:
         raise DataError(f"{error.name} is not installed; pip install 'av_ssl[hub]'") from error
 
-    class SharedModel(ModelHubMixin, library_name="av_ssl"):  # type: ignore[misc]
+    class SharedModel(ModelHubMixin, library_name="av_ssl"):
         def __init__(self, stored: StoredModel) -> None:
             self.stored = stored
 
@@ -191,7 +191,7 @@ def is_choice(value: Any, default: Any) -> bool:
     """Whether a value was chosen; a default that refers to another key follows that one."""
     if is_reference(default) or is_reference(value):
         return False
-    plain = OmegaConf.to_container(OmegaConf.create({"value": default}))["value"]  # type: ignore[index, call-overload]
+    plain = OmegaConf.to_container(OmegaConf.create({"value": default}))["value"]
     return value is not None and str(value) != str(getattr(plain, "value", plain))
 
 

@@ -158,3 +158,10 @@ def test_a_raw_recording_is_transcribed(ctc, head):
 def test_an_encoder_without_head_cannot_transcribe(encoder, clip):
     with pytest.raises(DataError, match=r"model\.pt: holds no dictionary"):
         av_ssl.transcribe(encoder, *clip)
+
+
+def test_samples_alone_are_recognised(ctc, clip):
+    samples = np.tile(read_wave(clip[1]), 4)
+    transcript = av_ssl.transcribe(ctc, samples)
+    assert transcript.text == av_ssl.transcribe(ctc, audio=samples).text
+    assert {segment.modalities for segment in transcript.segments} == {"audio"}

@@ -82,8 +82,8 @@ class Recording:
     """A video of faces, a file of mouth crops, or sound, of any length.
 
     Args:
-        source: a file, or frames: mouth crops ``[T, S, S]``, or ``[T, H, W]`` or RGB ``[T, H, W, 3]`` of a
-            video, uint8, 25 Hz.
+        source: a file; frames, uint8, 25 Hz: mouth crops ``[T, S, S]``, or ``[T, H, W]`` or RGB
+            ``[T, H, W, 3]`` of a video; or samples as ``sound``.
         sound: a file or samples ``[N]``, int16, 16 kHz; None: the audio of the file.
         streams: those that are needed; others are not decoded.
         mean_face: see ``alignment``.
@@ -108,7 +108,9 @@ class Recording:
         self.cropped = False  # the source holds mouth crops
         self.lost: list[tuple[float, float]] = []  # start and end, in seconds, of stretches without the face
         self._frames = self._seen = 0
-        self._crops = self._open_video(self.source, size, mean_face) if "video" in streams else None
+        self._crops = None
+        if "video" in streams and not _is_sound(self.source):
+            self._crops = self._open_video(self.source, size, mean_face)
         self._sound = _open_sound(self.source if sound is None else sound)
         if not set(streams) & set(self.streams):
             kind = "" if self.streams or isinstance(self.source, np.ndarray) else ", not an image"
@@ -137,7 +139,7 @@ class Recording:
         """Length as the file states it; None where it does not."""
         if isinstance(self.source, Path):
             return stated_seconds(self.source)
-        return len(self.source) / FRAME_RATE
+        return len(self.source) / (SAMPLE_RATE if _is_sound(self.source) else FRAME_RATE)
 
     def parts(
         self, face: str | int = SPEAKER, all_faces: bool = False, longest: float = PART_SECONDS
@@ -391,7 +393,13 @@ def _read_npy(path: Path) -> Frames:
     return frames
 
 
+def _is_sound(source: Source | Samples) -> bool:
+    return isinstance(source, np.ndarray) and source.ndim == 1 and source.dtype == np.int16
+
+
 def _checked(frames: Frames, name: str) -> Frames:
+    if _is_sound(frames):
+        return frames
     colour = frames.ndim == 4 and frames.shape[3] == 3
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or colour):
         raise MediaError(
