@@ -7,6 +7,7 @@
 | Python >= 3.13 | antlr4 4.8, hydra's parser, imports `typing.io`, which is gone   | restore_typing_io    |
 | numpy >= 2     | language models are trained on blocks typed `np.compat.long`      | restore_numpy_compat |
 | torch >= 2.6   | `torch.load` refuses what checkpoints hold beside tensors        | checkpoints.py       |
+| all            | checkpoints can run code; a kill or a full disk tears them       | checkpoints.py       |
 | all            | a key of a stored task that its class lacks ends the loading     | ignore_unknown_keys  |
 | all            | keys that av_ssl has renamed are not known any more              | read_renamed_keys    |
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
@@ -211,7 +212,7 @@ def allow_checkpoint_classes(_: ModuleType) -> None:
 
 
 def explain_unreadable_checkpoints(module: ModuleType) -> None:
-    """Let errors of reading a checkpoint name the file and what to do."""
+    """Read checkpoints without running code from them, and write them so that a kill leaves the last one."""
     from av_ssl_fairseq_hook import checkpoints
 
     checkpoints.explain_unreadable(module)
