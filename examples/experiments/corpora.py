@@ -38,6 +38,7 @@ def read_corpus(
     corpus.probes = arguments(entry.get("probes", ""))
     corpus.subsets = [entry["validation"]] if validation else entry["subsets"]
     corpus.updates = entry["updates"][size]
-    corpus.finetuning = entry.get("finetuning", {})
+    corpus.overrides = entry.get("overrides", {})
+    corpus.finetuning_noise = entry.get("finetuning_noise")
     corpus.resting = entry.get("resting", {}).get(size, {})
     return corpus

@@ -142,12 +142,10 @@ class Steps:
         if not training.pretrained:
             options.append("+model.no_pretrained_weights=true")
         if training.noise:
-            share = training.noise
-            if training.kind == "fine-tuning":
-                share = corpus.finetuning.get("noise", share)
+            own = corpus.finetuning_noise if training.kind == "fine-tuning" else None
+            share = training.noise if own is None else own
             options += [f"+task.noise_wav={self.noise}", f"+task.noise_prob={share}"]
-        if training.kind == "fine-tuning":
-            options += corpus.finetuning.get("overrides", ())
+        options += corpus.overrides.get(training.recipe, ())
         if training.rests:
             options += corpus.resting[training.streams]
         if training.kind == "training":

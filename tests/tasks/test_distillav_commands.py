@@ -39,7 +39,8 @@ def teachers(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
 
 def pretrain(data: Path, teachers: list[Path], save: Path, *options: str) -> str:
     return train(
-        "pretrain_distillav", save, f"task.data={data}", f"+model.teachers={listed(teachers)}", *STUDENT, *options,
+        "pretrain_distillav", save, f"task.data={data}", f"+model.teachers={listed(teachers)}",
+        *STUDENT, *options,
     )  # fmt: skip
 
 
