@@ -235,5 +235,5 @@ def test_learns_a_handful_of_clips():
         optimizer.step()
         losses.append(loss.item())
         spreads.append(output["target_var"].item())
-    assert np.mean(losses[-20:]) < 0.2 * losses[0]
+    assert np.mean(losses[-20:]) < 0.25 * losses[0]
     assert min(spreads) > 0.1
