@@ -189,7 +189,8 @@ def test_a_damaged_folder_is_one_line(shared, tmp_path, kind, file):
     damage(folder, kind)
     with pytest.raises(DataError) as error:
         av_ssl.from_pretrained(folder)
-    assert str(error.value).startswith(str(folder / file))
+    assert str(error.value).startswith(str(folder))
+    assert file in str(error.value)
     assert "\n" not in str(error.value)
     assert not (folder / "executed").exists()
 
