@@ -43,7 +43,7 @@ from av_ssl.data.reading import (
 from av_ssl.errors import DataError
 from av_ssl.inference import CENTRE, as_source, find_encoder, stored_reader
 from av_ssl.io import write_atomically
-from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS
+from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.methods.fused_encoder import AudioVisualEncoder, Features
 from av_ssl.recognition.heads import CTCModel, HybridModel
@@ -232,7 +232,8 @@ def synthetic_clip(size: int, frames: int) -> tuple[NDArray[np.int16], NDArray[n
     rng = np.random.default_rng(frames)
     loudness = np.repeat(rng.uniform(0, 3000, frames), SAMPLES_PER_FRAME)
     audio = (rng.uniform(-1, 1, len(loudness)) * loudness).astype(np.int16)
-    return audio, rng.integers(60, 180, (frames, size + 8, size + 8), dtype=np.uint8)
+    side = crop_side(size)
+    return audio, rng.integers(60, 180, (frames, side, side), dtype=np.uint8)
 
 
 @torch.inference_mode()

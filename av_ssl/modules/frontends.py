@@ -248,7 +248,7 @@ def temporal_context(video: Tensor, frame_index: Tensor, padding_mask: Tensor | 
     padded = F.pad(video, (0, 0, 0, 0, margin, margin))
     start = frame_index + 2 * margin * (frame_index // video.size(1))  # each clip is 4 frames longer now
     if torch.onnx.is_in_onnx_export():  # it has no unfold of a length that may change
-        return padded.flatten(0, 1)[start[:, None] + torch.arange(KERNEL_FRAMES)]
+        return torch.stack([padded.flatten(0, 1)[start + place] for place in range(KERNEL_FRAMES)], dim=1)
     windows = padded.flatten(0, 1).unfold(0, KERNEL_FRAMES, 1)  # [B * (T + 4) - 4, H, W, 5], a view
     return windows.index_select(0, start).permute(0, 3, 1, 2)
 
