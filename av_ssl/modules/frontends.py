@@ -14,12 +14,13 @@ those of real and padded frames together.
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from fairseq.modules import GradMultiply
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from av_ssl.modules.convolution import Conv1d, Conv2d, convolve
 
@@ -60,7 +61,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = silenced(self.relu1(self.bn1(self.conv1(x))), padding_mask)
-        return silenced(self.relu2(self.bn2(self.conv2(x)) + shortcut), padding_mask)
+        return silenced(self.relu2(self.bn2(self.conv2(x)).add_(shortcut)), padding_mask)
 
 
 class ResNetTrunk(nn.Module):
@@ -111,12 +112,40 @@ def init_he(trunk: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
 
 
+class PReLU(nn.PReLU):
+    """``nn.PReLU`` for ``[N, C, ...]``; its backward pass is twice as fast on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type == "cpu" and input.requires_grad:
+            return cast(Tensor, _PReLU.apply(input, self.weight))
+        return super().forward(input)
+
+
+class _PReLU(torch.autograd.Function):
+    """Of operations that torch computes with vector instructions, which its kernel for CPUs lacks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slopes: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slopes)
+        return F.prelu(x, slopes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, slopes = ctx.saved_tensors
+        above = torch.ops.aten.threshold_backward(gradient, x, 0)  # the gradient where x is above 0
+        below = gradient - above
+        by_channel = slopes.view(-1, *[1] * (x.dim() - 2))
+        others = [axis for axis in range(x.dim()) if axis != 1]
+        return above.addcmul_(below, by_channel), below.mul_(x).sum(others)
+
+
 def make_activation(name: str, channels: int) -> nn.Module:
     """``prelu`` (a slope a channel), ``relu``, or ``swish`` (x * sigmoid(x))."""
     if name == "prelu":
-        return nn.PReLU(channels)
+        return PReLU(channels)
     if name == "relu":
-        return nn.ReLU()
+        return nn.ReLU(inplace=True)
     if name == "swish":
         return nn.SiLU()
     raise ValueError(f"resnet_relu_type is {name!r}; it must be prelu, relu or swish")

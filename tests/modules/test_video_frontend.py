@@ -3,7 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from av_ssl.modules.frontends import VideoFrontend, VisualResNet, real_frames, temporal_context
+from av_ssl.modules.convolution import Conv2d
+from av_ssl.modules.frontends import PReLU, VideoFrontend, VisualResNet, real_frames, temporal_context
 
 
 @pytest.fixture
@@ -50,6 +51,26 @@ def test_given_frame_index_equals_found_one(frontend):
     assert index.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     with torch.no_grad():
         assert torch.equal(frontend(video, padding, index), frontend(video, padding))
+
+
+@pytest.mark.parametrize(
+    ("ours", "torchs"),
+    [
+        (PReLU(6), torch.nn.PReLU(6)),
+        (Conv2d(6, 3, 1, 2, bias=False), torch.nn.Conv2d(6, 3, 1, 2, bias=False)),
+    ],
+    ids=["prelu", "strided kernel of size 1"],
+)
+@pytest.mark.parametrize("shape", [(2, 6, 5, 5), (2, 6, 4, 7)])
+def test_layers_made_for_cpus_equal_torchs(ours, torchs, shape):
+    ours.load_state_dict(torchs.state_dict())
+    torch.manual_seed(0)
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+    results = []
+    for layer in (ours, torchs):
+        y = layer(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, layer.weight])])
+    torch.testing.assert_close(*results)
 
 
 def test_unknown_activation():
