@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 LOG := $(VENV)/install.log
 comma := ,
 
-.PHONY: help install lint docs format test demo demo-quick experiments clean
+.PHONY: help install lint docs format test demo demo-quick experiments benchmarks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,6 +72,9 @@ demo-quick: install ## the same in a few minutes, to see that it runs
 experiments: install ## every method on the toy corpora, three seeds, into out/ (hours); ARGS="--quick --seeds 1": minutes
 	$(BIN)/python examples/experiments/run.py --corpus toy $(ARGS)
 	$(BIN)/python examples/experiments/run.py --corpus toy_emotions $(ARGS)
+
+benchmarks: install ## every benchmark that this machine can run, into benchmarks/README.md (an idle machine; half an hour)
+	$(BIN)/python benchmarks/report.py
 
 clean: ## remove what was built, $(VENV) included
 	rm -rf $(VENV) site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
