@@ -140,7 +140,7 @@ class Adam(torch.optim.Optimizer):
                 parameter.data.copy_(value)
 
 
-fairseq_adam.Adam = Adam  # type: ignore[misc,assignment]  # recipes name fairseq's "adam"
+fairseq_adam.Adam = Adam  # recipes name fairseq's "adam"
 
 
 def in_float32(x: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ from av_ssl.io import write_atomically
 HERE = Path(__file__).resolve().parent
 INTRODUCTION = """# Benchmarks
 
-`make benchmarks` wrote this file. Every table is from one run on one machine, so that ratios within a table hold; figures of
-two machines do not compare. What each script measures is said at its top.
+`make benchmarks` wrote this file. Every table is from one run on one machine, so that ratios within a table
+hold; figures of two machines do not compare. What each script measures is said at its top.
 """
 
 

@@ -22,7 +22,7 @@ def machine(device: str) -> str:
 
 
 def processor() -> str:
-    """The processor's name, and whether it has AMX, whose matrix products in bf16 are several times as fast."""
+    """The processor's name, and whether it has AMX, which makes bf16 several times as fast."""
     if not CPUINFO.exists():
         return platform.processor() or platform.machine()
     facts = dict(line.split(":", 1) for line in CPUINFO.read_text().splitlines() if ":" in line)
