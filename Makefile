@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 LOG := $(VENV)/install.log
 comma := ,
 
-.PHONY: help install lint docs format test demo demo-quick experiments grid clean
+.PHONY: help install lint docs format test demo demo-quick experiments grid benchmarks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -75,6 +75,9 @@ experiments: install ## every method on the toy corpora, three seeds, into out/ 
 
 grid: install ## every method on GRID, few labels, into out/grid (hours); GRID=DIR: folder with s1/, s2/, ...
 	$(BIN)/python examples/experiments/run.py --corpus grid --source "$(GRID)" $(ARGS)
+
+benchmarks: install ## every benchmark that this machine can run, into benchmarks/README.md (an idle machine; half an hour)
+	$(BIN)/python benchmarks/report.py
 
 clean: ## remove what was built, $(VENV) included
 	rm -rf $(VENV) site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
