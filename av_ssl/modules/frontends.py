@@ -113,7 +113,7 @@ def init_he(trunk: nn.Module) -> None:
 
 
 class PReLU(nn.PReLU):
-    """``nn.PReLU`` for ``[N, C, ...]``; its backward pass is twice as fast on a CPU."""
+    """``nn.PReLU`` for ``[N, C, ...]``; its backward pass is faster on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         if input.device.type == "cpu" and input.requires_grad:
