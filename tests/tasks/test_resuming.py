@@ -96,3 +96,19 @@ def test_a_copy_appears_when_it_is_complete(tmp_path, monkeypatch):
             str(tmp_path / "checkpoint_1.pt"), str(tmp_path / "checkpoint_last.pt"), overwrite=True
         )
     assert (tmp_path / "checkpoint_last.pt").read_bytes() == b"old"
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint_last.pt"
+    checkpoint_utils.torch_persistent_save({"model": {}, "extra_state": {}}, str(path))
+    before, attempts = path.read_bytes(), []
+
+    def full(state: object, file: object) -> None:
+        attempts.append(file)
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(DataError, match=r"checkpoint_last\.pt.*cannot be written .*free space"):
+        checkpoint_utils.torch_persistent_save({"model": {}}, str(path))
+    assert path.read_bytes() == before
+    assert len(attempts) == 1
