@@ -172,7 +172,11 @@ def test_a_variable_frame_rate_keeps_lips_and_sound_together(tmp_path, crop):
     assert crop(expected).ok
     steady = read_video(crop.video).astype(float)
     assert np.abs(crops[:20] - steady[:20]).mean() < 3
-    assert np.abs(crops[20:58:2] - steady[20:58:2]).mean() < 3.5
+    early, right, late = (
+        np.abs(crops[20:58:2] - steady[20 + lag : 58 + lag : 2]).mean() for lag in (-1, 0, 1)
+    )
+    assert right < 0.6 * min(early, late)  # gray levels; about 3 are left by the two encodings
+    assert right < 3.1
     assert result.audio_delay == pytest.approx(0, abs=1.5)
 
 
