@@ -156,6 +156,12 @@ def test_frames_of_another_size_than_the_model_takes(data, capsys, height, width
     assert f"{width}x{height} pixels" in problem
 
 
+def test_small_crops_fit_a_model_that_takes_less_of_them(data, capsys):
+    for path in (data / "video").iterdir():
+        write_video(path, np.zeros((FRAMES, 48, 48), np.uint8))
+    assert check(data, capsys, "--image-crop-size", "44")[0] == 0
+
+
 def test_a_few_unknown_symbols_are_no_problem_as_in_training(data, capsys):
     (data / "valid.wrd").write_text("bin " * 10 + "q\n")
     status, lines = check(data, capsys, "--lists-only")
