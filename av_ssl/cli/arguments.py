@@ -108,6 +108,9 @@ def open_recogniser(
     if args.checkpoint.suffix == ".onnx":
         from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
 
+        if task_options or args.device == "cuda":
+            option = "--task-option" if task_options else "--device cuda"
+            raise DataError(f"{option}: {args.checkpoint} runs on a CPU without a task; name the .pt file")
         return OnnxRecogniser(args.checkpoint, search.beam)
     from av_ssl.transcription.recogniser import RecogniserSpec
 
