@@ -14,7 +14,7 @@ options() {
   --size N          side of the mouth crops in pixels (default: 96)
   --stride N        find landmarks on every N-th frame (default: 3)
   --region, --backend, --dlib-model, --landmarks, --mean-face: as in av-ssl crop --help
-  --ids FILE        take only the clips whose ids FILE lists, one a line
+  --ids FILE        take only the clips whose ids FILE lists, one a line; a folder of lists also decides the splits
   --valid N         validation clips: below 1 a share, else a number (default: see docs/preprocessing.md)
   --test N          likewise test clips, where the corpus has none of its own
   --fold NAME       also make OUT/fold_NAME, a published division by speaker: see docs/preprocessing.md

@@ -111,6 +111,16 @@ def test_the_card(shared, tmp_path):
         assert text in card.text
 
 
+def test_options_of_a_card_that_is_not_written(shared, tmp_path, capsys):
+    for option in ("--license=mit", "--wer=GRID=12.5"):
+        assert main(["model", "convert", str(shared), str(tmp_path / "back.pt"), option]) == 1
+        assert f"{option[:5]}" in capsys.readouterr().err
+    for wrong in ("GRID", "GRID=nan", "GRID=-1"):
+        with pytest.raises(SystemExit):
+            main(["model", "convert", str(shared), str(tmp_path / "vsr"), "--wer", wrong])
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_of_the_training():
     """Keys that are not the default, as hydra reads them; the optimizer's rate is that of optimization."""
     command = training_command(

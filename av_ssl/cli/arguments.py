@@ -108,6 +108,9 @@ def open_recogniser(
     if args.checkpoint.suffix == ".onnx":
         from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
 
+        if task_options or args.device == "cuda":
+            option = "--task-option" if task_options else "--device cuda"
+            raise DataError(f"{option}: {args.checkpoint} runs on a CPU without a task; name the .pt file")
         return OnnxRecogniser(args.checkpoint, search.beam)
     from av_ssl.transcription.recogniser import RecogniserSpec
 
@@ -198,16 +201,17 @@ def chosen_clips(args: argparse.Namespace) -> dict[str, CorpusClip]:
         return clips
     corpus = CORPORA[args.corpus]
     if args.ids.is_dir():
-        lists = [*read_id_lists(args.ids, corpus, clips).values()]
-    else:
-        lists = [read_ids(args.ids, corpus, clips)]
-    ids = {name: number for one in lists for name, number in one.items()}
+        listed = set().union(*read_id_lists(args.ids, corpus, clips).values())
+        return {name: clip for name, clip in clips.items() if name in listed}
+    ids = read_ids(args.ids, corpus, clips)
     chosen = {name: clip for name, clip in clips.items() if name in ids}
     if not chosen:
         raise DataError(
             f"{args.ids}: none of its {len(ids)} ids (line 1: {next(iter(ids))}) is a clip of {args.source}, "
             f"which has e.g. {next(iter(clips))}; write the ids like that"
         )
-    if len(chosen) < len(ids):
-        print(f"{args.ids}: {len(ids) - len(chosen)} of {len(ids)} ids are not in {args.source}")
+    unknown = [name for name in ids if name not in clips]
+    if unknown:
+        first = f"the first is {unknown[0]} on line {ids[unknown[0]]}"
+        print(f"{args.ids}: {len(unknown)} of {len(ids)} ids are not in {args.source}; {first}")
     return chosen

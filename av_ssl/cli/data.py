@@ -12,9 +12,10 @@ from av_ssl.cli.arguments import (
     available_cores,
     chosen_clips,
     positive,
+    share,
     share_or_number,
 )
-from av_ssl.corpora import CORPORA
+from av_ssl.corpora import CORPORA, read_corpus
 from av_ssl.corpora.corpus import Draw, capped, read_ids, require_known
 from av_ssl.corpora.lists import write_data_folder, write_named_lists
 from av_ssl.corpora.musan import find_recordings
@@ -25,6 +26,9 @@ from av_ssl.layout import DICTIONARY, TOKENIZER
 from av_ssl.media.noise_files import make_babble_lists, make_musan_lists, make_own_lists
 
 # Only pieces, check and pseudo-labels need torch: they import what uses it when they run.
+
+DECIDED_BY_LISTS = ("valid", "test", "valid_ids", "labelled", "fold")
+"""Options that a folder of lists stands in for."""
 
 BABBLE_SECONDS = 10.0  # default length of a babble recording
 
@@ -66,14 +70,20 @@ def add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_manifest(args: argparse.Namespace) -> int:
     """Write the lists and print what is in them."""
-    corpus, clips = CORPORA[args.corpus], chosen_clips(args)
+    corpus = CORPORA[args.corpus]
+    if args.ids is not None and args.ids.is_dir():
+        given = [name for name in DECIDED_BY_LISTS if getattr(args, name) not in (None, [])]
+        if given:
+            option = given[0].replace("_", "-")
+            raise DataError(f"--{option}: {args.ids} is a folder of lists, which decide the splits; omit it")
+        clips = read_corpus(args.corpus, args.source, skip=args.out)
+        print("\n".join(write_named_lists(args.out, corpus, clips, args.ids)))
+        return 0
+    clips = chosen_clips(args)
     unknown = [name for name in args.fold if name not in corpus.folds]
     if unknown:
         names = ", ".join(corpus.folds) or "none"
         raise DataError(f"--fold {unknown[0]}: {corpus.title} has {names}")
-    if args.ids is not None and args.ids.is_dir():
-        print("\n".join(write_named_lists(args.out, corpus, clips, args.ids)))
-        return 0
     valid_ids = None
     if args.valid_ids is not None:
         valid_ids = read_ids(args.valid_ids, corpus, clips)
@@ -270,11 +280,11 @@ def add_pseudo_labels_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", metavar="FILE", type=Path, help="sentencepiece model (default: LABELLED/spm.model)"
     )
-    parser.add_argument("--min-confidence", metavar="C", type=_share, default=0.0, help="0 to 1 (default: 0)")
+    parser.add_argument("--min-confidence", metavar="C", type=share, default=0.0, help="0 to 1 (default: 0)")
     parser.add_argument(
         "--keep",
         metavar="SHARE",
-        type=_share,
+        type=share,
         default=1.0,
         help="of the clips that meet all other conditions, the most confident ones (default: 1, all)",
     )
@@ -330,10 +340,3 @@ def _print_numbers(out: Path, numbers: dict[str, Any]) -> None:
 
 def _rate(measured: dict[str, Any]) -> str:
     return "unknown" if measured["wer"] is None else f"{measured['wer']:.1f} %"
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {value:g}")
-    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from pathlib import Path
 
 from av_ssl.analysis.plan import plan_training
@@ -34,7 +35,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the model as it is)",
     )
     parser.add_argument(
-        "--license", default="other", metavar="NAME", help="in a model card, such as mit (default: other)"
+        "--license", metavar="NAME", help="in the model card of a FOLDER, such as mit (default: other)"
     )
     parser.add_argument(
         "--wer",
@@ -42,16 +43,17 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         type=error_rate,
         default=[],
         metavar="TEST=PERCENT",
-        help="word error rate, for a model card; may be repeated",
+        help="word error rate, for the model card of a FOLDER; may be repeated",
     )
 
 
 def error_rate(text: str) -> tuple[str, float]:
     """``TEST=PERCENT``, for argparse."""
     test, _, percent = text.rpartition("=")
-    if not test:
+    value = float(percent)
+    if not test or not 0 <= value < math.inf:
         raise ValueError(text)
-    return test, float(percent)
+    return test, value
 
 
 def run_convert(args: argparse.Namespace) -> int:
@@ -59,13 +61,16 @@ def run_convert(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     if args.out.resolve() == args.source.resolve():
         raise DataError(f"{args.out}: is the file to be converted; name another")
+    if args.out.suffix and (args.license or args.wer):
+        option = "--license" if args.license else "--wer"
+        raise DataError(f"{option}: is for a model card, and {args.out} has none; name a FOLDER, or omit it")
     stored = read_stored(args.source)
     if args.to == "av_hubert":
         stored = as_av_hubert(stored)
     if args.out.suffix == ONNX:
         written = export_onnx(stored, args.out)
     elif not args.out.suffix:
-        written = save_pretrained(stored, args.out, args.license, dict(args.wer))
+        written = save_pretrained(stored, args.out, args.license or "other", dict(args.wer))
     else:
         written = write_stored(stored, args.out)
     parameters = sum(tensor.numel() for tensor in stored.tensors.values())

@@ -151,13 +151,16 @@ def read_ids(path: Path, corpus: Corpus, clips: Iterable[str] = ()) -> dict[str,
     return ids
 
 
-def read_id_lists(folder: Path, corpus: Corpus, clips: Collection[str] = ()) -> dict[str, dict[str, int]]:
+def read_id_lists(folder: Path, corpus: Corpus, clips: Collection[str]) -> dict[str, dict[str, int]]:
     """The lists ``NAME.txt`` of a folder by name, such as train, valid or labelled_100; see `read_ids`.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or one has an id that is no clip of the corpus.
     """
-    lists = {path.stem: read_ids(path, corpus, clips) for path in sorted(folder.glob("*.txt"))}
+    lists: dict[str, dict[str, int]] = {}
+    for path in sorted(folder.glob("*.txt")):
+        lists[path.stem] = read_ids(path, corpus, clips)
+        require_known(path, lists[path.stem], clips)
     if not lists:
         raise DataError(f"{folder}: holds no list; write train.txt, valid.txt and so on, one id a line")
     return lists

@@ -16,7 +16,7 @@ import numpy as np
 from av_ssl.data.classes import ClassList
 from av_ssl.data.clip_reader import CropAndFlip
 from av_ssl.data.labels import TOLERATED_SECONDS, TOLERATED_UNKNOWN
-from av_ssl.data.noise import read_noise_list
+from av_ssl.data.noise import noise_list, read_noise_list
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError, MediaError
@@ -183,8 +183,8 @@ def _noise_lists(folder: Path, manifests: Manifests, wanted: bool) -> tuple[list
         return [], []
     noises: list[Path] = []
     problems: list[str] = []
-    for split in sorted(path.stem for path in manifests):
-        found, wrong = check_noise_list(folder / f"{split}.tsv")
+    for path in sorted({noise_list(folder, manifest.stem) for manifest in manifests}):
+        found, wrong = check_noise_list(path)
         noises += found
         problems += wrong
     return sorted(set(noises)), problems

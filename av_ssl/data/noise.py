@@ -38,6 +38,12 @@ def parse_snr(text: str | float) -> Snr:
     raise DataError(f"noise_snr is {text!r}; {fix}")
 
 
+def noise_list(folder: Path, split: str) -> Path:
+    """The list of a split; that of ``test`` for a further test list without one, such as ``test_unseen``."""
+    own = folder / f"{split}.tsv"
+    return own if own.is_file() or not split.startswith("test_") else folder / "test.tsv"
+
+
 def read_noise_list(path: Path) -> list[Path]:
     """The noise files of a list, one per line, relative to its folder; raises DataError if there are none."""
     fix = (

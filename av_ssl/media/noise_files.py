@@ -1,7 +1,7 @@
 """Noise recordings and the lists that name them: babble, one's own recordings, and MUSAN.
 
 A list, ``SPLIT.tsv``, has one absolute path of a 16 kHz mono wav a line, AV-HuBERT's format. No recording and
-no speaker is in the lists of two splits.
+no speaker is in the lists of two splits, except where there are few speakers, see ``split_speakers``.
 """
 
 from __future__ import annotations
@@ -203,16 +203,19 @@ def divide(names: Sequence[str], seed: int) -> dict[str, list[str]]:
 def split_speakers(speakers: Speakers, seed: int) -> dict[str, Speakers]:
     """Speakers of each split, none in two.
 
-    Fewer than ten cannot be divided so: then each split has all voices, from different recordings, with a
-    warning.
+    Fewer than ten cannot be divided so: then each split has all voices, with a warning. Their recordings are
+    different ones, unless a speaker has fewer than three.
     """
     if len(speakers) >= FEWEST_SPEAKERS:
         parts = divide(list(speakers), seed)
         return {split: {name: speakers[name] for name in names} for split, names in parts.items()}
+    few = any(len(files) < len(SPLITS) for files in speakers.values())
     logger.warning(
-        "fewer than %d speakers: the noise lists of all splits share their voices", FEWEST_SPEAKERS
+        "fewer than %d speakers: the noise lists of all splits share their voices%s",
+        FEWEST_SPEAKERS,
+        " and recordings" if few else "",
     )
-    if any(len(files) < len(SPLITS) for files in speakers.values()):
+    if few:
         return dict.fromkeys(SPLITS, speakers)
     divided = {name: divide([str(file) for file in files], seed) for name, files in speakers.items()}
     return {

@@ -226,8 +226,11 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     @torch.no_grad()
     def targets(
         self, clean: Features, source: Source, padding_mask: Tensor | None, frame_index: Tensor
-    ) -> Tensor:
-        """The teacher's targets for the clean, unmasked clip: float32 ``[B, T, C]``."""
+    ) -> tuple[Tensor, TargetMonitor]:
+        """The teacher's targets for the clean, unmasked clip, float32 ``[B, T, C]``, and their spread.
+
+        The spread is that before the norm: after it, noise around a constant looks healthy.
+        """
         if self.teacher is None:
             self.teacher = self.make_teacher()
             self.teacher.updates = self.updates
@@ -243,11 +246,10 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
         encoder = cast(TransformerEncoder, module)
         _, outputs = encoder.run(fusion.project(fusion.join(features)), padding_mask, first=first)
         layers = [getattr(output, str(self.cfg.target_type)) for output in outputs]
-        # Before the norm: after it, noise around a constant looks healthy.
-        self.monitor = target_monitor(torch.stack(layers).mean(0), padding_mask)
-        return averaged_targets(
+        target = averaged_targets(
             layers, padding_mask, self.cfg.instance_norm_target_layer, self.cfg.layer_norm_targets
         )
+        return target, target_monitor(torch.stack(layers).mean(0), padding_mask)
 
     # -- student ---------------------------------------------------------------------------------------------
 
@@ -269,40 +271,42 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
                 :class:`~av_ssl.methods.av_hubert.AVHubertModel`.
 
         Returns:
-            ``features_pen`` (mean square of the student's features). With ``use_regression``: ``prediction``
-            and ``target`` float32 ``[S, C]`` on the S frames of the loss, ``target_var`` and ``pred_var``
-            (standard deviations over frames), ``ema_decay``. With ``use_mlm``: ``logit_m_list`` and so on, as
-            AV-HuBERT's. With both, while their gradients are compared: ``encoder_output [B, T, C]``.
+            ``features_pen`` (mean square of the student's features). With ``use_regression``: ``encoded``,
+            ``prediction`` and ``target`` (float32) ``[S, C]`` on the S frames of the loss, ``target_var`` and
+            ``pred_var`` (standard deviations over frames), ``ema_decay``, and the fields of
+            :class:`~av_ssl.targets.collapse.TargetMonitor` as ``target_std`` and so on. With ``use_mlm``:
+            ``logit_m_list`` and so on, as AV-HuBERT's. With both, while their gradients are compared:
+            ``encoder_output [B, T, C]``.
         """
         student, unmasked = self.student_features(source, padding_mask, masks, frame_index)
-        target = None
+        targets = None
         if self.cfg.use_regression:
             clean = self.clean_features(unmasked, source, padding_mask, frame_index)
-            target = self.targets(clean, source, padding_mask, frame_index)
+            targets = self.targets(clean, source, padding_mask, frame_index)
         x, penalty = self.encode_student(student, padding_mask, masks, frame_index)
         output: dict[str, Any] = {"features_pen": penalty}
-        if target is not None:
-            output.update(self.regression(x, target, masks["loss_index"]))
+        if targets is not None:
+            output.update(self.regression(x, *targets, masks["loss_index"]))
             if self.training:
                 self.collapse_guard.record({key: output[key] for key in self.collapse_guard.bounds})
         if self.cfg.use_mlm:
             output.update(self.masked_units(x, target_list, masks))
-        if self.training and target is not None and self.cfg.use_mlm and self.updates < GRADIENTS_COMPARED:
+        if self.training and targets is not None and self.cfg.use_mlm and self.updates < GRADIENTS_COMPARED:
             output["encoder_output"] = x
         return output
 
-    def regression(self, x: Tensor, target: Tensor, index: Tensor) -> dict[str, Any]:
+    def regression(self, x: Tensor, target: Tensor, monitor: TargetMonitor, index: Tensor) -> dict[str, Any]:
         frames = x.flatten(0, 1)[index]
         prediction = self.final_pred_proj(frames).float()
         target = target.flatten(0, 1)[index]
         return {
             "prediction": prediction,
             "target": target,
-            "decorrelation": decorrelation_loss(frames),
+            "encoded": frames,
             "target_var": spread(target),
             "pred_var": spread(prediction.detach()),
             "ema_decay": self.decay,
-            **{f"target_{name}": value for name, value in self.monitor._asdict().items()},
+            **{f"target_{name}": value for name, value in monitor._asdict().items()},
         }
 
     def clean_features(
@@ -414,9 +418,11 @@ class AV2vecCriterion(MeanCriterion):
                 output["prediction"], output["target"], self.cfg.loss_beta, self.cfg.loss_scale
             )
             loss = loss + self.cfg.regression_weight * regression
-            loss = loss + self.cfg.decorrelation_weight * output["decorrelation"] * frames
             log["loss_regression"] = regression.detach()
-            log["decorrelation"] = output["decorrelation"].detach() * frames
+            if self.cfg.decorrelation_weight and frames:  # of no frames it is no number
+                decorrelation = decorrelation_loss(output["encoded"]) * frames
+                loss = loss + self.cfg.decorrelation_weight * decorrelation
+                log["decorrelation"] = decorrelation.detach()
             log.update({key: output[key] * frames for key in TEACHER_STATISTICS})
         if "logit_m_list" in output:
             losses = masked_unit_losses(output)

@@ -12,9 +12,9 @@ from omegaconf import II, MISSING, OmegaConf
 
 from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader, CropAndFlip
 from av_ssl.data.dataset import AudioVisualDataset, DataNeeds, needs_of
-from av_ssl.data.noise import NoiseMixer, parse_snr
+from av_ssl.data.noise import NoiseMixer, noise_list, parse_snr
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE, SPLITS, STREAMS, Clip, keep_by_length, read_manifest, untrained_streams
+from av_ssl.layout import FRAME_RATE, STREAMS, Clip, keep_by_length, read_manifest, untrained_streams
 from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.teacher_heads import target_digests
 from av_ssl.tasks.data_wait import DataWaitMeter
@@ -230,11 +230,8 @@ class AudioVisualTask(FairseqTask):
         cfg = self.cfg
         if not cfg.noise_wav or cfg.noise_prob <= 0 or "audio" not in self.streams:
             return None
-        noises = Path(cfg.noise_wav) / f"{split}.tsv"
-        if not noises.is_file() and split not in SPLITS:  # such as test_unseen
-            noises = noises.with_name("test.tsv")
         return NoiseMixer(
-            noises,
+            noise_list(Path(cfg.noise_wav), split),
             probability=cfg.noise_prob,
             snr=parse_snr(cfg.noise_snr),
             number=cfg.noise_num,

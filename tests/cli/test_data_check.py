@@ -147,6 +147,16 @@ def test_what_is_missing_is_named(data, capsys):
     assert main(["data", "check", str(data / "absent")]) == 1
 
 
+def test_further_test_lists_need_no_noise_of_their_own(data, capsys):
+    for split in ("test_seen", "test_unseen"):
+        write_split(data, split, 1)
+    lost = [line for line in check(data, capsys, "--lists-only")[1] if "noise" in line]
+    assert len(lost) == 1
+    assert lost[0].startswith(f"{data}/noise/test.tsv: ")
+    (data / "noise" / "test.tsv").write_text(f"{data / 'audio' / 'train 0.wav'}\n")
+    assert check(data, capsys, "--lists-only")[0] == 0
+
+
 @pytest.mark.parametrize(("height", "width", "crop"), [(64, 64, 88), (96, 96, 44), (288, 360, 88)])
 def test_frames_of_another_size_than_the_model_takes(data, capsys, height, width, crop):
     write_video(data / "video" / "train 2.mp4", np.zeros((FRAMES, height, width), np.uint8))

@@ -212,7 +212,9 @@ def test_only_the_clips_of_a_list_of_ids(tmp_path, capsys):
     english.write_text("id00012/21Uxsk56VDQ/00001\nid00015/21Uxsk56VDQ/00002\ndev/mp4/id00099/v/00001.mp4\n")
     command = f"data manifest --corpus voxceleb2 --valid 1 --ids {english} {source} {out}".split()
     assert main(command) == 0
-    assert "1 of 3 ids are not in" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 of 3 ids are not in" in printed
+    assert "dev/id00099/v/00001 on line 3" in printed
     listed = [*names(out / "train.tsv"), *names(out / "valid.tsv")]
     assert sorted(listed) == ["dev/id00012/21Uxsk56VDQ/00001", "dev/id00015/21Uxsk56VDQ/00002"]
     english.write_text("id00099/v/00001\n")
@@ -221,7 +223,8 @@ def test_only_the_clips_of_a_list_of_ids(tmp_path, capsys):
 
 
 def test_a_folder_of_lists_decides_the_splits(tmp_path, capsys):
-    source, out = prepared(tmp_path, [f"s/{k:02d}" for k in range(8)])
+    source, out = prepared(tmp_path, [f"s/{k:02d}" for k in range(10)])
+    (out / "clips.tsv").write_text("".join((out / "clips.tsv").read_text().splitlines(True)[:-1]))
     lists = tmp_path / "lists"
     lists.mkdir()
     parts = {"train": [3, 1, 2, 9], "valid": [4], "test_seen": [5, 6], "labelled_2": [2, 3]}
@@ -235,6 +238,15 @@ def test_a_folder_of_lists_decides_the_splits(tmp_path, capsys):
     assert names(out / "labelled_2/valid.tsv") == ["s/04"]
     assert (out / "labelled_2/train.wrd").read_text() == "hello s/02\nhello s/03\n"
     assert f"{lists / 'train.txt'}: 1 of its clips" in capsys.readouterr().out
+
+    for option in ("--valid=0", "--test=2", "--labelled=2", f"--valid-ids={lists / 'valid.txt'}", "--fold=1"):
+        assert main([*arguments, option]) == 1
+        assert f"{option.partition('=')[0]}: {lists}" in capsys.readouterr().err
+    (lists / "test_seen.txt").write_text("s/05\ns/6\n")
+    for command in (arguments, ["crop", *arguments[2:]]):
+        assert main(command) == 1
+        assert f"{lists / 'test_seen.txt'}, line 2: " in capsys.readouterr().err
+    (lists / "test_seen.txt").write_text("s/05\n")
 
     (lists / "labelled_2.txt").write_text("s/05\n")  # a test clip
     assert main(arguments) == 1

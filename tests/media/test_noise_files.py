@@ -46,12 +46,15 @@ def test_few_speakers(manifest, caplog):
     two = dict(list(everyone.items())[:2])
     assert split_speakers(two, seed=0)["test"] == two
     assert "fewer than 10 speakers" in caplog.text
+    assert "and recordings" in caplog.text
     assert mix_babble(two, 6, 100, (0,)).shape == (100,)
 
 
-def test_few_speakers_with_many_recordings_share_voices_and_not_recordings():
+def test_few_speakers_with_many_recordings_share_voices_and_not_recordings(caplog):
     speakers = {name: [Path(f"{name}/{number}.wav") for number in range(30)] for name in "abc"}
     parts = split_speakers(speakers, seed=1)
+    assert "share their voices" in caplog.text
+    assert "recordings" not in caplog.text
     for name in speakers:
         lists = [parts[split][name] for split in ("train", "valid", "test")]
         assert [len(files) for files in lists] == [24, 3, 3]

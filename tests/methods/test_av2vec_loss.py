@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from fairseq.logging import metrics
 
 from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig, regression_loss
-from av_ssl.targets.collapse import TargetMonitor
+from av_ssl.targets.collapse import TargetMonitor, decorrelation_loss
 
 
 class Model:
@@ -17,7 +17,7 @@ class Model:
             "target_var": torch.tensor(0.4),
             "pred_var": torch.tensor(0.3),
             "ema_decay": 0.999,
-            "decorrelation": torch.tensor(3.0),
+            "encoded": torch.randn(frames, 16),
             **{f"target_{name}": torch.tensor(0.7) for name in TargetMonitor._fields},
         }
 
@@ -51,7 +51,8 @@ def test_terms_are_means_over_frames():
     loss, sample_size, log = criterion(model, sample(7))
     regression = regression_loss(model.output["prediction"], model.output["target"]).item() / 7
     assert sample_size == 7
-    assert loss.item() / 7 == pytest.approx(2 * regression + 10 * 0.5 + 0.1 * 3, rel=1e-6)
+    decorrelation = decorrelation_loss(model.output["encoded"]).item()
+    assert loss.item() / 7 == pytest.approx(2 * regression + 10 * 0.5 + 0.1 * decorrelation, rel=1e-6)
     assert log["loss_regression"].item() / 7 == pytest.approx(regression, rel=1e-6)
     with metrics.aggregate() as logged:
         criterion.reduce_metrics([log, log])
@@ -60,10 +61,17 @@ def test_terms_are_means_over_frames():
         "pred_var": 0.3,
         "ema_decay": 0.999,
         "target_rank": 0.7,
-        "decorrelation": 3,
+        "decorrelation": decorrelation,
     }
     values = logged.get_smoothed_values()
-    assert {key: values[key] for key in of_the_teacher} == pytest.approx(of_the_teacher)
+    assert {key: values[key] for key in of_the_teacher} == pytest.approx(of_the_teacher, rel=1e-3)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_a_batch_without_frames_of_the_loss_adds_nothing(weight):
+    criterion = AV2vecCriterion(AV2vecCriterionConfig(decorrelation_weight=weight), task=None)
+    loss, sample_size, log = criterion(Model(0), sample(0))
+    assert (loss.item(), sample_size, "decorrelation" in log) == (0, 0, False)
 
 
 def test_split_batch_gives_the_gradient_of_the_whole():

@@ -130,9 +130,10 @@ def test_time_masks_are_off_unless_asked_for(data):
         recognition(data, time_mask_video=-0.4).load_dataset("train")
 
 
-def test_a_list_of_its_own_name_takes_the_noise_of_test(data, tmp_path):
+def test_a_further_test_list_takes_the_noise_of_test(data, tmp_path):
     (tmp_path / "test.tsv").write_text((data / "noise" / "test.tsv").read_text())
     task = pretraining(data, noise_wav=str(tmp_path), noise_prob=1.0)
     assert task.make_noise("test_unseen", train=False).paths == task.make_noise("test", train=False).paths
-    with pytest.raises(DataError, match=r"valid\.tsv"):
-        task.make_noise("valid", train=False)
+    for split in ("valid", "valid_unseen", "train_100"):  # noise of the test is not for training
+        with pytest.raises(DataError, match=rf"{split}\.tsv"):
+            task.make_noise(split, train=False)

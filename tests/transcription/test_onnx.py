@@ -173,6 +173,14 @@ def test_other_values_are_refused(files):
         check_against_torch(recogniser, network)
 
 
+@pytest.mark.parametrize("words", [["--task-option", "noise_prob=1"], ["--device", "cuda"]])
+def test_options_that_an_onnx_file_cannot_follow(files, tmp_path, capsys, words):
+    model, sound = files["av"].with_suffix(".onnx"), tmp_path / "sound.wav"
+    soundfile.write(sound, part(50).samples, 16000)
+    assert main(["transcribe", str(model), str(sound), *words]) == 1
+    assert words[0] in capsys.readouterr().err
+
+
 def test_the_command_needs_neither_torch_nor_fairseq(files, tmp_path):
     model, sound = files["av"].with_suffix(".onnx"), tmp_path / "sound.wav"
     clip = part(50)
