@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from av_ssl.io import mapped_array
 from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.media.audio import read_audio
 from av_ssl.media.container import open_media
-from av_ssl.media.recording import PART_SECONDS, SPEAKER, Part, crop_recording
+from av_ssl.media.face_crops import are_mouth_crops
+from av_ssl.media.face_mesh import FaceMesh
+from av_ssl.media.recording import LOOKED_AT, PART_SECONDS, SPEAKER, Part, crop_recording
 from av_ssl.media.sources import AUDIO_SUFFIXES
 from av_ssl.media.video import VideoReader
 from av_ssl.sharing import ErrorRates, from_pretrained, save_pretrained
@@ -29,13 +32,15 @@ from av_ssl.transcription.recogniser import Recogniser, RecogniserSpec, SearchOp
 from av_ssl.transcription.recording import RecordingOptions, transcribe_recording
 from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript
 
+logger = logging.getLogger(__name__)
+
 Array = NDArray[Any]
 Recording = str | Path | Array
 """A file of video, sound or mouth crops, or an array: frames uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]``
 (RGB) at 25 Hz, or samples ``[N]`` at 16 kHz, int16, or floating-point from -1 to 1."""
 READY = 1.2
-"""Square frames are taken for mouth crops, without a look at them, if their side is at most so many times
-what the model takes of it."""
+"""Square frames are used as they are if their side is at most so many times what the model takes of it: crops
+of entire faces, too. A warning says so if no mouth is in their middle."""
 LOUDEST = 1.5
 """Floating-point samples above this are on another scale."""
 WINDOW, CONTEXT = 1500, 50
@@ -120,7 +125,8 @@ class Model:
         modalities = modalities or given.only_stream
         recogniser = self.recogniser(beam=beam)
         if given.crops is None or len(given.crops) > PART_SECONDS * FRAME_RATE:
-            options = RecordingOptions(face, modalities, word_timestamps)
+            given.check_crops()
+            options = RecordingOptions(face, modalities, word_timestamps, cropped=given.crops is not None)
             return transcribe_recording(recogniser, given.source, options, given.sound)
         streams = recogniser.stream_choices[0] if modalities is None else STREAMS[modalities]
         clip = given.clip(streams, face, str(self.path))
@@ -220,6 +226,7 @@ class _Given:
                 raise DataError(f"{origin} takes {' and '.join(streams)}; name a file of {stream}")
         frames = samples = None
         if "video" in streams:
+            self.check_crops()
             frames = self.crops
             if frames is None:
                 made = crop_recording(self.source, self.sound, face, crop_side(self.size))
@@ -229,8 +236,22 @@ class _Given:
             samples = read_audio(sound) if isinstance(sound, Path) else sound
         return ArrayClip.of("clip", frames, samples, self.name)
 
+    def check_crops(self) -> None:
+        """Warn if frames that are used as they are do not show what mouth crops show."""
+        if self.crops is None:
+            return
+        looks = [np.repeat(frame[..., None], 3, axis=2) for frame in self.crops[LOOKED_AT]]
+        if looks and not are_mouth_crops(looks, FaceMesh()):
+            logger.warning(
+                "%s: frames of %dx%d pixels are used as they are, since the model takes this size, but no "
+                "mouth is found in their middle; if they show more than the crops of the model's training, "
+                "give it the frames of av_ssl.crop",
+                self.name,
+                *looks[0].shape[1::-1],
+            )
+
     def _ready(self) -> NDArray[np.uint8] | None:
-        """The frames, if their size says that they are mouth crops already."""
+        """The frames, if they have the size of the crops that the model takes."""
         if isinstance(self.source, Path):
             reader = VideoReader(self.source, keep_bytes=0)
             first = next(reader.frames(gray=True))

@@ -88,6 +88,7 @@ class Recording:
         streams: those that are needed; others are not decoded.
         mean_face: see ``alignment``.
         size: side S of the crops, pixels.
+        cropped: the source holds crops; False: ``are_mouth_crops`` decides.
 
     Raises:
         DataError: the file cannot be read, or has none of the streams.
@@ -100,12 +101,13 @@ class Recording:
         streams: Sequence[str] = STREAMS["av"],
         mean_face: MeanFace = OWN,
         size: int = 96,
+        cropped: bool = False,
     ) -> None:
         self.name = str(source) if isinstance(source, Path) else "the array"
         if isinstance(source, Path) and source.suffix == ".npy":
             source = _read_npy(source)
         self.source = source if isinstance(source, Path) else _checked(source, self.name)
-        self.cropped = False  # the source holds mouth crops
+        self.cropped = cropped  # the source holds mouth crops
         self.lost: list[tuple[float, float]] = []  # start and end, in seconds, of stretches without the face
         self._frames = self._seen = 0
         self._crops = None
@@ -180,7 +182,7 @@ class Recording:
         except MissingStreamError:
             return None
         mesh = FaceMesh()
-        self.cropped = are_mouth_crops([view.rgb() for view in first[LOOKED_AT]], mesh)
+        self.cropped = self.cropped or are_mouth_crops([view.rgb() for view in first[LOOKED_AT]], mesh)
         views = chain(first, views)
         return ReadyCrops(views, size) if self.cropped else FaceCrops(views, size, mean_face, mesh)
 
