@@ -14,15 +14,22 @@ from numpy.typing import NDArray
 from av_ssl.checkpoints.loading import assemble, load
 from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops
-from av_ssl.errors import DataError, MediaError
+from av_ssl.errors import DataError
 from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_model
-from av_ssl.io import mapped_array
 from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.media.audio import read_audio
 from av_ssl.media.container import open_media
 from av_ssl.media.face_crops import are_mouth_crops
 from av_ssl.media.face_mesh import FaceMesh
-from av_ssl.media.recording import LOOKED_AT, PART_SECONDS, SPEAKER, Part, crop_recording
+from av_ssl.media.recording import (
+    LOOKED_AT,
+    PART_SECONDS,
+    SPEAKER,
+    Given,
+    Part,
+    as_source,
+    crop_recording,
+)
 from av_ssl.media.sources import AUDIO_SUFFIXES
 from av_ssl.media.video import VideoReader
 from av_ssl.sharing import ErrorRates, from_pretrained, save_pretrained
@@ -33,16 +40,9 @@ from av_ssl.transcription.recording import RecordingOptions, transcribe_recordin
 from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript
 
 logger = logging.getLogger(__name__)
-
-Array = NDArray[Any]
-Recording = str | Path | Array
-"""A file of video, sound or mouth crops, or an array: frames uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]``
-(RGB) at 25 Hz, or samples ``[N]`` at 16 kHz, int16, or floating-point from -1 to 1."""
 READY = 1.2
 """Square frames are used as they are if their side is at most so many times what the model takes of it: crops
 of entire faces, too. A warning says so if no mouth is in their middle."""
-LOUDEST = 1.5
-"""Floating-point samples above this are on another scale."""
 WINDOW, CONTEXT = 1500, 50
 """Frames (60 s) that are encoded at a time, and those at each end (2 s) that are only context: the memory of
 attention grows with the square of the length."""
@@ -113,8 +113,8 @@ class Model:
 
     def transcribe(
         self,
-        recording: Recording | None = None,
-        audio: Recording | None = None,
+        recording: Given | None = None,
+        audio: Given | None = None,
         word_timestamps: bool = False,
         face: str | int = SPEAKER,
         modalities: str | None = None,
@@ -137,8 +137,8 @@ class Model:
 
     def features(
         self,
-        recording: Recording | None = None,
-        audio: Recording | None = None,
+        recording: Given | None = None,
+        audio: Given | None = None,
         layers: Sequence[int] | None = None,
         modalities: str | None = None,
         face: str | int = SPEAKER,
@@ -168,8 +168,8 @@ def opened(model: Model | str | Path) -> Model:
 
 def features_of(
     model: Model | str | Path,
-    recording: Recording | None,
-    audio: Recording | None = None,
+    recording: Given | None,
+    audio: Given | None = None,
     layers: Sequence[int] | None = None,
     modalities: str | None = None,
     face: str | int = SPEAKER,
@@ -191,13 +191,13 @@ class _Given:
     """A recording and its sound, as a user names them.
 
     Args:
-        recording, audio: see `Recording`; one of them may be None.
+        recording, audio: see `Given`; one of them may be None.
         crop_size: side of the frames that the model takes, in pixels.
 
     Raises DataError for what is neither.
     """
 
-    def __init__(self, recording: Recording | None, audio: Recording | None, crop_size: int) -> None:
+    def __init__(self, recording: Given | None, audio: Given | None, crop_size: int) -> None:
         if recording is None and audio is None:
             raise DataError("name a recording: a file, frames or samples")
         self.source = as_source(audio if recording is None else recording)  # type: ignore[arg-type]
@@ -261,31 +261,6 @@ class _Given:
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         return shape[0] == shape[1] and self.size <= shape[0] <= READY * self.size
-
-
-def as_source(given: Recording) -> Path | Array:
-    """A path, or an array as the package has them: frames uint8, samples int16; DataError for others."""
-    if isinstance(given, (str, Path)):
-        path = Path(given)
-        if path.suffix != ".npy":
-            return path
-        try:
-            return as_source(mapped_array(path))
-        except (OSError, ValueError) as error:
-            raise MediaError(f"{path}: cannot be read as an array ({error})") from error
-    array = np.asarray(given)
-    if array.ndim == 1 and array.dtype == np.int16:
-        return array
-    if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
-            raise MediaError("samples are floating-point numbers beyond -1 to 1; divide them by 32768")
-        return np.round(np.clip(array, -1, 1) * 32767).astype(np.int16)
-    if array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
-        return array
-    raise MediaError(
-        f"an array is {array.dtype} {list(array.shape)}; frames are uint8 [T, H, W] or [T, H, W, 3] at 25 "
-        "Hz, samples int16 or floating-point [N] at 16 kHz, one channel"
-    )
 
 
 def windows(clip: ArrayClip) -> Iterator[tuple[ArrayClip, slice]]:

@@ -13,8 +13,8 @@ import av_ssl
 from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.errors import DataError
-from av_ssl.media.recording import crop_recording
-from av_ssl.model import CONTEXT, WINDOW, _Given, as_source, windows
+from av_ssl.media.recording import as_source, crop_recording
+from av_ssl.model import CONTEXT, WINDOW, _Given, windows
 from tests.data_folder import write_data
 from tests.media.synthetic import moving_face, noise_frames, talking_head, tone, write_clip
 from tests.tiny_checkpoints import write_checkpoint, write_recogniser
