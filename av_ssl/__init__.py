@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from av_ssl.media.recording import MouthCrops
-    from av_ssl.model import Model, Recording
+    from av_ssl.media.recording import Given, MouthCrops
+    from av_ssl.model import Model
     from av_ssl.transcription.transcript import Transcript
 
 # A process that was started without the .pth file can import fairseq from here on.
@@ -67,12 +67,12 @@ def from_pretrained(name: str | Path, revision: str | None = None, device: str =
 
 def features(
     model: Model | str | Path,
-    recording: Recording | None = None,
-    audio: Recording | None = None,
+    recording: Given | None = None,
+    audio: Given | None = None,
     layers: Sequence[int] | None = None,
     modalities: str | None = None,
     *,
-    video: Recording | None = None,
+    video: Given | None = None,
     face: str | int = "speaker",
 ) -> NDArray[np.float32]:
     """Outputs of a model's layers for one recording; `av-ssl features` processes data sets.
@@ -105,12 +105,12 @@ def features(
 
 def transcribe(
     model: Model | str | Path,
-    recording: Recording | None = None,
-    audio: Recording | None = None,
+    recording: Given | None = None,
+    audio: Given | None = None,
     modalities: str | None = None,
     beam: int = 20,
     *,
-    video: Recording | None = None,
+    video: Given | None = None,
     word_timestamps: bool = False,
     face: str | int = "speaker",
 ) -> Transcript:
@@ -136,7 +136,7 @@ def transcribe(
     return opened(model).transcribe(recording, audio, word_timestamps, face, modalities, beam)
 
 
-def crop(recording: Recording, face: str | int = "speaker", size: int = 96) -> MouthCrops:
+def crop(recording: Given, face: str | int = "speaker", size: int = 96) -> MouthCrops:
     """Crop the speaker's mouth out of one recording; `av-ssl crop` processes folders.
 
     Args:
@@ -152,4 +152,4 @@ def crop(recording: Recording, face: str | int = "speaker", size: int = 96) -> M
     """
     from av_ssl.media.recording import crop_recording
 
-    return crop_recording(Path(recording) if isinstance(recording, str) else recording, None, face, size)
+    return crop_recording(recording, None, face, size)

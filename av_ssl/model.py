@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,22 @@ from numpy.typing import NDArray
 from av_ssl.checkpoints.loading import assemble, load
 from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops
-from av_ssl.errors import DataError, MediaError
+from av_ssl.errors import DataError
 from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_model
-from av_ssl.io import mapped_array
 from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.media.audio import read_audio
 from av_ssl.media.container import open_media
-from av_ssl.media.recording import PART_SECONDS, SPEAKER, Part, crop_recording
+from av_ssl.media.face_crops import are_mouth_crops
+from av_ssl.media.face_mesh import FaceMesh
+from av_ssl.media.recording import (
+    LOOKED_AT,
+    PART_SECONDS,
+    SPEAKER,
+    Given,
+    Part,
+    as_source,
+    crop_recording,
+)
 from av_ssl.media.sources import AUDIO_SUFFIXES
 from av_ssl.media.video import VideoReader
 from av_ssl.sharing import ErrorRates, from_pretrained, save_pretrained
@@ -29,15 +39,10 @@ from av_ssl.transcription.recogniser import Recogniser, RecogniserSpec, SearchOp
 from av_ssl.transcription.recording import RecordingOptions, transcribe_recording
 from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript
 
-Array = NDArray[Any]
-Recording = str | Path | Array
-"""A file of video, sound or mouth crops, or an array: frames uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]``
-(RGB) at 25 Hz, or samples ``[N]`` at 16 kHz, int16, or floating-point from -1 to 1."""
+logger = logging.getLogger(__name__)
 READY = 1.2
-"""Square frames are taken for mouth crops, without a look at them, if their side is at most so many times
-what the model takes of it."""
-LOUDEST = 1.5
-"""Floating-point samples above this are on another scale."""
+"""Square frames are used as they are if their side is at most so many times what the model takes of it: crops
+of entire faces, too. A warning says so if no mouth is in their middle."""
 WINDOW, CONTEXT = 1500, 50
 """Frames (60 s) that are encoded at a time, and those at each end (2 s) that are only context: the memory of
 attention grows with the square of the length."""
@@ -108,8 +113,8 @@ class Model:
 
     def transcribe(
         self,
-        recording: Recording | None = None,
-        audio: Recording | None = None,
+        recording: Given | None = None,
+        audio: Given | None = None,
         word_timestamps: bool = False,
         face: str | int = SPEAKER,
         modalities: str | None = None,
@@ -120,7 +125,8 @@ class Model:
         modalities = modalities or given.only_stream
         recogniser = self.recogniser(beam=beam)
         if given.crops is None or len(given.crops) > PART_SECONDS * FRAME_RATE:
-            options = RecordingOptions(face, modalities, word_timestamps)
+            given.check_crops()
+            options = RecordingOptions(face, modalities, word_timestamps, cropped=given.crops is not None)
             return transcribe_recording(recogniser, given.source, options, given.sound)
         streams = recogniser.stream_choices[0] if modalities is None else STREAMS[modalities]
         clip = given.clip(streams, face, str(self.path))
@@ -131,8 +137,8 @@ class Model:
 
     def features(
         self,
-        recording: Recording | None = None,
-        audio: Recording | None = None,
+        recording: Given | None = None,
+        audio: Given | None = None,
         layers: Sequence[int] | None = None,
         modalities: str | None = None,
         face: str | int = SPEAKER,
@@ -162,8 +168,8 @@ def opened(model: Model | str | Path) -> Model:
 
 def features_of(
     model: Model | str | Path,
-    recording: Recording | None,
-    audio: Recording | None = None,
+    recording: Given | None,
+    audio: Given | None = None,
     layers: Sequence[int] | None = None,
     modalities: str | None = None,
     face: str | int = SPEAKER,
@@ -185,13 +191,13 @@ class _Given:
     """A recording and its sound, as a user names them.
 
     Args:
-        recording, audio: see `Recording`; one of them may be None.
+        recording, audio: see `Given`; one of them may be None.
         crop_size: side of the frames that the model takes, in pixels.
 
     Raises DataError for what is neither.
     """
 
-    def __init__(self, recording: Recording | None, audio: Recording | None, crop_size: int) -> None:
+    def __init__(self, recording: Given | None, audio: Given | None, crop_size: int) -> None:
         if recording is None and audio is None:
             raise DataError("name a recording: a file, frames or samples")
         self.source = as_source(audio if recording is None else recording)  # type: ignore[arg-type]
@@ -220,6 +226,7 @@ class _Given:
                 raise DataError(f"{origin} takes {' and '.join(streams)}; name a file of {stream}")
         frames = samples = None
         if "video" in streams:
+            self.check_crops()
             frames = self.crops
             if frames is None:
                 made = crop_recording(self.source, self.sound, face, crop_side(self.size))
@@ -229,8 +236,22 @@ class _Given:
             samples = read_audio(sound) if isinstance(sound, Path) else sound
         return ArrayClip.of("clip", frames, samples, self.name)
 
+    def check_crops(self) -> None:
+        """Warn if frames that are used as they are do not show what mouth crops show."""
+        if self.crops is None:
+            return
+        looks = [np.repeat(frame[..., None], 3, axis=2) for frame in self.crops[LOOKED_AT]]
+        if looks and not are_mouth_crops(looks, FaceMesh()):
+            logger.warning(
+                "%s: frames of %dx%d pixels are used as they are, since the model takes this size, but no "
+                "mouth is found in their middle; if they show more than the crops of the model's training, "
+                "give it the frames of av_ssl.crop",
+                self.name,
+                *looks[0].shape[1::-1],
+            )
+
     def _ready(self) -> NDArray[np.uint8] | None:
-        """The frames, if their size says that they are mouth crops already."""
+        """The frames, if they have the size of the crops that the model takes."""
         if isinstance(self.source, Path):
             reader = VideoReader(self.source, keep_bytes=0)
             first = next(reader.frames(gray=True))
@@ -240,31 +261,6 @@ class _Given:
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         return shape[0] == shape[1] and self.size <= shape[0] <= READY * self.size
-
-
-def as_source(given: Recording) -> Path | Array:
-    """A path, or an array as the package has them: frames uint8, samples int16; DataError for others."""
-    if isinstance(given, (str, Path)):
-        path = Path(given)
-        if path.suffix != ".npy":
-            return path
-        try:
-            return as_source(mapped_array(path))
-        except (OSError, ValueError) as error:
-            raise MediaError(f"{path}: cannot be read as an array ({error})") from error
-    array = np.asarray(given)
-    if array.ndim == 1 and array.dtype == np.int16:
-        return array
-    if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
-            raise MediaError("samples are floating-point numbers beyond -1 to 1; divide them by 32768")
-        return np.round(np.clip(array, -1, 1) * 32767).astype(np.int16)
-    if array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
-        return array
-    raise MediaError(
-        f"an array is {array.dtype} {list(array.shape)}; frames are uint8 [T, H, W] or [T, H, W, 3] at 25 "
-        "Hz, samples int16 or floating-point [N] at 16 kHz, one channel"
-    )
 
 
 def windows(clip: ArrayClip) -> Iterator[tuple[ArrayClip, slice]]:

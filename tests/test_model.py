@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,10 +13,10 @@ import av_ssl
 from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.errors import DataError
-from av_ssl.media.recording import crop_recording
-from av_ssl.model import CONTEXT, WINDOW, as_source, windows
+from av_ssl.media.recording import as_source, crop_recording
+from av_ssl.model import CONTEXT, WINDOW, _Given, windows
 from tests.data_folder import write_data
-from tests.media.synthetic import noise_frames, talking_head, tone, write_clip
+from tests.media.synthetic import moving_face, noise_frames, talking_head, tone, write_clip
 from tests.tiny_checkpoints import write_checkpoint, write_recogniser
 
 Files = tuple[Path, Path]
@@ -90,6 +91,20 @@ def test_pictures_without_a_face_are_refused(encoder, ctc, tmp_path):
         av_ssl.features(encoder, noise_frames(30), modalities="video")
     with pytest.raises(DataError, match="a face is seen in no part of it"):
         av_ssl.transcribe(ctc, empty, modalities="video")
+
+
+def test_frames_of_the_models_size_without_a_mouth_in_the_middle_are_warned_of(encoder, ctc, head, caplog):
+    _Given(crop_recording(head).frames, None, 88).check_crops()
+    assert not caplog.messages
+    whole = np.stack([cv2.resize(frame[..., 0], (24, 24)) for frame in moving_face(30)])
+    for modalities, warnings in (("audio", 0), (None, 1)):
+        caplog.clear()
+        sound = np.zeros(640 * 30, np.int16)
+        av_ssl.features(encoder, whole, sound, modalities=modalities)
+        assert sum("the array: frames of 24x24 pixels" in each for each in caplog.messages) == warnings
+    caplog.clear()
+    assert av_ssl.transcribe(ctc, np.tile(whole, (15, 1, 1)), modalities="video", beam=1).notes == ()
+    assert any("no mouth is found" in each for each in caplog.messages)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from av_ssl.media.alignment import MESH, OWN, MeanFace, crop_transforms, warp
 from av_ssl.media.face_mesh import FaceMesh, Floats, Frame, Region
-from av_ssl.media.tracking import FORGET_AFTER, MIN_SCORE, SAME_FACE, FaceTracker, Track
+from av_ssl.media.tracking import FORGET_AFTER, MIN_SCORE, SAME_FACE, FaceTracker, FaceWatch, Track
 from av_ssl.media.video import Frames
 
 GAP = 25  # frames: a face that is not found for longer is lost
@@ -107,6 +107,7 @@ class FaceCrops:
         self._next = next(self._views, None)
         self._stride = stride
         self._tracker = FaceTracker(mesh or FaceMesh())
+        self._watch = FaceWatch()
         self._read = 0  # frames
         self._delay = GAP + MARGIN + stride
         self._gray: dict[int, Frame] = {}
@@ -126,7 +127,11 @@ class FaceCrops:
         if view is None:
             return
         searched = self._read % self._stride == 0 or self._next is None
-        self._tracker.update(_reduced(view.rgb()) if searched else None)
+        image = _reduced(view.rgb()) if searched else None
+        self._tracker.update(image)
+        if image is not None:
+            for track in self._watch.changed(image, self._tracker.tracks, self._read):
+                self._tracker.divide(track)
         self._gray[self._read] = _reduced(view.gray())
         self._read += 1
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from av_ssl.errors import MediaError
+from av_ssl.errors import DataError, MediaError
+from av_ssl.io import mapped_array
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
 from av_ssl.media.alignment import OWN, MeanFace
 from av_ssl.media.audio import Samples, fit_to_frames, frame_energy, read_audio
@@ -51,7 +53,12 @@ LASTING = 0.5  # of the face seen longest: a face seen less is not the leftmost,
 WHOLE, BLOCK = 600, 60  # seconds: sound up to this length is read at once, of longer ones so much
 LOOKED_AT = slice(0, 101, 20)  # frames that decide whether a file holds mouth crops
 
+LOUDEST = 1.5  # floating-point samples above this are on another scale
+
 Source = Path | Frames
+Given = str | Path | NDArray[Any]
+"""A file of video, sound or mouth crops, or an array: frames uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]``
+(RGB) at 25 Hz, or samples ``[N]`` at 16 kHz, int16, or floating-point from -1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +89,12 @@ class Recording:
     """A video of faces, a file of mouth crops, or sound, of any length.
 
     Args:
-        source: a file; frames, uint8, 25 Hz: mouth crops ``[T, S, S]``, or ``[T, H, W]`` or RGB
-            ``[T, H, W, 3]`` of a video; or samples as ``sound``.
-        sound: a file or samples ``[N]``, int16, 16 kHz; None: the audio of the file.
+        source: see ``Given``.
+        sound: a file or samples; None: the audio of the file.
         streams: those that are needed; others are not decoded.
         mean_face: see ``alignment``.
         size: side S of the crops, pixels.
+        cropped: the source holds crops; False: ``are_mouth_crops`` decides.
 
     Raises:
         DataError: the file cannot be read, or has none of the streams.
@@ -95,23 +102,22 @@ class Recording:
 
     def __init__(
         self,
-        source: Source,
-        sound: Path | Samples | None = None,
+        source: Given,
+        sound: Given | None = None,
         streams: Sequence[str] = STREAMS["av"],
         mean_face: MeanFace = OWN,
         size: int = 96,
+        cropped: bool = False,
     ) -> None:
-        self.name = str(source) if isinstance(source, Path) else "the array"
-        if isinstance(source, Path) and source.suffix == ".npy":
-            source = _read_npy(source)
-        self.source = source if isinstance(source, Path) else _checked(source, self.name)
-        self.cropped = False  # the source holds mouth crops
+        self.name = name_of(source)
+        self.source = as_source(source)
+        self.cropped = cropped  # the source holds mouth crops
         self.lost: list[tuple[float, float]] = []  # start and end, in seconds, of stretches without the face
         self._frames = self._seen = 0
         self._crops = None
         if "video" in streams and not _is_sound(self.source):
             self._crops = self._open_video(self.source, size, mean_face)
-        self._sound = _open_sound(self.source if sound is None else sound)
+        self._sound = _open_sound(self.source if sound is None else as_source(sound))
         if not set(streams) & set(self.streams):
             kind = "" if self.streams or isinstance(self.source, np.ndarray) else ", not an image"
             raise MediaError(
@@ -180,7 +186,7 @@ class Recording:
         except MissingStreamError:
             return None
         mesh = FaceMesh()
-        self.cropped = are_mouth_crops([view.rgb() for view in first[LOOKED_AT]], mesh)
+        self.cropped = self.cropped or are_mouth_crops([view.rgb() for view in first[LOOKED_AT]], mesh)
         views = chain(first, views)
         return ReadyCrops(views, size) if self.cropped else FaceCrops(views, size, mean_face, mesh)
 
@@ -245,6 +251,8 @@ class Recording:
 
     def _choice(self, face: str | int) -> Choice:
         """How one of the faces of a span is chosen."""
+        if face not in FACE_RULES and not (isinstance(face, int) and face >= 1):
+            raise DataError(f"face is {face!r}; take {', '.join(FACE_RULES)}, or a number from 1")
 
         def choose(faces: Sequence[Face], start: int, end: int) -> Face | None:
             faces = [one for one in faces if face in (one.number, *FACE_RULES)]
@@ -314,8 +322,8 @@ class MouthCrops:
 
 
 def crop_recording(
-    source: Source,
-    sound: Path | Samples | None = None,
+    source: Given,
+    sound: Given | None = None,
     face: str | int = SPEAKER,
     size: int = 96,
     mean_face: MeanFace = OWN,
@@ -360,9 +368,9 @@ def _rating(track: Track, rule: str | int) -> float:
     return track.width if rule == LARGEST else len(track)
 
 
-def _open_sound(source: Source | Samples) -> _Sound | None:
+def _open_sound(source: Source) -> _Sound | None:
     if not isinstance(source, Path):
-        return _Sound([source.astype(np.int16)]) if source.ndim == 1 else None
+        return _Sound([source]) if source.ndim == 1 else None
     pieces = _audio_pieces(source)
     try:
         return _Sound(chain([next(pieces)], pieces))
@@ -385,27 +393,39 @@ def _audio_pieces(path: Path) -> Iterator[Samples]:
         yield samples
 
 
-def _read_npy(path: Path) -> Frames:
-    try:
-        frames: Frames = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{path}: cannot be read as an array ({error}); replace or remove it") from error
-    return frames
+def _is_sound(source: Source) -> bool:
+    return isinstance(source, np.ndarray) and source.ndim == 1
 
 
-def _is_sound(source: Source | Samples) -> bool:
-    return isinstance(source, np.ndarray) and source.ndim == 1 and source.dtype == np.int16
+def name_of(given: Given) -> str:
+    """How messages name it."""
+    return str(given) if isinstance(given, (str, Path)) else "the array"
 
 
-def _checked(frames: Frames, name: str) -> Frames:
-    if _is_sound(frames):
-        return frames
-    colour = frames.ndim == 4 and frames.shape[3] == 3
-    if frames.dtype != np.uint8 or not (frames.ndim == 3 or colour):
-        raise MediaError(
-            f"{name}: is {frames.dtype} {list(frames.shape)}; frames are uint8 [T, H, W] or [T, H, W, 3]"
-        )
-    return frames
+def as_source(given: Given) -> Path | NDArray[Any]:
+    """A path, or an array as the package has them: frames uint8, samples int16; MediaError for others."""
+    name = name_of(given)
+    if isinstance(given, (str, Path)):
+        path = Path(given)
+        if path.suffix != ".npy":
+            return path
+        try:
+            given = mapped_array(path)
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{name}: cannot be read as an array ({error}); replace or remove it") from error
+    array = np.asarray(given)
+    if array.ndim == 1 and array.dtype == np.int16:
+        return array
+    if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
+            raise MediaError(f"{name}: samples are floating-point numbers beyond -1 to 1; divide them by 32768")
+        return np.round(np.clip(array, -1, 1) * 32767).astype(np.int16)
+    if array.size and array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[3:] in ((), (3,)):
+        return array
+    raise MediaError(
+        f"{name}: is {array.dtype} {list(array.shape)}; frames are uint8 [T, H, W] or [T, H, W, 3] at 25 "
+        "Hz, samples int16 or floating-point [N] at 16 kHz, one channel"
+    )
 
 
 def _views(reader: VideoReader) -> Iterator[View]:

@@ -11,7 +11,7 @@ tiles too.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
@@ -95,7 +95,7 @@ class Faces:
     tracks: list[Track]
     frames: int  # of the clip, at the reader's rate
     looked_at: Sequence[int]  # frames in which faces were searched for
-    changes: int = 0  # times that a track went on with another face, as at a cut, and was divided there
+    changes: int = 0  # times that a track continued with another face, as at a cut, and was divided there
 
     def share(self, track: Track) -> float:
         """Share of the frames in which a face was found; one that was looked at stands for those after it."""
@@ -121,7 +121,8 @@ def track_faces(tracker: Tracker, reader: VideoReader, stride: int) -> Faces:
     cost the crops lay no nearer to those of stride 1 than with a constant stride.
     """
     looked_at: list[int] = []
-    watch = _Watch()
+    watch = FaceWatch()
+    breaks: dict[int, list[int]] = {}
     frames = 0
     pictures = reader.pictures()
     newest = next(pictures, None)
@@ -130,45 +131,47 @@ def track_faces(tracker: Tracker, reader: VideoReader, stride: int) -> Faces:
         if frames % stride == 0 or newest is None:
             image = reader.show(picture)
             tracker.update(image)
-            watch.look(image, tracker.tracks, frames)
+            for track in watch.changed(image, tracker.tracks, frames):
+                breaks.setdefault(id(track), []).append(len(track) - 1)
             looked_at.append(frames)
         else:
             tracker.update(None)
         frames += 1
-    return Faces(watch.divided(tracker.tracks), frames, looked_at, watch.changes)
+    return Faces(_divided(tracker.tracks, breaks), frames, looked_at, sum(map(len, breaks.values())))
 
 
-class _Watch:
+def _divided(tracks: Sequence[Track], breaks: Mapping[int, Sequence[int]]) -> list[Track]:
+    parts = []
+    for track in tracks:
+        ends = [*breaks.get(id(track), []), len(track)]
+        for first, last in zip([0, *ends], ends, strict=False):
+            parts.append(Track(track.frames[first:last], track.points[first:last]))
+    return parts
+
+
+class FaceWatch:
     """Compares the face of each track with the one before, both aligned.
 
-    A tracker goes on with whatever face is in the same place, also when a cut has put another person there.
+    A track continues with whatever face is in the same place, also after a cut to another person.
     """
 
     def __init__(self) -> None:
-        self._last: dict[int, Floats] = {}
-        self._breaks: dict[int, list[int]] = {}
+        self._last: dict[int, tuple[Track, Floats]] = {}  # the track itself keeps its id from being reused
 
-    @property
-    def changes(self) -> int:
-        return sum(map(len, self._breaks.values()))
-
-    def look(self, image: Frame, tracks: Sequence[Track], frame: int) -> None:
+    def changed(self, image: Frame, tracks: Sequence[Track], frame: int) -> list[Track]:
+        """Tracks that hold another face in this frame than in the one before in which they were found."""
+        known = {id(track) for track in tracks}
+        self._last = {key: last for key, last in self._last.items() if key in known}
+        found = []
         for track in tracks:
             if track.frames[-1] != frame:
                 continue
             patch = face_patch(image, track.points[-1])
-            before = self._last.get(id(track))
-            if before is not None and float((patch * before).sum()) < SAME_PERSON:
-                self._breaks.setdefault(id(track), []).append(len(track) - 1)
-            self._last[id(track)] = patch
-
-    def divided(self, tracks: Sequence[Track]) -> list[Track]:
-        parts = []
-        for track in tracks:
-            ends = [*self._breaks.get(id(track), []), len(track)]
-            for first, last in zip([0, *ends], ends, strict=False):
-                parts.append(Track(track.frames[first:last], track.points[first:last]))
-        return parts
+            last = self._last.get(id(track))
+            if last is not None and float((patch * last[1]).sum()) < SAME_PERSON:
+                found.append(track)
+            self._last[id(track)] = track, patch
+        return found
 
 
 class FaceTracker:
@@ -190,6 +193,13 @@ class FaceTracker:
             if due or lost or not self._live:
                 self._search(rgb, tiles=due and not self._live)
         self._frame += 1
+
+    def divide(self, track: Track) -> Track:
+        """End a live track before its last frame; returns the track that begins there."""
+        new = Track([track.frames.pop()], [track.points.pop()])
+        self.tracks.append(new)
+        self._live = [new if live is track else live for live in self._live]
+        return new
 
     def _follow(self, rgb: Frame) -> bool:
         """Move every live track to this frame; returns whether one was lost."""

@@ -133,14 +133,14 @@ class Recogniser:
 
     @property
     def stream_choices(self) -> list[Streams]:
-        """Sets of streams that it accepts: those of its training, and each alone if they were both.
+        """Sets of streams that it accepts: those asked for, or else of its training, and each alone if both.
 
         A recogniser of sound knows nothing of lips, though its encoder may have a front-end for them.
         """
         encoder = find_encoder(self.model, self.spec.modalities, str(self.spec.checkpoint))[0]
         own = self.streams
-        parts = [own, *((stream,) for stream in own)] if self.spec.modalities is None else [own]
-        return [streams for streams in dict.fromkeys(parts) if streams in encoder.stream_choices]
+        parts = dict.fromkeys([own, *((stream,) for stream in own)])
+        return [streams for streams in parts if streams in encoder.stream_choices]
 
     @property
     def crop_side(self) -> int:

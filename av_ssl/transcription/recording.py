@@ -36,6 +36,7 @@ class RecordingOptions:
         word_times: whether the words have times.
         longest: seconds that are recognised at a time.
         mean_face: see ``av_ssl.media.alignment``.
+        cropped: the frames are crops; False: they are looked at.
     """
 
     face: str | int = SPEAKER
@@ -43,6 +44,7 @@ class RecordingOptions:
     word_times: bool = False
     longest: float = PART_SECONDS
     mean_face: MeanFace = OWN
+    cropped: bool = False
 
 
 def transcribe_recording(
@@ -116,15 +118,19 @@ class Work:
             takes = ", ".join(name for name, streams in STREAMS.items() if streams in choices)
             raise DataError(f"--modalities {modalities}: the recogniser takes {takes} alone")
         side = self.recogniser.crop_side
-        self.recording = Recording(self.source, self.sound, wanted, self.options.mean_face, side)
+        self.recording = Recording(
+            self.source, self.sound, wanted, self.options.mean_face, side, self.options.cropped
+        )
         self.wanted = wanted
         self.choices = [wanted, *(streams for streams in choices if set(streams) < set(wanted))]
         there = self.recording.streams
-        if not any(set(streams) <= set(there) for streams in self.choices):
-            missing = next(stream for stream in wanted if stream not in there)
+        missing = next((stream for stream in wanted if stream not in there), None)
+        replaced = modalities is None and any(set(streams) <= set(there) for streams in self.choices)
+        if missing and not replaced:
+            takes = "the recogniser takes" if modalities is None else f"--modalities {modalities} asks for"
             raise DataError(
-                f"{self.recording.name}: has no {missing} stream, and the recogniser takes "
-                f"{' and '.join(wanted)}; name another recording, or a recogniser of {' and '.join(there)}"
+                f"{self.recording.name}: has no {missing} stream, and {takes} {' and '.join(wanted)}; name "
+                f"another recording, or have {' and '.join(there)} recognised alone"
             )
 
     def heard(self, all_faces: bool, progress: Progress) -> Iterator[tuple[int | None, Heard]]:

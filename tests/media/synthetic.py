@@ -32,6 +32,14 @@ def moving_face(frames: int = 12, shift: float = 2.0) -> np.ndarray:
     return np.stack(images)
 
 
+def cut_to_another_face(frames: int) -> np.ndarray:
+    """A face for so many frames, then another one at its place, with other light, for as many."""
+    images = moving_face(2 * frames, 0.1)
+    other = cv2.GaussianBlur(images[frames][:, ::-1], (0, 0), 1)
+    images[frames:] = (0.3 * other + 0.7 * (255 - other) * (other > 60)).astype(np.uint8)
+    return images
+
+
 def noise_frames(frames: int = 8) -> np.ndarray:
     """Frames without a face, `[T, 96, 96, 3]`."""
     return np.random.default_rng(0).integers(0, 255, (frames, 96, 96, 3), np.uint8)

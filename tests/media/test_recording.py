@@ -14,6 +14,7 @@ from av_ssl.media.face_mesh import Detection
 from av_ssl.media.recording import NoFaceError, Recording, crop_recording
 from av_ssl.media.video import read_video
 from tests.media.synthetic import (
+    cut_to_another_face,
     face,
     moving_face,
     noise_frames,
@@ -133,6 +134,16 @@ def test_a_cut_to_another_place_and_a_lost_face():
     assert lost.end == 4.0
 
 
+def test_a_cut_to_another_face_at_the_same_place():
+    """Neither a part nor the smoothing of its crops crosses the cut; a number belongs to a place."""
+    images = cut_to_another_face(30)
+    first, second = Recording(images).parts()
+    assert (first.face, second.face) == (1, 1)
+    assert first.end == second.start == pytest.approx(1.2, abs=0.12)
+    alone = crop_recording(images[:30]).frames
+    assert np.abs(first.frames[:27].astype(int) - alone[:27]).mean() < 1
+
+
 def test_a_blink_of_the_detector_does_not_cut():
     images = moving_face(40, 0.5)
     images[12:24] = 0
@@ -191,7 +202,7 @@ class Mesh:
 def peak(seconds: int) -> int:
     """Most bytes held while a recording with one face is cut into parts."""
     pieces = (numbered(16000) for _ in range(seconds))
-    image = np.zeros((120, 120, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (120, 120, 3), np.uint8)
     view = View(lambda: image[..., 0].copy(), lambda: image)
     recording = Recording(gray(5), np.zeros(0, np.int16))
     recording._crops = FaceCrops((view for _ in range(25 * seconds)), mesh=Mesh())

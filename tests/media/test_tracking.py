@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from av_ssl.media.speaker import choose_speaker, mouth_sound_correlation
-from av_ssl.media.tracking import FaceTracker, Track, _Watch, track_faces
-from tests.media.synthetic import face, moving_face
+from av_ssl.media.tracking import FaceTracker, Track, track_faces
+from tests.media.synthetic import cut_to_another_face, face, moving_face
 
 
 class Frames(list):
@@ -48,17 +48,9 @@ def test_a_hidden_face_goes_on_as_the_same_track_and_is_interpolated(mesh):
 
 def test_a_track_ends_where_another_face_takes_its_place(mesh):
     """As at a cut."""
-    images = moving_face(12, shift=1.0)
-    other = cv2.GaussianBlur(images[:, :, ::-1][6], (0, 0), 1)
-    images[6:] = (0.3 * other + 0.7 * (255 - other) * (other > 60)).astype(np.uint8)
-    watch = _Watch()
-    track = Track()
-    points = mesh.find(images[0])
-    for frame, image in enumerate(images):
-        track.add(frame, points)
-        watch.look(image, [track], frame)
-    assert watch.changes == 1
-    assert [part.frames for part in watch.divided([track])] == [list(range(6)), list(range(6, 12))]
+    faces = track_all(mesh, cut_to_another_face(6))
+    assert faces.changes == 1
+    assert [part.frames for part in faces.tracks] == [list(range(6)), list(range(6, 12))]
 
 
 def test_a_stride_is_filled_by_interpolation(mesh):

@@ -196,6 +196,8 @@ def test_streams_of_parts(ctc, tmp_path, data):
     (part,) = parts_of(read_manifest(data / "train.tsv")[:1])
     both = RecogniserSpec(ctc, device="cpu").open()
     assert both.stream_choices == [("audio", "video"), ("audio",), ("video",)]
+    asked = RecogniserSpec(both.spec.checkpoint, "av", "cpu").open()
+    assert asked.stream_choices == both.stream_choices  # sound is still there where the face is lost
     sound = both.ctc_log_probs([Part(0, None, part.samples)], ("audio",))
     np.testing.assert_array_equal(both.ctc_log_probs([part], ("audio",)), sound)
     assert sound[0].shape == (10, len(both.task.target_dictionary))

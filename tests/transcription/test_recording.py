@@ -125,6 +125,7 @@ def interrupted() -> np.ndarray:
         ((AV, AUDIO, VIDEO), None, ["av", "audio"], "only the sound was recognised there"),
         ((AV, VIDEO), None, ["av"], "nothing was recognised there"),
         ((VIDEO,), None, ["video"], "nothing was recognised there"),
+        ((AV, AUDIO, VIDEO), "av", ["av", "audio"], "only the sound was recognised there"),
         ((AV, AUDIO, VIDEO), "audio", ["audio"], None),
         ((AV, AUDIO, VIDEO), "video", ["video"], "nothing was recognised there"),
     ],
@@ -162,6 +163,7 @@ def test_progress_reaches_the_end():
         ((AV,), None, np.concatenate([moving_face(13, 0.1), gray(30)]), 43, "takes audio and video"),
         ((AUDIO,), None, crops_of(1), None, "no audio stream"),
         ((AV,), None, crops_of(1), None, "no audio stream, and the recogniser takes audio and video"),
+        ((AV, VIDEO), "av", crops_of(1), None, "no audio stream, and --modalities av asks for audio"),
         ((AUDIO,), "video", crops_of(1), 25, "--modalities video: the recogniser takes audio"),
     ],
 )
