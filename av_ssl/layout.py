@@ -40,6 +40,10 @@ PART = "_data"
 """End of the name of a folder whose training list is a part of the corpus, such as 30h_data."""
 
 
+LARGEST_FRAME = 4 / 3
+"""Side of frames in multiples of the part that is cut: mouth crops are a little larger, 96 pixels for 88."""
+
+
 def crop_side(taken: int) -> int:
     """Side of the mouth crops, an even number of pixels, for a model that takes ``taken`` pixels of them."""
     return 2 * round(taken * CROP_MARGIN / 2)

@@ -24,7 +24,7 @@ GROUPS = {
 }
 COMMANDS = {
     "crop": "crop the speaker's mouth out of every video of a folder",
-    "transcribe": "transcribe clips with a fine-tuned recogniser",
+    "transcribe": "write what is said in recordings or clips, by a fine-tuned recogniser",
     "align": "find the times of the words of a known text in a recording",
     "demo": "recognise recordings on a page in the browser",
     "features": "store the outputs of a model's layers for clips",
@@ -39,7 +39,7 @@ COMMANDS = {
     "data pseudo-labels": "filter transcripts and join them with labelled clips",
     "targets clusters": "cluster MFCC or a model's features",
     "targets teacher": "store and cluster the features of a speech model",
-    "model convert": "convert between fairseq's checkpoints and safetensors",
+    "model convert": "convert checkpoints: safetensors, a folder to share, ONNX",
     "model average": "average the weights of a run's last checkpoints",
     "model plan": "estimate updates, hours, memory and disk of a recipe",
     "analyse probe": "train linear probes for phones and visemes on each layer",

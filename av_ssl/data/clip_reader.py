@@ -16,7 +16,7 @@ from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import audio_features, frame_waveform, read_crops, read_wave
 from av_ssl.data.spans import BoolArray, check_choice
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
+from av_ssl.layout import FRAME_RATE, LARGEST_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,6 @@ class Crop(NamedTuple):
     top: int
     left: int
     flip: bool
-
-
-LARGEST_FRAME = 4 / 3
-"""Side of frames in multiples of the part that is cut: mouth crops are a little larger, 96 pixels for 88."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS, crop_side
+from av_ssl.layout import LARGEST_FRAME, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.recognition.prefix_search import prefix_search
 from av_ssl.transcription.hypotheses import confidence
 from av_ssl.transcription.transcript import Recognition, Word
@@ -146,7 +146,12 @@ class OnnxRecogniser:
         if min(free) < 0:
             raise MediaError(
                 f"frames of {video.shape[2]}x{video.shape[1]} pixels are smaller than the {size} that "
-                f"{self.path} takes; crop the mouth again at 96x96"
+                f"{self.path} takes; crop the mouth again at {self.crop_side} pixels"
+            )
+        if max(video.shape[1:]) > LARGEST_FRAME * size:
+            raise MediaError(
+                f"frames of {video.shape[2]}x{video.shape[1]} pixels are no mouth crops for {self.path}, which "
+                f"takes {size} to {int(LARGEST_FRAME * size)}; crop the video at {self.crop_side} pixels"
             )
         top, left = (round(side / 2) for side in free)
         return video[:, top : top + size, left : left + size]
