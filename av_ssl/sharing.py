@@ -91,6 +91,8 @@ def from_pretrained(name: str | Path, revision: str | None = None) -> StoredMode
 
     try:
         return model.from_pretrained(str(name), revision=revision).stored
+    except DataError:  # of the files that were downloaded
+        raise
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{name}: is no folder, and cannot be downloaded ({reason})") from error

@@ -56,7 +56,7 @@ class Tokenizer(SentencepieceBPE):
 
 def _classes() -> list[Any]:
     """The allow-list: classes, and pairs of a class or function and the name under which pickles hold it."""
-    allowed: list[Any] = [argparse.Namespace, collections.defaultdict, dict, list, int, typing.Any]
+    allowed: list[Any] = [argparse.Namespace, collections.defaultdict, *torch_files.PLAIN, typing.Any]
     allowed += [np.dtype, np.ndarray, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}]
     for module_name, names in INERT.items():
         try:

@@ -23,6 +23,8 @@ from typing import Any, NoReturn
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 NOT_SET = "MissingMandatoryValue"
+OWN = re.compile(r"^(?:av_ssl\.errors\.\w+|av_ssl_fairseq_hook\.mistakes\.Mistake): ", re.M)
+"""What precedes the text of an error in a traceback."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +42,14 @@ def one_line(error: BaseException) -> str | None:
     if cause is not None and type(cause).__module__.startswith("omegaconf."):
         return wrong_setting(cause)
     if isinstance(error, Mistake) or _of_av_ssl(error):
-        return str(error)
+        return OWN.split(str(error))[-1].strip()  # the text from a process that reads clips is its traceback
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename}: no such file or folder; check the path"
     if isinstance(error, OSError) and str(error).startswith("Model file not found: "):
         return f"{str(error).partition(': ')[2]}: there is no such checkpoint"
     if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a process for one GPU
-        found = re.findall(r"^(?:av_ssl\.\S+|av_ssl_fairseq_hook\.mistakes\.Mistake): (.*)", str(error), re.M)
-        return found[-1] if found else None
+        _, *found = OWN.split(str(error))
+        return found[-1].strip() if found else None
     return None
 
 

@@ -35,6 +35,8 @@ DTYPES = {
     "Bool": torch.bool, "ComplexDouble": torch.complex128, "ComplexFloat": torch.complex64,
 }  # fmt: skip
 """By the name of the storage's class."""
+PLAIN: tuple[type, ...] = (bool, dict, float, int, list, str)
+"""Types that omegaconf's nodes and ``defaultdict`` name; a pickle cannot call them."""
 
 
 class Storage:
@@ -123,13 +125,9 @@ TENSORS: dict[str, Any] = {
     "torch.device": Call(lambda kind, *index: torch.device(str(kind), *map(operator.index, index))),
     "collections.OrderedDict": Call(lambda items=(): OrderedDict(pairs(items))),
     "collections.Counter": Call(lambda items=(): Counter(pairs(dict(items).items()))),
-    "collections.defaultdict": Call(
-        lambda kind=None: defaultdict(kind if kind in (dict, list, int) else None)
-    ),
+    "collections.defaultdict": Call(lambda kind=None: defaultdict(kind if kind in PLAIN else None)),
     "builtins.set": Call(lambda items=(): set(pairs((item, None) for item in items))),
-    "builtins.dict": dict,
-    "builtins.list": list,
-    "builtins.int": int,
+    **{f"builtins.{kind.__name__}": kind for kind in PLAIN},
 }
 """Names in pickles of tensors and of what holds them."""
 

@@ -217,6 +217,10 @@ def test_a_repository_of_a_hub(shared, tmp_path, monkeypatch):
     for name in ("someone/else", "no name"):
         with pytest.raises(DataError, match=f"^{name}: is no folder, and cannot be downloaded"):
             av_ssl.from_pretrained(name)
+    downloaded = repository / "snapshots" / ("0" * 40)
+    damage(downloaded, "format")
+    with pytest.raises(DataError, match=f"^{downloaded / 'config.json'}: "):
+        av_ssl.from_pretrained("someone/vsr")
 
 
 def test_all_of_a_pretraining_checkpoint_is_kept(tmp_path):

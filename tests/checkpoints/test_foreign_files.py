@@ -37,6 +37,7 @@ from tests.checkpoints.foreign import (
     write_legacy,
     write_safetensors_file,
 )
+from tests.damage import damaged
 
 MEMORY = 3 << 30
 """Bytes of address space that a file may take on top of what the process has."""
@@ -451,22 +452,6 @@ def same(first: StoredModel, second: StoredModel) -> bool:
         and first.tensors.keys() == second.tensors.keys()
         and all(torch.equal(x, second.tensors[key]) for key, x in first.tensors.items())
         and first.label_sets == second.label_sets
-    )
-
-
-def damaged(content: bytes, rng: random.Random) -> bytes:
-    """A bit flipped, some bytes overwritten, taken out, repeated, or the end cut off."""
-    place, kind = rng.randrange(len(content)), rng.randrange(5)
-    length = min(rng.choice([1, 4, 100]), len(content) - place)
-    return (
-        content[:place]
-        + {
-            0: bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :],
-            1: rng.randbytes(length) + content[place + length :],
-            2: content[place + length :],
-            3: content[place : place + length] * 2 + content[place + length :],
-            4: b"",
-        }[kind]
     )
 
 

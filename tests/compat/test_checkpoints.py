@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from av_ssl.errors import DataError
+from av_ssl_fairseq_hook.checkpoints import read_file
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 pytestmark = pytest.mark.skipif(TORCH < (2, 6), reason="torch before 2.6 reads checkpoints without a check")
@@ -34,25 +36,28 @@ class Touch:
         return (Path.touch, (self.path,))
 
 
-def test_what_fairseq_saves_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", [torch.load, read_file])
+def test_what_fairseq_saves_comes_back(reader: Callable[[Path], Any], tmp_path: Path) -> None:
     from fairseq.data import Dictionary
-    from omegaconf import OmegaConf
+    from omegaconf import BooleanNode, FloatNode, IntegerNode, OmegaConf, StringNode
 
     dictionary = Dictionary()
     dictionary.add_symbol("hello")
     state = {
         "args": argparse.Namespace(lr=[0.1], seed=1),
         "cfg": OmegaConf.create({"task": {"labels": ["wrd"], "rate": None}}),
+        "typed": OmegaConf.create([BooleanNode(True), FloatNode(0.5), IntegerNode(3), StringNode("wrd")]),
         "task_state": {"dictionaries": [dictionary]},
         "best": np.float64(1.5),
         "order": np.arange(3),
-        "counts": collections.defaultdict(int),
+        "counts": collections.defaultdict(float),
         "model": {"weight": torch.ones(2)},
     }
     torch.save(state, tmp_path / "checkpoint.pt")
-    read = torch.load(tmp_path / "checkpoint.pt")
+    read = reader(tmp_path / "checkpoint.pt")
     assert read["args"].lr == [0.1]
     assert read["cfg"].task.labels == ["wrd"]
+    assert read["typed"] == [True, 0.5, 3, "wrd"]
     assert read["task_state"]["dictionaries"][0].index("hello") == 4
     assert read["best"] == 1.5
     np.testing.assert_array_equal(read["order"], [0, 1, 2])

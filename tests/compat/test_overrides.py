@@ -251,6 +251,25 @@ def test_which_errors_are_mistakes() -> None:
     assert "beam is 0" in str(one_line(caught.value))
 
 
+class Unreadable(torch.utils.data.Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        raise DataError(f"2 clips cannot be read:\n  {index}: cut off")
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_the_error_of_another_process_is_without_its_traceback() -> None:
+    with pytest.raises(DataError) as caught:
+        list(torch.utils.data.DataLoader(Unreadable(), num_workers=1))
+    assert one_line(caught.value) == "2 clips cannot be read:\n  0: cut off"
+    raised = type("ProcessRaisedException", (Exception,), {})
+    assert one_line(raised(f"Traceback\n{DataError.__module__}.DataError: {caught.value}")) == one_line(
+        caught.value
+    )
+    assert one_line(raised("Traceback\nValueError: x")) is None
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

@@ -6,6 +6,7 @@ import pytest
 import torch
 from fairseq import criterions
 from fairseq.data import Dictionary
+from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
@@ -21,6 +22,7 @@ from av_ssl.recognition.heads import (
     Seq2SeqConfig,
     Seq2SeqModel,
 )
+from av_ssl.tasks.recognition import WORD_ERRORS, WORDS, RecognitionConfig, RecognitionTask
 from tests.methods.helpers import DECODER, source
 from tests.methods.test_distillav import net_input as pretraining_input
 from tests.methods.test_distillav import save, tiny, two_teachers
@@ -160,9 +162,24 @@ def test_validation_reports_it_and_does_not_count_it(checkpoint, folders):
     assert log["distillation_loss"] > 0
 
 
-def test_logs_of_both_losses(checkpoint, folders):
-    from fairseq.logging import metrics
+@pytest.mark.parametrize("kind", KINDS)
+def test_word_errors_of_validation_come_from_the_same_pass(kind, checkpoint, folders, tmp_path):
+    (tmp_path / "dict.wrd.txt").write_text("".join(f"{symbol} 1\n" for symbol in "abcdef"))
+    task = RecognitionTask(OmegaConf.structured(RecognitionConfig(data=str(tmp_path), seed=1)))
+    cfg, passes = configuration(kind, checkpoint, folders), []
+    model, criterion = build(kind, cfg), criterion_of(cfg)
+    model.register_forward_hook(lambda *_: passes.append(1))
+    _, _, log = task.valid_step(sample(folders), model, criterion)
+    with metrics.aggregate(new_root=True) as aggregator:
+        task.reduce_metrics([log, log], criterion)
+    values = aggregator.get_smoothed_values()
+    assert len(passes) == 1
+    assert values["wer"] == pytest.approx(100 * log[WORD_ERRORS] / log[WORDS])
+    assert log[WORDS] == 5
+    assert values["distillation_loss"] > 0
 
+
+def test_logs_of_both_losses(checkpoint, folders):
     cfg = configuration("hybrid", checkpoint, folders)
     criterion, model = criterion_of(cfg), build("hybrid", cfg).train()
     log = criterion(model, sample(folders))[2]
