@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from av_ssl.media.recording import Given, MouthCrops
+    from av_ssl.media.recording import MouthCrops, RecordingLike
     from av_ssl.model import Model
     from av_ssl.transcription.transcript import Transcript
 
@@ -67,12 +67,12 @@ def from_pretrained(name: str | Path, revision: str | None = None, device: str =
 
 def features(
     model: Model | str | Path,
-    recording: Given | None = None,
-    audio: Given | None = None,
+    recording: RecordingLike | None = None,
+    audio: RecordingLike | None = None,
     layers: Sequence[int] | None = None,
     modalities: str | None = None,
     *,
-    video: Given | None = None,
+    video: RecordingLike | None = None,
     face: str | int = "speaker",
 ) -> NDArray[np.float32]:
     """Outputs of a model's layers for one recording; `av-ssl features` processes data sets.
@@ -105,12 +105,12 @@ def features(
 
 def transcribe(
     model: Model | str | Path,
-    recording: Given | None = None,
-    audio: Given | None = None,
+    recording: RecordingLike | None = None,
+    audio: RecordingLike | None = None,
     modalities: str | None = None,
     beam: int = 20,
     *,
-    video: Given | None = None,
+    video: RecordingLike | None = None,
     word_timestamps: bool = False,
     face: str | int = "speaker",
 ) -> Transcript:
@@ -136,7 +136,7 @@ def transcribe(
     return opened(model).transcribe(recording, audio, word_timestamps, face, modalities, beam)
 
 
-def crop(recording: Given, face: str | int = "speaker", size: int = 96) -> MouthCrops:
+def crop(recording: RecordingLike, face: str | int = "speaker", size: int = 96) -> MouthCrops:
     """Crop the speaker's mouth out of one recording; `av-ssl crop` processes folders.
 
     Args:

@@ -25,8 +25,8 @@ from av_ssl.media.recording import (
     LOOKED_AT,
     PART_SECONDS,
     SPEAKER,
-    Given,
     Part,
+    RecordingLike,
     as_source,
     crop_recording,
 )
@@ -113,15 +113,15 @@ class Model:
 
     def transcribe(
         self,
-        recording: Given | None = None,
-        audio: Given | None = None,
+        recording: RecordingLike | None = None,
+        audio: RecordingLike | None = None,
         word_timestamps: bool = False,
         face: str | int = SPEAKER,
         modalities: str | None = None,
         beam: int = SearchOptions.beam,
     ) -> Transcript:
         """The text of a recording; see `av_ssl.transcribe`."""
-        given = _Given(recording, audio, self._crop_size)
+        given = _RecordingInput(recording, audio, self._crop_size)
         modalities = modalities or given.only_stream
         recogniser = self.recogniser(beam=beam)
         if given.crops is None or len(given.crops) > PART_SECONDS * FRAME_RATE:
@@ -137,14 +137,14 @@ class Model:
 
     def features(
         self,
-        recording: Given | None = None,
-        audio: Given | None = None,
+        recording: RecordingLike | None = None,
+        audio: RecordingLike | None = None,
         layers: Sequence[int] | None = None,
         modalities: str | None = None,
         face: str | int = SPEAKER,
     ) -> NDArray[np.float32]:
         """Outputs of the model's layers for a recording; see `av_ssl.features`."""
-        given = _Given(recording, audio, self._crop_size)
+        given = _RecordingInput(recording, audio, self._crop_size)
         encoder, streams = find_encoder(self._of_torch, modalities or given.only_stream, str(self.path))
         self.module.to(device_of(self.device))
         features = EncoderFeatures(encoder, streams, self.module.task_cfg, layers, str(self.path))
@@ -168,8 +168,8 @@ def opened(model: Model | str | Path) -> Model:
 
 def features_of(
     model: Model | str | Path,
-    recording: Given | None,
-    audio: Given | None = None,
+    recording: RecordingLike | None,
+    audio: RecordingLike | None = None,
     layers: Sequence[int] | None = None,
     modalities: str | None = None,
     face: str | int = SPEAKER,
@@ -179,7 +179,7 @@ def features_of(
         return opened(model).features(recording, audio, layers, modalities, face)
     source = LayerSource(Path(model), None if layers is None else tuple(layers), modalities, "auto")
     settings = source.settings()
-    clip = _Given(recording, audio, 0).clip(source.streams, face, str(model))
+    clip = _RecordingInput(recording, audio, 0).clip(source.streams, face, str(model))
     found = source.open().of(clip)
     return found.reshape(len(found), len(settings["layers"]), settings["channels"])
 
@@ -187,17 +187,17 @@ def features_of(
 # -- what is given -------------------------------------------------------------------------------------------
 
 
-class _Given:
+class _RecordingInput:
     """A recording and its sound, as a user names them.
 
     Args:
-        recording, audio: see `Given`; one of them may be None.
+        recording, audio: see `RecordingLike`; one of them may be None.
         crop_size: side of the frames that the model takes, in pixels.
 
     Raises DataError for what is neither.
     """
 
-    def __init__(self, recording: Given | None, audio: Given | None, crop_size: int) -> None:
+    def __init__(self, recording: RecordingLike | None, audio: RecordingLike | None, crop_size: int) -> None:
         if recording is None and audio is None:
             raise DataError("name a recording: a file, frames or samples")
         self.source = as_source(audio if recording is None else recording)  # type: ignore[arg-type]

@@ -262,7 +262,7 @@ def read_legacy(file: BinaryIO, names: Mapping[str, Any]) -> Any:
         if len(content) and file.readinto(content) != len(content):  # type: ignore[attr-defined]
             raise EOFError("it is cut off")
     if file.read(1):
-        raise Refused("it goes on behind its last storage")
+        raise Refused("it has data behind its last storage")
     logger.warning(
         "%s: has the form of torch before 1.6, without checksums: damage cannot be found", file.name
     )

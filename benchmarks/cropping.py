@@ -31,6 +31,7 @@ from av_ssl.media.audio import read_audio
 from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.crops import CropSettings, crop_clip
 from av_ssl.media.face_mesh import FaceMesh
+from av_ssl.media.stored_frame import StoredFrame
 from av_ssl.media.video import VideoReader, write_video
 
 HOG_FRAMES = 100  # enough to time so slow a step
@@ -90,11 +91,11 @@ def measure(source: Path, folder: Path, settings: CropSettings) -> tuple[list[tu
     """Frames/s of CPU time of each stage on a video, and of all together."""
     mesh = FaceMesh()
     reader = VideoReader(source)
-    frames = sum(1 for _ in reader.pictures())  # kept, so that tracking does not decode again
+    frames = sum(1 for _ in reader.stored_frames())  # kept, so that tracking does not decode again
     gray = list(reader.frames(gray=True))
     backend = OpenCVBackend(settings.stride, mesh)
     rows = [
-        ("decode", _speed(lambda: list(VideoReader(source, keep_bytes=0).pictures()), frames)),
+        ("decode", _speed(lambda: list(VideoReader(source, keep_bytes=0).stored_frames()), frames)),
         ("audio", _speed(lambda: read_audio(source), frames)),
         (f"landmarks (stride {settings.stride})", _speed(lambda: backend.track(reader, ""), frames)),
     ]
@@ -119,8 +120,12 @@ def measure(source: Path, folder: Path, settings: CropSettings) -> tuple[list[tu
 
 def baselines(source: Path, folder: Path, dlib_model: Path | None) -> list[tuple[str, float]]:
     """Decoding alone, and dlib's pipeline where dlib is installed."""
-    frames = sum(1 for _ in VideoReader(source).pictures())
-    rows = [("decoding alone", _speed(lambda: list(VideoReader(source, keep_bytes=0).pictures()), frames))]
+
+    def decode() -> list[StoredFrame]:
+        return list(VideoReader(source, keep_bytes=0).stored_frames())
+
+    frames = len(decode())
+    rows = [("decoding alone", _speed(decode, frames))]
     try:
         import dlib
     except ModuleNotFoundError:

@@ -14,7 +14,7 @@ from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.errors import DataError
 from av_ssl.media.recording import as_source, crop_recording
-from av_ssl.model import CONTEXT, WINDOW, _Given, windows
+from av_ssl.model import CONTEXT, WINDOW, _RecordingInput, windows
 from tests.data_folder import write_data
 from tests.media.synthetic import moving_face, noise_frames, talking_head, tone, write_clip
 from tests.tiny_checkpoints import write_checkpoint, write_recogniser
@@ -94,7 +94,7 @@ def test_pictures_without_a_face_are_refused(encoder, ctc, tmp_path):
 
 
 def test_frames_of_the_models_size_without_a_mouth_in_the_middle_are_warned_of(encoder, ctc, head, caplog):
-    _Given(crop_recording(head).frames, None, 88).check_crops()
+    _RecordingInput(crop_recording(head).frames, None, 88).check_crops()
     assert not caplog.messages
     whole = np.stack([cv2.resize(frame[..., 0], (24, 24)) for frame in moving_face(30)])
     for modalities, warnings in (("audio", 0), (None, 1)):

@@ -73,7 +73,7 @@ def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-inside",
         type=share,
         default=CropSettings.min_inside,
-        help="share of the crops' area that must lie inside the picture (default: %(default)s)",
+        help="share of the crops' area that must lie inside the frame (default: %(default)s)",
     )
     add_cluster_arguments(parser)
 

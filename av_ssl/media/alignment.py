@@ -104,7 +104,7 @@ FACE_SCALE = 0.34  # distance of the eyes divided by the side of a crop of the f
 FACE_CENTRE = (0.0, 0.5)  # middle of this crop on the mean face
 MESH_REGION = 4.1  # side of a mesh region in distances of the eyes, as Face Mesh itself gives it
 AGREEMENT = 0.7  # distances of the eyes by which those of the detector may lie apart, both together
-INSIDE_POINTS = 16  # points along each side of a crop whose place in the picture is looked up
+INSIDE_POINTS = 16  # points along each side of a crop whose place in the frame is looked up
 PATCH, PATCH_SAMPLES = (
     24,
     3,
@@ -212,7 +212,7 @@ def _angle(across: Floats) -> float:
 
 
 def inside_share(transforms: NDArray[np.float64], size: int, shown: tuple[int, int]) -> float:
-    """Share of the crops' area that lies inside the picture.
+    """Share of the crops' area that lies inside the frame.
 
     Args:
         transforms: matrices ``[T, 2, 3]`` of ``crop_transforms``.

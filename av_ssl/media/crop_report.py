@@ -190,7 +190,7 @@ def html_page(title: str, report: Mapping[str, Any], sheet: bytes | None) -> str
             (f"{title}, {key}", f"{value:.0%}")
             for title, name in (
                 ("frames with the speaker's face", "face_share"),
-                ("crop inside picture", "inside"),
+                ("crop inside frame", "inside"),
             )
             for key, value in report[name].items()
         ),

@@ -43,7 +43,7 @@ NO_VIDEO = "no_video"  # a stream is missing
 NO_AUDIO = "no_audio"
 NO_FACE = "no_face"
 FACE_LOST = "face_lost"  # no face is found in enough frames, or another one after a cut
-OUTSIDE = "outside"  # the crops leave the picture
+OUTSIDE = "outside"  # the crops leave the frame
 NO_LANDMARKS = "no_landmarks"  # the landmark file is missing or belongs to another video
 TOO_SHORT = "too_short"
 WRITE_FAILED = "write_failed"  # disk full, folder not writable
@@ -63,7 +63,7 @@ class CropSettings:
         landmarks: folder with landmark files, for ``files``.
         mean_face: file with AV-HuBERT's mean face; None takes our own.
         min_face: share of the frames in which the speaker's face must be found.
-        min_inside: share of the crops' area that must lie inside the picture.
+        min_inside: share of the crops' area that must lie inside the frame.
     """
 
     size: int = 96
@@ -113,7 +113,7 @@ class CropResult:
     sound_drift: float = 0.0  # seconds by which the clock of the audio runs away from the time stamps
     silent: bool = False  # the audio holds no sound
     face_share: float | None = None  # of the frames, with the speaker's face; None: unknown
-    inside: float | None = None  # share of the crops' area inside the picture
+    inside: float | None = None  # share of the crops' area inside the frame
     face_changes: int = 0  # times that another face appeared in the place of one, as at a cut
 
     @property
@@ -227,19 +227,19 @@ def _check_crops(
     transforms: NDArray[np.float64],
     settings: CropSettings,
 ) -> CropResult:
-    """The result, with the reason if the crops leave the picture or do not show a face."""
+    """The result, with the reason if the crops leave the frame or do not show a face."""
     inside = inside_share(transforms, settings.size, reader.size)
     result = replace(result, inside=round(inside, 4))
     if inside < settings.min_inside:
         message = (
-            f"{inside:.0%} of the crops' area lies inside the picture; --min-inside {settings.min_inside:g}"
+            f"{inside:.0%} of the crops' area lies inside the frame; --min-inside {settings.min_inside:g}"
         )
         return replace(result, reason=OUTSIDE, message=message)
     if settings.backend != OPENCV:  # that one has looked at the faces itself
         looks = np.linspace(0, len(points) - 1, CHECKED_FACES).astype(int)
         found = [
-            is_face(_mesh(), reader.show(picture), points[number])
-            for number, picture in enumerate(reader.pictures())
+            is_face(_mesh(), reader.show(stored), points[number])
+            for number, stored in enumerate(reader.stored_frames())
             if number in looks
         ]
         if sum(found) * 2 < len(found):
@@ -256,7 +256,7 @@ def _mesh() -> FaceMesh:
 def _cut(reader: VideoReader, transforms: NDArray[np.float64], size: int) -> Frames:
     """Grayscale crops ``[T, size, size]``, each taken from the pixels as they are stored."""
     crops = []
-    for picture, transform in zip(reader.pictures(), transforms, strict=True):
-        image, place = reader.placed(picture, gray=True)
+    for stored, transform in zip(reader.stored_frames(), transforms, strict=True):
+        image, place = reader.placed(stored, gray=True)
         crops.append(warp(image, placed(transform, place.ratio, place.offset), size))
     return np.stack(crops)

@@ -49,9 +49,9 @@ class LandmarkFiles:
             raise LandmarkError(f"{paths[0]}: does not exist, nor .npy or .npz; make landmarks of this clip")
         rows = read_landmarks(path)
         stretch, frames = np.ones(2, np.float32), 0
-        for picture in reader.pictures():
+        for stored in reader.stored_frames():
             if frames == 0:
-                stretch = reader.placed(picture, gray=True)[1].ratio.astype(np.float32)
+                stretch = reader.placed(stored, gray=True)[1].ratio.astype(np.float32)
             frames += 1
         start = 0.0 if reader.span is None else reader.span[0]
         wanted = (start + np.arange(frames) / reader.fps) * reader.source_fps

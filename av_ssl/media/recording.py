@@ -56,7 +56,7 @@ LOOKED_AT = slice(0, 101, 20)  # frames that decide whether a file holds mouth c
 LOUDEST = 1.5  # floating-point samples above this are on another scale
 
 Source = Path | Frames
-Given = str | Path | NDArray[Any]
+RecordingLike = str | Path | NDArray[Any]
 """A file of video, sound or mouth crops, or an array: frames uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]``
 (RGB) at 25 Hz, or samples ``[N]`` at 16 kHz, int16, or floating-point from -1 to 1."""
 
@@ -89,7 +89,7 @@ class Recording:
     """A video of faces, a file of mouth crops, or sound, of any length.
 
     Args:
-        source: see ``Given``.
+        source: see ``RecordingLike``.
         sound: a file or samples; None: the audio of the file.
         streams: those that are needed; others are not decoded.
         mean_face: see ``alignment``.
@@ -102,8 +102,8 @@ class Recording:
 
     def __init__(
         self,
-        source: Given,
-        sound: Given | None = None,
+        source: RecordingLike,
+        sound: RecordingLike | None = None,
         streams: Sequence[str] = STREAMS["av"],
         mean_face: MeanFace = OWN,
         size: int = 96,
@@ -322,8 +322,8 @@ class MouthCrops:
 
 
 def crop_recording(
-    source: Given,
-    sound: Given | None = None,
+    source: RecordingLike,
+    sound: RecordingLike | None = None,
     face: str | int = SPEAKER,
     size: int = 96,
     mean_face: MeanFace = OWN,
@@ -369,8 +369,8 @@ def _rating(track: Track, rule: str | int) -> float:
 
 
 def _open_sound(source: Source) -> _Sound | None:
-    if not isinstance(source, Path):
-        return _Sound([source]) if source.ndim == 1 else None
+    if isinstance(source, np.ndarray):
+        return _Sound([source.astype(np.int16, copy=False)]) if source.ndim == 1 else None
     pieces = _audio_pieces(source)
     try:
         return _Sound(chain([next(pieces)], pieces))
@@ -397,12 +397,12 @@ def _is_sound(source: Source) -> bool:
     return isinstance(source, np.ndarray) and source.ndim == 1
 
 
-def name_of(given: Given) -> str:
+def name_of(given: RecordingLike) -> str:
     """How messages name it."""
     return str(given) if isinstance(given, (str, Path)) else "the array"
 
 
-def as_source(given: Given) -> Path | NDArray[Any]:
+def as_source(given: RecordingLike) -> Path | NDArray[Any]:
     """A path, or an array as the package has them: frames uint8, samples int16; MediaError for others."""
     name = name_of(given)
     if isinstance(given, (str, Path)):
@@ -418,7 +418,7 @@ def as_source(given: Given) -> Path | NDArray[Any]:
         return array
     if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
-            raise MediaError(f"{name}: samples are floating-point numbers beyond -1 to 1; divide them by 32768")
+            raise MediaError(f"{name}: floating-point samples lie beyond -1 to 1; divide them by 32768")
         return np.round(np.clip(array, -1, 1) * 32767).astype(np.int16)
     if array.size and array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[3:] in ((), (3,)):
         return array
@@ -429,8 +429,8 @@ def as_source(given: Given) -> Path | NDArray[Any]:
 
 
 def _views(reader: VideoReader) -> Iterator[View]:
-    for picture in reader.pictures():
-        yield View(partial(reader.show, picture, gray=True), partial(reader.show, picture))
+    for stored in reader.stored_frames():
+        yield View(partial(reader.show, stored, gray=True), partial(reader.show, stored))
 
 
 def _view(frame: Frame) -> View:

@@ -124,12 +124,12 @@ def track_faces(tracker: Tracker, reader: VideoReader, stride: int) -> Faces:
     watch = FaceWatch()
     breaks: dict[int, list[int]] = {}
     frames = 0
-    pictures = reader.pictures()
-    newest = next(pictures, None)
+    decoded = reader.stored_frames()
+    newest = next(decoded, None)
     while newest is not None:
-        picture, newest = newest, next(pictures, None)
+        stored, newest = newest, next(decoded, None)
         if frames % stride == 0 or newest is None:
-            image = reader.show(picture)
+            image = reader.show(stored)
             tracker.update(image)
             for track in watch.changed(image, tracker.tracks, frames):
                 breaks.setdefault(id(track), []).append(len(track) - 1)

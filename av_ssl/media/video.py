@@ -30,7 +30,7 @@ from av_ssl.media.container import (
     start_seconds,
     steps_back,
 )
-from av_ssl.media.picture import MOST_STRETCH, Image, Picture, Placement, Size, deinterlaced
+from av_ssl.media.stored_frame import MOST_STRETCH, Image, Placement, Size, StoredFrame, deinterlaced
 
 KEEP_BYTES = 128 * 2**20  # decoded frames kept for a second pass; a longer clip is decoded again
 LONGEST_GAP = 60.0  # seconds without a frame: more is a broken time stamp
@@ -71,53 +71,53 @@ class VideoReader:
         self.size: Size = (0, 0)  # width and height of the frames, pixels; known after the first frame
         # One converter for all: it holds megabytes, which ``frame.to_ndarray`` would tie to every frame.
         self._converter = VideoReformatter()
-        self._kept: list[Picture] | None = None
+        self._kept: list[StoredFrame] | None = None
 
     def frames(self, gray: bool = False) -> Iterator[Frames]:
         """Frames as uint8: ``[H, W]`` when ``gray``, else RGB ``[H, W, 3]``."""
-        for picture in self.pictures():
-            yield self.show(picture, gray)
+        for stored in self.stored_frames():
+            yield self.show(stored, gray)
 
-    def show(self, picture: Picture, gray: bool = False) -> Image:
-        """One of ``pictures`` as ``frames`` gives it."""
-        image, placement = self.placed(picture, gray)
+    def show(self, stored: StoredFrame, gray: bool = False) -> Image:
+        """One of ``stored_frames`` as ``frames`` gives it."""
+        image, placement = self.placed(stored, gray)
         return placement.onto_canvas(image, self.size)
 
-    def placed(self, picture: Picture, gray: bool = False) -> tuple[Image, Placement]:
-        """One of ``pictures`` in the resolution in which it is stored, and where it lies on the frame."""
-        image = picture.image(self._converter, gray)
-        return image, Placement.fitting((image.shape[1], image.shape[0]), picture.size, self.size)
+    def placed(self, stored: StoredFrame, gray: bool = False) -> tuple[Image, Placement]:
+        """One of ``stored_frames`` in its stored resolution, and where it lies on the frame."""
+        image = stored.image(self._converter, gray)
+        return image, Placement.fitting((image.shape[1], image.shape[0]), stored.size, self.size)
 
-    def pictures(self) -> Iterator[Picture]:
+    def stored_frames(self) -> Iterator[StoredFrame]:
         """Frames before their conversion to arrays, which costs time."""
         if self._kept is not None:
             yield from self._kept
             return
-        kept: list[Picture] | None = []
+        kept: list[StoredFrame] | None = []
         size = 0
         last = None
-        for picture in self._resampled():
-            if picture is not last:
-                size += sum(plane.buffer_size for plane in picture.frame.planes)
-            last = picture
+        for stored in self._resampled():
+            if stored is not last:
+                size += sum(plane.buffer_size for plane in stored.frame.planes)
+            last = stored
             if kept is not None:
-                kept.append(picture)
+                kept.append(stored)
                 if size > self.keep_bytes:
                     kept = None
             if self.size == (0, 0):
-                self.size = picture.size
-            yield picture
+                self.size = stored.size
+            yield stored
         self._kept = kept
 
-    def _resampled(self) -> Iterator[Picture]:
+    def _resampled(self) -> Iterator[StoredFrame]:
         shown, count, end = None, 0, 0.0
         tolerance = 0.0
-        for time, picture in self._decoded():
+        for time, stored in self._decoded():
             tolerance = 0.5 / max(self.fps, self.source_fps) - 1e-6
             while shown is not None and count / self.fps + tolerance < time:
                 yield shown
                 count += 1
-            shown = picture
+            shown = stored
             end = time + 1 / (self.source_fps or self.fps)
         if self.span is not None:
             end = min(end, self.span[1] - self.span[0])
@@ -125,7 +125,7 @@ class VideoReader:
             yield shown
             count += 1
 
-    def _decoded(self) -> Iterator[tuple[float, Picture]]:
+    def _decoded(self) -> Iterator[tuple[float, StoredFrame]]:
         """Every source frame with its time in seconds from the start of the clip.
 
         Of a span, frames from the key frame before it (at negative times) to its end.
@@ -156,7 +156,7 @@ class VideoReader:
                 self._check_step(last, time)
                 last = time
                 count += 1
-                yield time, Picture(frame, aspect.now())
+                yield time, StoredFrame(frame, aspect.now())
             if last is None:
                 raise MediaError(f"{self.path}: its video stream holds no frame; replace or remove the file")
             if count == 1 and stream.codec_context.name in STILL_CODECS:

@@ -150,8 +150,8 @@ class OnnxRecogniser:
             )
         if max(video.shape[1:]) > LARGEST_FRAME * size:
             raise MediaError(
-                f"frames of {video.shape[2]}x{video.shape[1]} pixels are no mouth crops for {self.path}, which "
-                f"takes {size} to {int(LARGEST_FRAME * size)}; crop the video at {self.crop_side} pixels"
+                f"frames of {video.shape[2]}x{video.shape[1]} pixels are no mouth crops for {self.path} "
+                f"({size} to {int(LARGEST_FRAME * size)}); crop the video at {self.crop_side} pixels"
             )
         top, left = (round(side / 2) for side in free)
         return video[:, top : top + size, left : left + size]

@@ -102,7 +102,7 @@ def test_a_picture_size_that_changes(tmp_path, second):
     np.testing.assert_allclose(quadrants(frames[2]), quadrants(CORNERS), atol=4)
     filled = frames[7] > 75
     assert filled.mean() == pytest.approx(1.0 if second == (96, 128) else 36 / 64, abs=0.03)
-    image, place = reader.placed(list(reader.pictures())[7], gray=True)
+    image, place = reader.placed(list(reader.stored_frames())[7], gray=True)
     assert image.shape == second  # as stored, for crops of full resolution
     edge = (np.array([0, second[1]]) + 0.0) * place.ratio[0] + place.offset[0]
     assert edge[1] - edge[0] == pytest.approx(filled[24].sum(), abs=1)

@@ -12,11 +12,11 @@ from tests.media.synthetic import cut_to_another_face, face, moving_face
 class Frames(list):
     """Arrays in place of a `VideoReader`."""
 
-    def pictures(self):
+    def stored_frames(self):
         return iter(self)
 
-    def show(self, picture):
-        return picture
+    def show(self, stored):
+        return stored
 
 
 def track_all(mesh, images, stride=1):

@@ -26,7 +26,7 @@ MOST_STRETCH = 4  # a pixel that is wider or higher than this is a mistake of th
 
 
 @dataclass(frozen=True)
-class Picture:
+class StoredFrame:
     """A decoded frame and the shape of its pixels."""
 
     frame: av.VideoFrame
