@@ -17,15 +17,26 @@ class MethodError(ValueError):
 
 
 class Column(NamedTuple):
-    """What a model is scored on: streams, empty where the model decides, and clips."""
+    """What a model is scored on: streams, empty where the model decides, and clips.
+
+    ``labelled`` is how many labelled clips a recogniser is trained on, 0 for the number that run.py was given.
+    """
 
     streams: str
     clips: str
+    labelled: int = 0
+
+    @classmethod
+    def read(cls, text: str) -> "Column":
+        """For example ``audio_0dB``, or with 20 labelled clips ``audio_0dB@20``."""
+        column, _, labelled = text.partition("@")
+        streams, _, clips = column.rpartition("_")
+        return cls(streams, clips, int(labelled or 0))
 
     @property
     def key(self) -> str:
-        """Name in files, for example ``audio_0dB``."""
-        return "_".join(filter(None, self))
+        """Name in results, for example ``audio_0dB@20``."""
+        return "_".join(filter(None, self[:2])) + (f"@{self.labelled}" if self.labelled else "")
 
     @property
     def snr(self) -> str:
@@ -35,10 +46,11 @@ class Column(NamedTuple):
     @property
     def title(self) -> str:
         """Head of a column, for example ``ASR, 0 dB babble``."""
-        if self == ("video", "clean"):
-            return TASKS[self.streams]
         clips = f"{self.snr} dB babble" if self.snr else self.clips.replace("long", "twice as long")
-        return ", ".join(filter(None, (TASKS.get(self.streams), clips)))
+        if (self.streams, clips) == ("video", "clean"):
+            clips = ""
+        labelled = f"{self.labelled} labelled" if self.labelled else ""
+        return ", ".join(filter(None, (TASKS.get(self.streams), clips, labelled)))
 
 
 class Section(dict[str, Any]):
@@ -64,7 +76,7 @@ class Methods:
         self.costs, self.about_costs = self._content["costs"], self._content["about_costs"]
         self.columns = Section("columns")
         for name, texts in self._content["columns"].items():
-            self.columns[name] = [Column(*text.rpartition("_")[::2]) for text in texts]
+            self.columns[name] = [Column.read(text) for text in texts]
         self.measures, self.labels, self.teachers = map(self._rows, ("measures", "labels", "teachers"))
         self.trainings = self._rows("trainings", "pretrainings", "classifiers")
         self.methods, self.tables = self._rows("methods", "recognisers", "methods"), self._rows("tables")

@@ -4,6 +4,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -71,10 +72,14 @@ class Steps:
     def __init__(self, methods: Methods, corpus: Corpus, seed: int) -> None:
         self.methods, self.corpus, self.seed = methods, corpus, seed
         self.data, self.folder = corpus.out / "data", corpus.out / f"seed_{seed}"
-        self.noise, self.labelled = self.data / "noise", self.data / f"labelled_{corpus.labelled}"
+        self.noise, self.labels = self.data / "noise", corpus.labelled
         self.prepared: tuple[Step, ...] = ()
         for name, command in corpus.prepare.items():
             self.prepared = (Step(name, "data", command, self.prepared),)
+
+    @property
+    def labelled(self) -> Path:
+        return self.data / f"labelled_{self.labels}"
 
     def step(
         self, command: str, name: str, result: str | Path, *options: object, kind: str = "",
@@ -184,7 +189,7 @@ class Steps:
 
     def tagged(self, training: Row) -> str:
         """The name of a training, with the number of labelled clips where it is trained on these."""
-        return f"{training.name}_{self.corpus.labelled}" if training.data == "labelled" else training.name
+        return f"{training.name}_{self.labels}" if training.data == "labelled" else training.name
 
     def scores(self, method: Row) -> dict[tuple[str, Column], Step]:
         """By subset and column."""
@@ -192,10 +197,12 @@ class Steps:
         return {(subset, column): self.score(method, column, subset) for subset, column in columns}
 
     def score(self, method: Row, column: Column, subset: str) -> Step:
+        if column.labelled:
+            of_column = copy(self)
+            of_column.labels = column.labelled
+            return of_column.score(method, column._replace(labelled=0), subset)
         measure, options = method.measure.name, list[object]()
-        name = f"{method.name}_{column.key}_{subset}" + (
-            f"_{self.corpus.labelled}" if measure == "wer" else ""
-        )
+        name = f"{method.name}_{column.key}_{subset}" + (f"_{self.labels}" if measure == "wer" else "")
         model = self.training(method.models[column.streams])
         values = {"model": model, "subset": subset, "streams": column.streams}
         if measure == "wer":

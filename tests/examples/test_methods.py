@@ -270,6 +270,7 @@ def test_columns_have_titles() -> None:
         Column("av", "0dB"),
         Column("av", "long"),
         Column("", "-5dB"),
+        Column.read("video_clean@20"),
     ]
     assert [column.title for column in texts] == [
         "VSR",
@@ -277,7 +278,19 @@ def test_columns_have_titles() -> None:
         "AVSR, 0 dB babble",
         "AVSR, twice as long",
         "-5 dB babble",
+        "VSR, 20 labelled",
     ]
+
+
+def test_columns_name_the_labelled_clips(toy: Steps) -> None:
+    found = needed(toy, "av2vec_labels")
+    scores = {name: step for name, step in found.items() if name.startswith("score_")}
+    assert scores["score_av2vec_labels_video_clean_test_20"].command[1].endswith("labelled_20")
+    of_20, of_650 = (overrides(found[f"av2vec_video_{number}"]) for number in (20, 650))
+    assert {key for key in of_20 if of_20[key] != of_650[key]} == {
+        "task.data", "checkpoint.save_dir", "hydra.run.dir"
+    }  # fmt: skip
+    assert len([name for name in found if name.startswith("pretrain_")]) == 1
 
 
 @pytest.mark.parametrize("comparison", METHODS.tables.values(), ids=METHODS.tables)
