@@ -19,7 +19,7 @@ class MethodError(ValueError):
 class Column(NamedTuple):
     """What a model is scored on: streams, empty where the model decides, and clips.
 
-    ``labelled`` is how many labelled clips a recogniser is trained on, 0 for the number that run.py was given.
+    ``labelled``: how many labelled clips the recogniser is trained on; 0: the number that run.py was given.
     """
 
     streams: str
