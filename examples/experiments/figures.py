@@ -1,0 +1,91 @@
+"""Draw the figures of a finished experiment.
+
+python examples/experiments/figures.py labels out/grid --subset test_seen --out docs/images/labels.png
+python examples/experiments/figures.py lips CHECKPOINT CROPS.mp4 ... --out docs/images/lips.png
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from from_av_ssl import Figure, load, new_figure, read_crops, save, style_of
+
+SHOWN = 15  # frames of a strip
+
+
+def scores_of(method: dict[str, Any], subset: str) -> dict[str, list[float]]:
+    """Of all seeds, by column."""
+    scores: dict[str, list[float]] = {}
+    for seed in method["seeds"].values():
+        for key, score in seed["scores"].items():
+            if key.startswith(f"{subset}/"):
+                scores.setdefault(key.removeprefix(f"{subset}/"), []).append(score)
+    return scores
+
+
+def draw_labels(results: dict[str, Any], subset: str) -> Figure:
+    """Word error rate against the number of labelled clips: the mean over seeds, a line a method.
+
+    Args:
+        results: of results.json; the columns of the curve end in @NUMBER.
+    """
+    figure = new_figure(5.2, 3.6)
+    axis, numbers = figure.subplots(), set[int]()
+    for number, method in enumerate(results["methods"].values()):
+        scores = {key.partition("@")[2]: rates for key, rates in scores_of(method, subset).items()}
+        curve = {int(key): mean(rates) for key, rates in scores.items() if key}
+        if curve:
+            axis.plot(list(curve), list(curve.values()), label=method["title"], **style_of(number))
+        numbers |= curve.keys()
+    axis.set_xscale("log")
+    axis.set_xticks(sorted(numbers), list(map(str, sorted(numbers))))
+    axis.minorticks_off()
+    axis.set(xlabel="labelled clips", ylabel="word error rate (%)", ylim=(0, None))
+    axis.grid(axis="y", color="#EEEEEE")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_lips(checkpoint: Path, clips: Sequence[Path]) -> Figure:
+    """A row for each clip: mouth crops, evenly spaced, and what a lip-reader wrote, with its confidence."""
+    model = load(checkpoint)
+    figure = new_figure(7.5, 0.85 * len(clips))
+    for axis, path in zip(figure.subplots(len(clips), squeeze=False).flat, clips, strict=True):
+        crops = read_crops(path)
+        chosen = np.linspace(0, len(crops) - 1, SHOWN).round().astype(int)
+        axis.imshow(np.hstack(list(crops[chosen])), cmap="gray", vmin=0, vmax=255)
+        transcript = model.transcribe(path, word_timestamps=True, modalities="video")
+        words = [word for segment in transcript.segments for word in segment.words]
+        axis.set_title("    ".join(f"{one.word} {one.score:.0%}" for one in words), fontsize=9)
+        axis.set_axis_off()
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    figures = parser.add_subparsers(dest="figure", required=True)
+    labels = figures.add_parser("labels", help="word error rate against labelled clips")
+    labels.add_argument("results", type=Path, metavar="OUT", help="of run.py")
+    labels.add_argument("--subset", required=True)
+    lips = figures.add_parser("lips", help="mouth crops and what a lip-reader wrote")
+    lips.add_argument("checkpoint", type=Path)
+    lips.add_argument("crops", type=Path, nargs="+", help="files of mouth crops")
+    for each in (labels, lips):
+        each.add_argument("--out", type=Path, required=True, help="PNG, SVG or PDF")
+    args = parser.parse_args()
+    if args.figure == "labels":
+        figure = draw_labels(json.loads((args.results / "results.json").read_text()), args.subset)
+    else:
+        figure = draw_lips(args.checkpoint, args.crops)
+    save(figure, args.out)
+
+
+if __name__ == "__main__":
+    main()
