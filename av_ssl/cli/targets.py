@@ -27,7 +27,7 @@ from av_ssl.targets.mfcc import MfccSource
 from av_ssl.targets.speech_teacher import COMBINATIONS, NORMS, TeacherSpec
 from av_ssl.targets.teacher_dump import TeacherPlan, dump_teacher, estimate_teacher, verify_teacher
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def add_clusters_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +115,10 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--estimate", action="store_true", help="report disk space and time, and stop")
     parser.add_argument("--verify", action="store_true", help="compare files with their checksums, and stop")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="of the teacher (default: float32)"
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the teacher (default: bfloat16 on GPUs and CPUs that have it in hardware, else float32)",
     )
 
 

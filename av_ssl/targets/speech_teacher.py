@@ -63,7 +63,8 @@ class TeacherSpec:
         norm: ``instance``: each layer and channel to zero mean and unit variance over the clip; ``none``.
         combine: ``average`` the layers, or ``stack`` their channels.
         device: ``cpu``, or ``cuda``: the GPUs of the machine take turns.
-        precision: a dtype of torch by name.
+        precision: a dtype of torch by name; ``auto``: bfloat16 where the device computes it fast (see
+            ``computes_bfloat16``), else float32.
     """
 
     model: str
@@ -79,6 +80,9 @@ class TeacherSpec:
         for key, value, known in (("norm", self.norm, NORMS), ("combine", self.combine, COMBINATIONS)):
             if value not in known:
                 raise DataError(f"teacher {self.model}: {key} is {value!r}; choose one of {', '.join(known)}")
+        if self.precision == "auto":
+            chosen = "bfloat16" if computes_bfloat16(self.device) else "float32"
+            object.__setattr__(self, "precision", chosen)
         self._ranges(None)
 
     @property
@@ -133,6 +137,14 @@ class TeacherSpec:
                 + ("they count from 1" if count is None else f"the model has layers 1 to {count}")
             )
         return parts
+
+
+def computes_bfloat16(device: str) -> bool:
+    """Whether it multiplies matrices of bfloat16 in hardware: a GPU from Ampere on, a CPU with AMX (Linux)."""
+    if device != "cpu":
+        return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text(encoding="utf-8")
 
 
 def _part(text: str, count: int) -> range:

@@ -26,7 +26,18 @@ from tests.targets.tiny_teachers import save_teacher
 pytest.importorskip("transformers")
 
 HOURS_OF_WORK = teacher_dump.hours_of_work
-OPTIONS = ("--layers", "top:2", "--clusters", "12", "--shards", "3", "--workers", "1")
+OPTIONS = (
+    "--precision",
+    "float32",
+    "--layers",
+    "top:2",
+    "--clusters",
+    "12",
+    "--shards",
+    "3",
+    "--workers",
+    "1",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
