@@ -1,18 +1,17 @@
 """Draw the figures of a finished experiment.
 
 python examples/experiments/figures.py labels out/grid --subset test_seen --out docs/images/labels.png
-python examples/experiments/figures.py lips CHECKPOINT CROPS.mp4 ... --out docs/images/lips.png
+python examples/experiments/figures.py lips CHECKPOINT DATA --subset test_seen --out docs/images/lips.png
 """
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-from from_av_ssl import Figure, load, new_figure, read_crops, save, style_of
+from from_av_ssl import Figure, load, new_figure, read_crops, read_manifest, save, style_of
 
 SHOWN = 15  # frames of a strip
 
@@ -51,17 +50,23 @@ def draw_labels(results: dict[str, Any], subset: str) -> Figure:
     return figure
 
 
-def draw_lips(checkpoint: Path, clips: Sequence[Path]) -> Figure:
-    """A row for each clip: mouth crops, evenly spaced, and what a lip-reader wrote, with its confidence."""
+def draw_lips(checkpoint: Path, data: Path, subset: str, count: int = 4) -> Figure:
+    """A row for each clip: mouth crops, what was said, and what a lip-reader wrote, with its confidence.
+
+    The clips are spread evenly over the list of the subset.
+    """
+    clips = read_manifest(data / f"{subset}.tsv")
+    texts = (data / f"{subset}.wrd").read_text(encoding="utf-8").splitlines()
     model = load(checkpoint)
-    figure = new_figure(7.5, 0.85 * len(clips))
-    for axis, path in zip(figure.subplots(len(clips), squeeze=False).flat, clips, strict=True):
-        crops = read_crops(path)
+    figure = new_figure(7.5, 0.95 * count)
+    for axis, place in zip(figure.subplots(count), range(0, len(clips), len(clips) // count), strict=False):
+        crops = read_crops(clips[place].video)
         chosen = np.linspace(0, len(crops) - 1, SHOWN).round().astype(int)
         axis.imshow(np.hstack(list(crops[chosen])), cmap="gray", vmin=0, vmax=255)
-        transcript = model.transcribe(path, word_timestamps=True, modalities="video")
+        transcript = model.transcribe(clips[place].video, word_timestamps=True, modalities="video")
         words = [word for segment in transcript.segments for word in segment.words]
-        axis.set_title("    ".join(f"{one.word} {one.score:.0%}" for one in words), fontsize=9)
+        written = "  ".join(f"{one.word} {one.score:.0%}" for one in words)
+        axis.set_title(f"said: {texts[place]}    read: {written}", fontsize=8)
         axis.set_axis_off()
     return figure
 
@@ -73,17 +78,17 @@ def main() -> None:
     figures = parser.add_subparsers(dest="figure", required=True)
     labels = figures.add_parser("labels", help="word error rate against labelled clips")
     labels.add_argument("results", type=Path, metavar="OUT", help="of run.py")
-    labels.add_argument("--subset", required=True)
     lips = figures.add_parser("lips", help="mouth crops and what a lip-reader wrote")
     lips.add_argument("checkpoint", type=Path)
-    lips.add_argument("crops", type=Path, nargs="+", help="files of mouth crops")
+    lips.add_argument("data", type=Path, help="data folder")
     for each in (labels, lips):
+        each.add_argument("--subset", required=True)
         each.add_argument("--out", type=Path, required=True, help="PNG, SVG or PDF")
     args = parser.parse_args()
     if args.figure == "labels":
         figure = draw_labels(json.loads((args.results / "results.json").read_text()), args.subset)
     else:
-        figure = draw_lips(args.checkpoint, args.crops)
+        figure = draw_lips(args.checkpoint, args.data, args.subset)
     save(figure, args.out)
 
 
