@@ -12,6 +12,7 @@
 | all            | keys that av_ssl has renamed are not known any more              | read_renamed_keys    |
 | all            | fairseq asks at each start for tensorboardX, which is not needed | silence_tensorboardx |
 | all            | hydra demands a plus sign, or none, before an override's key      | accept_overrides     |
+| all            | omegaconf 2.0 copies a whole configuration with each part of it    | copy_parts_alone     |
 | all            | its grammar refuses many paths, its run folder the relative ones   | paths.py             |
 | all            | mistakes of a user end in tracebacks of 40 to 140 lines            | mistakes.py          |
 | all            | the thread that reads ahead dies inside torch at exit: an abort  | end_reading_ahead    |
@@ -180,6 +181,40 @@ def accept_overrides(module: ModuleType) -> None:
     module.ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply)
 
 
+def copy_parts_alone(_: ModuleType) -> None:
+    """Let omegaconf 2.0 copy a part of a configuration without what it is a part of, as 2.1 does.
+
+    hydra copies parts hundreds of times when it composes a recipe, which took most of a command's start.
+    """
+    import omegaconf
+    from omegaconf.nodes import ValueNode
+
+    if not omegaconf.__version__.startswith("2.0."):
+        return
+
+    def alone(stock: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(stock)
+        def copied(node: Any, *arguments: Any) -> Any:
+            memo = arguments[-1]
+            # Taken for copies until the node is copied: its parent stays, and it gives its children a parent.
+            kept = [each for each in (node, vars(node)["_parent"]) if id(each) not in memo]
+            memo.update((id(each), each) for each in kept)
+            try:
+                return stock(node, *arguments)
+            finally:
+                for each in kept:
+                    memo.pop(id(each), None)
+
+        return copied
+
+    for kind, name in (
+        (omegaconf.DictConfig, "__deepcopy__"),
+        (omegaconf.ListConfig, "__deepcopy__"),
+        (ValueNode, "_deepcopy_impl"),
+    ):
+        setattr(kind, name, alone(getattr(kind, name)))
+
+
 def take_paths_literally(module: ModuleType) -> None:
     """Let hydra read paths that its grammar refuses."""
     from av_ssl_fairseq_hook import paths
@@ -299,6 +334,7 @@ Patch = Callable[[ModuleType], None]
 # Module to (least Python version, patch), run before or after the module's own code.
 BEFORE: dict[str, tuple[tuple[int, int], Patch]] = {
     "hydra": ((3, 13), restore_typing_io),
+    "hydra._internal.config_loader_impl": ((3, 10), copy_parts_alone),
     "fairseq": ((3, 10), mistakes.report_in_one_line),
     "fairseq.tasks.text_to_speech": ((3, 10), silence_tensorboardx),
 }

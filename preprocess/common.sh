@@ -12,7 +12,7 @@ options() {
   --cluster slurm   crop by jobs of a Slurm cluster
   --slurm-partition, --slurm-hours, --slurm-cpus, --slurm-memory, --slurm-option: as in av-ssl crop --help
   --size N          side of the mouth crops in pixels (default: 96)
-  --stride N        find landmarks on every N-th frame (default: 3)
+  --stride N        find landmarks on every N-th frame (default: 4)
   --region, --backend, --dlib-model, --landmarks, --mean-face: as in av-ssl crop --help
   --ids FILE        take only the clips whose ids FILE lists, one a line; a folder of lists also decides the splits
   --valid N         validation clips: below 1 a share, else a number (default: see docs/preprocessing.md)

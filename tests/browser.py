@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -75,9 +74,6 @@ class Browser:
         """Errors in the console since the last call."""
         entries = self.call("POST", "/se/log", type="browser")
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
-
-    def screenshot(self) -> bytes:
-        return b64decode(self.call("GET", "/screenshot"))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,18 +54,23 @@ def stock(*words: object, expect: int = 0, folder: Path | str = "/") -> str:
 
 
 def run_for(
-    seconds: float, *words: object, folder: Path | str = "/", largest_file: int = -1
+    seconds: float,
+    *words: object,
+    folder: Path | str = "/",
+    largest_file: int = -1,
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[int | None, str]:
     """Run a command of ``COMMANDS`` and kill what is left of it after so many seconds.
 
     Returns its exit status, None if it was killed, and its output.  No file can grow beyond ``largest_file``
-    bytes, as if the disk were full; -1: no bound.
+    bytes, as if the disk were full; -1: no bound.  ``environment`` is added to that of this process.
     """
+    variables = {**os.environ, **(environment or {})}
     command, *arguments = map(str, words)
     with TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         process = SERVER.Process(
-            target=_run, args=(command, arguments, str(folder), str(log), dict(os.environ), largest_file)
+            target=_run, args=(command, arguments, str(folder), str(log), variables, largest_file)
         )
         process.start()
         process.join(seconds)

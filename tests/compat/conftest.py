@@ -1,16 +1,10 @@
-"""A plug-in small enough to train in a second, and how the tests start fairseq's stock commands."""
+"""A plug-in small enough to train in a second."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 TASK = """
 from dataclasses import dataclass, field
@@ -115,25 +109,6 @@ optimizer: {_name: adam, adam_betas: '(0.9,0.98)'}
 lr_scheduler: {_name: fixed, warmup_updates: 0}
 model: {_name: toy_model}
 """
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def run_python(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run this Python in a folder, with the repository importable; stdout and stderr come back as text."""
-    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
-
-
-@pytest.fixture
-def fairseq_command(tmp_path: Path) -> Run:
-    """Run a stock command through the launcher, which needs nothing installed but fairseq."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return run_python("-m", "av_ssl_fairseq_hook", *arguments, folder=tmp_path)
-
-    return run
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from fairseq.data import TokenBlockDataset
 
 import av_ssl_fairseq_hook
 
@@ -119,14 +121,9 @@ def test_fairseq_that_was_imported_first_is_mended_later(monkeypatch: pytest.Mon
 
 def test_text_is_cut_into_blocks_without_what_numpy_dropped() -> None:
     """fairseq's language models ask for `np.compat.long` at `--sample-break-mode eos`."""
-    code = """
-import torch
-from fairseq.data import TokenBlockDataset
-lines = [torch.tensor([4, 5, 2]), torch.tensor([6, 2])]
-blocks = TokenBlockDataset(lines, [3, 2], block_size=None, pad=1, eos=2, break_mode='eos')
-print([block.tolist() for block in blocks])
-"""
-    assert check(code).splitlines()[-1] == "[[4, 5, 2], [6, 2]]"
+    lines = [torch.tensor([4, 5, 2]), torch.tensor([6, 2])]
+    blocks = TokenBlockDataset(lines, [3, 2], block_size=None, pad=1, eos=2, break_mode="eos")
+    assert [block.tolist() for block in blocks] == [[4, 5, 2], [6, 2]]
 
 
 def test_leaving_while_fairseq_reads_ahead_is_no_abort() -> None:

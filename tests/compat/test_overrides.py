@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -59,6 +60,18 @@ def test_paths_hold_any_characters(path: str) -> None:
     keys = ("task.data", "+task.label_dir", "model.w2v_path", "checkpoint.save_dir", "hydra.run.dir")
     parsed = OverridesParser.create().parse_overrides([f"{key}={path}" for key in keys])
     assert [override.value() for override in parsed] == [path] * len(keys)
+
+
+def test_parts_of_a_configuration_are_copied_alone() -> None:
+    whole = OmegaConf.create({"task": {"rate": 25, "labels": ["wrd"]}, "model": {"rate": "${task.rate}"}})
+    part = copy.deepcopy(whole.model)
+    assert part.rate == 25
+    assert vars(part)["_parent"] is whole
+    both = copy.deepcopy({"part": whole.task, "whole": whole})
+    both["part"].rate, both["whole"].task.rate, both["whole"].task.labels[0] = 50, 100, "km"
+    assert both["whole"].model.rate == 100  # that of its own parent
+    assert (whole.task.rate, list(whole.task.labels)) == (25, ["wrd"])
+    assert vars(both["whole"].task)["_parent"] is both["whole"]
 
 
 def test_other_values_are_parsed_as_before() -> None:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from .conftest import run_python
+from tests.stock import REPOSITORY, stock
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 HYDRA_TRAIN = ("fairseq-hydra-train", "--config-dir", "conf", "--config-name", "toy")
 
 
-def passed(result: subprocess.CompletedProcess[str]) -> str:
-    """The output of a command that must succeed."""
+def run_fresh(*command: str, folder: Path, **environment: str) -> str:
+    """The output of a command in an interpreter of its own; it must succeed."""
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    result = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
     output = result.stdout + result.stderr
     assert result.returncode == 0, output[-4000:]
     return output
@@ -32,28 +33,29 @@ def epochs(output: str) -> list[int]:
     return [int(epoch) for epoch in re.findall(r'\{"epoch": (\d+), "train_loss"', output)]
 
 
-def test_hydra_train_and_resume_with_a_plug_in(plugin: Path, fairseq_command: Run, tmp_path: Path) -> None:
-    overrides = (
-        f"common.user_dir={plugin}",
-        f"task.data={tmp_path}",
+def test_hydra_train_and_resume_with_a_plug_in(plugin: Path, tmp_path: Path) -> None:
+    """Training through the launcher, which needs nothing installed but fairseq."""
+    train = (
+        *HYDRA_TRAIN, f"common.user_dir={plugin}", f"task.data={tmp_path}",
         f"checkpoint.save_dir={tmp_path}/saved",
-    )
-    output = passed(fairseq_command(*HYDRA_TRAIN, *overrides))
+    )  # fmt: skip
+    launcher = (sys.executable, "-m", "av_ssl_fairseq_hook")
+    output = run_fresh(*launcher, *train, folder=tmp_path, PYTHONPATH=str(REPOSITORY))
     assert epochs(output) == [1, 2]
     assert "tensorboardX" not in output
     losses = [json.loads(line)["valid_loss"] for line in re.findall(r'\{"epoch".*"valid_loss".*\}', output)]
     assert float(losses[1]) < float(losses[0])
-    resumed = passed(fairseq_command(*HYDRA_TRAIN, *overrides, "optimization.max_epoch=3"))
+    resumed = stock(*train, "optimization.max_epoch=3", folder=tmp_path)
     assert epochs(resumed) == [3]
 
 
-def test_a_failing_job_shows_its_own_error(plugin: Path, fairseq_command: Run, tmp_path: Path) -> None:
-    result = fairseq_command(
-        *HYDRA_TRAIN, f"common.user_dir={plugin}", f"task.data={tmp_path}", "+model.fail=true"
-    )
-    assert result.returncode == 1
-    assert "RuntimeError: the toy model was told to fail" in result.stderr
-    assert "print_exception" not in result.stderr
+def test_a_failing_job_shows_its_own_error(plugin: Path, tmp_path: Path) -> None:
+    output = stock(
+        *HYDRA_TRAIN, f"common.user_dir={plugin}", f"task.data={tmp_path}", "+model.fail=true",
+        expect=1, folder=tmp_path,
+    )  # fmt: skip
+    assert "RuntimeError: the toy model was told to fail" in output
+    assert "print_exception" not in output
 
 
 def write_parallel_text(folder: Path) -> None:
@@ -65,20 +67,6 @@ def write_parallel_text(folder: Path) -> None:
         (folder / f"{split}.yy").write_text("".join(" ".join(line[::-1]) + "\n" for line in lines))
 
 
-SEVERAL = """
-import json, sys
-from av_ssl_fairseq_hook.__main__ import main
-for command in json.loads(sys.argv[1]):
-    sys.argv = ["", *command]
-    assert not main()
-"""
-
-
-def several(folder: Path, *commands: Sequence[str]) -> str:
-    """The output of stock commands in one process, since each would spend seconds on importing."""
-    return passed(run_python("-c", SEVERAL, json.dumps(commands), folder=folder))
-
-
 @pytest.mark.slow
 def test_argparse_commands_without_a_plug_in(tmp_path: Path) -> None:
     write_parallel_text(tmp_path)
@@ -87,15 +75,14 @@ def test_argparse_commands_without_a_plug_in(tmp_path: Path) -> None:
     train = ("fairseq-train", "bin", "--arch", "transformer_tiny", "--optimizer", "adam", "--lr", "0.005")
     train += ("--batch-size", "20", "--num-workers", "1", "--cpu", "--save-dir", "saved")
     train += ("--no-progress-bar", "--log-format", "json")
-    trained = several(tmp_path, preprocess, (*train, "--max-epoch", "1"))
-    assert epochs(trained) == [1]
+    stock(*preprocess, folder=tmp_path)
+    assert epochs(stock(*train, "--max-epoch", "1", folder=tmp_path)) == [1]
+    assert epochs(stock(*train, "--max-epoch", "2", folder=tmp_path)) == [2]
     checkpoint = ("--path", "saved/checkpoint_last.pt", "--cpu", "--batch-size", "6")
-    validate = ("fairseq-validate", "bin", "--task", "translation", *checkpoint)
-    generate = ("fairseq-generate", "bin", *checkpoint, "--scoring", "wer")
-    output = several(tmp_path, (*train, "--max-epoch", "2"), validate, generate)
-    assert epochs(output) == [2]
-    assert re.search(r"valid on 'valid' subset \| loss [0-9.]+", output)
-    assert re.search(r"Generate test with beam=5: WER: [0-9.]+", output)
+    validated = stock("fairseq-validate", "bin", "--task", "translation", *checkpoint, folder=tmp_path)
+    assert re.search(r"valid on 'valid' subset \| loss [0-9.]+", validated)
+    generated = stock("fairseq-generate", "bin", *checkpoint, "--scoring", "wer", folder=tmp_path)
+    assert re.search(r"Generate test with beam=5: WER: [0-9.]+", generated)
 
 
 @pytest.mark.skipif(
@@ -106,7 +93,4 @@ def test_the_installed_command_finds_the_hook_by_itself(plugin: Path, tmp_path: 
     command = shutil.which("fairseq-hydra-train", path=str(Path(sys.executable).parent))
     assert command is not None
     overrides = (f"common.user_dir={plugin}", f"task.data={tmp_path}")
-    result = subprocess.run(
-        [command, *HYDRA_TRAIN[1:], *overrides], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert epochs(passed(result)) == [1, 2]
+    assert epochs(run_fresh(command, *HYDRA_TRAIN[1:], *overrides, folder=tmp_path)) == [1, 2]

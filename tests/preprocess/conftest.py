@@ -1,11 +1,9 @@
-"""Environments in which the scripts find this checkout as ``av-ssl``."""
+"""Environments in which this process runs the scripts' ``av-ssl``."""
 
 import os
-import sys
 import threading
 import traceback
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,23 +14,6 @@ from av_ssl.media import crop_folder
 from av_ssl.media.audio import write_audio
 from av_ssl.media.crops import OK, CropResult
 from av_ssl.media.video import write_video
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def path_with(folder, script):
-    """Environment whose ``av-ssl`` is a shell script."""
-    command = folder / "bin" / "av-ssl"
-    command.parent.mkdir(exist_ok=True)
-    command.write_text(f"#!/bin/sh\n{script}\n")
-    command.chmod(0o755)
-    return {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture
-def environment(tmp_path):
-    """An ``av-ssl`` that starts an interpreter, as users have it."""
-    return path_with(tmp_path, f'PYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m av_ssl.cli "$@"')
 
 
 def serve(requests, replies):
@@ -49,29 +30,31 @@ def serve(requests, replies):
 
 
 @pytest.fixture
-def environment_in_process(tmp_path):
-    """An ``av-ssl`` that hands its words to this process, which saves starting interpreters.
-
-    Folders must be given as absolute paths.
-    """
+def environment(tmp_path):
+    """An ``av-ssl`` that hands its words to this process, which saves starting interpreters."""
     requests, replies = tmp_path / "requests", tmp_path / "replies"
     os.mkfifo(requests)
     os.mkfifo(replies)
     server = threading.Thread(target=serve, args=(requests, replies), daemon=True)
     server.start()
-    script = f"printf '%s\\0' \"$@\" > '{requests}'; read -r status < '{replies}'; exit \"$status\""
-    yield path_with(tmp_path, script)
+    command = tmp_path / "bin" / "av-ssl"
+    command.parent.mkdir()
+    command.write_text(
+        f"#!/bin/sh\nprintf '%s\\0' \"$@\" > '{requests}'; read -r status < '{replies}'; exit \"$status\"\n"
+    )
+    command.chmod(0o755)
+    yield {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     requests.write_text("")
     server.join()
 
 
 @pytest.fixture
-def environment_without_faces(environment_in_process, monkeypatch):
+def environment_without_faces(environment, monkeypatch):
     """The same; every clip crops to a gray second with noise, whatever its video holds."""
     monkeypatch.setattr(
         crop_folder, "run_isolated", lambda function, jobs, workers: ((j, crop(j)) for j in jobs)
     )
-    return environment_in_process
+    return environment
 
 
 def crop(job):

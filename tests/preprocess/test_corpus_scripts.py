@@ -72,7 +72,7 @@ def test_every_file_comes_out_and_is_read_by_training(tmp_path, environment_with
 
 
 @pytest.mark.slow
-def test_lrs3_with_real_faces_and_a_clip_to_be_cut(tmp_path, environment_in_process):
+def test_lrs3_with_real_faces_and_a_clip_to_be_cut(tmp_path, environment):
     source, out = tmp_path / "lrs3", tmp_path / "out"
     for name in ("trainval/a/50001", "trainval/b/50001", "test/c/00001"):
         trees.lrs_clip(source, name, f"SAY {name[0]}")
@@ -81,7 +81,7 @@ def test_lrs3_with_real_faces_and_a_clip_to_be_cut(tmp_path, environment_in_proc
     trees.lrs_clip(source, "pretrain/d/00001", "FIRST HALF SECOND HALF", [(0, 4), (4, 8), (9, 12), (12, 17)])
     write_clip(source / "pretrain/d/00001.mp4", moving_face(85, 0.5), tone(17), fps=5)
     words = [source, out, "--workers", "1", "--vocab-size", "30", "--stride", "20", "--valid", "1"]
-    run("lrs3.sh", environment_in_process, *words, check=True)
+    run("lrs3.sh", environment, *words, check=True)
     lengths = {clip.id: clip.frames for split in SPLITS for clip in read_manifest(out / f"{split}.tsv")}
     assert lengths == {
         "pretrain/d/00001_00": 205,  # to 8.2 s
@@ -94,23 +94,21 @@ def test_lrs3_with_real_faces_and_a_clip_to_be_cut(tmp_path, environment_in_proc
 
 
 @pytest.mark.parametrize("name", ["lrs3", "grid"])
-def test_another_corpus_ends_the_script_before_anything_is_cropped(
-    tmp_path, environment_in_process, capsys, name
-):
+def test_another_corpus_ends_the_script_before_anything_is_cropped(tmp_path, environment, capsys, name):
     trees.crema_d(tmp_path / "in")
-    done = run(f"{name}.sh", environment_in_process, tmp_path / "in", tmp_path / "out")
+    done = run(f"{name}.sh", environment, tmp_path / "in", tmp_path / "out")
     assert done.returncode == 1
     assert "preprocess/crema_d.sh" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_help_and_wrong_arguments(environment, name):
-    done = run(f"{name}.sh", environment, "--help")
+def test_help_and_wrong_arguments(name):
+    done = run(f"{name}.sh", None, "--help")
     assert done.returncode == 0
     assert f"Usage: preprocess/{name}.sh IN OUT [options]" in done.stdout
     assert "--valid-ids FILE" in done.stdout
-    done = run(f"{name}.sh", environment, "in", "out", "--sped", "1")
+    done = run(f"{name}.sh", None, "in", "out", "--sped", "1")
     assert done.returncode == 2
     assert f"{name}.sh: unknown option --sped" in done.stderr
 
@@ -136,9 +134,9 @@ def test_every_step_gets_its_options(tmp_path):
     ]  # fmt: skip
 
 
-def test_musan_script_passes_its_words_on(tmp_path, environment_in_process, capsys):
-    done = run("musan.sh", environment_in_process, tmp_path, tmp_path / "out", "--lines", "10")
+def test_musan_script_passes_its_words_on(tmp_path, environment, capsys):
+    done = run("musan.sh", environment, tmp_path, tmp_path / "out", "--lines", "10")
     assert done.returncode == 1
     assert f"{tmp_path}: is not MUSAN" in capsys.readouterr().err
-    assert run("musan.sh", environment_in_process, "--help").returncode == 0
+    assert run("musan.sh", environment, "--help").returncode == 0
     assert "--speech-hours" in capsys.readouterr().out

@@ -17,14 +17,15 @@ NAMES = ["plain", "with space", 'it\'s "q"', "-dash", "semi;colon $HOME *[a]"]
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
 @pytest.mark.slow
-def test_from_videos_to_everything(tmp_path, environment):
+def test_from_videos_to_everything(tmp_path, environment, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     source = tmp_path / "-in 'put\""
     for index, name in enumerate(NAMES):
         talking_head(source / name / f"{name}.mkv", frames=6, shift=0.5 * index)
         (source / name / f"{name}.txt").write_text(f"Text:  WORD{index} OF {index}\n")
     words = ["--workers", "2", "--labelled", "2", "--vocab-size", "50", "--seed", "3", "--size", "48"]
     command = ["bash", str(SCRIPT), source.name, "-out put", *words]
-    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    subprocess.run(command, check=True, env=environment, capture_output=True)
     out = tmp_path / "-out put"
     rows = [
         row
@@ -48,7 +49,7 @@ def test_from_videos_to_everything(tmp_path, environment):
         assert (out / name).is_file(), name
     # Once more: nothing is cropped again, everything stays as it is.
     before = {path: path.stat().st_mtime_ns for path in (out / "video").rglob("*.mp4")}
-    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    subprocess.run(command, check=True, env=environment, capture_output=True)
     assert before == {path: path.stat().st_mtime_ns for path in (out / "video").rglob("*.mp4")}
 
 
@@ -81,21 +82,21 @@ def test_one_video(tmp_path, environment_without_faces, capsys):
 @pytest.mark.parametrize(
     "words", [[], ["in"], ["in", "out", "more"], ["in", "out", "--sped", "1"], ["in", "out", "--seed"]]
 )
-def test_wrong_arguments_end_with_2(words, environment):
-    done = subprocess.run(["bash", str(SCRIPT), *words], env=environment, capture_output=True, text=True)
+def test_wrong_arguments_end_with_2(words):
+    done = subprocess.run(["bash", str(SCRIPT), *words], capture_output=True, text=True)
     assert done.returncode == 2
     assert "folder.sh:" in done.stderr
 
 
-def test_help(environment):
-    done = subprocess.run(["bash", str(SCRIPT), "--help"], env=environment, capture_output=True, text=True)
+def test_help():
+    done = subprocess.run(["bash", str(SCRIPT), "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "Usage" in done.stdout
 
 
-def test_an_error_of_a_step_ends_the_script(tmp_path, environment_in_process, capsys):
+def test_an_error_of_a_step_ends_the_script(tmp_path, environment, capsys):
     (tmp_path / "in").mkdir()
     command = ["bash", str(SCRIPT), str(tmp_path / "in"), str(tmp_path / "out")]
-    assert subprocess.run(command, env=environment_in_process, capture_output=True).returncode == 1
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 1
     assert f"{tmp_path / 'in'}: " in capsys.readouterr().err
     assert not (tmp_path / "out" / "train.tsv").exists()

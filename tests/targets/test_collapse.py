@@ -1,9 +1,7 @@
 """When a training is ended, and the numbers that show a collapse."""
 
 import logging
-import subprocess
-import sys
-import textwrap
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ import torch.nn.functional as F
 from torch import distributed
 
 from av_ssl.targets.collapse import Bounds, CollapseGuard, decorrelation_loss, target_monitor
+from tests.stock import SERVER
 
 BOUNDS = {"std": Bounds("model.min_std", low=0.1), "cosine": Bounds("model.max_cosine", high=0.95)}
 
@@ -105,35 +104,29 @@ def test_workers_are_averaged_before_anyone_decides(monkeypatch):
         train(watched, 101, 200, std=0.0)
 
 
-WORKER = """
-    import sys
-    import torch
-    from torch import distributed
-    from av_ssl.targets.collapse import Bounds, CollapseGuard
-
-    rank = int(sys.argv[1])
-    distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-    guard = CollapseGuard({"std": Bounds("key", low=0.1)}, start=0, patience=200, advice="")
+def worker(rank: int, store: str, ends: Any) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    watched = CollapseGuard({"std": Bounds("key", low=0.1)}, start=0, patience=200, advice="")
     try:
         for update in range(1000):
-            guard.look(update)
+            watched.look(update)
             collapsed = rank == 0 or update >= 300  # one worker alone is no collapse
-            guard.record({"std": torch.tensor(0.0 if collapsed else 1.0)})
+            watched.record({"std": torch.tensor(0.0 if collapsed else 1.0)})
     except FloatingPointError as error:
-        print(error, flush=True)
+        ends.put(str(error))
     distributed.destroy_process_group()
-"""
 
 
 @pytest.mark.slow
 def test_all_workers_stop_together(tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(WORKER)]
-    workers = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    for worker in workers:
-        assert "collapsed at update 500" in worker.communicate(timeout=300)[0]
+    ends = SERVER.SimpleQueue()
+    workers = [SERVER.Process(target=worker, args=(rank, str(tmp_path / "store"), ends)) for rank in range(2)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join(300)
+    assert [process.exitcode for process in workers] == [0, 0]
+    assert all("collapsed at update 500" in ends.get() for _ in workers)
 
 
 # -- monitors ------------------------------------------------------------------------------------------------

@@ -90,11 +90,17 @@ def assert_decoded(output: str) -> None:
 
 
 def run_printed(script: Path, *words: object) -> str:
-    """Run each command that a script prints; returns the output of the last one."""
+    """Run each command that a script prints, without workers, which would import torch again.
+
+    Returns the output of the last one.
+    """
     printed = stock(script, *words[:2], "--print", *words[2:])
-    commands = [line.removeprefix("+ ") for line in printed.splitlines() if line.startswith("+ ")]
+    commands = [
+        shlex.split(line.removeprefix("+ ")) for line in printed.splitlines() if line.startswith("+ ")
+    ]
     assert commands
-    return [stock(*shlex.split(command)) for command in commands][-1]
+    alone = {"targets": ["--workers", "1"]}
+    return [stock(*command, *alone.get(command[1], [])) for command in commands][-1]
 
 
 def tensors(save: Path) -> dict[str, torch.Tensor]:

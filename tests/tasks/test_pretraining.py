@@ -1,7 +1,7 @@
 """Pre-training by the stock commands: resuming, accumulation, two processes, bfloat16."""
 
 import json
-import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,7 +11,8 @@ from av_ssl.data.dataset import DataNeeds
 from av_ssl.errors import DataError
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
-from tests.stock import REPOSITORY, stock
+from tests.browser import free_port
+from tests.stock import REPOSITORY, TIMEOUT, run_for, stock
 
 from .conftest import (
     RANDOM,
@@ -39,13 +40,21 @@ def test_resumed_run_equals_uninterrupted_one(data, pretrained, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes(data, tmp_path):
-    output = stock(
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python",
+    """In the environment that ``torchrun`` gives to each."""
+    command = [
         *hydra_train("pretrain", tmp_path), f"task.data={data}", *SCHEDULE, *TINY_ENCODER,
         "optimization.max_update=2", "distributed_training.distributed_world_size=2",
         "+task.frames_per_update=600", "distributed_training.distributed_backend=gloo",
         "distributed_training.ddp_backend=legacy_ddp",
-    )  # fmt: skip
+    ]  # fmt: skip
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+
+    def run(rank):
+        return run_for(TIMEOUT, *command, environment={**shared, "RANK": rank, "LOCAL_RANK": rank})
+
+    with ThreadPoolExecutor(2) as pool:
+        (status, output), (other_status, other) = pool.map(run, "01")
+    assert (status, other_status) == (0, 0), (output + other)[-4000:]
     effective = "effective batch: up to 600 frames (24 s) an update = 150 a GPU x 2 GPUs x 2 micro-batches"
     assert effective in output
     assert '"num_updates": "2"' in output
