@@ -21,8 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 
 import av_ssl
 from av_ssl.cli.main import main
+from av_ssl.targets import teacher_dump
 from tests.fixtures.version_0_1 import runs
 from tests.fixtures.version_0_1.outputs import digest, outputs, stored_tensors
+from tests.media.synthetic import run_in_process
 from tests.stock import REPOSITORY, run_interpreter
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -63,6 +65,7 @@ def restored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(restored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where everything of version 0.1 lies; manifests hold for the folder `data` in it."""
     monkeypatch.chdir(restored / "data")
+    monkeypatch.setattr(teacher_dump, "run_isolated", run_in_process)  # a worker would import torch
     return restored
 
 

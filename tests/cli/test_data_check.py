@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from av_ssl.cli.main import main
+from av_ssl.data import check as data_check
 from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video
+from tests.media.synthetic import run_in_process
 
 FRAMES = 10
 
@@ -41,6 +43,12 @@ def data(tmp_path: Path) -> Path:
     for split in ("train", "valid"):
         (tmp_path / "noise" / f"{split}.tsv").write_text(f"{tmp_path / 'audio' / 'train 0.wav'}\n")
     return tmp_path
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opens files in this process; workers would import torch."""
+    monkeypatch.setattr(data_check, "run_isolated", run_in_process)
 
 
 def check(data: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[str]]:
@@ -110,6 +118,7 @@ def test_labels_at_100_hz_are_known_by_their_number(data, capsys):
     assert "train.km, line 2: 7 labels at 100 a second" in lines[0]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_media_are_read_as_training_does(data, capsys):
     (data / "video" / "train 0.mp4").write_bytes(b"no video")
     (data / "audio" / "train 0.wav").unlink()
@@ -157,6 +166,7 @@ def test_further_test_lists_need_no_noise_of_their_own(data, capsys):
     assert check(data, capsys, "--lists-only")[0] == 0
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(("height", "width", "crop"), [(64, 64, 88), (96, 96, 44), (288, 360, 88)])
 def test_frames_of_another_size_than_the_model_takes(data, capsys, height, width, crop):
     write_video(data / "video" / "train 2.mp4", np.zeros((FRAMES, height, width), np.uint8))
@@ -166,6 +176,7 @@ def test_frames_of_another_size_than_the_model_takes(data, capsys, height, width
     assert f"{width}x{height} pixels" in problem
 
 
+@pytest.mark.usefixtures("in_process")
 def test_small_crops_fit_a_model_that_takes_less_of_them(data, capsys):
     for path in (data / "video").iterdir():
         write_video(path, np.zeros((FRAMES, 48, 48), np.uint8))

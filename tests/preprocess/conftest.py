@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from av_ssl.cli.main import main
+from av_ssl.data import check as data_check
 from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME
 from av_ssl.media import crop_folder
 from av_ssl.media.audio import write_audio
 from av_ssl.media.crops import OK, CropResult
 from av_ssl.media.video import write_video
+from tests.media.synthetic import run_in_process
 
 
 def serve(requests, replies):
@@ -51,6 +53,7 @@ def environment(tmp_path):
 @pytest.fixture
 def environment_without_faces(environment, monkeypatch):
     """The same; every clip crops to a gray second with noise, whatever its video holds."""
+    monkeypatch.setattr(data_check, "run_isolated", run_in_process)  # workers would import torch
     monkeypatch.setattr(
         crop_folder, "run_isolated", lambda function, jobs, workers: ((j, crop(j)) for j in jobs)
     )

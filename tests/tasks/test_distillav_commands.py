@@ -9,6 +9,8 @@ import pytest
 
 from av_ssl.cli.main import main
 from av_ssl.layout import read_manifest
+from av_ssl.targets import teacher_dump
+from tests.media.synthetic import run_in_process
 from tests.targets.teacher_folders import write_teacher_folder
 from tests.targets.tiny_teachers import save_teacher
 
@@ -57,8 +59,9 @@ def pretrained(data: Path, teachers: list[Path], tmp_path_factory: pytest.TempPa
     return save / "checkpoint_last.pt"
 
 
-def test_teachers_in_the_training_step(data: Path, tmp_path: Path):
+def test_teachers_in_the_training_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("transformers")
+    monkeypatch.setattr(teacher_dump, "run_isolated", run_in_process)  # a worker would import torch
     model, folder = save_teacher(tmp_path / "hubert", "hubert"), tmp_path / "teacher"
     options = ("--layers", "2-3", "--clusters", "10", "--shards", "2", "--workers", "1", "--no-dump")
     assert main(["targets", "teacher", str(data), "--out", str(folder), "--model", str(model), *options]) == 0
