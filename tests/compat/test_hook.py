@@ -21,7 +21,7 @@ def run_code(code: str, *options: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, *options, "-c", f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{code}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

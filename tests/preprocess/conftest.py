@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
+from av_ssl.cli import data as cli_data
 from av_ssl.cli.main import main
 from av_ssl.data import check as data_check
 from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME
@@ -32,8 +33,12 @@ def serve(requests, replies):
 
 
 @pytest.fixture
-def environment(tmp_path):
-    """An ``av-ssl`` that hands its words to this process, which saves starting interpreters."""
+def environment(tmp_path, monkeypatch):
+    """An ``av-ssl`` that hands its words to this process, which saves starting interpreters.
+
+    Its recordings of noise are short.
+    """
+    monkeypatch.setattr(cli_data, "BABBLE_SECONDS", 1.0)
     requests, replies = tmp_path / "requests", tmp_path / "replies"
     os.mkfifo(requests)
     os.mkfifo(replies)
