@@ -59,19 +59,12 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in paths}
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of Python and pip alone. It serves every test that leaves it as it was."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
-def test_uninstalling_leaves_nothing(tmp_path: Path, environment: Path, editable: bool) -> None:
+def test_uninstalling_leaves_nothing(tmp_path: Path, editable: bool) -> None:
     """Needs an index that pip can reach for setuptools: skipped where there is none."""
-    source = tmp_path / "source"
+    source, environment = tmp_path / "source", tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "LICENSE", "av_ssl_fairseq_hook.pth"):
         shutil.copy(REPOSITORY / name, source)
@@ -81,8 +74,9 @@ def test_uninstalling_leaves_nothing(tmp_path: Path, environment: Path, editable
         )
     python = environment / "bin" / "python"
     before = files(environment)
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", *(["-e"] if editable else []), source]
-    installed = subprocess.run(install, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    install = ["install", "--quiet", "--no-deps", *(["-e"] if editable else []), source]
+    installed = subprocess.run([*pip, *install], capture_output=True, text=True)
     if "setuptools" in installed.stderr and "No matching distribution" in installed.stderr:
         pytest.skip("pip reaches no index")
     assert installed.returncode == 0, installed.stderr
@@ -90,6 +84,6 @@ def test_uninstalling_leaves_nothing(tmp_path: Path, environment: Path, editable
     code = "import sys; print('av_ssl_fairseq_hook' in sys.modules, 'av_ssl' in sys.modules)"
     output = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert output.stdout.split() == ["True", "False"], output.stderr
-    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "av_ssl"], check=True)
+    subprocess.run([*pip, "uninstall", "--quiet", "--yes", "av_ssl"], check=True)
     assert files(environment) == before
     assert subprocess.run([python, "-c", "pass"], capture_output=True, text=True).stderr == ""
