@@ -17,7 +17,7 @@ from av_ssl.media.recording import as_source, crop_recording
 from av_ssl.model import CONTEXT, WINDOW, _RecordingInput, windows
 from tests.data_folder import write_data
 from tests.media.synthetic import moving_face, noise_frames, talking_head, tone, write_clip
-from tests.tiny_checkpoints import write_checkpoint, write_recogniser
+from tests.tiny_checkpoints import write_checkpoint
 
 Files = tuple[Path, Path]
 
@@ -37,11 +37,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("encoder") / "model.pt")
-
-
-@pytest.fixture(scope="module")
-def ctc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recogniser(tmp_path_factory.mktemp("ctc") / "ctc.pt", "av_hubert_ctc")
 
 
 def test_a_model_is_its_module_and_more(ctc):

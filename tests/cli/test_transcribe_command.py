@@ -12,12 +12,7 @@ from av_ssl.cli.main import main
 from av_ssl.transcription import transcribe as transcript_maker
 from av_ssl.transcription.hypotheses import read_hypotheses
 from av_ssl.transcription.transcribe import shards_for, transcribe_shard
-from tests.tiny_checkpoints import write_checkpoint, write_recogniser
-
-
-@pytest.fixture(scope="module")
-def ctc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recogniser(tmp_path_factory.mktemp("ctc") / "ctc.pt", "av_hubert_ctc")
+from tests.tiny_checkpoints import write_checkpoint
 
 
 @pytest.fixture

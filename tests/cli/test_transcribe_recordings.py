@@ -14,7 +14,7 @@ import pytest
 from av_ssl.cli import transcribe as command
 from av_ssl.cli.main import main
 from tests.media.synthetic import moving_face, noise_frames, talking_head, tone, write_clip
-from tests.tiny_checkpoints import write_checkpoint, write_recogniser
+from tests.tiny_checkpoints import write_checkpoint
 from tests.transcription.test_recording import AUDIO, AV, VIDEO, Reader
 
 
@@ -159,10 +159,9 @@ def test_a_missing_path_is_reported_without_torch(tmp_path):
     assert [line.split(": ")[2] for line in done.stderr.splitlines()] == ["absent.mp4", "absent.pt"]
 
 
-def test_with_a_model(talk, tmp_path, capsys):
-    recogniser = write_recogniser(tmp_path / "ctc.pt", "av_hubert_ctc")
+def test_with_a_model(ctc, talk, capsys):
     words = ["--device", "cpu", "--beam", "2", "--format", "json", "--words"]
-    assert main(["transcribe", str(recogniser), str(talk), *words]) == 0
+    assert main(["transcribe", str(ctc), str(talk), *words]) == 0
     content = json.loads(capsys.readouterr().out)
     assert [set(segment) >= {"start", "end", "text", "words"} for segment in content["segments"]]
     spoken = [word["word"] for word in content["word_segments"]]
