@@ -242,7 +242,7 @@ def test_a_recipe_that_does_not_exist(tmp_path: Path) -> None:
     check_recipe(str(RECIPE.parent), RECIPE.stem)
     with pytest.raises(Mistake, match=r"base_lrs4.*did you mean base_lrs3"):
         check_recipe(str(RECIPE.parent), "base_lrs4")
-    with pytest.raises(Mistake, match="has no recipes"):
+    with pytest.raises(Mistake, match=f"--config-dir {tmp_path}: "):
         check_recipe(str(tmp_path), "base_lrs3")
 
 

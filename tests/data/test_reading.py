@@ -121,7 +121,7 @@ def test_unusable_arrays_are_refused(tmp_path: Path, array: np.ndarray, message:
 
 def test_pickled_arrays_are_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(MediaError, match="cannot be read as an array"):
+    with pytest.raises(MediaError, match=r"a\.npy: "):
         read_crops(tmp_path / "a.npy")
 
 

@@ -76,7 +76,7 @@ def test_without_tokenizer_symbols_are_taken_as_they_are(tmp_path: Path) -> None
 def test_dictionary_that_lacks_a_piece(tmp_path: Path, model: bytes, pieces: list[str]) -> None:
     (tmp_path / "spm.model").write_bytes(model)
     dictionary = write_dictionary(tmp_path / "dict.wrd.txt", pieces[:7] + pieces[8:])
-    with pytest.raises(DataError, match="the dictionary lacks") as caught:
+    with pytest.raises(DataError, match=r"dict\.wrd\.txt") as caught:
         TextEncoder.load(dictionary, tmp_path / "spm.model")
     assert repr(pieces[7]) in str(caught.value)
     assert str(dictionary) in str(caught.value)
@@ -129,7 +129,7 @@ def test_another_dictionary_or_tokenizer_than_in_the_checkpoint(tmp_path: Path, 
     with pytest.raises(DataError, match="of 5 symbols instead of"):
         encoder.check_state({**state, "symbols": symbols[:5]})
     for tokenizer in (None, torch.zeros(3, dtype=torch.uint8)):
-        with pytest.raises(DataError, match="trained with another tokenizer"):
+        with pytest.raises(DataError, match=r"spm\.model: .*tokenizer"):
             encoder.check_state({**state, "tokenizer": tokenizer})
 
 

@@ -281,7 +281,7 @@ def test_what_is_not_supported_is_refused(caplog):
     assert "model.mask_channel_prob has no effect with masking_type=input" in caplog.text
     with pytest.raises(ValueError, match="resnet_weights"):
         build(resnet_weights="lrw.pth")
-    with pytest.raises(ValueError, match="one extra loss"):
+    with pytest.raises(ValueError, match=r"criterion\.loss_weights"):
         criterion(loss_weights=[10.0, 1.0])
     with pytest.raises(ValueError, match="both 0"):
         criterion(pred_masked_weight=0.0)
@@ -289,7 +289,7 @@ def test_what_is_not_supported_is_refused(caplog):
         criterion(log_keys=["accuracy"])(tiny(), sample(tiny(), [20, 20], [24]))
     with pytest.raises(ValueError, match=r"model\.sub_encoder_layers is not supported"):
         av2vec(sub_encoder_layers=1)
-    with pytest.raises(DataError, match="name the label files"):
+    with pytest.raises(DataError, match=r"task\.labels"):
         label_classes(None)
 
 
@@ -385,5 +385,5 @@ def test_without_regression_there_is_no_teacher():
     )
     assert model.teacher is None
     assert "prediction" not in output
-    with pytest.raises(ValueError, match="nothing is learned"):
+    with pytest.raises(ValueError, match=r"model\.use_regression and model\.use_mlm"):
         av2vec(use_regression=False)
