@@ -1,4 +1,4 @@
-"""Changes one operator, number or argument of the package at a time, and counts the changes that tests notice.
+"""Changes one operator, number or argument at a time, and counts the changes that tests notice.
 
 ``python tests/mutations.py`` takes a seeded sample of the modules that hold losses, targets, masks, alignment
 and scores, and runs for each mutant the tests that mirror its module. It works in a copy of the checkout. The
@@ -13,6 +13,7 @@ import difflib
 import gc
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -30,15 +31,15 @@ import pytest
 from libcst.metadata import MetadataWrapper
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LONGEST = 60.0
-"""Seconds; a mutant that takes longer counts as noticed."""
+LONGEST = 60
+"""Seconds of a processor; a mutant that takes longer counts as noticed."""
 
 MODULES = {
     "methods/av2vec": "methods/test_av2vec_loss.py methods/test_av2vec.py",
     "methods/av_hubert": "methods/test_av_hubert.py",
     "methods/masked_units": "methods/test_av_hubert.py",
     "methods/distillav": "methods/test_distillav_loss.py methods/test_distillav.py",
-    "methods/teacher_heads": "methods/test_teacher_heads.py methods/test_distillav_loss.py methods/test_distillav.py",
+    "methods/teacher_heads": "methods/test_teacher_heads.py methods/test_distillav_loss.py",
     "methods/raven/pretraining": "methods/test_raven_loss.py methods/test_raven.py",
     "methods/fused_encoder": "methods/test_fused_encoder.py methods/test_av_hubert.py",
     "modules/masking": "modules/test_masking.py methods/test_fused_encoder.py",
@@ -61,7 +62,7 @@ MODULES = {
     "recognition/error_rates": "recognition/test_error_rates.py",
     "recognition/ctc": "recognition/test_ctc.py",
     "recognition/prefix_search": "recognition/test_ctc_prefix.py",
-    "recognition/search": "recognition/test_joint.py recognition/test_ctc_prefix.py recognition/test_choose.py",
+    "recognition/search": "recognition/test_joint.py recognition/test_choose.py",
     "recognition/hybrid_criterion": "recognition/test_hybrid_criterion.py",
     "recognition/distillation": "recognition/test_distillation.py",
     "classification/criterion": "classification/test_criterion.py",
@@ -82,7 +83,9 @@ def mutants(source: str, rng: random.Random) -> Iterator[tuple[int, str]]:
     from mutmut.mutation.pragma_handling import IgnoredCode
 
     left_out = {mutators.operator_string, mutators.operator_assignment, mutators.operator_lambda}
-    operators = [(kind, operator) for kind, operator in mutators.mutation_operators if operator not in left_out]
+    operators = [
+        (kind, operator) for kind, operator in mutators.mutation_operators if operator not in left_out
+    ]
     lines = source.splitlines()
     wrapper = MetadataWrapper(libcst.parse_module(source), unsafe_skip_copy=True)
     visitor = file_mutation.MutationVisitor(operators, IgnoredCode(set(), set(), set()))
@@ -94,7 +97,7 @@ def mutants(source: str, rng: random.Random) -> Iterator[tuple[int, str]]:
         old, new = mutation.original_node, mutation.mutated_node
         line = positions[old].start.line if old in positions else 0
         quiet = any(word in lines[line - 1] for word in ("raise ", "logger.", "warn(", "print("))
-        arguments = zip(old.args, new.args) if isinstance(old, libcst.Call) else ()
+        arguments = zip(old.args, new.args, strict=False) if isinstance(old, libcst.Call) else ()
         empty = any(a is not b and libcst.matchers.matches(b, none) for a, b in arguments)
         if mutation.contained_by_top_level_function and not quiet and not empty:
             yield line, wrapper.module.deep_replace(old, new).code
@@ -108,14 +111,15 @@ def outcome(tests: list[str], replaced: Sequence[tuple[FunctionType, CodeType]] 
         with open(os.devnull, "w") as nothing:
             os.dup2(nothing.fileno(), 1)
             os.dup2(nothing.fileno(), 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST))
         for function, code in replaced:
             function.__code__ = code
         os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests])) != 0)
-    end = time.monotonic() + LONGEST
+    end = time.monotonic() + 20 * LONGEST
     while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return "noticed" if status else "survived"
+            return "too long" if os.WIFSIGNALED(status) else "noticed" if status else "survived"
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -150,7 +154,7 @@ def run(module: str, count: int, seed: int) -> Iterator[tuple[str, str]]:
     functions = [found for found in gc.get_objects() if type(found) is FunctionType]
     loaded = [function for function in functions if function.__code__.co_filename == str(path)]
     if outcome(tests) != "survived":
-        raise SystemExit(f"{' '.join(tests)}: fail, or take over {LONGEST:.0f} s, without any mutant")
+        raise SystemExit(f"{' '.join(tests)}: fail, or take over {LONGEST} s, without any mutant")
     source = path.read_text()
     made = 0
     for line, text in mutants(source, random.Random(f"{seed} {module}")):
@@ -170,12 +174,16 @@ def run(module: str, count: int, seed: int) -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", default=list(MODULES), metavar="MODULE", help=", ".join(MODULES))
+    parser.add_argument(
+        "modules", nargs="*", default=list(MODULES), metavar="MODULE", help=", ".join(MODULES)
+    )
     parser.add_argument("--count", type=int, default=16, help="mutants of each module (default: 16)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mutations_"))
-    shutil.copytree(REPOSITORY, folder / "copy", ignore=shutil.ignore_patterns(".git", ".venv", "out", "runs"))
+    shutil.copytree(
+        REPOSITORY, folder / "copy", ignore=shutil.ignore_patterns(".git", ".venv", "out", "runs")
+    )
     os.chdir(folder / "copy")
     os.environ["PYTHONPATH"] = str(folder / "copy")
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"

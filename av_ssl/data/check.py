@@ -20,7 +20,7 @@ from av_ssl.data.noise import noise_list, read_noise_list
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import BYTE_ORDER_MARK, composed, read_text
+from av_ssl.io import composed, read_text
 from av_ssl.jobs import Crash, run_isolated
 from av_ssl.layout import (
     CLASS_LABELS,
@@ -370,30 +370,20 @@ def check_noise_list(path: Path) -> tuple[list[Path], list[str]]:
 
 
 def _lines(path: Path, clips: int) -> tuple[list[tuple[int, str]], list[str]]:
-    """Numbered lines that are UTF-8, and the problems of the file as a whole."""
+    """Numbered lines, and the problems of the file as a whole."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return [], [f"{path}: cannot be read ({error.strerror})"]
-    rows = content.split(b"\n")
-    if rows[-1] == b"":
+        rows = read_text(path, "make the labels again").split("\n")
+    except DataError as error:
+        return [], [str(error)]
+    if rows[-1] == "":
         rows.pop()
-    lines, problems = [], []
-    for number, row in enumerate(rows, start=1):
-        try:
-            if b"\0" in row:
-                raise UnicodeError("UTF-16")
-            lines.append((number, row.decode("utf-8").removeprefix(BYTE_ORDER_MARK)))
-        except UnicodeError:
-            problems.append(
-                f"{path}, line {number}: is not UTF-8; convert the file, e.g. with iconv -t UTF-8"
-            )
+    problems = []
     if len(rows) != clips:
         problems.append(
             f"{path}: {len(rows)} lines, {path.stem}.tsv lists {clips} clips; line k of the labels belongs "
             "to clip k: make them again from the same manifest"
         )
-    return lines, problems
+    return list(enumerate(rows, start=1)), problems
 
 
 @dataclass(frozen=True)
