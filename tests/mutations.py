@@ -42,7 +42,7 @@ MODULES = {
     "methods/teacher_heads": "methods/test_teacher_heads.py methods/test_distillav_loss.py",
     "methods/raven/pretraining": "methods/test_raven_loss.py methods/test_raven.py",
     "methods/fused_encoder": "methods/test_fused_encoder.py methods/test_av_hubert.py",
-    "modules/masking": "modules/test_masking.py methods/test_fused_encoder.py",
+    "modules/masking": "modules/test_masking.py modules/test_waveform_frontend.py methods/test_fused_encoder.py",
     "modules/aligned_mtl": "modules/test_aligned_mtl.py",
     "data/masking": "data/test_masking.py data/test_unimodal_masking.py data/test_time_masking.py",
     "data/spans": "data/test_spans.py data/test_masking.py",
