@@ -114,7 +114,7 @@ def outcome(tests: list[str], replaced: Sequence[tuple[FunctionType, CodeType]] 
         resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST))
         for function, code in replaced:
             function.__code__ = code
-        os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests])) != 0)
+        os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *tests])) != 0)
     end = time.monotonic() + 20 * LONGEST
     while time.monotonic() < end:
         ended, status = os.waitpid(child, os.WNOHANG)
