@@ -74,15 +74,20 @@ BYTE_ORDER_MARK = "\ufeff"
 
 
 def read_text(path: Path, fix: str, problem: str = "cannot be read") -> str:
-    r"""A file of UTF-8, or of UTF-16 with a byte-order mark, as text with ``\n`` at the end of lines.
-
-    Byte-order marks are removed. Raises DataError, which ends in ``fix``, if the file is missing or of
-    another encoding.
-    """
+    """The text of a file, see `decoded`; raises DataError, which ends in ``fix``, if it cannot be read."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {problem} ({error.strerror}); {fix}") from error
+    return decoded(content, path, fix)
+
+
+def decoded(content: bytes, path: Path, fix: str) -> str:
+    r"""The text of UTF-8, or of UTF-16 with a byte-order mark, with ``\n`` at the end of lines.
+
+    Byte-order marks are removed. Raises DataError, which names ``path`` and ends in ``fix``, if the encoding
+    is another one.
+    """
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8")

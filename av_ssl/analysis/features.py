@@ -30,6 +30,7 @@ from av_ssl.io import (
     keep_settings,
     mapped_array,
     read_json,
+    read_text,
     remove_abandoned,
     write_atomically,
     zipped_arrays,
@@ -125,7 +126,7 @@ def npz_file(folder: Path, subset: str, clip: str) -> Path:
 def read_index(path: Path, subset: str) -> dict[str, Rows]:
     """Rows of the clips of a subset by id; raise DataError if the file is damaged."""
     clips = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "make the folder again").splitlines(), start=1):
         clip, *numbers = line.split("\t")
         try:
             first, count = map(int, numbers)

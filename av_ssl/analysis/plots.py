@@ -170,8 +170,8 @@ def _snr(path: Path, probability: float, snr: Any) -> float:
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        options = yaml.safe_load(read_text(path, "name the folder of a decoding"))
+    except yaml.YAMLError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     if not isinstance(options, dict):
         raise DataError(f"{path}: holds no options")

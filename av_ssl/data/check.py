@@ -1,4 +1,4 @@
-"""Every problem of a data folder: manifests, labels, dictionaries, noise lists, and the files they name.
+"""Every problem of a data folder: manifests, labels, dictionaries, noise lists, checksums, and their files.
 
 Training stops at the first mistake; these functions return all of them, each a text with file, line and fix.
 Files are read as training reads them.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from av_ssl.data.checksums import Checksum, read_checksums
 from av_ssl.data.classes import ClassList
 from av_ssl.data.clip_reader import CropAndFlip
 from av_ssl.data.labels import TOLERATED_SECONDS, TOLERATED_UNKNOWN
@@ -20,7 +21,7 @@ from av_ssl.data.noise import noise_list, read_noise_list
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import BYTE_ORDER_MARK, composed, read_text
+from av_ssl.io import composed, read_text
 from av_ssl.jobs import Crash, run_isolated
 from av_ssl.layout import (
     CLASS_LABELS,
@@ -58,7 +59,8 @@ def check_folder(
         data: folder with ``{split}.tsv``.
         label_dir: folder with labels and dictionaries.
         noise: folder with noise lists; None: ``data/noise`` where there is one.
-        crop_size: side in pixels of the frames that training cuts; None: media files are not opened.
+        crop_size: side in pixels of the frames that training cuts; None: media files are not opened, and
+            checksums (``SHA256SUMS``) not compared.
         workers: processes that open media files.
         progress: called with the number of files done and of all files.
     """
@@ -76,10 +78,9 @@ def check_folder(
     noises, found = _noise_lists(noise or data / "noise", manifests, wanted=noise is not None)
     problems += found
     if crop_size is not None:
-        files: list[MediaCheck | Path] = [
-            MediaCheck(path, clip, crop_size) for path, clips in manifests.items() for clip in clips
-        ]
-        problems += _check_files([*files, *noises], workers, progress)
+        media = [MediaCheck(path, clip, crop_size) for path, clips in manifests.items() for clip in clips]
+        listed, found = read_checksums(data)
+        problems += found + _check_files([*media, *noises, *listed], workers, progress)
     return [*remarks, *(_described(path, clips) for path, clips in manifests.items())], problems
 
 
@@ -191,7 +192,7 @@ def _noise_lists(folder: Path, manifests: Manifests, wanted: bool) -> tuple[list
 
 
 def _check_files(
-    files: Sequence[MediaCheck | Path], workers: int, progress: Callable[[int, int], None]
+    files: Sequence[MediaCheck | Path | Checksum], workers: int, progress: Callable[[int, int], None]
 ) -> list[str]:
     if not files:
         return []
@@ -206,8 +207,10 @@ def _check_files(
     return [problem for number in sorted(results) for problem in results[number]]
 
 
-def _check_file(file: MediaCheck | Path) -> list[str]:
-    """Problems of a noise recording, or of a clip's files."""
+def _check_file(file: MediaCheck | Path | Checksum) -> list[str]:
+    """Problems of a noise recording, of a clip's files, or of a file whose checksum is listed."""
+    if isinstance(file, Checksum):
+        return [problem] if (problem := file.problem()) else []
     if isinstance(file, Path):
         try:
             read_wave(file)
@@ -370,30 +373,20 @@ def check_noise_list(path: Path) -> tuple[list[Path], list[str]]:
 
 
 def _lines(path: Path, clips: int) -> tuple[list[tuple[int, str]], list[str]]:
-    """Numbered lines that are UTF-8, and the problems of the file as a whole."""
+    """Numbered lines, and the problems of the file as a whole."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return [], [f"{path}: cannot be read ({error.strerror})"]
-    rows = content.split(b"\n")
-    if rows[-1] == b"":
+        rows = read_text(path, "make the labels again").split("\n")
+    except DataError as error:
+        return [], [str(error)]
+    if rows[-1] == "":
         rows.pop()
-    lines, problems = [], []
-    for number, row in enumerate(rows, start=1):
-        try:
-            if b"\0" in row:
-                raise UnicodeError("UTF-16")
-            lines.append((number, row.decode("utf-8").removeprefix(BYTE_ORDER_MARK)))
-        except UnicodeError:
-            problems.append(
-                f"{path}, line {number}: is not UTF-8; convert the file, e.g. with iconv -t UTF-8"
-            )
+    problems = []
     if len(rows) != clips:
         problems.append(
             f"{path}: {len(rows)} lines, {path.stem}.tsv lists {clips} clips; line k of the labels belongs "
             "to clip k: make them again from the same manifest"
         )
-    return lines, problems
+    return list(enumerate(rows, start=1)), problems
 
 
 @dataclass(frozen=True)

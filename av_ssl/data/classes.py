@@ -60,7 +60,7 @@ class ClassList:
         Labels for ``training`` must have a known name.
         """
         labels = LabelFile(path, clips)
-        names = [composed(labels.line(number)) for number in range(len(clips))]
+        names = [labels.line(number) for number in range(len(clips))]
         ids = np.array([self.ids.get(name, UNKNOWN) for name in names], np.int64)
         unknown = int((ids == UNKNOWN).sum())
         if unknown and training and unknown == len(ids):

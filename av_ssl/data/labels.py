@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 from collections.abc import Sequence
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from typing_extensions import Self
 
 from av_ssl.data.text import TextEncoder, load_dictionary
 from av_ssl.errors import DataError
-from av_ssl.io import BYTE_ORDER_MARK
+from av_ssl.io import composed, decoded
 from av_ssl.layout import FRAME_RATE, Clip
 
 logger = logging.getLogger(__name__)
@@ -31,26 +32,18 @@ TOLERATED_SECONDS = 0.1
 class LabelFile:
     """Lines of a label file, read one by one: the labels of a corpus are too large for every worker.
 
-    Raises DataError if the file is missing, is not UTF-8, or has not one line per clip.
+    Raises DataError if the file is missing, is no text (`av_ssl.io.decoded`), or has not one line per clip.
     """
 
     def __init__(self, path: Path, clips: Sequence[Clip]) -> None:
         self.path = path
+        fix = "make the labels again for this split, or check label_dir and labels"
         try:
-            content = path.read_bytes()
+            stored = path.read_bytes()
         except OSError as error:
-            raise DataError(
-                f"{path}: labels cannot be read ({error.strerror}); make them for this split, "
-                "or check label_dir and labels"
-            ) from error
-        try:
-            content.decode("utf-8")
-            wrong = content.find(b"\0")  # UTF-16 without a byte-order mark
-        except UnicodeDecodeError as error:
-            wrong = error.start
-        if wrong >= 0:
-            line = content.count(b"\n", 0, wrong) + 1
-            raise DataError(f"{path}, line {line}: is not UTF-8; convert it, e.g. with iconv -t UTF-8")
+            raise DataError(f"{path}: labels cannot be read ({error.strerror}); {fix}") from error
+        content = decoded(stored, path, fix).encode()
+        self._converted = None if content == stored else content  # UTF-16, or with byte-order marks
         ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
         if content and not content.endswith(b"\n"):
             ends = np.append(ends, len(content))
@@ -64,15 +57,18 @@ class LabelFile:
 
     @cached_property
     def symbol_counts(self) -> NDArray[np.int64]:
-        with self.path.open("rb") as file:
-            return np.array([len(line.removeprefix(codecs.BOM_UTF8).split()) for line in file], np.int64)
+        with self._open() as file:
+            return np.array([len(line.split()) for line in file], np.int64)
 
     def line(self, number: int) -> str:
-        """Line `number` from 0, without white space at its ends and without a byte-order mark."""
+        """Line `number` from 0, in NFC, without white space at its ends."""
         start, end = self.spans[number]
-        with self.path.open("rb") as file:
+        with self._open() as file:
             file.seek(start)
-            return file.read(end - start).decode("utf-8").removeprefix(BYTE_ORDER_MARK).strip()
+            return composed(file.read(end - start).decode("utf-8").strip())
+
+    def _open(self) -> BinaryIO:
+        return self.path.open("rb") if self._converted is None else BytesIO(self._converted)
 
 
 class Labels:
@@ -118,7 +114,7 @@ class Labels:
 
 
 class TextLabels(Labels):
-    """Transcripts `{split}.wrd`, UTF-8, of all clips of a manifest.
+    """Transcripts `{split}.wrd` of all clips of a manifest.
 
     With a tokenizer they are lower-cased and cut into pieces (AV-HuBERT, Shi et al., 2022); without one they
     are space-separated symbols. Each ends with `</s>`: attention decoders learn where to stop, and fairseq's

@@ -8,6 +8,7 @@ none.
 from __future__ import annotations
 
 import io
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from av_ssl.errors import DataError
-from av_ssl.io import atomic_file, read_text
+from av_ssl.io import atomic_file, composed, read_text
 
 TOLERATED_UNKNOWN = 0.1
 """Share of the pieces of a text that the dictionary may lack."""
@@ -66,6 +67,9 @@ class TextEncoder:
     def _set_tokenizer(self, tokenizer: bytes | None) -> None:
         self.tokenizer = tokenizer
         self.processor = None
+        # Dictionaries of separated accents (NFD) keep working: texts get the form of the symbols.
+        symbols, forms = self.dictionary.symbols, ("NFC", "NFD")
+        self.form = next((f for f in forms if all(unicodedata.is_normalized(f, s) for s in symbols)), "NFC")
         if tokenizer is not None:
             try:
                 self.processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)
@@ -96,15 +100,19 @@ class TextEncoder:
                 )
 
     def encode(self, text: str) -> str:
-        """Pieces of a transcript joined by spaces; lower-cased when there is a tokenizer."""
+        """Pieces of a transcript joined by spaces; lower-cased when there is a tokenizer.
+
+        Accents are written as the dictionary has them, as one code point with their letter or apart.
+        """
+        text = unicodedata.normalize(self.form, text)
         if self.processor is None:
             return text
         return " ".join(self.processor.encode(text.lower(), out_type=str))
 
     def decode(self, pieces: str) -> str:
         if self.processor is None:
-            return pieces
-        return str(self.processor.decode_pieces(pieces.split()))
+            return composed(pieces)
+        return composed(self.processor.decode_pieces(pieces.split()))
 
     def ids(self, text: str) -> Tensor:
         """Dictionary ids int64 `[L]` of a transcript, the last one `</s>`."""

@@ -97,7 +97,7 @@ def place(runs: Iterable[Run]) -> Sound:
                 part = samples[round(positions[0]) : round(positions[-1])]
             parts.append((round(start), part))
             end = start + len(part)
-    return Sound(_joined(parts), round(gaps, 3), round(drift, 3))
+    return Sound(_joined(parts), round(float(gaps), 3), round(drift, 3))
 
 
 def _segments(run: Run, length: int, end: float) -> Iterator[tuple[Array, Array]]:

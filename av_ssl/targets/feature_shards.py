@@ -221,7 +221,8 @@ class SplitFeatures:
         if not empty:
             return True
         return job.bad_clips.is_file() and empty <= {
-            line.partition("\t")[0] for line in job.bad_clips.read_text(encoding="utf-8").splitlines()
+            line.partition("\t")[0]
+            for line in read_text(job.bad_clips, "delete it and run the same command again").splitlines()
         }
 
     def missing_clips(self) -> list[Clip]:

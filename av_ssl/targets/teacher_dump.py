@@ -110,7 +110,7 @@ def verify_teacher(plan: TeacherPlan) -> int:
     damaged = [
         shard.features.name
         for shard in finished
-        if not shard.checksum.is_file() or shard.checksum.read_text() != shard.checksum_line()
+        if not shard.checksum.is_file() or shard.checksum.read_bytes() != shard.checksum_line().encode()
     ]
     if damaged:
         raise DataError(

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from av_ssl.data.teacher_batch import OnlineTeacher, StoredFrames, TeacherInput
 from av_ssl.errors import DataError
-from av_ssl.io import read_json
+from av_ssl.io import read_json, read_text
 from av_ssl.layout import Clip
 from av_ssl.targets.clusters import Centroids, SoftClusters, read_centroids
 from av_ssl.targets.feature_shards import FeatureShard
@@ -144,7 +144,7 @@ class StoredFeatures:
             )
 
     def _find(self, folder: Path, split: str, count: int, places: Mapping[str, int]) -> None:
-        ids = (folder / f"{split}.ids").read_text(encoding="utf-8").splitlines()
+        ids = read_text(folder / f"{split}.ids", "store the targets again").splitlines()
         for rank in range(count):
             shard = FeatureShard(folder, split, rank, count)
             lengths = shard.read_lengths()

@@ -23,7 +23,6 @@ from av_ssl.classification.verification import equal_error_rate, unit_length
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
-from av_ssl.io import composed
 from av_ssl.layout import Clip, keep_by_length, read_manifest, with_lengths
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.tasks.audio_visual import (
@@ -53,7 +52,7 @@ class ValidationEER:
     def read_speakers(self, path: Path, clips: Sequence[Clip]) -> None:
         """Read the speaker of each clip from a label file; they need not occur in training."""
         labels = LabelFile(path, clips)
-        self.speakers.update({clip.id: composed(labels.line(k)) for k, clip in enumerate(clips)})
+        self.speakers.update({clip.id: labels.line(k) for k, clip in enumerate(clips)})
 
     def check(self, path: Path, clips: Sequence[Clip]) -> None:
         """Raise DataError if there are no pairs of clips of one speaker, or none of two."""

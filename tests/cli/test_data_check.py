@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,29 @@ def test_media_are_read_as_training_does(data, capsys):
         assert text in problem
     lost = data / "audio" / "train 0.wav"
     assert lines[0] == f"{data}/noise/train.tsv, line 1: {lost} does not exist; make the list again"
+
+
+def test_changed_bytes_are_found_by_the_checksums(data, capsys):
+    """The list is that of ``sha256sum``; values of samples and labels have no other check."""
+    (data / "odd\\name\n.txt").write_text("x")
+    command = "find . -type f ! -name SHA256SUMS -exec sha256sum {} + > SHA256SUMS"
+    subprocess.run(command, shell=True, cwd=data, check=True)
+    assert check(data, capsys)[0] == 0
+    sound = data / "audio" / "train 1.wav"
+    content = bytearray(sound.read_bytes())
+    content[-1] ^= 1
+    sound.write_bytes(content)
+    edit(data / "train.km", 1, "0 1 2", "0 2 2")
+    (data / "clips.tsv").unlink()
+    with (data / "SHA256SUMS").open("a") as file:
+        file.write("\n12ab  train.wrd\n")
+    status, lines = check(data, capsys)
+    problems = [line for line in lines if line.startswith(f"{data / 'SHA256SUMS'}, line ")]
+    assert (status, len(problems)) == (1, 4)
+    assert "is not 64 hexadecimal digits" in problems[0]
+    for name in (sound, data / "train.km", data / "clips.tsv"):
+        assert sum(str(name) in problem for problem in problems) == 1
+    assert check(data, capsys, "--lists-only")[0] == 0
 
 
 def test_what_is_missing_is_named(data, capsys):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from fairseq.data import Dictionary
@@ -46,8 +47,22 @@ def test_byte_order_marks_are_no_symbols(tmp_path: Path) -> None:
     )
     assert ids[0].tolist() == [4, 4]
     path.write_bytes("a b\nb a\n".encode("utf-16-le"))
-    with pytest.raises(DataError, match=r"train\.wrd, line 1: "):
+    with pytest.raises(DataError, match=r"train\.wrd: .*UTF-16"):
         TextLabels(path, WORDS, listed_clips(1, 1))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"], ids=["symbols composed", "symbols apart"])
+@pytest.mark.parametrize("text", ["NFC", "NFD"], ids=["text composed", "text apart"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_accents_and_encodings_of_other_editors(tmp_path: Path, form: str, text: str, encoding: str) -> None:
+    """A word is the same word whether its accent is a code point of its own or not; so is its class."""
+    words = TextEncoder(dictionary(*(normalize(form, symbol) for symbol in ("a", "ü", "groß"))))
+    path = tmp_path / "train.wrd"
+    path.write_bytes(normalize(text, "ü groß\na ü\n").encode(encoding))
+    labels = TextLabels(path, words, listed_clips(1, 1))
+    assert [labels[k].tolist()[:-1] for k in range(2)] == [[5, 6], [4, 5]]
+    assert labels.file.line(1) == "a ü"
+    assert words.decode(words.dictionary.string(labels[1])) == "a ü"
 
 
 @pytest.mark.parametrize(("split", "refused"), [("train", True), ("test", False)])

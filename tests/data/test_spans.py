@@ -7,7 +7,7 @@ import pytest
 import torch
 from fairseq.data.data_utils import compute_mask_indices
 
-from av_ssl.data.spans import SpanMask, draw_spans
+from av_ssl.data.spans import SpanMask, _separate_spans, draw_spans
 
 RNG = np.random.default_rng
 CLIPS = 8
@@ -66,6 +66,13 @@ def test_start_probability_keeps_the_least_number_of_spans() -> None:
     for seed in range(20):
         assert 1 <= draw_spans([10], 10, spans, RNG(seed)).sum() <= 3
     assert draw_spans([1], 1, SpanMask(0.1, 3, min_spans=2, semantics="start_prob"), RNG(0)).shape == (1, 1)
+
+
+def test_spans_that_do_not_overlap_are_placed_longest_first() -> None:
+    """A short span in the way would leave no room for the long one."""
+    spans = SpanMask(1, 7, overlap=False, min_spans=1)
+    for seed in range(10):
+        assert len(_separate_spans(8, np.array([2, 7]), spans.min_space, RNG(seed))) >= 7
 
 
 def test_unknown_semantics_are_refused() -> None:

@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import distributed
 
-from av_ssl.targets.collapse import Bounds, CollapseGuard, decorrelation_loss, target_monitor
+from av_ssl.targets.collapse import (
+    Bounds,
+    CollapseGuard,
+    decorrelation_loss,
+    monitor_bounds,
+    target_monitor,
+)
 from tests.stock import SERVER
 
 BOUNDS = {"std": Bounds("model.min_std", low=0.1), "cosine": Bounds("model.max_cosine", high=0.95)}
@@ -127,6 +133,13 @@ def test_all_workers_stop_together(tmp_path):
         process.join(300)
     assert [process.exitcode for process in workers] == [0, 0]
     assert all("collapsed at update 500" in ends.get() for _ in workers)
+
+
+def test_bounds_of_teachers():
+    bounds = monitor_bounds(["audio", "video"], 0.1, 0.9)
+    assert len(bounds) == 4
+    assert bounds["video_target_std"].low == 0.1
+    assert bounds["audio_target_cosine_between_clips"].high == 0.9
 
 
 # -- monitors ------------------------------------------------------------------------------------------------

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
-from av_ssl.targets.ema import EMATeacher, annealed_decay, averaged_targets, cosine_decay, instance_norm
+from av_ssl.targets.ema import (
+    EMATeacher,
+    annealed_decay,
+    averaged_targets,
+    cosine_decay,
+    instance_norm,
+    without_teachers,
+)
 
 CFG = TransformerConfig(
     encoder_layers=1,
@@ -52,6 +59,7 @@ def test_cosine_schedule(update, decay):
 def test_cosine_of_no_updates_is_refused():
     with pytest.raises(ValueError, match="after 0 updates"):
         cosine_decay(0, 0.999, 0)
+    assert cosine_decay(1, 0.999, 1) == 1
 
 
 def test_fresh_teacher_is_a_copy_and_leaves_the_generator_alone(student):
@@ -109,6 +117,11 @@ def test_state_round_trip(student):
     assert torch.equal(other.module.layers[0].fc1.weight, teacher.module.layers[0].fc1.weight)
 
 
+def test_teachers_are_left_out_of_a_state():
+    own, teachers = torch.zeros(1), torch.ones(1)
+    assert without_teachers({"w": own, "_ema.w": teachers, "a._ema.w": own}) == {"w": own, "a._ema.w": own}
+
+
 def test_state_of_another_scope_is_refused(student):
     state = teacher_of(student).state_dict()
     with pytest.raises(ValueError, match="ema_scope"):
@@ -136,6 +149,12 @@ def test_padding_changes_nothing(layers):
     np.testing.assert_allclose(
         averaged_targets(padded, padding)[:, :30], averaged_targets(layers, None), atol=1e-5
     )
+
+
+def test_constant_channels_are_zero():
+    """Their variance is 0; the small number under the root keeps them finite."""
+    for padding in (None, torch.zeros(1, 5, dtype=torch.bool)):
+        assert torch.equal(instance_norm(torch.full((1, 5, 2), 3.0), padding), torch.zeros(1, 5, 2))
 
 
 def test_statistics_are_float32():
