@@ -125,6 +125,8 @@ def open_recogniser(
                 f"{option}: {args.checkpoint} runs on a CPU in float32 without a task; name the .pt file"
             )
         return OnnxRecogniser(args.checkpoint, search.beam)
+    # Threads of torch that wait for each other would keep the cores busy on which the next part is cropped.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from av_ssl.transcription.recogniser import RecogniserSpec
 
     return RecogniserSpec(
