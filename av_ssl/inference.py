@@ -64,14 +64,16 @@ BATCHES_AHEAD = 2
 
 
 @lru_cache(maxsize=1)
-def open_model(checkpoint: Path, device: str = "cpu", untrained: int | None = None) -> Any:
+def open_model(
+    checkpoint: Path, device: str = "cpu", untrained: int | None = None, dtype: torch.dtype | None = None
+) -> Any:
     """The model of a checkpoint on a device, in eval mode, read once a process.
 
     It has ``task_cfg``, ``text_encoder`` and ``class_names``, see :func:`av_ssl.checkpoints.loading.load`;
-    with ``untrained``, a seed, it has random weights.
+    with ``untrained``, a seed, it has random weights; ``dtype``: of its weights, None: float32.
     """
     model = load(checkpoint) if untrained is None else load_untrained(checkpoint, untrained)
-    return model.to(device)
+    return model.to(device=device, dtype=dtype)
 
 
 def stored_reader(

@@ -23,7 +23,14 @@ from timing import machine, median_time
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
 from av_ssl.recognition.ctc import CTCBeamSearch
-from av_ssl.recognition.heads import HybridConfig, HybridModel
+from av_ssl.recognition.heads import (
+    CTCConfig,
+    CTCModel,
+    HybridConfig,
+    HybridModel,
+    Seq2SeqConfig,
+    Seq2SeqModel,
+)
 from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 
 FRAME_RATE = 25
@@ -51,17 +58,23 @@ def symbols(count: int) -> Dictionary:
     return dictionary
 
 
-def random_hybrid(size: str, dictionary: Dictionary) -> HybridModel:
+KINDS: dict[str, tuple[Any, Any]] = {
+    "ctc": (CTCModel, CTCConfig),
+    "seq2seq": (Seq2SeqModel, Seq2SeqConfig),
+    "hybrid": (HybridModel, HybridConfig),
+}
+
+
+def random_recogniser(kind: str, size: str, dictionary: Dictionary) -> Any:
+    """One of ``KINDS``, in eval mode."""
     encoder = {"image_mean": 0.421, "image_std": 0.165, **ENCODERS[size]}
-    own = {"w2v_args": {"model": encoder, "task": {"normalize": True}}, "normalize": True, **DECODERS[size]}
-    cfg = OmegaConf.merge(OmegaConf.structured(HybridConfig()), own)
-    task = SimpleNamespace(target_dictionary=dictionary, pretrained=None)
-    model = HybridModel.build_model(cfg, task)
-    make_peaked(model.ctc.proj, spread=20.0)
-    return model.eval()
+    own: dict[str, Any] = {"w2v_args": {"model": encoder, "task": {"normalize": True}}, "normalize": True}
+    model, config = KINDS[kind]
+    cfg = OmegaConf.merge(OmegaConf.structured(config()), own, DECODERS[size] if kind != "ctc" else {})
+    return model.build_model(cfg, SimpleNamespace(target_dictionary=dictionary, pretrained=None)).eval()
 
 
-def make_peaked(head: torch.nn.Linear, spread: float) -> None:
+def make_peaked(head: torch.nn.Linear, spread: float = 20.0) -> None:
     """Let logits of normalised features vary by ``spread`` nats, and blank win in four frames of five."""
     torch.nn.init.normal_(head.weight, std=spread * head.in_features**-0.5)
     torch.nn.init.zeros_(head.bias)
@@ -136,6 +149,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default="float32")
     parser.add_argument("--size", choices=ENCODERS, default="base")
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each clip")
@@ -156,12 +170,14 @@ def main() -> None:
     torch.manual_seed(0)
     frames = round(args.seconds * FRAME_RATE)
     dictionary = symbols(args.symbols)
-    model = random_hybrid(args.size, dictionary).to(args.device)
-    lm = random_language_model(args.size, dictionary).to(args.device)
+    model = random_recogniser("hybrid", args.size, dictionary)
+    make_peaked(model.ctc.proj)
+    model.to(args.device, args.dtype)
+    lm = random_language_model(args.size, dictionary).to(args.device, args.dtype)
     batch = make_batch(args.clips, frames, args.device)
     print(
-        f"{args.size}, float32, {args.clips} clips of {args.seconds:g} s, {frames // FRAMES_A_TOKEN} tokens "
-        f"each; {machine(args.device)}\n"
+        f"{args.size}, {str(args.dtype)[6:]}, {args.clips} clips of {args.seconds:g} s, "
+        f"{frames // FRAMES_A_TOKEN} tokens each; {machine(args.device)}\n"
     )
     print("| search | beam | utterances/s | real-time factor |\n|---|---:|---:|---:|")
     encoder_input = {key: value for key, value in batch["net_input"].items() if key != "src_tokens"}

@@ -1,21 +1,24 @@
-"""Speed of a pre-training step of AV2vec, with each of its economies switched off in turn.
+"""Speed of a pre-training step, with each of its economies switched off in turn.
 
-    python benchmarks/training_step.py [--device cuda] [--size base] [--frames 1000] [--steps 3] [--json FILE]
+    python benchmarks/training_step.py [--method av2vec] [--device cuda] [--size base] [--frames 1000]
+    python benchmarks/training_step.py --check --device cuda         # losses in half precision, all methods
 
 Prints a markdown table: real frames a second, peak memory, and the share of the machine's own matrix-product
-peak (measured in the same run) that the useful multiply-adds of the step reach.  Each row is measured in a
-process of its own, so that its peak memory holds nothing of the rows before it.
+peak (measured in the same run) that the useful multiply-adds of the step reach.  On a CPU each row is measured in
+a process of its own, so that its peak memory holds nothing of the rows before it.
 """
 
 import argparse
 import json
 import multiprocessing
 import resource
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -25,16 +28,81 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
 from av_ssl.io import write_atomically
+from av_ssl.layout import SAMPLES_PER_FRAME
 from av_ssl.methods.av2vec import AV2vecConfig, AV2vecCriterion, AV2vecCriterionConfig, AV2vecModel
+from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertCriterion, AVHubertCriterionConfig, AVHubertModel
+from av_ssl.methods.distillav import (
+    DistillAVConfig,
+    DistillAVCriterion,
+    DistillAVCriterionConfig,
+    DistillAVModel,
+)
+from av_ssl.methods.raven.pretraining import RavenConfig, RavenCriterion, RavenCriterionConfig, RavenModel
+from av_ssl.modules.frontends import VisualResNet
+from av_ssl.targets.teacher_targets import Target
 
-SIZES = {
-    "tiny": {"encoder_layers": 2, "encoder_embed_dim": 64, "encoder_ffn_embed_dim": 128,
-             "encoder_attention_heads": 4, "resnet_width": 8, "average_top_k_layers": 2,
-             "conv_pos": 16, "conv_pos_groups": 4},
-    "base": {},
-    "large": {"encoder_layers": 24, "encoder_embed_dim": 1024, "encoder_ffn_embed_dim": 4096,
-              "encoder_attention_heads": 16},
+FUSED_TINY = {
+    "encoder_layers": 2, "encoder_embed_dim": 64, "encoder_ffn_embed_dim": 128, "encoder_attention_heads": 4,
+    "resnet_width": 8, "conv_pos": 16, "conv_pos_groups": 4,
 }  # fmt: skip
+RAVEN_TINY = {
+    "encoder_layers": 2, "encoder_embed_dim": 64, "encoder_ffn_embed_dim": 128, "resnet_width": 8,
+    "predictor_embed_dim": 64, "predictor_ffn_embed_dim": 128,
+}  # fmt: skip
+LARGE = {
+    "encoder_layers": 24, "encoder_embed_dim": 1024, "encoder_ffn_embed_dim": 4096,
+    "encoder_attention_heads": 16,
+}  # fmt: skip
+SIZES = ("tiny", "base", "large")
+CLASSES = 2000
+TEACHERS = [{"dim": 1024, "per_frame": 2, "clusters": CLASSES}]
+"""WavLM Large, two vectors a video frame."""
+CALM = {"dropout": 0.0, "attention_dropout": 0.0}
+CALM_FUSED = {**CALM, "dropout_input": 0.0, "encoder_layerdrop": 0.0}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is built.
+
+    Args:
+        parts: classes of configuration, model, criterion, and the criterion's configuration.
+        sizes: keys of the sizes that are not the configuration's defaults.
+        keys: further keys.
+        clusters: the model takes the number of its cluster labels.
+    """
+
+    parts: tuple[Any, Any, Any, Any]
+    sizes: dict[str, dict[str, Any]]
+    keys: dict[str, Any] = field(default_factory=dict)
+    clusters: bool = False
+    calm: dict[str, Any] = field(default_factory=lambda: CALM_FUSED)
+
+
+METHODS = {
+    "av_hubert": Method(
+        (AVHubertConfig, AVHubertModel, AVHubertCriterion, AVHubertCriterionConfig),
+        {"tiny": FUSED_TINY, "large": LARGE},
+        {"final_dim": 256, "layer_norm_first": True, "selection_type": "same_seq"},
+        clusters=True,
+    ),
+    "av2vec": Method(
+        (AV2vecConfig, AV2vecModel, AV2vecCriterion, AV2vecCriterionConfig),
+        {"tiny": {**FUSED_TINY, "average_top_k_layers": 2}, "large": LARGE},
+    ),
+    "raven": Method(
+        (RavenConfig, RavenModel, RavenCriterion, RavenCriterionConfig),
+        {"tiny": RAVEN_TINY, "large": LARGE},
+        {"sync_batch_norm": False, "ema_anneal_end_step": 1000},
+        calm=CALM,
+    ),
+    "distillav": Method(
+        (DistillAVConfig, DistillAVModel, DistillAVCriterion, DistillAVCriterionConfig),
+        {"tiny": FUSED_TINY, "large": LARGE},
+        {"teacher_shapes": TEACHERS},
+    ),
+}
+FUSED = ("av_hubert", "av2vec", "distillav")
 
 
 @dataclass
@@ -45,6 +113,8 @@ class Variant:
     model: dict[str, Any] = field(default_factory=dict)
     change_batch: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     fused_attention: bool = True
+    stem_3d: bool = False
+    methods: tuple[str, ...] = tuple(METHODS)
 
 
 def convolve_padding(batch: dict[str, Any]) -> dict[str, Any]:
@@ -60,20 +130,54 @@ def float_video(batch: dict[str, Any]) -> dict[str, Any]:
     return {**batch, "source": {**batch["source"], "video": video}}
 
 
+def stem_3d(self: Any, video: torch.Tensor, frame_index: torch.Tensor, padding_mask: Any) -> torch.Tensor:
+    """The front-end with ``nn.Conv3d`` for its stem, which needs the padding, too."""
+    conv, *rest = self.frontend3D
+    if padding_mask is not None:
+        video = video.masked_fill(padding_mask[..., None, None], 0)
+    x = conv(video[:, None]).transpose(1, 2).flatten(0, 1)[frame_index]
+    for layer in rest:
+        x = layer(x)
+    return self.trunk(x).mean(dim=(2, 3))
+
+
 def drop_video(batch: dict[str, Any]) -> dict[str, Any]:
     return {**batch, "masks": {**batch["masks"], "dropped": "video"}}
 
 
+COMPILED = "torch.compile"
 VARIANTS = [
     Variant("as shipped"),
     Variant("padding goes through the ResNet", change_batch=convolve_padding),
-    Variant("ResNet twice (input masking, clean pass for the teacher)", model={"masking_type": "input"}),
-    Variant("teacher has front-ends of its own (ema_scope full)", model={"ema_scope": "full"}),
+    Variant(
+        "ResNet twice (input masking, clean pass for the teacher)",
+        model={"masking_type": "input"},
+        methods=("av2vec",),
+    ),
+    Variant(
+        "teacher has front-ends of its own (ema_scope full)", model={"ema_scope": "full"}, methods=("av2vec",)
+    ),
     Variant("float video from the host", change_batch=float_video),
     Variant("attention without fused kernels", fused_attention=False),
-    Variant("video dropped from this step", change_batch=drop_video),
-    Variant("activations recomputed", model={"checkpoint_activations": True}),
+    Variant("stem as nn.Conv3d", stem_3d=True),
+    Variant("video dropped from this step", change_batch=drop_video, methods=FUSED),
+    Variant("activations recomputed", model={"checkpoint_activations": True}, methods=FUSED),
+    Variant(COMPILED, model={"compile": True}),
 ]
+
+
+def chosen_variants(args: argparse.Namespace) -> list[Variant]:
+    """The rows of ``--method``; the first, with which the others are compared, is always there."""
+    variants = [variant for variant in VARIANTS if args.method in variant.methods]
+    if args.only:
+        return [variant for variant in variants if variant.name in (variants[0].name, args.only)]
+    # Of half precision, a CPU computes convolutions over three axes wrongly.
+    exact = args.device != "cpu" or args.dtype == torch.float32
+    return [
+        variant
+        for variant in variants
+        if (exact or not variant.stem_3d) and (args.compile or variant.name != COMPILED)
+    ]
 
 
 def clip_lengths(frames: int, rng: np.random.Generator) -> list[int]:
@@ -85,18 +189,60 @@ def clip_lengths(frames: int, rng: np.random.Generator) -> list[int]:
     return lengths
 
 
-def make_batch(model: AV2vecModel, lengths: list[int], device: torch.device) -> dict[str, Any]:
+def make_model(method: str, size: str, **keys: Any) -> tuple[Any, Any]:
+    """A model in training, and its criterion."""
+    config, model, criterion, criterion_config = METHODS[method].parts
+    of_size = METHODS[method].sizes.get(size, {})
+    grey = {"image_mean": 0.421, "image_std": 0.165}
+    cfg = OmegaConf.merge(OmegaConf.structured(config()), grey, of_size, METHODS[method].keys, keys)
+    labels = [[CLASSES]] if METHODS[method].clusters else []
+    return model(cfg, *labels).train(), criterion(criterion_config(), task=None)
+
+
+def make_batch(method: str, model: Any, lengths: list[int], device: torch.device) -> dict[str, Any]:
+    """``net_input`` of the method, and ``host_video``: the same video in the memory of the host."""
     rng = np.random.default_rng(0)
-    frames = max(lengths)
+    generator = torch.Generator().manual_seed(0)
+    clips, frames = len(lengths), max(lengths)
     padding = torch.arange(frames) >= torch.tensor(lengths)[:, None]
-    video = torch.randint(0, 256, (len(lengths), 1, frames, 88, 88), dtype=torch.uint8)
-    batch = {
-        "source": {"audio": torch.randn(len(lengths), 104, frames), "video": video},
+    video = torch.randint(0, 256, (clips, 1, frames, 88, 88), dtype=torch.uint8, generator=generator)
+    audio = torch.randn(clips, 104, frames, generator=generator)
+    if method == "raven":
+        samples = (clips, frames * SAMPLES_PER_FRAME)
+        audio = torch.randint(-9000, 9000, samples, dtype=torch.int16, generator=generator)
+    masks = dict(model.masking.draw(lengths, frames, rng))
+    batch: dict[str, Any] = {
+        "source": {"audio": audio, "video": video},
         "padding_mask": padding,
         "frame_index": (~padding).flatten().nonzero().squeeze(1),
-        "masks": {**model.masking.draw(lengths, frames, rng), "dropped": None},
+        "masks": {**masks, "dropped": None} if method in FUSED else masks,
     }
+    if method == "distillav":
+        batch["teachers"] = {"index": [batch["frame_index"]]}
+        model.__dict__["targets"] = random_targets(sum(lengths), device, generator)
     return {**to_device(batch, device), "host_video": video}
+
+
+def random_targets(
+    frames: int, device: torch.device, generator: torch.Generator
+) -> Callable[..., list[Target]]:
+    """In place of teachers: what DistillAV would read from the disk."""
+    (shape,) = TEACHERS
+    rows = frames * shape["per_frame"]
+    vectors = torch.randn(rows, shape["dim"], generator=generator).to(device)
+    posteriors = torch.randn(rows, shape["clusters"], generator=generator).softmax(1).to(device)
+    return lambda source, teachers: [Target(vectors, posteriors)]
+
+
+def run_criterion(method: str, model: Any, criterion: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, int]:
+    """Loss and sample size of a batch."""
+    sample: dict[str, Any] = {key: value for key, value in batch.items() if key != "host_video"}
+    sample = {"net_input": sample, "ntokens": 0, "nsentences": 0}
+    if METHODS[method].clusters:
+        labels = torch.arange(batch["padding_mask"].numel(), device=batch["padding_mask"].device)
+        sample["target_list"] = [(4 + labels % (CLASSES - 4)).view(batch["padding_mask"].shape)]
+    loss, size, _ = criterion(model, sample)
+    return loss, size
 
 
 def to_device(value: Any, device: torch.device) -> Any:
@@ -105,22 +251,38 @@ def to_device(value: Any, device: torch.device) -> Any:
     return value.to(device) if torch.is_tensor(value) else value
 
 
-def forward_multiply_adds(cfg: Any, frames: int) -> float:
+STEM_2D, MAPS_2D = 5 * 49 * 44 * 44, (22**2, 11**2, 6**2, 3**2)
+STEM_1D, MAPS_1D = 80 * 160, (160, 80, 40, 20)
+
+
+def resnet_multiply_adds(width: int, stem: int, maps: tuple[int, ...], kernel: int) -> float:
+    """Of stem and trunk on one frame, whose stages have maps of so many positions."""
+    total, channels_in = float(width * stem), width
+    for stage, positions in enumerate(maps):
+        out = width << stage
+        total += positions * (kernel * out * (channels_in + 3 * out) + (channels_in * out if stage else 0))
+        channels_in = out
+    return total
+
+
+def layer_multiply_adds(channels: int, ffn: int, projections: int = 4) -> int:
+    """Of the linear layers of a Transformer layer on one frame."""
+    return projections * channels * channels + 2 * channels * ffn
+
+
+def forward_multiply_adds(method: str, cfg: Any, frames: int) -> float:
     """Multiply-adds of a student pass over real frames (convolutions, linear layers), from layer sizes."""
     width, channels = cfg.resnet_width, cfg.encoder_embed_dim
-    ffn, layers = cfg.encoder_ffn_embed_dim, cfg.encoder_layers
-    stem = width * 5 * 49 * 44 * 44
-    trunk = 0.0
-    maps, channels_in = 22, width
-    for stage in range(4):
-        out = width << stage
-        maps = maps if stage == 0 else -(-maps // 2)
-        shortcut = channels_in * out if stage else 0
-        trunk += maps * maps * (9 * out * (channels_in + 3 * out) + shortcut)
-        channels_in = out
-    positions = channels * (channels // cfg.conv_pos_groups) * cfg.conv_pos
-    encoder = layers * (4 * channels * channels + 2 * channels * ffn) + positions
-    return frames * (stem + trunk + encoder + 2 * channels * channels)
+    video = resnet_multiply_adds(width, STEM_2D, MAPS_2D, 9)
+    if method != "raven":
+        layer = layer_multiply_adds(channels, cfg.encoder_ffn_embed_dim)
+        positions = channels * (channels // cfg.conv_pos_groups) * cfg.conv_pos
+        return frames * (video + cfg.encoder_layers * layer + positions + 2 * channels * channels)
+    audio = resnet_multiply_adds(width, STEM_1D, MAPS_1D, 3)
+    layer = layer_multiply_adds(channels, cfg.encoder_ffn_embed_dim, 5)  # one more for relative positions
+    own = layer_multiply_adds(cfg.predictor_embed_dim, cfg.predictor_ffn_embed_dim, 5)
+    predictors = cfg.predictor_layers_video + (1 + cfg.within_audio) * cfg.predictor_layers_audio
+    return frames * (video + audio + 2 * cfg.encoder_layers * layer + predictors * own)
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -138,35 +300,61 @@ def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> t
     """
     device = torch.device(args.device)
     torch.manual_seed(0)
-    overrides = {"image_mean": 0.421, "image_std": 0.165, **SIZES[args.size], **variant.model}
-    cfg = OmegaConf.merge(OmegaConf.structured(AV2vecConfig()), overrides)
-    model = AV2vecModel(cfg).to(device, args.dtype).train()
-    criterion = AV2vecCriterion(AV2vecCriterionConfig(), task=None)
-    batch = make_batch(model, lengths, device)
+    model, criterion = make_model(args.method, args.size, **variant.model)
+    model.to(device, args.dtype)
+    batch = make_batch(args.method, model, lengths, device)
 
     def step() -> None:
         inputs = variant.change_batch(batch) if variant.change_batch else batch
-        inputs = {key: value for key, value in inputs.items() if key != "host_video"}
-        loss, _, _ = criterion(model, {"net_input": inputs, "ntokens": 0, "nsentences": 0})
+        loss, _ = run_criterion(args.method, model, criterion, inputs)
         model.zero_grad()
         loss.backward()
         model.set_num_updates(model.updates + 1)
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with nullcontext() if variant.fused_attention else sdpa_kernel(SDPBackend.MATH):
+    stem = mock.patch.object(VisualResNet, "forward", stem_3d) if variant.stem_3d else nullcontext()
+    with stem, nullcontext() if variant.fused_attention else sdpa_kernel(SDPBackend.MATH):
         seconds = median_time(step, args.device, args.steps, args.warmup)
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device) / 1e9
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return seconds, memory, 3 * forward_multiply_adds(cfg, sum(lengths))
+    return seconds, memory, 3 * forward_multiply_adds(args.method, model.cfg, sum(lengths))
+
+
+TOLERANCE = 0.02
+"""Of losses in half precision, relative, or absolute for those below 1 (RAVEn's are near 0)."""
+
+
+def check(args: argparse.Namespace, lengths: list[int]) -> int:
+    """Compare the losses of all methods in half precision with those in float32; the exit status."""
+    print("| method | float32 | bfloat16 | float16 |\n|---|---:|---:|---:|")
+    wrong, device = 0, torch.device(args.device)
+    for name, method in METHODS.items():
+        losses = []
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            torch.manual_seed(0)
+            model, criterion = make_model(name, args.size, **method.calm)
+            model.to(device, dtype)
+            loss, size = run_criterion(name, model, criterion, make_batch(name, model, lengths, device))
+            loss.backward()
+            gradients = [each.grad for each in model.parameters() if each.grad is not None]
+            finite = all(bool(torch.isfinite(each).all()) for each in gradients)
+            losses.append(loss.item() / size if finite or dtype == torch.float16 else float("nan"))
+        bound = TOLERANCE * max(1.0, abs(losses[0]))
+        right = all(abs(loss - losses[0]) <= bound for loss in losses)
+        wrong += not right
+        shown = " | ".join(f"{loss:.4f}" for loss in losses)
+        print(f"| {name}{'' if right else ' (WRONG)'} | {shown} |", flush=True)
+    return 1 if wrong else 0
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--method", choices=METHODS, default="av2vec")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--frames", type=int, default=1000, help="real frames of the batch, about")
@@ -174,6 +362,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=1, help="steps before these that do not count")
     parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default="float32")
     parser.add_argument("--compile", action="store_true", help="add a row with model.compile=true")
+    parser.add_argument("--only", metavar="ROW", help="this row alone, and the first")
+    parser.add_argument("--check", action="store_true", help="losses in half precision against float32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write conditions and rows to FILE")
     return parser.parse_args()
 
@@ -181,7 +371,7 @@ def parse_arguments() -> argparse.Namespace:
 def conditions(args: argparse.Namespace, lengths: list[int], peak: float) -> dict[str, Any]:
     """What the figures hold for."""
     return {
-        "model": f"AV2vec {args.size}, {str(args.dtype)[6:]}",
+        "model": f"{args.method} {args.size}, {str(args.dtype)[6:]}",
         "batch": f"{len(lengths)} clips, {sum(lengths)} real of {max(lengths) * len(lengths)} frames",
         "machine": machine(args.device),
         "matrix_peak_gflops": round(2 * peak / 1e9),
@@ -203,24 +393,27 @@ def print_row(row: dict[str, Any], shipped: dict[str, Any]) -> None:
     print("|", " | ".join(cells), "|", flush=True)
 
 
-def main() -> None:
+def main() -> int:
     args = parse_arguments()
     lengths = clip_lengths(args.frames, np.random.default_rng(1))
-    variants = [*VARIANTS, Variant("torch.compile", model={"compile": True})] if args.compile else VARIANTS
+    if args.check:
+        return check(args, lengths)
     rows: list[dict[str, Any]] = []
     # The matrix product, too, runs in a worker: Linux hands this process's own peak memory down to the next.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    once = None if args.device.startswith("cuda") else 1
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=once) as pool:
         peak = pool.apply(matrix_peak, (torch.device(args.device), args.dtype))
         heading = conditions(args, lengths, peak)
         print_heading(heading)
-        for variant in variants:
+        for variant in chosen_variants(args):
             seconds, memory, useful = pool.apply(measure, (variant, args, lengths))
             row = {"step": variant.name, "frames_per_second": sum(lengths) / seconds}
             rows.append({**row, "peak_memory_gb": memory, "share_of_matrix_peak": useful / seconds / peak})
             print_row(rows[-1], rows[0])
             if args.json:  # after each row: an interrupted run keeps what it has
                 write_atomically(args.json, json.dumps({**heading, "rows": rows}, indent=1).encode() + b"\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -41,7 +41,6 @@ from av_ssl.targets.feature_shards import FeatureShard, FeatureSource, SplitFeat
 
 SETTINGS = "settings.json"
 INDEX = ".index.tsv"
-FORMATS = ("npy", "npz")
 
 Floats = NDArray[np.floating[Any]]
 

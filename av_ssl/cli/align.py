@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from av_ssl.cli.arguments import add_face_argument, add_recogniser_arguments, check_model, open_recogniser
+from av_ssl.cli.arguments import add_face_argument, add_recogniser_arguments, check_paths, open_recogniser
 from av_ssl.errors import DataError
 from av_ssl.io import read_text
 from av_ssl.transcription.forced_alignment import align_recording
@@ -34,7 +34,7 @@ def add_align_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_align(args: argparse.Namespace) -> int:
     """Align; print the words or write them."""
-    check_model(args.checkpoint)
+    check_paths(args.checkpoint, args.recording)
     if args.format == ALL and args.out is None:
         raise DataError(f"--format {ALL}: needs --out, a folder for the files")
     text = known_text(args.text)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_ssl.analysis.alignments import read_visemes
-from av_ssl.cli.arguments import positive
+from av_ssl.cli.arguments import check_paths, positive
 from av_ssl.io import ProgressBar
 
-# Probes need scikit-learn and figures matplotlib, two extras: each is imported where it is used.
+# Probes need scikit-learn and figures matplotlib, two extras, and both need torch, which takes seconds:
+# each is imported where it is used.
 
 
 def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +36,8 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_probe(args: argparse.Namespace) -> int:
     """Probe and print a table for each kind of label."""
+    check_paths(*args.folders, args.alignments, args.visemes)
+    from av_ssl.analysis.alignments import read_visemes
     from av_ssl.analysis.probe import probe_folders
 
     visemes = None if args.visemes is None else read_visemes(args.visemes)
@@ -126,6 +128,7 @@ def add_frames_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_plot(args: argparse.Namespace) -> int:
     """Draw one figure and describe it."""
+    from av_ssl.analysis.alignments import read_visemes
     from av_ssl.analysis.plots import plot_frames, plot_noise, plot_similarity
 
     if args.kind == "similarity":

@@ -10,9 +10,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from av_ssl.analysis.features import FORMATS, FeaturePlan, store_features
-from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, cluster_options, positive
-from av_ssl.inference import LayerSource
+from av_ssl.cli.arguments import (
+    add_cluster_arguments,
+    add_shard_arguments,
+    check_paths,
+    cluster_options,
+    positive,
+)
+
+# What imports torch is imported where it is needed: --help and a wrong path are then fast.
 
 NAMED = 5  # clips in a message
 
@@ -41,7 +47,7 @@ def add_features_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=("npy", "npz"),
         default="npy",
         help="one array [N, L, C] a subset, or one .npz a clip (default: npy)",
     )
@@ -64,6 +70,10 @@ def add_features_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_features(args: argparse.Namespace) -> int:
     """Store the arrays, report what there is."""
+    check_paths(args.checkpoint, args.data)
+    from av_ssl.analysis.features import FeaturePlan, store_features
+    from av_ssl.inference import LayerSource
+
     layers = None if args.layers is None else tuple(sorted(set(args.layers)))
     plan = FeaturePlan(
         data=args.data.absolute(),

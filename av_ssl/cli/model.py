@@ -7,14 +7,10 @@ import logging
 import math
 from pathlib import Path
 
-from av_ssl.analysis.plan import plan_training
-from av_ssl.checkpoints.average import average_checkpoints, last_checkpoints
-from av_ssl.checkpoints.files import read_stored, write_stored
-from av_ssl.cli.arguments import positive
+from av_ssl.cli.arguments import check_paths, positive
 from av_ssl.errors import DataError
-from av_ssl.export import as_av_hubert
-from av_ssl.onnx_export import export_onnx
-from av_ssl.sharing import save_pretrained
+
+# What imports torch is imported where it is needed: --help and a wrong path are then fast.
 
 ONNX = ".onnx"
 FORMS = "FILE.pt (fairseq), FILE.safetensors (with FILE.json beside it)"
@@ -64,12 +60,21 @@ def run_convert(args: argparse.Namespace) -> int:
     if args.out.suffix and (args.license or args.wer):
         option = "--license" if args.license else "--wer"
         raise DataError(f"{option}: is for a model card, and {args.out} has none; name a FOLDER, or omit it")
+    check_paths(args.source)
+    from av_ssl.checkpoints.files import read_stored, write_stored
+
     stored = read_stored(args.source)
     if args.to == "av_hubert":
+        from av_ssl.export import as_av_hubert
+
         stored = as_av_hubert(stored)
     if args.out.suffix == ONNX:
+        from av_ssl.onnx_export import export_onnx
+
         written = export_onnx(stored, args.out)
     elif not args.out.suffix:
+        from av_ssl.sharing import save_pretrained
+
         written = save_pretrained(stored, args.out, args.license or "other", dict(args.wer))
     else:
         written = write_stored(stored, args.out)
@@ -99,6 +104,10 @@ def add_average_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_average(args: argparse.Namespace) -> int:
     """Average checkpoints; print what was written."""
+    check_paths(*args.checkpoints)
+    from av_ssl.checkpoints.average import average_checkpoints, last_checkpoints
+    from av_ssl.checkpoints.files import write_stored
+
     paths, number = list(args.checkpoints), args.epochs or args.updates
     if number is not None:
         if len(paths) != 1 or not paths[0].is_dir():
@@ -131,6 +140,9 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_plan(args: argparse.Namespace) -> int:
     """Print the plan, a quantity a line."""
+    check_paths(args.data, args.config)
+    from av_ssl.analysis.plan import plan_training
+
     for name, value in plan_training(args.config, args.data, args.overrides, args.measure):
         print(f"{name:28}{value}")
     return 0

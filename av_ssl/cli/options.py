@@ -10,12 +10,6 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
-from fairseq.dataclass.configs import FairseqConfig
-from fairseq.models import MODEL_DATACLASS_REGISTRY
-from fairseq.registry import REGISTRIES
-from fairseq.tasks import TASK_DATACLASS_REGISTRY
-
-import av_ssl.tasks  # noqa: F401 - registers everything
 from av_ssl.errors import DataError
 
 SHOWN = ("task", "model", "criterion", "optimizer", "lr_scheduler")
@@ -54,6 +48,14 @@ def run_options(args: argparse.Namespace) -> int:
 
 def structures() -> Iterator[tuple[str, str, type]]:
     """Section, name and dataclass of all that a recipe can set."""
+    # Here, because these import torch, which --help does not need.
+    from fairseq.dataclass.configs import FairseqConfig
+    from fairseq.models import MODEL_DATACLASS_REGISTRY
+    from fairseq.registry import REGISTRIES
+    from fairseq.tasks import TASK_DATACLASS_REGISTRY
+
+    import av_ssl.tasks  # noqa: F401 - registers everything
+
     registries = {"task": TASK_DATACLASS_REGISTRY, "model": MODEL_DATACLASS_REGISTRY}
     registries |= {name: each["dataclass_registry"] for name, each in REGISTRIES.items()}
     for section in SHOWN:

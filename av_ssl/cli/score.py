@@ -5,32 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from av_ssl.classification.classifier import EMBEDDING_LAYERS
-from av_ssl.classification.criterion import class_scores, confusion_matrix, confusion_table, score_line
-from av_ssl.classification.verification import (
-    EmbeddingCache,
-    Embeddings,
-    TrialList,
-    adaptive_s_norm,
-    cohort_embeddings,
-    cosine_scores,
-    draw_trials,
-    key_parts,
-    read_trials,
-    trial_report,
-    utterance_key,
-)
-from av_ssl.cli.arguments import at_least_two
-from av_ssl.data.classes import ClassList
-from av_ssl.data.labels import LabelFile
-from av_ssl.data.noise import NoiseMixer, parse_snr
+from av_ssl.cli.arguments import at_least_two, check_paths
 from av_ssl.errors import DataError
-from av_ssl.inference import Classifier
 from av_ssl.io import ProgressBar, digest, write_atomically
 from av_ssl.layout import Clip, read_manifest
+
+if TYPE_CHECKING:
+    from av_ssl.classification.verification import EmbeddingCache, Embeddings, TrialList
+    from av_ssl.data.noise import NoiseMixer
+
+# What imports torch is imported where it is needed: --help and a wrong path are then fast.
 
 LARGEST_TABLE = 40  # classes up to which the confusion matrix is printed
 
@@ -51,6 +39,8 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
 
 def noise_of(args: argparse.Namespace) -> NoiseMixer | None:
     """The noise of `--noise`, the same for a clip in every run."""
+    from av_ssl.data.noise import NoiseMixer, parse_snr
+
     return None if args.noise is None else NoiseMixer(args.noise, probability=1.0, snr=parse_snr(args.snr))
 
 
@@ -67,6 +57,11 @@ def add_classify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_classify(args: argparse.Namespace) -> int:
     """Classify clips; print accuracy, mean recall, F1 and the confusion matrix."""
+    check_paths(args.checkpoint, args.manifest, args.labels)
+    from av_ssl.classification.criterion import class_scores, confusion_matrix, confusion_table, score_line
+    from av_ssl.data.classes import ClassList
+    from av_ssl.inference import Classifier
+
     classifier = Classifier.open(args.checkpoint, args.device, noise_of(args), args.workers)
     names = classifier.class_names
     if not names:
@@ -108,6 +103,10 @@ def add_trials_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_trials(args: argparse.Namespace) -> int:
     """Write a trial list over the clips of a manifest, e.g. of clips with video, and print its counts."""
+    check_paths(args.manifest)
+    from av_ssl.classification.verification import draw_trials, key_parts, utterance_key
+    from av_ssl.data.labels import LabelFile
+
     clips = read_manifest(args.manifest)
     labels = LabelFile(args.manifest.with_suffix(".spk"), clips)
     parts = key_parts(args.manifest, clips)
@@ -138,7 +137,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--layer",
-        choices=EMBEDDING_LAYERS,
+        choices=("auto", "encoder", "aggregator", "header"),
         default="auto",
         help="layer whose output is compared; auto: the aggregator if there is one, else the encoder",
     )
@@ -169,6 +168,17 @@ def run_verify(args: argparse.Namespace) -> int:
     """Score a trial list by cosines of embeddings; print equal error rate and minDCF."""
     if args.subtract_mean and args.cohort is None:
         raise DataError("--subtract-mean subtracts the mean of a cohort: give one with --cohort")
+    check_paths(args.checkpoint, args.manifest, args.trials, args.cohort)
+    from av_ssl.classification.verification import (
+        adaptive_s_norm,
+        cohort_embeddings,
+        cosine_scores,
+        key_parts,
+        read_trials,
+        trial_report,
+        utterance_key,
+    )
+
     listed = read_manifest(args.manifest)
     parts = key_parts(args.manifest, listed)
     clips = {utterance_key(clip.id, parts): clip for clip in listed}
@@ -217,6 +227,8 @@ def known_trials(args: argparse.Namespace, trials: TrialList, clips: Mapping[str
 
 def embedding_cache(args: argparse.Namespace) -> EmbeddingCache:
     """The cache of a checkpoint's embeddings; its model is read when a clip is not in the cache."""
+    from av_ssl.classification.verification import EmbeddingCache
+    from av_ssl.inference import Classifier
 
     def compute(clips: Sequence[Clip]) -> Embeddings:
         classifier = Classifier.open(args.checkpoint, args.device, noise_of(args), args.workers)

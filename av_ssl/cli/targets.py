@@ -17,17 +17,23 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, cluster_options, positive
+from av_ssl.cli.arguments import (
+    add_cluster_arguments,
+    add_shard_arguments,
+    check_paths,
+    cluster_options,
+    positive,
+)
 from av_ssl.errors import DataError
-from av_ssl.inference import FeatureSpec
-from av_ssl.targets.cluster_labels import ClusterPlan, make_cluster_labels, summary
-from av_ssl.targets.feature_shards import FeatureSource
-from av_ssl.targets.mfcc import MfccSource
-from av_ssl.targets.speech_teacher import COMBINATIONS, NORMS, TeacherSpec
-from av_ssl.targets.teacher_dump import TeacherPlan, dump_teacher, estimate_teacher, verify_teacher
+
+if TYPE_CHECKING:
+    from av_ssl.targets.feature_shards import FeatureSource
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+# What imports torch is imported where it is needed: --help and a wrong path are then fast.
 
 
 def add_clusters_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +66,11 @@ def run_clusters(args: argparse.Namespace) -> int:
         raise DataError("--checkpoint and --layer belong together: give both, or neither for MFCC")
     if args.checkpoint is None and args.modalities:
         raise DataError("--modalities is for a model: give --checkpoint, or leave it out for MFCC")
+    check_paths(args.data, args.checkpoint)
+    from av_ssl.inference import FeatureSpec
+    from av_ssl.targets.cluster_labels import ClusterPlan, make_cluster_labels, summary
+    from av_ssl.targets.mfcc import MfccSource
+
     source: FeatureSource = MfccSource()
     if args.checkpoint is not None:
         source = FeatureSpec(args.checkpoint.absolute(), args.layer, args.device, args.modalities)
@@ -97,10 +108,13 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         help="last, all, top:8, 17-24, or 9,12,15; counted from 1 (default: top:8)",
     )
     parser.add_argument(
-        "--norm", choices=NORMS, default="instance", help="of each layer over a clip (default: instance)"
+        "--norm",
+        choices=("instance", "none"),
+        default="instance",
+        help="of each layer over a clip (default: instance)",
     )
     parser.add_argument(
-        "--combine", choices=COMBINATIONS, default="average", help="several layers (default: average)"
+        "--combine", choices=("average", "stack"), default="average", help="several layers (default: average)"
     )
     parser.add_argument(
         "--fit-targets",
@@ -124,6 +138,10 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_teacher(args: argparse.Namespace) -> int:
     """Report disk space and time, then make the targets and clusters."""
+    check_paths(args.data)
+    from av_ssl.targets.speech_teacher import TeacherSpec
+    from av_ssl.targets.teacher_dump import TeacherPlan, dump_teacher, estimate_teacher, verify_teacher
+
     model = str(Path(args.model).absolute()) if Path(args.model).is_dir() else args.model
     plan = TeacherPlan(
         data=args.data.absolute(),

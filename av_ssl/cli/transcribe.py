@@ -15,7 +15,7 @@ from av_ssl.cli.arguments import (
     add_cluster_arguments,
     add_face_argument,
     add_recogniser_arguments,
-    check_model,
+    check_paths,
     open_recogniser,
     positive,
 )
@@ -107,7 +107,7 @@ def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_transcribe(args: argparse.Namespace) -> int:
     """Transcribe; 0 when every recording, or the data folder, was transcribed."""
-    check_model(args.checkpoint)
+    check_paths(args.checkpoint)
     folders = [path for path in args.recordings if args.subset or _is_data_folder(path)]
     if not folders:
         return _transcribe_recordings(args)
@@ -152,8 +152,7 @@ def _find(args: argparse.Namespace) -> tuple[dict[str, Path], int]:
     failed = 0
     for path in args.recordings:
         try:
-            if not path.exists():
-                raise DataError(f"{path}: there is no such file or folder; check the path")
+            check_paths(path)
             named = find_recordings(path) if path.is_dir() else {path.stem: path}
         except DataError as error:
             _report(error)

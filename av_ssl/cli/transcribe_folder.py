@@ -57,7 +57,8 @@ def _plans(args: argparse.Namespace, out: Path) -> list[TranscriptPlan]:
         )
     search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
     options = tuple(args.task_option)
-    spec = RecogniserSpec(args.checkpoint.absolute(), args.modalities, args.device, search, options)
+    checkpoint = args.checkpoint.absolute()
+    spec = RecogniserSpec(checkpoint, args.modalities, args.device, search, options, args.precision)
     lengths = Lengths(args.min_frames, longest, args.max_tokens)
     return [TranscriptPlan(data, subset, out, spec, lengths) for subset in dict.fromkeys(subsets)]
 

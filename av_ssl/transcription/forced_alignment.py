@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from av_ssl.errors import DataError
 from av_ssl.layout import BLANK, FRAME_RATE, STREAMS
 from av_ssl.media.recording import SPEAKER, Part, Source
-from av_ssl.transcription.recording import RecordingOptions, Work
+from av_ssl.transcription.recording import RecordingOptions, Work, part_batches, read_ahead
 from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript, Word
 from av_ssl.transcription.word_times import LEVEL_RATE, Spelling, align, frames_needed, loudness
 
-PARTS = 8
-"""Parts of a recording that are given to the model at a time."""
 UNLIKELY = -20.0
 """Log-probability of all tokens where the model has nothing to see or hear."""
 LEAST_SCORE = 1e-9
@@ -89,7 +87,7 @@ def _listen(recogniser: Aligner, work: Work) -> _Heard:
     levels: list[Piece] = []
     used: list[Piece] = []
     parts = work.recording.parts(work.options.face)
-    while group := list(islice(parts, PARTS)):
+    for group in read_ahead(part_batches(parts)):
         chosen = [work.streams_of(part) for part in group]
         for streams in work.choices:
             own = [part for part, choice in zip(group, chosen, strict=True) if choice == streams]

@@ -181,6 +181,8 @@ def open_session(path: Path, content: bytes | None, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what is wrong is in the exception
+    # Threads that wait would keep the cores busy on which the next part is cropped.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with explained(path):
         return onnxruntime.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
 

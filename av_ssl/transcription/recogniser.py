@@ -56,6 +56,7 @@ class RecogniserSpec:
         device: see `device_of`.
         search: options of the search.
         task_options: further keys of the task ``av_recognition``, as ``KEY=VALUE``.
+        precision: of weights and activations, ``float32`` or ``bfloat16``.
     """
 
     checkpoint: Path
@@ -63,10 +64,13 @@ class RecogniserSpec:
     device: str = "auto"
     search: SearchOptions = field(default_factory=SearchOptions)
     task_options: tuple[str, ...] = ()
+    precision: str = "float32"
 
     def settings(self) -> dict[str, Any]:
         """What the transcripts depend on; a checkpoint counts by its content."""
         settings = {"checkpoint": digest(self.checkpoint), "modalities": self.modalities, **vars(self.search)}
+        if self.precision != "float32":  # settings of before the option have no such key
+            settings["precision"] = self.precision
         return {**settings, "task options": sorted(self.task_options)}
 
     def open(self, rank: int = 0) -> Recogniser:
@@ -88,7 +92,10 @@ class Recogniser:
 
     def __init__(self, spec: RecogniserSpec, device: str = "cpu", model: Any = None) -> None:
         self.spec, self.device = spec, torch.device(device)
-        self.model = open_model(spec.checkpoint, device) if model is None else model
+        if model is None:
+            other = {} if spec.precision == "float32" else {"dtype": getattr(torch, spec.precision)}
+            model = open_model(spec.checkpoint, device, **other)
+        self.model = model
         if self.model.text_encoder is None:
             raise DataError(
                 f"{spec.checkpoint}: holds no dictionary, so its output cannot be turned into words; name a "

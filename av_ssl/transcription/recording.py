@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE, STREAMS
@@ -16,7 +18,7 @@ from av_ssl.media.audio import Samples
 from av_ssl.media.recording import PART_SECONDS, SPEAKER, NoFaceError, Part, Recording, Source
 from av_ssl.transcription.transcript import Recognition, Segment, SpeechRecogniser, Transcript, Word
 
-BATCH_FRAMES = 1000  # that the recogniser is given at a time (40 s)
+BATCH_FRAMES = 400  # that the recogniser is given at a time (16 s), a part or several short ones
 LEAST_SEEN = 0.5  # share of a recording in which lips must be seen to be read
 WORDS_A_SECOND = 5  # at most, in an overlap
 SAME_TIME = 0.3  # seconds: one word found in two parts
@@ -24,6 +26,7 @@ NAMED = 5  # stretches in a note
 
 Progress = Callable[[float, float | None], None]
 Streams = tuple[str, ...]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -137,14 +140,10 @@ class Work:
         """The parts in order, each with the number of its face."""
         total = self.recording.seconds
         progress(0, total)
-        batch: list[Part] = []
-        for part in self.recording.parts(self.options.face, all_faces, self.options.longest):
-            batch.append(part)
-            if sum(map(_frames, batch)) >= BATCH_FRAMES:
-                yield from self._recognise(batch)
-                progress(part.end, total)
-                batch = []
-        yield from self._recognise(batch)
+        parts = self.recording.parts(self.options.face, all_faces, self.options.longest)
+        for batch in read_ahead(part_batches(parts)):
+            yield from self._recognise(batch)
+            progress(batch[-1].end, total)
         if total is not None:
             progress(total, total)
 
@@ -196,8 +195,30 @@ class Work:
             yield f"no face from {', '.join(times[:NAMED])}{more}: {done} there"
 
 
-def _frames(part: Part) -> int:
-    return round((part.end - part.start) * FRAME_RATE)
+def part_batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Parts in order, about `BATCH_FRAMES` at a time."""
+    batch: list[Part] = []
+    for part in parts:
+        batch.append(part)
+        if sum(round((one.end - one.start) * FRAME_RATE) for one in batch) >= BATCH_FRAMES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each made by a thread while the one before it is used.
+
+    So mouths are cropped while the recogniser computes; both release Python's lock most of the time.
+    """
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        item: Any = pool.submit(next, items, end).result()
+        while item is not end:
+            following = pool.submit(next, items, end)
+            yield item
+            item = following.result()
 
 
 # -- joining -------------------------------------------------------------------------------------------------
