@@ -140,7 +140,7 @@ class TeacherSpec:
 
 
 def computes_bfloat16(device: str) -> bool:
-    """Whether it multiplies matrices of bfloat16 in hardware: a GPU from Ampere on, a CPU with AMX (Linux)."""
+    """Whether its hardware multiplies matrices of bfloat16: a GPU from Ampere on, a CPU with AMX (Linux)."""
     if device != "cpu":
         return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     cpuinfo = Path("/proc/cpuinfo")

@@ -136,9 +136,7 @@ def test_self_training_goes_on_where_it_was_killed(run: Run) -> None:
     calls, output, _ = run(SELF_TRAINING)
     assert [call.split()[0] for call in calls] == ["av-ssl"] * 2 + ["fairseq-generate"]
     assert "the model is trained" in output
-    assert (
-        len(run(SELF_TRAINING, "--updates", "5")[0]) == 4
-    )  # more are asked for: it is not finished
+    assert len(run(SELF_TRAINING, "--updates", "5")[0]) == 4  # more are asked for: it is not finished
 
 
 def test_self_training_on_a_cpu_without_test_clips(run: Run, tmp_path: Path) -> None:
