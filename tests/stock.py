@@ -33,7 +33,9 @@ COMMANDS = {
     "av-ssl": "av_ssl.cli.main",
 }
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([*list(COMMANDS.values())[:-1], "sentencepiece", "soundfile", "cv2"])
+SERVER.set_forkserver_preload(
+    [*list(COMMANDS.values())[:-1], "sentencepiece", "soundfile", "cv2", "torch._dynamo"]
+)
 
 
 def stock(*words: object, expect: int = 0, folder: Path | str = "/") -> str:

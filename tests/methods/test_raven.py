@@ -296,13 +296,13 @@ def test_overfits_four_clips():
     model = tiny(encoder_embed_dim=32, encoder_ffn_embed_dim=64, ema_decay=0.99, ema_anneal_end_step=10**6)
     batch = batch_for(model, [8] * 4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for update in range(72):
+    for update in range(36):
         model.set_num_updates(update)
         optimizer.zero_grad()
         loss, _, log = loss_of(model, batch)
         loss.backward()
         optimizer.step()
-    assert max(log["loss_va"], log["loss_av"], log["loss_aa"]) < -0.8
+    assert max(log["loss_va"], log["loss_av"], log["loss_aa"]) < -0.6
     assert min(log["audio_target_std"], log["video_target_std"]) > 0.3
 
 
