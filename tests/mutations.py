@@ -61,7 +61,7 @@ MODULES = {
     "analysis/cka": "analysis/test_cka.py",
     "recognition/error_rates": "recognition/test_error_rates.py",
     "recognition/ctc": "recognition/test_ctc.py",
-    "recognition/prefix_search": "recognition/test_ctc_prefix.py",
+    "recognition/prefix_search": "recognition/test_ctc.py",
     "recognition/search": "recognition/test_joint.py recognition/test_choose.py",
     "recognition/hybrid_criterion": "recognition/test_hybrid_criterion.py",
     "recognition/distillation": "recognition/test_distillation.py",
@@ -135,7 +135,10 @@ def functions_in(code: CodeType) -> Iterator[CodeType]:
 
 def replacements(path: Path, text: str, loaded: list[FunctionType]) -> list[tuple[FunctionType, CodeType]]:
     """Loaded functions of a module whose code differs in its changed text."""
-    codes = {(code.co_name, code.co_firstlineno): code for code in functions_in(compile(text, path, "exec"))}
+    codes = {
+        (code.co_name, code.co_firstlineno): code
+        for code in functions_in(compile(text, path, "exec", dont_inherit=True))
+    }
     found = []
     for function in loaded:
         old = function.__code__

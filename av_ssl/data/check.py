@@ -276,7 +276,7 @@ def check_splits_apart(splits: Mapping[Path, Sequence[Clip]]) -> list[str]:
     seen: dict[str, tuple[Path, int]] = {}
     for path, clips in splits.items():
         for clip in clips:
-            known = seen.setdefault(clip.id, (path, clip.line))
+            known = seen.setdefault(composed(clip.id), (path, clip.line))
             if known[0] != path:
                 problems.append(
                     f"{path}, line {clip.line}: id {clip.id!r} stands in {known[0].name}, line {known[1]}, "

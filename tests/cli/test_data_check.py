@@ -92,6 +92,14 @@ def test_every_line_of_a_manifest_is_looked_at(data, capsys):
     assert lines[-1].endswith(f"{len(problems) + 1} problems")  # labels wait until the lines are mended
 
 
+def test_an_id_in_two_splits_is_found_in_either_unicode_form(data, capsys):
+    edit(data / "train.tsv", 3, "train 1\t", "é\t")
+    edit(data / "valid.tsv", 2, "valid 0\t", "e\u0301\t")
+    _, lines = check(data, capsys, "--lists-only")
+    assert lines[0].startswith(f"{data / 'valid.tsv'}, line 2: ")
+    assert "stands in train.tsv, line 3" in lines[0]
+
+
 def test_labels_are_checked_line_by_line(data, capsys):
     edit(data / "train.wrd", 1, "bin", "bim")
     edit(data / "train.wrd", 2, "bin blue", "")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
-from av_ssl.recognition.ctc import CTCBeamSearch
+from av_ssl.recognition.ctc import CTCBeamSearch, as_fairseq
 from av_ssl.recognition.prefix_search import greedy, log_add
 from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 
@@ -74,6 +74,12 @@ def test_generate_ignores_padding_and_specials(dictionary):
     hypotheses = CTCBeamSearch(dictionary, beam=3).generate([Model(), Model()], sample)
     assert [clip[0]["tokens"].tolist() for clip in hypotheses] == [[4, 5], [4]]
     assert len(hypotheses[0][0]["positional_scores"]) == 2
+
+
+@pytest.mark.parametrize("tokens", [[], [4], [4, 5, 4]])
+def test_all_tokens_share_the_score(tokens):
+    found = as_fairseq(torch.tensor(tokens, dtype=torch.long), -6.0)
+    assert found["positional_scores"].tolist() == [-6.0 / len(tokens) for _ in tokens]
 
 
 def test_flat_posteriors_need_a_search_by_frames(dictionary):

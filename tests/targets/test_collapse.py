@@ -37,7 +37,7 @@ def train(watched: CollapseGuard, first: int, last: int, std: float = 1.0, cosin
     [
         (
             {"std": 0.05},
-            r"update 500: std is 0\.0500, beyond 0\.1 \(model\.min_std\).*Lower the learning rate",
+            r"update 500: std is 0\.0500, beyond 0\.1 \(model\.min_std\).* in 500 in a row\. Lower the learning rate",
         ),
         ({"cosine": 0.99}, r"update 500: cosine is 0\.9900, beyond 0\.95 \(model\.max_cosine\)"),
     ],
@@ -192,6 +192,7 @@ def test_rank_counts_the_directions_that_share_the_variance():
     generator = torch.Generator().manual_seed(3)
     frames = torch.randn(8, 500, 4, generator=generator)
     assert abs(target_monitor(frames).rank - 4) < 0.05
+    assert abs(target_monitor(1e-3 * frames).rank - 4) < 0.05
     one = frames[..., :1] * torch.tensor([1.0, -2, 3, 0.5]) + 1  # all channels carry the same signal
     collapsed = target_monitor(one)
     assert abs(collapsed.rank - 1) < 1e-3
