@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that is measured on one NVIDIA GPU, in under ten minutes, without internet:
+# All that is measured on one NVIDIA GPU, in under ten minutes, without internet:
 #
 #     bash benchmarks/gpu.sh WHEELS [OUT]
 #     PYTHON=.venv/bin/python bash benchmarks/gpu.sh - [OUT]     # a Python in which all of it is installed
@@ -10,7 +10,8 @@
 #
 #     python3 -m pip wheel --no-deps -w WHEELS fairseq==0.12.2 antlr4-python3-runtime==4.8 python_speech_features==0.6
 #     python3 -m pip download --no-deps --only-binary=:all: -d WHEELS hydra-core==1.0.7 omegaconf==2.0.6 bitarray \
-#         cffi pycparser editdistance av soundfile sacrebleu portalocker tabulate colorama lxml pytest pluggy iniconfig
+#         cffi pycparser editdistance av soundfile sacrebleu portalocker tabulate colorama lxml PyYAML \
+#         pytest pluggy iniconfig packaging pygments
 #
 # First correctness, then tables; a table grows row by row, in OUT (default: out/gpu) and on the terminal, so that
 # a run that is cut off leaves what it has. What has not begun after LIMIT seconds (default: 570) is left out.
@@ -38,7 +39,7 @@ python=$(realpath -s "$(command -v "$python")")
 export PYTHONPATH=$repository${PYTHONPATH:+:$PYTHONPATH} PATH="$(dirname "$python"):$PATH"
 
 if [ -n "${QUICK:-}" ]; then
-    device=cpu step=(--size tiny --frames 160 --steps 1) decode=(--size tiny --clips 2 --seconds 2 --beams 2 --repeats 1)
+    device=cpu step=(--size tiny --frames 100 --steps 1) decode=(--size tiny --clips 2 --seconds 2 --beams 2 --repeats 1)
     dtype=float32
 else
     "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
@@ -67,9 +68,10 @@ run() {
     fi
 }
 
-run resumed "$python" "$repository/benchmarks/resumed.py" --device "$device" "${step[@]:0:4}"
 run losses "$python" "$repository/benchmarks/training_step.py" --check --device "$device" "${step[@]:0:4}"
-run tests "$python" -m pytest -q -p no:cacheprovider -c "$repository/pyproject.toml" "$repository/tests/methods/test_gpu.py"
+# Steps in half precision, and a run of the stock command that is resumed bit for bit; skipped without a GPU.
+run tests "$python" -m pytest -q -p no:cacheprovider -c "$repository/pyproject.toml" --rootdir "$repository" -k gpu \
+    "$repository/tests/methods/test_gpu.py" "$repository/tests/tasks/test_pretraining.py"
 for method in av_hubert av2vec raven distillav; do
     run "step_$method" "$python" "$repository/benchmarks/training_step.py" --method "$method" --device "$device" \
         --dtype "$dtype" --json "$out/step_$method.json" "${step[@]}"

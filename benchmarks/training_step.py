@@ -4,8 +4,8 @@
     python benchmarks/training_step.py --check --device cuda         # losses in half precision, all methods
 
 Prints a markdown table: real frames a second, peak memory, and the share of the machine's own matrix-product
-peak (measured in the same run) that the useful multiply-adds of the step reach.  On a CPU each row is measured in
-a process of its own, so that its peak memory holds nothing of the rows before it.
+peak (measured in the same run) that the useful multiply-adds of the step reach.  On a CPU each row has a
+process of its own, so that its peak memory holds nothing of the rows before it.
 """
 
 import argparse
@@ -329,11 +329,12 @@ TOLERANCE = 0.02
 
 def check(args: argparse.Namespace, lengths: list[int]) -> int:
     """Compare the losses of all methods in half precision with those in float32; the exit status."""
-    print("| method | float32 | bfloat16 | float16 |\n|---|---:|---:|---:|")
     wrong, device = 0, torch.device(args.device)
+    dtypes = [torch.float32, torch.bfloat16] + ([torch.float16] if device.type == "cuda" else [])
+    print(f"| method | {' | '.join(str(dtype)[6:] for dtype in dtypes)} |\n|---|{'---:|' * len(dtypes)}")
     for name, method in METHODS.items():
         losses = []
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for dtype in dtypes:
             torch.manual_seed(0)
             model, criterion = make_model(name, args.size, **method.calm)
             model.to(device, dtype)

@@ -246,7 +246,9 @@ class Recogniser:
         ]
         dataset = self.dataset(clips, streams)
         done = 0
-        for batch in read_batches(dataset, BATCH_FRAMES, self.device, threads=1):
+        # A CPU gains nothing by batches, and their padding costs time: there each part is a batch.
+        most = 1 if self.device.type == "cpu" else BATCH_FRAMES
+        for batch in read_batches(dataset, most, self.device, threads=1):
             yield batch
             done += len(batch["id"])
         if done < len(parts):

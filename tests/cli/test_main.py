@@ -18,7 +18,7 @@ def test_help_lists_every_command(capsys):
         main(["--help"])
     assert error.value.code == 0
     text = capsys.readouterr().out
-    assert all(f" {name} " in text for name in [*GROUPS, *(name for name in COMMANDS if " " not in name)])
+    assert {*GROUPS, *(name for name in COMMANDS if " " not in name)} <= set(text.split())
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -98,11 +98,32 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     assert "run the same command again" in capsys.readouterr().err
 
 
-def test_preparation_needs_neither_torch_nor_fairseq():
-    code = """
-import importlib, sys
-for name in ("crop", "data"):
-    importlib.import_module(f"av_ssl.cli.{name}")
-assert not {"torch", "fairseq"} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+def without_torch(code: str) -> str:
+    """Run code in an interpreter of its own that must not import torch; its errors."""
+    check = "\nimport sys\nassert not {'torch', 'fairseq'} & set(sys.modules)"
+    words = [sys.executable, "-c", code + check]
+    return subprocess.run(words, check=True, cwd=REPOSITORY, capture_output=True, text=True).stderr
+
+
+def test_help_and_preparation_need_neither_torch_nor_fairseq():
+    without_torch("from av_ssl.cli.main import *\nfor name in COMMANDS: build_parser(name)")
+
+
+COMMANDS_OF_MODELS = [
+    "transcribe none.pt x.mp4", "align none.pt x.mp4 text", "features none.pt . --out out",
+    "targets clusters . --clusters 2 --checkpoint none.pt --layer 1", "model convert none.pt out.pt",
+    "targets teacher none --clusters 2 --out out --model x", "model average out.pt none.pt",
+    "model plan none none.yaml", "analyse probe none --alignments none", "score classify none.pt a b",
+    "score trials none.tsv out", "score verify none.pt a b",
+]  # fmt: skip
+
+
+def test_a_missing_path_is_named_before_torch_is_imported():
+    lines = without_torch(
+        "from av_ssl.cli.main import main\n"
+        f"for words in {COMMANDS_OF_MODELS}: assert main(words.split()) == 1"
+    ).splitlines()
+    assert len(lines) == len(COMMANDS_OF_MODELS)
+    for words, line in zip(COMMANDS_OF_MODELS, lines, strict=True):
+        name = next(word for word in words.split() if word.startswith("none"))
+        assert f"{name}: there is no such file or folder" in line

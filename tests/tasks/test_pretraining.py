@@ -38,6 +38,16 @@ def test_resumed_run_equals_uninterrupted_one(data, pretrained, tmp_path):
     assert any(name.startswith("_ema.") for name in tensors(tmp_path))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_resumed_run_on_a_gpu(data, tmp_path):
+    options = [*RESUMABLE, *RANDOM, "common.cpu=false", "common.bf16=true"]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    pretrain(data, whole, 4, *options)
+    killed_after(whole, "checkpoint_1_1.pt", resumed)
+    assert "Loaded checkpoint" in pretrain(data, resumed, 4, *options)
+    assert_bit_identical(whole, resumed)
+
+
 @pytest.mark.slow
 def test_two_processes(data, tmp_path):
     """In the environment that ``torchrun`` gives to each."""

@@ -10,6 +10,7 @@ from av_ssl.transcription.recording import (
     Heard,
     RecordingOptions,
     joined,
+    read_ahead,
     transcribe_faces,
     transcribe_recording,
 )
@@ -178,3 +179,23 @@ def test_a_stream_that_is_missing_is_noted():
     transcript = transcribe_recording(Reader(AV, AUDIO, VIDEO), crops_of(2))
     assert transcript.text == "lips1"
     assert transcript.notes == ("no audio stream: only video was recognised",)
+
+
+def test_reading_ahead_keeps_order_and_errors():
+    made = []
+
+    def items():
+        for number in range(4):
+            made.append(number)
+            yield number
+        raise DataError("cut off")
+
+    seen = []
+    with pytest.raises(DataError, match="cut off"):
+        seen += read_ahead(items())
+    ahead = read_ahead(items())
+    made.clear()
+    assert next(ahead) == 0
+    ahead.close()  # the item that was begun is finished, no other is
+    assert made == [0, 1]
+    assert list(read_ahead(iter([]))) == []
