@@ -27,7 +27,7 @@ begun = time.time()
 
 # Two rows of the table of methods: recognisers from scratch, and from AV2vec.
 methods = Methods()
-corpus = read_corpus("toy", out, args.quick)
+corpus = read_corpus("demo", out, args.quick)
 steps = Steps(methods, corpus, args.seed)
 rows = {row: methods.methods[row] for row in ("scratch", "av2vec")}
 scores = [step for method in rows.values() for step in steps.scores(method).values()]
@@ -50,7 +50,7 @@ make(out, *(f"done/{name}" for name in models), jobs=2)
 print("5. Decoding of the test clips, clean and in babble noise.")
 make(out, *(f"done/{step.name}" for step in scores), jobs=2)
 
-table = report.score_table(methods.tables["pretraining"], rows, report.collect(methods, corpus), "test")
+table = report.score_table(methods.tables["demo"], rows, report.collect(methods, corpus), "test")
 text = f"""Word error rate in %: {corpus.about}
 
 {table}

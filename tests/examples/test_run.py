@@ -289,7 +289,7 @@ def test_cells() -> None:
 
 
 def test_a_finished_demo_only_prints_its_table(tmp_path: Path) -> None:
-    corpus = read_corpus("toy", tmp_path, quick=True)
+    corpus = read_corpus("demo", tmp_path, quick=True)
     for method, score in (("scratch", 72.25), ("av2vec", 52.25)):
         pretend(corpus, method, 3, score)
     demo = Path(report.__file__).parents[1] / "toy" / "demo.py"
