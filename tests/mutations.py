@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument(
         "modules", nargs="*", default=list(MODULES), metavar="MODULE", help=", ".join(MODULES)
     )
-    parser.add_argument("--count", type=int, default=16, help="mutants of each module (default: 16)")
+    parser.add_argument("--count", type=int, default=12, help="mutants of each module (default: 12)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mutations_"))
