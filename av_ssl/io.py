@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.lib.format import write_array_header_1_0
+from numpy.lib.format import MAGIC_PREFIX, write_array_header_1_0
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -69,6 +69,19 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")
 
 
+LFS_POINTER = b"version https://git-lfs"
+POINTER = "it is a pointer of Git LFS, not the file itself: run git lfs pull"
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what a Git checkout without LFS has in place of a large file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
+
+
 BYTE_ORDER_MARK = "\ufeff"
 """Editors write it at the start of a file; where files are joined, it stands at the start of any line."""
 
@@ -88,6 +101,8 @@ def decoded(content: bytes, path: Path, fix: str) -> str:
     Byte-order marks are removed. Raises DataError, which names ``path`` and ends in ``fix``, if the encoding
     is another one.
     """
+    if content.startswith(LFS_POINTER):
+        raise DataError(f"{path}: {POINTER}")
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8")
@@ -170,6 +185,9 @@ def mapped_array(path: Path) -> NDArray[Any]:
 
     Raises OSError or ValueError if the file is damaged, not as long as its header says, or holds objects.
     """
+    with path.open("rb") as file:
+        if not file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
+            raise ValueError(POINTER if is_pointer(path) else "it is no .npy file")
     try:
         with _READING_HEAD:
             array: Any = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -42,7 +42,7 @@ MODULES = {
     "methods/teacher_heads": "methods/test_teacher_heads.py methods/test_distillav_loss.py",
     "methods/raven/pretraining": "methods/test_raven_loss.py methods/test_raven.py",
     "methods/fused_encoder": "methods/test_fused_encoder.py methods/test_av_hubert.py",
-    "modules/masking": "modules/test_masking.py modules/test_waveform_frontend.py methods/test_fused_encoder.py",
+    "modules/masking": "modules/test_masking.py modules/test_waveform_frontend.py",
     "modules/aligned_mtl": "modules/test_aligned_mtl.py",
     "data/masking": "data/test_masking.py data/test_unimodal_masking.py data/test_time_masking.py",
     "data/spans": "data/test_spans.py data/test_masking.py",
@@ -54,9 +54,9 @@ MODULES = {
     "targets/cluster_labels": "targets/test_cluster_labels.py cli/test_targets_clusters.py",
     "targets/teacher_targets": "targets/test_teacher_targets.py",
     "targets/feature_shards": "targets/test_teacher_targets.py targets/test_teacher_dump.py",
-    "media/alignment": "media/test_alignment.py media/test_crops.py",
-    "transcription/forced_alignment": "transcription/test_word_times.py cli/test_align.py",
-    "transcription/word_times": "transcription/test_word_times.py cli/test_align.py",
+    "media/alignment": "media/test_alignment.py",
+    "transcription/forced_alignment": "transcription/test_word_times.py",
+    "transcription/word_times": "transcription/test_word_times.py",
     "analysis/alignments": "analysis/test_alignments.py",
     "analysis/cka": "analysis/test_cka.py",
     "recognition/error_rates": "recognition/test_error_rates.py",
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument(
         "modules", nargs="*", default=list(MODULES), metavar="MODULE", help=", ".join(MODULES)
     )
-    parser.add_argument("--count", type=int, default=16, help="mutants of each module (default: 16)")
+    parser.add_argument("--count", type=int, default=12, help="mutants of each module (default: 12)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mutations_"))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from av_ssl.data.mel import mel_corners, triangles
 from av_ssl.errors import MediaError
-from av_ssl.io import existing, mapped_array
+from av_ssl.io import POINTER, existing, is_pointer, mapped_array
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 
@@ -41,7 +41,8 @@ def read_wave(path: Path) -> NDArray[np.int16]:
             is_float = file.subtype in ("FLOAT", "DOUBLE")
             wave = file.read(dtype="float64" if is_float else "int16")
     except (soundfile.SoundFileError, OSError) as error:
-        raise MediaError(f"{path}: cannot be read as audio ({error})") from error
+        reason = POINTER if is_pointer(path) else error
+        raise MediaError(f"{path}: cannot be read as audio ({reason})") from error
     if not len(wave):
         raise MediaError(f"{path}: holds no samples")
     if wav_is_cut(path):
@@ -108,6 +109,7 @@ def _decode(path: Path) -> NDArray[np.uint8]:
     try:
         if not capture.isOpened():
             reason = "no decoder supports it" if path.is_file() else "there is no such file"
+            reason = POINTER if is_pointer(path) else reason
             raise MediaError(f"{path}: cannot be opened as video ({reason})")
         rate = float(capture.get(cv2.CAP_PROP_FPS))
         if rate > 0 and abs(rate - FRAME_RATE) > RATE_TOLERANCE:

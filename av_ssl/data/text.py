@@ -11,7 +11,7 @@ import io
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -68,8 +68,10 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.processor = None
         # Dictionaries of separated accents (NFD) keep working: texts get the form of the symbols.
-        symbols, forms = self.dictionary.symbols, ("NFC", "NFD")
-        self.form = next((f for f in forms if all(unicodedata.is_normalized(f, s) for s in symbols)), "NFC")
+        symbols = self.dictionary.symbols
+        composed_only = all(unicodedata.is_normalized("NFC", symbol) for symbol in symbols)
+        apart_only = all(unicodedata.is_normalized("NFD", symbol) for symbol in symbols)
+        self.form: Literal["NFC", "NFD"] = "NFD" if apart_only and not composed_only else "NFC"
         if tokenizer is not None:
             try:
                 self.processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)

@@ -12,6 +12,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from av_ssl.errors import DataError, MediaError
+from av_ssl.io import POINTER, is_pointer
 
 BOX_HEADER, LONG_BOX_HEADER = 8, 16  # bytes before each part of an mp4 file (ISO 14496-12)
 # Parts that the standards name. Phones append bytes of their own behind the last one.
@@ -20,7 +21,6 @@ BOXES = frozenset([
     b"sidx", b"ssix", b"styp", b"pdin", b"prft", b"emsg", b"pnot", b"PICT",
 ])  # fmt: skip
 LARGEST_STEP_BACK = 0.5  # seconds: time stamps that go back further belong to another recording
-LFS_POINTER = b"version https://git-lfs"
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 STILL_CODECS = frozenset(
     ["mjpeg", "mjpegb", "png", "bmp", "gif", "tiff", "webp", "jpegls", "jpegxl", "jpeg2000"]
@@ -61,9 +61,9 @@ def check_complete(path: Path) -> None:
         size = path.stat().st_size
         if not size and path.is_file():
             raise MediaError(f"{path}: is empty (0 bytes); replace or remove the file")
+        if is_pointer(path):
+            raise MediaError(f"{path}: {POINTER}")
         with path.open("rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise MediaError(f"{path}: is a git LFS pointer, not the file itself; run git lfs pull")
             start = 0
             while start + BOX_HEADER <= size:
                 file.seek(start)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 import soundfile
 
 from av_ssl.data.reading import read_crops, read_wave
-from av_ssl.errors import MediaError
+from av_ssl.errors import DataError, MediaError
+from av_ssl.layout import read_manifest
 from tests.data.conftest import write_video
 
 
@@ -123,6 +126,16 @@ def test_pickled_arrays_are_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(MediaError, match=r"a\.npy: "):
         read_crops(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("a.wav", read_wave), ("a.npy", read_crops), ("a.mp4", read_crops), ("a.tsv", read_manifest)],
+)
+def test_pointers_of_git_lfs_are_named(tmp_path: Path, name: str, read: Callable[[Path], object]) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(DataError, match=rf"{re.escape(name)}: .*git lfs pull"):
+        read(tmp_path / name)
 
 
 def test_real_clip(shared_data: Path) -> None:

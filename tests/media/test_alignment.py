@@ -167,3 +167,12 @@ def test_share_of_a_crop_inside_the_picture(shift, angle, shown, share):
     turn = cv2.getRotationMatrix2D((0, 0), angle, 2.0)
     turn[:, 2] -= turn[:, :2] @ shift
     assert inside_share(np.stack([turn] * 3), 96, shown) == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("shown", "left", "share"), [((16, 16), 0, 1.0), ((16, 8), 0, 0.5), ((16, 16), 3, 13 / 16)]
+)
+def test_pixels_outside_are_counted(shown, left, share):
+    """Crops of 16 pixels at scale 1, of which the first ``left`` columns lie beside the frame."""
+    shifted = np.array([[[1.0, 0.0, left], [0.0, 1.0, 0.0]]])
+    assert inside_share(shifted, 16, shown) == share

@@ -53,8 +53,9 @@ def test_beam_beats_the_best_path(dictionary):
     """Three ways to say a, together likelier than the single likeliest path, which says nothing."""
     probabilities = torch.tensor([[0.6, 0, 0, 0, 0.4, 0], [0.6, 0, 0, 0, 0.4, 0]])
     log_probs = probabilities.log()
-    assert greedy(log_probs.numpy())[0] == ()
-    assert CTCBeamSearch(dictionary, beam=4).search(log_probs)[0][0] == (4,)
+    assert greedy(log_probs.numpy()) == ((), pytest.approx(2 * math.log(0.6)))
+    for beam in (2, 4):
+        assert CTCBeamSearch(dictionary, beam=beam).search(log_probs)[0][0] == (4,)
     assert CTCBeamSearch(dictionary, beam=1).search(log_probs)[0][0] == ()
 
 

@@ -37,7 +37,7 @@ def train(watched: CollapseGuard, first: int, last: int, std: float = 1.0, cosin
     [
         (
             {"std": 0.05},
-            r"update 500: std is 0\.0500, beyond 0\.1 \(model\.min_std\).* in 500 in a row\. Lower the learning rate",
+            r"update 500: std is 0\.0500, beyond 0\.1 \(model\.min_std\).* in 500 in a row\. Lower the l",
         ),
         ({"cosine": 0.99}, r"update 500: cosine is 0\.9900, beyond 0\.95 \(model\.max_cosine\)"),
     ],
