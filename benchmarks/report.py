@@ -78,7 +78,7 @@ def benchmarks(cores: int, gpu: bool, word_times: list[str] | None) -> list[Benc
         ),
         Benchmark(
             "From a recording to text",
-            ["realtime.py", *clips, "--precisions", "float32", "bfloat16"],
+            ["realtime.py", *clips, "--precisions", "bfloat16", "float32"],
             "How much faster than real time a recording is transcribed, and decoding alone.",
             cores,
         ),

@@ -9,6 +9,7 @@ process of its own, so that its peak memory holds nothing of the rows before it.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import resource
@@ -304,12 +305,14 @@ def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> t
     model.to(device, args.dtype)
     batch = make_batch(args.method, model, lengths, device)
 
+    updates = itertools.count(1)
+
     def step() -> None:
         inputs = variant.change_batch(batch) if variant.change_batch else batch
         loss, _ = run_criterion(args.method, model, criterion, inputs)
         model.zero_grad()
         loss.backward()
-        model.set_num_updates(model.updates + 1)
+        model.set_num_updates(next(updates))
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
