@@ -135,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--link",
         type=float,
         metavar="SHARE",
-        help="looks follow voices, emotions are blends, and this share of the clips has the face that belongs "
-        "to the voice, the rest another (0: video tells nothing about the audio; default: as without links)",
+        help="looks follow voices, emotions are blends, and this share of clips has the face that belongs "
+        "to the voice (0: video tells nothing about the voice; default: no links, as in earlier versions)",
     )
     add("--frame-size", type=int, default=defaults.frame_size, help="pixels (%(default)s)")
     args = parser.parse_args(arguments)
