@@ -74,7 +74,7 @@ def score(step: Step, method: Row, column: Column, out: Path) -> float:
     text = file.read_text(errors="replace")
     layers = method.measure.name == "probe"
     section = text.partition(f"| {column.clips} |")[2].partition("\n\n")[0] if layers else text
-    if method.measure.name == "recall":  # a line for each column
+    if method.measure.name in ("recall", "embeddings"):  # a line for each column
         section = "".join(re.findall(rf"^{column.clips}: .*", text, re.MULTILINE))
     found = [float(number) for number in re.findall(method.measure.pattern, section)]
     if not found:

@@ -200,10 +200,14 @@ class Steps:
         measure, options = method.measure.name, list[object]()
         model = self.training(method.models[column.streams])
         values = {"model": model, "subset": subset, "streams": column.streams}
-        if measure == "recall":  # of all columns at once
+        if measure in ("recall", "embeddings"):  # all columns at once
             name = f"{method.name}_{subset}_{self.corpus.labelled}"
-            levels = [one.snr or one.clips for one in method.columns]
-            return self.step(measure, f"score_{name}", f"results/{name}", *levels, **values)
+            if measure == "recall":
+                options += [one.snr or one.clips for one in method.columns]
+            else:
+                start = self.methods.trainings[method.models[column.streams]].start
+                values["teacher"] = self.training(start["model.teacher_path"])
+            return self.step(measure, f"score_{name}", f"results/{name}", *options, **values)
         name = f"{method.name}_{column.key}_{subset}"
         if measure == "wer":
             name += f"_{self.corpus.labelled}"
