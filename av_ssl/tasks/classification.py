@@ -203,11 +203,12 @@ class ClassificationTask(AudioVisualTask):
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build a classifier or student; only training reads ``w2v_path`` and ``teacher_path``."""
         if not from_checkpoint:
-            if self.cfg.label and str(cfg.get("phase")) != EMBEDDING_PHASE:
+            embedding = "phase" in cfg and str(cfg.phase) == EMBEDDING_PHASE  # a struct refuses other keys
+            if self.cfg.label and not embedding:
                 cfg.num_classes = len(self.require_classes())
             if cfg.get("w2v_path"):
                 self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(cfg.streams))
-            if "teacher_path" in cfg and cfg.teacher_path:  # a struct refuses other keys
+            if "teacher_path" in cfg and cfg.teacher_path:
                 own = OmegaConf.to_container(self.cfg)
                 assert isinstance(own, dict)
                 self.teacher = FrozenTeacher.load(cfg, own, FEATURE_KEYS)
