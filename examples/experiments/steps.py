@@ -151,6 +151,8 @@ class Steps:
             options += corpus.resting[training.streams]
         if training.kind == "training":
             options += [f"+task.label={corpus.label}", "dataset.disable_validation=true"]
+            # An epoch of few labelled clips is an update or two: no new workers and no checkpoint for each.
+            options += ["dataset.num_workers=0", "checkpoint.save_interval=50"]
         return self.step(
             "train",
             self.tagged(training),
