@@ -72,9 +72,11 @@ demo-quick: install ## the same in a few minutes, to see that it runs
 experiments: install ## every method on the toy corpora, three seeds, into out/ (hours); ARGS="--quick --seeds 1": minutes
 	$(BIN)/python examples/experiments/run.py --corpus toy $(ARGS)
 	$(BIN)/python examples/experiments/run.py --corpus toy_emotions $(ARGS)
+	$(BIN)/python examples/experiments/run.py --corpus toy_emotions_0 $(ARGS)
 
 grid: install ## every method on GRID, few labels, into out/grid (hours); GRID=DIR: folder with s1/, s2/, ...
 	$(BIN)/python examples/experiments/run.py --corpus grid --source "$(GRID)" $(ARGS)
+	$(BIN)/python examples/experiments/run.py --corpus grid_talkers --source "$(GRID)" $(ARGS)
 
 benchmarks: install ## every benchmark that this machine can run, into benchmarks/README.md (an idle machine; half an hour)
 	$(BIN)/python benchmarks/report.py

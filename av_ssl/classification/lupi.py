@@ -6,8 +6,8 @@ and student consist of an encoder, in the sequential setting (clips cut into seg
 head; the teacher's embeddings (of encoder and aggregator) train the student; labels train the student's head;
 inference needs no video.  All other choices are ours.  docs/methods/lupi.md has the results.
 
-Three runs: a teacher (``av_classifier``); a student with ``phase=embed``, which needs no labels; the student
-with ``phase=head``, which needs neither video nor teacher.
+Three runs: a teacher (``av_classifier``); a student with ``phase=embed``, on any clips with video, as no
+label is read; the student with ``phase=head``, on labelled clips, which needs neither video nor teacher.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,8 @@ from av_ssl.methods.fused_encoder import Source
 
 # -- configuration -------------------------------------------------------------------------------------------
 
-PHASES = ("embed", "head", "concurrent")
+EMBEDDING_PHASE = "embed"
+PHASES = (EMBEDDING_PHASE, "head", "concurrent")
 GRADIENT_POLICIES = ("decoupled", "joint")
 
 
@@ -194,7 +195,7 @@ class LupiStudent(AVClassifier):
     def __init__(
         self, cfg: LupiStudentConfig, pretrained: StoredModel | None, teacher: Optional[FrozenTeacher] = None
     ) -> None:
-        super().__init__(cfg, pretrained, with_header=str(cfg.phase) != "embed")
+        super().__init__(cfg, pretrained, with_header=str(cfg.phase) != EMBEDDING_PHASE)
         self.phase = str(cfg.phase)
         self.joint = str(cfg.grad_policy) == "joint"
         self.teacher = teacher

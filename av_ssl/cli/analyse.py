@@ -1,8 +1,9 @@
-"""``av-ssl analyse``: linear probes and figures of stored features.
+"""``av-ssl analyse``: linear probes and figures of stored features; embeddings of LUPI.
 
 av-ssl analyse probe FEATURES/random FEATURES/av2vec --alignments CORPUS/alignments --visemes visemes.tsv
 av-ssl analyse plot frames FEATURES/random FEATURES/av2vec --alignments CORPUS/alignments --out frames.png
 av-ssl analyse plot similarity FEATURES/teacher FEATURES/student --out cka.svg
+av-ssl analyse embeddings TEACHER STUDENT DATA/test.tsv DATA/test.emo
 av-ssl analyse plot noise "AV2vec=results/av2vec_0dB" "AV2vec=results/av2vec_clean" rates.tsv --out noise.png
 """
 
@@ -11,10 +12,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from av_ssl.cli.arguments import check_paths, positive
 from av_ssl.io import ProgressBar
+from av_ssl.layout import read_manifest
 
-# Probes need scikit-learn and figures matplotlib, two extras, and both need torch, which takes seconds:
+# Probes need scikit-learn and figures matplotlib, two extras, and all need torch, which takes seconds:
 # each is imported where it is used.
 
 
@@ -58,6 +62,35 @@ def run_probe(args: argparse.Namespace) -> int:
     )
     for table in tables:
         print(f"\n{table}")
+    return 0
+
+
+def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("teacher", metavar="TEACHER", type=Path, help="checkpoint of an av_classifier")
+    parser.add_argument("student", metavar="STUDENT", type=Path, help="checkpoint of a lupi_student of it")
+    parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="the clips, e.g. DATA/test.tsv")
+    parser.add_argument(
+        "labels", metavar="LABELS", type=Path, help="one class name a line, e.g. DATA/test.emo"
+    )
+
+
+def run_embeddings(args: argparse.Namespace) -> int:
+    """Print how well embeddings separate the classes, and how much of them the student predicts."""
+    check_paths(args.teacher, args.student, args.manifest, args.labels)
+    from av_ssl.analysis.embeddings import embedding_report, embedding_scores
+    from av_ssl.data.labels import LabelFile
+    from av_ssl.inference import Classifier
+
+    clips = read_manifest(args.manifest)
+    lines = LabelFile(args.labels, clips)
+    labels = [lines.line(number) for number in range(len(clips))]
+    with ProgressBar("clip") as bar:
+        found = [
+            Classifier.open(checkpoint).embeddings(clips, progress=bar.update)
+            for checkpoint in (args.teacher, args.student)
+        ]
+    teacher, student = (np.stack([one[clip.id] for clip in clips]) for one in found)
+    print(embedding_report(embedding_scores(teacher, student, labels)))
     return 0
 
 

@@ -43,6 +43,7 @@ COMMANDS = {
     "model average": "average the weights of a run's last checkpoints",
     "model plan": "estimate updates, hours, memory and disk of a recipe",
     "analyse probe": "train linear probes for phones and visemes on each layer",
+    "analyse embeddings": "compare the embeddings of LUPI's teacher and student",
     "analyse plot": "plot frames, similarity of layers, error rates in noise",
     "score classify": "report a classifier's accuracy and confusions",
     "score trials": "draw a speaker verification list from a manifest",

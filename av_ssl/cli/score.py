@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # What imports torch is imported where it is needed: --help and a wrong path are then fast.
 
+CLEAN = "clean"  # among the values of --snr
 LARGEST_TABLE = 40  # classes up to which the confusion matrix is printed
 
 
@@ -34,14 +35,13 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--noise", metavar="LIST", type=Path, help="add noise from the files that LIST names to every clip"
     )
-    parser.add_argument("--snr", default="0", help="signal-to-noise ratio in dB (default: 0)")
 
 
-def noise_of(args: argparse.Namespace) -> NoiseMixer | None:
+def noise_of(noise: Path | None, snr: str) -> NoiseMixer | None:
     """The noise of `--noise`, the same for a clip in every run."""
     from av_ssl.data.noise import NoiseMixer, parse_snr
 
-    return None if args.noise is None else NoiseMixer(args.noise, probability=1.0, snr=parse_snr(args.snr))
+    return None if noise is None else NoiseMixer(noise, probability=1.0, snr=parse_snr(snr))
 
 
 # -- classify ------------------------------------------------------------------------------------------------
@@ -52,17 +52,36 @@ def add_classify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "labels", metavar="LABELS", type=Path, help="one class name a line, e.g. DATA/test.emo"
     )
+    parser.add_argument(
+        "--snr",
+        nargs="+",
+        default=["0"],
+        help="signal-to-noise ratio in dB; several are scored one after the other, clean is without noise "
+        "(default: 0)",
+    )
     parser.add_argument("--out", metavar="FILE", type=Path, help="write 'ID TRUTH FOUND', separated by tabs")
 
 
 def run_classify(args: argparse.Namespace) -> int:
-    """Classify clips; print accuracy, mean recall, F1 and the confusion matrix."""
+    """Classify clips; print accuracy, mean recall, F1 and the confusion matrix, for each noise level."""
     check_paths(args.checkpoint, args.manifest, args.labels)
+    levels: list[str] = args.snr
+    if len(levels) > 1 and (args.noise is None or args.out is not None):
+        raise DataError("--snr: several levels need --noise, and --out takes the results of one: name one")
+    for level in levels:
+        title = f"{level}: " if level == CLEAN else f"{level}dB: "
+        classify(args, level, title if len(levels) > 1 else "")
+    return 0
+
+
+def classify(args: argparse.Namespace, level: str, title: str) -> None:
+    """Classify clips at one noise level, and print the scores after its title."""
     from av_ssl.classification.criterion import class_scores, confusion_matrix, confusion_table, score_line
     from av_ssl.data.classes import ClassList
     from av_ssl.inference import Classifier
 
-    classifier = Classifier.open(args.checkpoint, args.device, noise_of(args), args.workers)
+    noise = noise_of(None if level == CLEAN else args.noise, level)
+    classifier = Classifier.open(args.checkpoint, args.device, noise, args.workers)
     names = classifier.class_names
     if not names:
         raise DataError(f"{args.checkpoint}: holds no list of classes; it was trained without labels")
@@ -73,7 +92,7 @@ def run_classify(args: argparse.Namespace) -> int:
         logits = classifier.logits(clips, progress=bar.update)
     found = np.array([logits[clip.id].argmax() for clip in clips])
     confusion = confusion_matrix(truth, found, len(classes))
-    print(score_line(class_scores(confusion), int(confusion.sum())))
+    print(f"{title}{score_line(class_scores(confusion), int(confusion.sum()))}")
     if len(classes) <= LARGEST_TABLE:
         print(confusion_table(confusion, names))
     if args.out is not None:
@@ -81,7 +100,6 @@ def run_classify(args: argparse.Namespace) -> int:
         rows = zip(clips, truth, found, strict=True)
         lines = [f"{clip.id}\t{shown[true]}\t{names[guess]}\n" for clip, true, guess in rows]
         write_atomically(args.out, "".join(lines).encode())
-    return 0
 
 
 # -- trials --------------------------------------------------------------------------------------------------
@@ -132,6 +150,7 @@ def run_trials(args: argparse.Namespace) -> int:
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     add_scoring_arguments(parser)
+    parser.add_argument("--snr", default="0", help="signal-to-noise ratio in dB (default: 0)")
     parser.add_argument(
         "trials", metavar="TRIALS", type=Path, help="list of 'LABEL UTTERANCE UTTERANCE', 1 for one speaker"
     )
@@ -231,7 +250,9 @@ def embedding_cache(args: argparse.Namespace) -> EmbeddingCache:
     from av_ssl.inference import Classifier
 
     def compute(clips: Sequence[Clip]) -> Embeddings:
-        classifier = Classifier.open(args.checkpoint, args.device, noise_of(args), args.workers)
+        classifier = Classifier.open(
+            args.checkpoint, args.device, noise_of(args.noise, args.snr), args.workers
+        )
         with ProgressBar("clip") as bar:
             return classifier.embeddings(clips, args.layer, bar.update)
 

@@ -18,7 +18,13 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from av_ssl.checkpoints.stored import StoredModel
-from av_ssl.classification.lupi import FrozenTeacher, LupiCriterion, LupiStudent, check_training
+from av_ssl.classification.lupi import (
+    EMBEDDING_PHASE,
+    FrozenTeacher,
+    LupiCriterion,
+    LupiStudent,
+    check_training,
+)
 from av_ssl.classification.verification import equal_error_rate, unit_length
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
 from av_ssl.data.labels import LabelFile
@@ -130,7 +136,7 @@ class ClassificationConfig(AudioVisualTaskConfig):
         default="emo",
         metadata={
             "help": "label files are {split}.LABEL, one class name a line, the list of classes is "
-            "classes.LABEL.txt; empty: no labels, for training with a teacher's embeddings only"
+            "classes.LABEL.txt; a student with model.phase=embed needs neither; empty: no labels"
         },
     )
     max_trim_sample_size: Optional[int] = field(
@@ -196,11 +202,12 @@ class ClassificationTask(AudioVisualTask):
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build a classifier or student; only training reads ``w2v_path`` and ``teacher_path``."""
         if not from_checkpoint:
-            if self.cfg.label:
+            embedding = "phase" in cfg and str(cfg.phase) == EMBEDDING_PHASE  # a struct refuses other keys
+            if self.cfg.label and not embedding:
                 cfg.num_classes = len(self.require_classes())
             if cfg.get("w2v_path"):
                 self.pretrained = read_pretrained(cfg, str(self.cfg.audio_input), str(cfg.streams))
-            if "teacher_path" in cfg and cfg.teacher_path:  # a struct refuses other keys
+            if "teacher_path" in cfg and cfg.teacher_path:
                 own = OmegaConf.to_container(self.cfg)
                 assert isinstance(own, dict)
                 self.teacher = FrozenTeacher.load(cfg, own, FEATURE_KEYS)
@@ -268,6 +275,8 @@ class ClassificationTask(AudioVisualTask):
         path = self.label_file(split)
         if self.validation_eer is not None and not train:
             self.validation_eer.read_speakers(path, clips)
+        if self.student is not None and self.student.header is None:
+            return None  # the teacher's embeddings teach it: any clips will do
         return self.require_classes().read(path, clips, train)
 
     # -- validation ------------------------------------------------------------------------------------------

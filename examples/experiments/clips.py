@@ -2,6 +2,7 @@
 
     python clips.py join DATA SUBSET OUT       # clips of DATA/SUBSET.tsv and .wrd, two joined to one
     python clips.py shuffle DATA OUT --seed 1  # DATA/train.tsv, each clip with the video of another
+    python clips.py unlabel DATA LABELLED OUT --label emo  # DATA/train.tsv, with the classes of LABELLED
 
 Joined clips are longer than any that a recogniser was trained on.
 
@@ -27,6 +28,8 @@ from from_av_ssl import (
     write_atomically,
 )  # fmt: skip
 from numpy.typing import NDArray
+
+NO_CLASS = "-"  # in no list of classes
 
 
 def join(first: Clip, second: Clip, out: Path) -> Clip:
@@ -86,17 +89,37 @@ def shuffle(data: Path, out: Path, seed: int) -> None:
     write_atomically(out / "valid.tsv", manifest_text(read_manifest(data / "valid.tsv")).encode())
 
 
+def unlabel(data: Path, labelled: Path, out: Path, label: str) -> None:
+    """Write ``out/{train,valid}.tsv`` and labels; training clips outside ``labelled`` have no class."""
+    out.mkdir(parents=True, exist_ok=True)
+    named = {clip.id for clip in read_manifest(labelled / "train.tsv")}
+    for split in ("train", "valid"):
+        clips = read_manifest(data / f"{split}.tsv")
+        names = (data / f"{split}.{label}").read_text(encoding="utf-8").splitlines()
+        kept = [
+            name if split == "valid" or clip.id in named else NO_CLASS
+            for clip, name in zip(clips, names, strict=True)
+        ]
+        write_atomically(out / f"{split}.tsv", manifest_text(clips).encode())
+        write_atomically(out / f"{split}.{label}", "".join(f"{name}\n" for name in kept).encode())
+    classes = f"classes.{label}.txt"
+    write_atomically(out / classes, (labelled / classes).read_bytes())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=("join", "shuffle"))
+    parser.add_argument("action", choices=("join", "shuffle", "unlabel"))
     parser.add_argument("paths", nargs="+", metavar="ARGUMENT", help="as above")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--label", default="emo")
     args = parser.parse_args()
-    data, *subset, out = args.paths
+    data, *between, out = args.paths
     if args.action == "join":
-        join_all(Path(data), *subset, Path(out))
+        join_all(Path(data), *between, Path(out))
+    elif args.action == "unlabel":
+        unlabel(Path(data), *map(Path, between), Path(out), args.label)
     else:
         shuffle(Path(data), Path(out), args.seed)
 

@@ -35,6 +35,7 @@ def read_corpus(
     corpus.about = entry["about"].format(**values)
     corpus.recipes = Path(entry["recipes"].format(**values))
     corpus.prepare = {step: arguments(command) for step, command in entry["prepare"].items()}
+    corpus.label = entry.get("label", "")
     corpus.probes = arguments(entry.get("probes", ""))
     corpus.subsets = [entry["validation"]] if validation else entry["subsets"]
     corpus.updates = entry["updates"][size]

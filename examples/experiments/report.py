@@ -74,6 +74,8 @@ def score(step: Step, method: Row, column: Column, out: Path) -> float:
     text = file.read_text(errors="replace")
     layers = method.measure.name == "probe"
     section = text.partition(f"| {column.clips} |")[2].partition("\n\n")[0] if layers else text
+    if method.measure.name in ("recall", "embeddings"):  # a line for each column
+        section = "".join(re.findall(rf"^{column.clips}: .*", text, re.MULTILINE))
     found = [float(number) for number in re.findall(method.measure.pattern, section)]
     if not found:
         raise ValueError(f"{file} holds no score: delete {out / 'done' / step.name} and run again")
@@ -149,18 +151,27 @@ def score_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str)
 
 
 def gain_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str) -> str:
-    """Difference of each method to its baseline over the seeds that both have; empty where there are none."""
+    """Difference of each method to its baseline and controls over the seeds that both have; may be empty."""
+    pairs = [
+        (methods[name], methods[other])
+        for name in table.methods
+        for other in (methods[name].baseline, *methods[name].controls)
+        if other
+    ]
     rows = []
-    for name in table.methods:
-        of_baseline = runs.get(methods[name].baseline, {})
-        pairs = [(run, of_baseline[seed]) for seed, run in runs[name].items() if seed in of_baseline]
-        shared = [(own["scores"], other["scores"]) for own, other in pairs]
+    for method, other in pairs:
+        of_other = runs.get(other.name, {})
+        shared = [
+            (run["scores"], of_other[seed]["scores"])
+            for seed, run in runs[method.name].items()
+            if seed in of_other
+        ]
         cells = []
         for key in (f"{subset}/{column.key}" for column in table.columns):
-            differences = [own[key] - other[key] for own, other in shared if key in own and key in other]
-            cells.append(gain(differences, methods[name].measure.higher_is_better))
+            differences = [mine[key] - its[key] for mine, its in shared if key in mine and key in its]
+            cells.append(gain(differences, method.measure.higher_is_better))
         if shared:
-            rows.append([f"{methods[name].title} - {methods[methods[name].baseline].title}", *cells])
+            rows.append([f"{method.title} - {other.title}", *cells])
     return markdown_table(["", *(column.title for column in table.columns)], rows) if rows else ""
 
 

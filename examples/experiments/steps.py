@@ -93,7 +93,7 @@ class Steps:
         name = f"seed_{self.seed}.{name}" if result.is_relative_to(self.folder) else name
         known = {"here": HERE, "plugin": REPOSITORY / "av_ssl", "recipes": corpus.recipes, "data": self.data}
         known |= {**corpus.sizes, "labelled": self.labelled, "device": corpus.device, "seed": self.seed}
-        known |= {"result": result, "updates": updates, **values}
+        known |= {"label": corpus.label, "result": result, "updates": updates, **values}
         words = [word.format(**known) for word in COMMANDS[command].split()]
         words += map(str, options)
         earlier = [one for one in (*values.values(), *options) if isinstance(one, Step)]
@@ -103,11 +103,12 @@ class Steps:
     def long_clips(self, subset: str) -> Step:
         return self.step("long", f"long_{subset}", self.data / "long", data=self.labelled, subset=subset)
 
-    def shuffled(self) -> Step:
-        return self.step("shuffled", "shuffled", self.corpus.out / "shuffled")
+    def shuffled(self, name: str, data: Path) -> Step:
+        return self.step("shuffled", name, self.corpus.out / name, data=data)
 
-    def trials(self, subset: str) -> Step:
-        return self.step("trials", f"trials_{subset}", self.data / f"trials_{subset}.txt", subset=subset)
+    def partly_labelled(self) -> Step:
+        name = f"partly_labelled_{self.labels}"
+        return self.step("partly_labelled", name, self.corpus.out / name)
 
     def clusters(self, name: str) -> Step:
         labels, options = self.methods.labels[name], ()
@@ -154,7 +155,9 @@ class Steps:
         if training.rests:
             options += corpus.resting[training.streams]
         if training.kind == "training":
-            options.append("dataset.disable_validation=true")
+            options += [f"+task.label={corpus.label}", "dataset.disable_validation=true"]
+            # An epoch of few labelled clips is an update or two: no new workers and no checkpoint for each.
+            options += ["dataset.num_workers=0", "checkpoint.save_interval=50"]
         return self.step(
             "train",
             self.tagged(training),
@@ -173,9 +176,12 @@ class Steps:
         """The data folder, the steps that make it and the targets, and options that name the targets."""
         after, options = list[Step](), list[str]()
         data: object = self.labelled if training.data == "labelled" else self.data
-        if training.data == "shuffled":
-            data = self.shuffled()
-            options.append(f"+task.label_dir={self.data}")
+        if training.data.startswith("shuffled"):
+            own = self.labelled if training.data == "shuffled_labelled" else self.data
+            data = self.shuffled(f"shuffled_{own.name}", own)
+            options.append(f"+task.label_dir={own}")
+        if training.data == "partly_labelled":
+            data = self.partly_labelled()
         if training.pseudo_labels:
             data = self.pseudo_labels(**training.pseudo_labels)
         if training.labels:
@@ -188,8 +194,9 @@ class Steps:
         return data, after, options
 
     def tagged(self, training: Row) -> str:
-        """The name of a training, with the number of labelled clips where it is trained on these."""
-        return f"{training.name}_{self.labels}" if training.data == "labelled" else training.name
+        """The name of a training, with the number of labelled clips if it depends on these."""
+        few = training.data == "labelled" or training.kind == "training"
+        return f"{training.name}_{self.labels}" if few else training.name
 
     def scores(self, method: Row) -> dict[tuple[str, Column], Step]:
         """By subset and column."""
@@ -202,18 +209,23 @@ class Steps:
             of_column.labels = column.labelled
             return of_column.score(method, column._replace(labelled=0), subset)
         measure, options = method.measure.name, list[object]()
-        name = f"{method.name}_{column.key}_{subset}" + (f"_{self.labels}" if measure == "wer" else "")
         model = self.training(method.models[column.streams])
         values = {"model": model, "subset": subset, "streams": column.streams}
+        if measure in ("recall", "embeddings"):  # all columns at once
+            name = f"{method.name}_{subset}_{self.labels}"
+            if measure == "recall":
+                options += [one.snr or one.clips for one in method.columns]
+            else:
+                start = self.methods.trainings[method.models[column.streams]].start
+                values["teacher"] = self.training(start["model.teacher_path"])
+            return self.step(measure, f"score_{name}", f"results/{name}", *options, **values)
+        name = f"{method.name}_{column.key}_{subset}"
         if measure == "wer":
+            name += f"_{self.labels}"
             options += ["--cpu", *method.decoding] if self.corpus.device == "cpu" else method.decoding
             if column.snr:
                 options += ["--noise-wav", self.noise, "--noise-prob", 1, f"--noise-snr={column.snr}"]
             values["data"] = self.long_clips(subset) if column.clips == "long" else self.labelled
-        elif column.snr:
-            options += ["--noise", f"{self.noise / subset}.tsv", "--snr", column.snr]
-        if measure == "eer":
-            values["pairs"] = self.trials(subset)
         if measure == "probe":
             untrained = ["--untrained", self.seed] if method.untrained else []
             features = f"features_{method.name}_{column.streams}_{subset}"

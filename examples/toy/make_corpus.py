@@ -97,8 +97,9 @@ def _claim(root: Path, settings: Settings, counts: Mapping[str, int]) -> None:
                     "choose another folder (a corpus may grow, not shrink)"
                 )
     named = asdict(settings)
-    if not settings.emotions:
-        del named["emotions"]  # as in corpora of earlier versions
+    for key in ("emotions", "link"):
+        if named[key] in (False, None):
+            del named[key]  # as in corpora of earlier versions
     document = {"settings": named, "clips": {split: counts.get(split, 0) for split in SPLITS}}
     write(path, f"{json.dumps(document, indent=2)}\n".encode())
 
@@ -130,11 +131,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--emotions", action="store_true", help="each clip shows one; CLIP.emo names it, CLIP.spk the speaker"
     )
+    add(
+        "--link",
+        type=float,
+        metavar="SHARE",
+        help="looks follow voices, emotions are blends, and this share of clips has the face that belongs "
+        "to the voice (0: video tells nothing about the voice; default: no links, as in earlier versions)",
+    )
     add("--frame-size", type=int, default=defaults.frame_size, help="pixels (%(default)s)")
     args = parser.parse_args(arguments)
     counts = {"pretrain": args.train, "valid": args.valid, "test": args.test}
     try:
-        settings = Settings(args.seed, args.speakers, args.difficulty, args.frame_size, args.emotions)
+        settings = Settings(
+            args.seed, args.speakers, args.difficulty, args.frame_size, args.emotions, args.link
+        )
         portraits = load_portraits(FaceMesh().find)
         made, kept = generate(args.out, settings, counts, portraits, args.workers)
     except (ValueError, OSError, PhotographError, SpeechError) as error:

@@ -220,6 +220,17 @@ def teacher(folder, tmp_path_factory):
     return save / "checkpoint_last.pt"
 
 
+@pytest.fixture(scope="module")
+def unlabelled(folder, tmp_path_factory):
+    """The clips alone: no labels, no list of classes."""
+    copy = tmp_path_factory.mktemp("unlabelled") / "data"
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.emo", "*.spk", "classes.*"))
+    for split in ("train", "valid"):
+        lines = (copy / f"{split}.tsv").read_text().splitlines()
+        (copy / f"{split}.tsv").write_text("\n".join([str(copy), *lines[1:]]) + "\n")
+    return copy
+
+
 def embed(folder, teacher, save):
     """Train the embeddings of a student; leaves a checkpoint in the middle of the first epoch, too."""
     overrides = [f"model.teacher_path={teacher}", "+task.segment_frames=10"]
@@ -227,9 +238,9 @@ def embed(folder, teacher, save):
 
 
 @pytest.fixture(scope="module")
-def embedded(folder, teacher, tmp_path_factory):
+def embedded(unlabelled, teacher, tmp_path_factory):
     save = tmp_path_factory.mktemp("embedded")
-    output = embed(folder, teacher, save)
+    output = embed(unlabelled, teacher, save)
     valid = logged(output, "valid")
     assert {"valid_cos_enc", "valid_cos_agg", "valid_loss_distill"} <= valid[-1].keys()
     assert float(valid[-1]["valid_best_loss_distill"]) < float(valid[0]["valid_loss_distill"])
@@ -279,9 +290,9 @@ def test_a_student_is_used_without_teacher_and_video(folder, student, embedded, 
 
 
 @pytest.mark.slow
-def test_a_resumed_student_equals_an_uninterrupted_one(folder, teacher, embedded, tmp_path):
+def test_a_resumed_student_equals_an_uninterrupted_one(unlabelled, teacher, embedded, tmp_path):
     shutil.copy(embedded.parent / "checkpoint_1_2.pt", tmp_path / "checkpoint_last.pt")
-    assert "Loaded checkpoint" in embed(folder, teacher, tmp_path)
+    assert "Loaded checkpoint" in embed(unlabelled, teacher, tmp_path)
     straight, resumed = (torch.load(each) for each in (embedded, tmp_path / "checkpoint_last.pt"))
     assert straight["model"].keys() == resumed["model"].keys()
     assert all(torch.equal(tensor, resumed["model"][name]) for name, tensor in straight["model"].items())

@@ -178,3 +178,24 @@ def test_two_clips_of_one_name_are_refused(checkpoint, manifest, trials, tmp_pat
         error = capsys.readouterr().err
         assert "on line 2" in error
         assert "line 8" in error
+
+
+def test_several_noise_levels_are_scored_at_once(checkpoint, manifest, tmp_path, capsys):
+    rng, noise = np.random.default_rng(1), tmp_path / "noise.wav"
+    soundfile.write(noise, rng.normal(0, 3000, 16000).astype(np.int16), 16000)
+    (tmp_path / "noise.tsv").write_text(f"{noise}\n")
+    command = [
+        "classify",
+        checkpoint,
+        manifest,
+        manifest.with_suffix(".emo"),
+        "--noise",
+        tmp_path / "noise.tsv",
+    ]
+    assert run(*command, "--snr", "clean", "0", "-5") == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(\S+): 5 clips: accuracy", printed, re.MULTILINE) == ["clean", "0dB", "-5dB"]
+    assert run(*command, "--snr", "-5") == 0
+    assert capsys.readouterr().out == printed.partition("-5dB: ")[2]
+    assert run(*command, "--snr", "0", "-5", "--out", tmp_path / "found.tsv") == 1
+    assert "--snr" in capsys.readouterr().err

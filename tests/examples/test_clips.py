@@ -82,3 +82,18 @@ def test_one_clip_cannot_be_shuffled(data: Path, monkeypatch: pytest.MonkeyPatch
     (data / "train.tsv").write_text("\n".join(lines[:2]) + "\n")
     with pytest.raises(ValueError, match=r"train\.tsv: .*at least 2"):
         shuffled(data, data / "out", 3, monkeypatch)
+
+
+def test_other_clips_lose_their_class(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = data / "labelled_2"
+    few.mkdir()
+    lines = (data / "train.tsv").read_text().splitlines()
+    (few / "train.tsv").write_text("\n".join([lines[0], lines[2], lines[4]]) + "\n")
+    (few / "classes.emo.txt").write_text("v\nx\n")
+    for split in ("train", "valid"):
+        (data / f"{split}.emo").write_text("u\nv\nw\nx\nv\n")
+    run(monkeypatch, "unlabel", data, few, data / "out", "--label", "emo")
+    assert (data / "out/train.emo").read_text().split() == ["-", "v", "-", "x", "-"]
+    assert (data / "out/valid.emo").read_text() == (data / "valid.emo").read_text()
+    assert (data / "out/classes.emo.txt").read_text() == "v\nx\n"
+    assert read_manifest(data / "out/train.tsv") == read_manifest(data / "train.tsv")

@@ -85,11 +85,27 @@ def test_held_out_splits_have_a_fifth_of_the_speakers() -> None:
         ({"difficulty": float("nan")}, "difficulty is nan"),
         ({"frame_size": 90}, "frame size is 90"),
         ({"frame_size": 1024}, "frame size is 1024"),
+        ({"link": 1.5, "emotions": True}, r"link is 1\.5"),
+        ({"link": 1.0}, r"link is 1\.0: .*emotions"),
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_link_ties_faces_to_voices(portraits: list[Portrait]) -> None:
+    """Same sentence and voice whatever the link; the face is that of the voice, or another."""
+    slots = [Slot("test", number, 2) for number in (0, 2)]
+    full, none = (
+        [Studio(Settings(frame_size=96, emotions=True, link=link), portraits).record(slot) for slot in slots]
+        for link in (1.0, 0.0)
+    )
+    for one, other in zip(full, none, strict=True):
+        np.testing.assert_array_equal(one.wave, other.wave)
+        assert (one.words, one.voice, one.emotion) == (other.words, other.voice, other.emotion)
+    assert all((one.frames != other.frames).mean() > 0.3 for one, other in zip(full, none, strict=True))
+    assert 0 < abs(full[0].voice.tilt) <= 1
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from corpus.look import (
     Portrait,
     draw_look,
 )
-from corpus.script import EMOTIONS, Emotion, Expression, Voice, draw_emotion
+from corpus.script import EMOTIONS, Emotion, Expression, Traits, Voice, draw_blend, draw_emotion
 from corpus.visemes import VISEMES, Viseme
 
 from av_ssl.corpora import read_corpus
@@ -223,3 +223,24 @@ def test_a_batch_equals_its_parts() -> None:
     batch = warp.fit(points, moves)
     assert batch.shape == (3, 2, 23, 2)
     np.testing.assert_allclose(batch[1, 0], warp.fit(points[1, 0], moves[1, 0]), rtol=1e-4, atol=1e-5)
+
+
+def test_traits_follow_the_voice_and_shape_the_face(portraits: list[Portrait]) -> None:
+    deep, high = (Voice("en", 150, pitch, 50, tilt) for pitch, tilt in ((25, -1.0), (75, 1.0)))
+    assert Traits.of(deep) == (1, 0, 1)
+    assert Traits.of(high) == (-1, 0, -1)
+    large, small = (
+        draw_look(portraits[0], np.random.default_rng(0), Traits.of(voice)) for voice in (deep, high)
+    )
+    chin = 152
+    assert large.landmarks[chin, 1] > small.landmarks[chin, 1] + 3
+    assert large.picture.mean() < small.picture.mean() - 5
+
+
+def test_a_blend_has_a_main_emotion_and_moves_voice_and_face_together() -> None:
+    found = [draw_blend(number, np.random.default_rng(number)) for number in range(200)]
+    assert [one.name for one in found[:5]] == [one.name for one in EMOTIONS]
+    neutral = found[::5]
+    pitches, brows = [one.pitch for one in neutral], [one.expression.brows for one in neutral]
+    assert np.std(pitches) > 1  # it is a blend, too
+    assert np.corrcoef(pitches, brows)[0, 1] > 0.5

@@ -201,19 +201,21 @@ def test_other_budgets_and_subsets_have_steps_of_their_own(tmp_path: Path) -> No
 
 
 def test_students_learn_from_the_teacher_of_the_same_seed(emotions: Steps) -> None:
-    found = trainings(emotions, "emotion_embeddings")
-    assert list(found) == ["emotion_teacher", "emotion_embeddings_embed", "emotion_embeddings_head"]
+    found = trainings(emotions, "embeddings")
+    assert list(found) == ["teacher_15", "embeddings_embed_15", "embeddings_head_15"]
     teacher, embed, head = found.values()
     assert embed["model.teacher_path"] == teacher["checkpoint.save_dir"] + "/checkpoint_last.pt"
     assert head["model.init_student_from"] == embed["checkpoint.save_dir"] + "/checkpoint_last.pt"
     assert "model.teacher_path" not in head
     assert {each["+task.noise_prob"] for each in found.values()} == {"0.5"}
+    # Labels train teacher and head; embeddings teach on all clips.
+    few, every = str(emotions.labelled), str(emotions.data)
+    assert [each["task.data"] for each in found.values()] == [few, every, few]
 
 
-@pytest.mark.parametrize("task", ["emotion", "speaker"])
-def test_controls_differ_by_one_thing(emotions: Steps, task: str) -> None:
+def test_controls_differ_by_one_thing(emotions: Steps) -> None:
     def differing(method: str) -> set[str]:
-        own, lupi = (trainings(emotions, f"{task}_{name}").values() for name in (method, "embeddings"))
+        own, lupi = (trainings(emotions, name).values() for name in (method, "embeddings"))
         own_folders = {
             "checkpoint.save_dir",
             "hydra.run.dir",
@@ -226,28 +228,43 @@ def test_controls_differ_by_one_thing(emotions: Steps, task: str) -> None:
         } - own_folders
 
     def updates(method: str) -> int:
-        found = trainings(emotions, f"{task}_{method}")
-        return sum(int(each["optimization.max_update"]) for each in found.values())
+        return sum(int(each["optimization.max_update"]) for each in trainings(emotions, method).values())
 
     assert differing("shuffled") == {"task.data", "+task.label_dir"}
     assert differing("audio_teacher") == {"+task.modalities"}
+    assert differing("labelled") == {"task.data"}
+    assert differing("cosine") == {"+criterion.distance"}
     assert updates("audio_only_longer") == updates("embeddings") - updates("teacher")
-    segments = trainings(emotions, f"{task}_segments").values()
-    assert {each["+task.segment_frames"] for each in segments} == {"10"}
+    assert updates("soft_labels") == updates("embeddings")
+    assert {each["+task.segment_frames"] for each in trainings(emotions, "segments").values()} == {"10"}
 
 
-def test_speakers_are_verified_and_emotions_classified(emotions: Steps) -> None:
-    found = needed(emotions, "speaker_embeddings", "emotion_embeddings")
-    clean, noisy = (found[f"score_speaker_embeddings_{clips}_test"].command for clips in ("clean", "0dB"))
-    assert clean[:3] == ("av-ssl", "score", "verify")
-    assert str(found["trials_test"]) in clean
-    assert "--noise" not in clean
-    assert noisy[-4:] == ("--noise", str(emotions.data / "noise/test.tsv"), "--snr", "0")
-    emotion = found["score_emotion_embeddings_clean_test"].command
-    assert emotion[1:4] == ("score", "classify", str(found["emotion_embeddings_head"]))
-    assert {
-        overrides(step)["+task.label"] for name, step in found.items() if step.recipe and "speaker" in name
-    } == {"spk"}
+def test_a_shuffled_teacher_never_gets_its_own_video(emotions: Steps) -> None:
+    found = trainings(emotions, "shuffled")
+    teacher, embed, head = found.values()
+    out = emotions.corpus.out
+    assert teacher["task.data"] == str(out / "shuffled_labelled_15")
+    assert teacher["+task.label_dir"] == head["task.data"] == str(emotions.labelled)
+    assert embed["task.data"] == str(out / "shuffled_data")
+
+
+def test_classes_are_scored_at_all_noise_levels_at_once(emotions: Steps, tmp_path: Path) -> None:
+    talkers = steps_of(tmp_path, "grid_talkers")
+    for steps, label in ((emotions, "emo"), (talkers, "spk")):
+        found = needed(steps, "embeddings", "embeddings_analysis", "soft_labels")
+        head, embed, teacher = (
+            found[f"{name}_{steps.corpus.labelled}"]
+            for name in ("embeddings_head", "embeddings_embed", "teacher")
+        )
+        test = [str(steps.data / "test.tsv"), str(steps.data / f"test.{label}")]
+        score = found[f"score_embeddings_test_{steps.corpus.labelled}"].command
+        assert list(score[3:6]) == [str(head), *test]
+        assert list(score[6:]) == ["--noise", str(steps.data / "noise/test.tsv"), "--snr", "clean", "0", "-5"]
+        analysis = found[f"score_embeddings_analysis_test_{steps.corpus.labelled}"].command
+        assert list(analysis[3:]) == [str(teacher), str(embed), *test]
+        hidden = found[f"partly_labelled_{steps.corpus.labelled}"]
+        assert overrides(found[f"soft_labels_{steps.corpus.labelled}"])["task.data"] == str(hidden)
+        assert {overrides(step)["+task.label"] for step in found.values() if step.recipe} == {label}
 
 
 def test_a_changed_recipe_changes_the_shell_file(toy: Steps, tmp_path: Path) -> None:

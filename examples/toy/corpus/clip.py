@@ -22,7 +22,19 @@ from numpy.typing import NDArray
 from corpus.camera import head_motion, light
 from corpus.face import LipTruth, TalkingFace
 from corpus.look import Portrait, draw_look
-from corpus.script import NEUTRAL, SPLITS, Voice, draw_emotion, draw_voice, sentence
+from corpus.script import (
+    EMOTIONS,
+    NEUTRAL,
+    SPLITS,
+    Emotion,
+    Expression,
+    Traits,
+    Voice,
+    draw_blend,
+    draw_emotion,
+    draw_voice,
+    sentence,
+)
 from corpus.speech import Synthesiser, Timed, Utterance
 from corpus.visemes import DIMENSIONS, viseme_track
 from corpus.warp import Floats, Image
@@ -31,7 +43,9 @@ FRAME_RATE = 25  # Hz
 HELD_OUT_SHARE = 5  # one valid and one test speaker for so many training speakers
 
 SILENCE = (0.04, 0.16)  # s, before the first word and after the last
-_SPEAKER, _CLIP, _EMOTION = 0, 1, 2  # separate the random numbers of speakers, clips and emotions
+# Separate the random numbers of speakers, clips, emotions, timbres and links.
+_SPEAKER, _CLIP, _EMOTION, _TIMBRE, _LINK = range(5)
+_TILT = 0.6  # largest factor of the filter that makes a voice brighter or darker
 _X264 = {"preset": "superfast", "crf": "20"}
 _AAC = {"aac_coder": "fast"}  # a third of the default coder's time, which would equal that of the frames
 _AAC_FRAME = 1024  # samples
@@ -42,6 +56,8 @@ class Settings:
     """What a clip depends on in addition to its split and number.
 
     `speakers` counts the training speakers, `difficulty` is that of `corpus.visemes`, `frame_size` in pixels.
+    With a `link`, looks follow voices, emotions are blends, and that share of the clips has the face that
+    belongs to the voice; the others have the face of another speaker, with another emotion.
     """
 
     seed: int = 0
@@ -49,6 +65,7 @@ class Settings:
     difficulty: float = 0.4
     frame_size: int = 160
     emotions: bool = False
+    link: float | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -59,6 +76,8 @@ class Settings:
             raise ValueError(f"difficulty is {self.difficulty}: give a number from 0 to 1")
         if self.frame_size % 4 or not 96 <= self.frame_size <= 512:
             raise ValueError(f"frame size is {self.frame_size}: give a multiple of 4 from 96 to 512 pixels")
+        if self.link is not None and not (0 <= self.link <= 1 and self.emotions):
+            raise ValueError(f"link is {self.link}: give a number from 0 to 1, and emotions")
 
     def speakers_in(self, split: str) -> int:
         return self.speakers if split == SPLITS[0] else max(1, self.speakers // HELD_OUT_SHARE)
@@ -121,10 +140,13 @@ class Clip:
         def rows(times: tuple[Timed, ...]) -> list[tuple[str, float, float]]:
             return [(timed.label, round(timed.start, 4), round(timed.end, 4)) for timed in times]
 
+        voice = asdict(self.voice)
+        if not voice["tilt"]:
+            del voice["tilt"]  # as in corpora of earlier versions
         document = {
             "id": self.slot.name,
             "speaker": self.slot.speaker_name,
-            "voice": asdict(self.voice),
+            "voice": voice,
             "photograph": self.photograph,
             **({"emotion": self.emotion} if self.emotion else {}),
             "frame_rate": FRAME_RATE,
@@ -166,31 +188,57 @@ class Studio:
         voice_today = replace(voice, words_per_minute=speed, pitch=voice.pitch + int(rng.integers(-5, 6)))
         emotion = NEUTRAL
         if self._settings.emotions:  # drawn separately: sentences and faces are those without emotions
+            draw = draw_emotion if self._settings.link is None else draw_blend
             drawn = self._generator(_EMOTION, slot.split, slot.number)
-            emotion = draw_emotion(slot.number // slot.speakers, drawn)
+            emotion = draw(slot.number // slot.speakers, drawn)
+        face, expression = self._shown(slot, face, emotion)
         voice_today = emotion.voice(voice_today)
         utterance = self._synthesiser.say(words_to_say, voice_today, int(rng.integers(2**31)))
         before, after = rng.uniform(*SILENCE, 2)
+        utterance = utterance._replace(wave=_tilted(utterance.wave, voice.tilt))
         wave, frames = _on_air(utterance, before, after, rng, emotion.loudness)
         words = tuple(word.later(before) for word in utterance.words)
         phones = tuple(phone.later(before) for phone in utterance.phones)
         track = viseme_track(phones, frames, FRAME_RATE, rng, self._settings.difficulty)
         head = head_motion(frames, FRAME_RATE, self._settings.frame_size, rng)
-        pictures, lips = face.render(track, head, light(frames, rng), rng, emotion.expression)
+        pictures, lips = face.render(track, head, light(frames, rng), rng, expression)
         name = emotion.name if self._settings.emotions else ""
         return Clip(slot, pictures, wave, utterance.rate, words, phones, track, lips, voice, photograph, name)
 
+    def _shown(self, slot: Slot, face: TalkingFace, emotion: Emotion) -> tuple[TalkingFace, Expression]:
+        """The face of a clip: in a linked corpus it may belong to another voice."""
+        rng = self._generator(_LINK, slot.split, slot.number)
+        if self._settings.link is None or rng.uniform() < self._settings.link:
+            return face, emotion.expression
+        other, *_ = self._speaker(slot.split, int(rng.integers(slot.speakers)))
+        return other, draw_blend(int(rng.integers(len(EMOTIONS))), rng).expression
+
     def _draw_speaker(self, split: str, number: int) -> tuple[TalkingFace, Voice, str]:
         rng = self._generator(_SPEAKER, split, number)
-        voice = draw_voice(split, number, rng)
+        voice, traits = draw_voice(split, number, rng), None
+        if self._settings.link is not None:
+            voice = replace(voice, tilt=self._generator(_TIMBRE, split, number).uniform(-1, 1))
+            traits = Traits.of(voice)
         # Photographs in turn; whether mirrored is drawn.
         photographs = len(self._portraits) // 2
         portrait = self._portraits[2 * (number % photographs) + int(rng.integers(2))]
-        face = TalkingFace(draw_look(portrait, rng), self._settings.frame_size, self._settings.emotions)
+        look = draw_look(portrait, rng, traits)
+        face = TalkingFace(look, self._settings.frame_size, self._settings.emotions)
         return face, voice, portrait.name
 
     def _generator(self, kind: int, split: str, number: int) -> np.random.Generator:
         return np.random.default_rng((self._settings.seed, kind, SPLITS.index(split), number))
+
+
+def _tilted(wave: NDArray[np.int16], tilt: float) -> NDArray[np.int16]:
+    """As loud as before, but brighter (`tilt` above 0) or darker."""
+    if not tilt:
+        return wave
+    samples = wave.astype(np.float64)
+    filtered = samples.copy()
+    filtered[1:] -= _TILT * tilt * samples[:-1]
+    scale = np.sqrt(np.square(samples).sum() / max(np.square(filtered).sum(), 1.0))
+    return np.clip(np.round(filtered * scale), -32768, 32767).astype(np.int16)
 
 
 def _on_air(

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from corpus import warp
+from corpus.script import Traits
 from corpus.warp import Floats, Image
 
 CANVAS = 256  # pixels, side of a portrait
@@ -108,11 +109,11 @@ class Look(NamedTuple):
     cavity: Floats  # RGB
 
 
-def draw_look(portrait: Portrait, rng: np.random.Generator) -> Look:
-    """Another person's face from a portrait."""
-    picture, landmarks = _reshape(portrait, rng)
+def draw_look(portrait: Portrait, rng: np.random.Generator, traits: Traits | None = None) -> Look:
+    """Another person's face from a portrait; with `traits` these decide shape, size and darkness."""
+    picture, landmarks = _reshape(portrait, rng, traits)
     return Look(
-        picture=_tint_lips(_recolour(picture, rng), landmarks, rng),
+        picture=_tint_lips(_recolour(picture, rng, traits), landmarks, rng),
         landmarks=landmarks,
         mouth_width=rng.uniform(0.94, 1.06),
         lip_thickness=rng.uniform(0.85, 1.2),
@@ -123,11 +124,14 @@ def draw_look(portrait: Portrait, rng: np.random.Generator) -> Look:
     )
 
 
-def _reshape(portrait: Portrait, rng: np.random.Generator) -> tuple[Image, Floats]:
+def _reshape(portrait: Portrait, rng: np.random.Generator, traits: Traits | None) -> tuple[Image, Floats]:
     """Longer or wider, and every part of the face moved a little."""
     middle = portrait.landmarks.mean(0)
     points = portrait.landmarks[_SHAPE_POINTS].astype(np.float64)
-    moves = (points - middle) * rng.uniform(-0.08, 0.08, 2) + rng.normal(0, 2.5, points.shape)
+    stretch = rng.uniform(-0.08, 0.08, 2)
+    if traits is not None:
+        stretch = 0.06 * np.array([traits.size - traits.length, traits.size + traits.length])
+    moves = (points - middle) * stretch + rng.normal(0, 2.5, points.shape)
     points = np.vstack([points, _CORNERS])
     moves = np.vstack([moves, np.zeros_like(_CORNERS)])
     nodes = warp.grid(np.arange(0, CANVAS, _STEP) + (_STEP - 1) / 2)
@@ -137,10 +141,12 @@ def _reshape(portrait: Portrait, rng: np.random.Generator) -> tuple[Image, Float
     return picture, landmarks.astype(np.float32)
 
 
-def _recolour(picture: Image, rng: np.random.Generator) -> Floats:
+def _recolour(picture: Image, rng: np.random.Generator, traits: Traits | None) -> Floats:
     """Other gamma, exposure and white balance; values from 0 to 1."""
     gamma, exposure = rng.uniform(0.75, 1.35), rng.uniform(0.85, 1.15)
     balance = 1 + rng.uniform(-0.08, 0.08, 3)
+    if traits is not None:
+        gamma = 1.05 + 0.35 * traits.age
     return (picture / 255.0) ** gamma * exposure * balance
 
 

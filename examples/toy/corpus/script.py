@@ -3,9 +3,14 @@
 No voice variant of espeak-ng is in two splits. No emotion shows in one sign alone, and what a speaker brings
 along (pitch, rate, the shape of brows and lips) covers part of each: the voice says some of it, the face says
 more, and noise hides the voice.
+
+In a linked corpus the face tells more about the voice: `Traits`, and blends of emotions.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +32,8 @@ VARIANTS = {
     "test": ("+f4", "+m7", "+linda", "+Andy", "+Mario"),
 }
 _STRENGTH = (0.5, 1.1)  # of emotions
+_BLEND = 0.3  # largest strength of the other emotions of a blend
+_PITCH, _RATE = (25, 75), (125, 175)  # of speakers
 
 
 def sentence(rng: np.random.Generator) -> list[str]:
@@ -42,6 +49,23 @@ class Voice:
     words_per_minute: int
     pitch: int  # 0 to 100, espeak-ng's scale
     pitch_range: int  # 0 (monotone) to 100
+    tilt: float = 0.0  # -1 (dark) to 1 (bright), of the spectrum
+
+
+class Traits(NamedTuple):
+    """What the look of a speaker shows of the voice, each from -1 to 1."""
+
+    size: float  # of the face: small for a high pitch
+    length: float  # against its width: long for slow speech
+    age: float  # darkness of the skin: a dark timbre
+
+    @classmethod
+    def of(cls, voice: Voice) -> "Traits":
+        pitch, rate = (
+            2 * (value - low) / (high - low) - 1
+            for value, (low, high) in ((voice.pitch, _PITCH), (voice.words_per_minute, _RATE))
+        )
+        return cls(-pitch, -rate, -voice.tilt)
 
 
 def draw_voice(split: str, number: int, rng: np.random.Generator) -> Voice:
@@ -49,8 +73,8 @@ def draw_voice(split: str, number: int, rng: np.random.Generator) -> Voice:
     variants = VARIANTS[split]
     return Voice(
         name=ACCENTS[int(rng.integers(len(ACCENTS)))] + variants[number % len(variants)],
-        words_per_minute=int(rng.integers(125, 176)),
-        pitch=int(rng.integers(25, 76)),
+        words_per_minute=int(rng.integers(_RATE[0], _RATE[1] + 1)),
+        pitch=int(rng.integers(_PITCH[0], _PITCH[1] + 1)),
         pitch_range=int(rng.integers(30, 81)),
     )
 
@@ -110,3 +134,30 @@ EMOTIONS = (
 def draw_emotion(number: int, rng: np.random.Generator) -> Emotion:
     """The emotion of a speaker's `number`-th clip: all in turn, each with a strength that is drawn."""
     return EMOTIONS[number % len(EMOTIONS)].at(rng.uniform(*_STRENGTH))
+
+
+def draw_blend(number: int, rng: np.random.Generator) -> Emotion:
+    """As `draw_emotion`, with a little of every other emotion: a latent of as many dimensions as emotions."""
+    strengths = rng.uniform(0, _BLEND, len(EMOTIONS))
+    main = number % len(EMOTIONS)
+    strengths[main] = rng.uniform(*_STRENGTH)
+    return blend(
+        EMOTIONS[main].name, [one.at(strength) for one, strength in zip(EMOTIONS, strengths, strict=True)]
+    )
+
+
+def blend(name: str, parts: Sequence[Emotion]) -> Emotion:
+    """All of them at once: differences add up, factors multiply."""
+    faces = [part.expression for part in parts]
+    return Emotion(
+        name,
+        sum(part.pitch for part in parts),
+        math.prod(part.pitch_range for part in parts),
+        math.prod(part.rate for part in parts),
+        math.prod(part.loudness for part in parts),
+        Expression(
+            sum(face.brows for face in faces),
+            sum(face.inner_brows for face in faces),
+            sum(face.corners for face in faces),
+        ),
+    )
