@@ -65,7 +65,7 @@ def benchmarks(cores: int, gpu: bool, word_times: list[str] | None) -> list[Benc
         Benchmark("Cropping", ["cropping.py"], "Against decoding alone, and against dlib's pipeline."),
         Benchmark(
             "Clustering",
-            ["clustering.py", *"--clips 2 --frames 8000 --dim 128 --clusters 100".split()],
+            ["clustering.py", "--clips", "2", "--frames", "8000", "--dim", "128", "--clusters", "100"],
             "k-means with fewer starts, against twenty.",
             on_gpu=True,
         ),
