@@ -65,7 +65,7 @@ def benchmarks(cores: int, gpu: bool, word_times: list[str] | None) -> list[Benc
         Benchmark("Cropping", ["cropping.py"], "Against decoding alone, and against dlib's pipeline."),
         Benchmark(
             "Clustering",
-            ["clustering.py", "--clips", "4", "--frames", "50000"],
+            ["clustering.py", "--clips", "2", "--frames", "8000", "--dim", "128", "--clusters", "100"],
             "k-means with fewer starts, against twenty.",
             on_gpu=True,
         ),
@@ -137,6 +137,8 @@ def main() -> int:
     file = args.file
     gpu = torch.cuda.is_available()
     text = INTRODUCTION + f"\n- commit {commit()}, {date.today()}\n- {machine('cuda' if gpu else 'cpu')}\n"
+    load = f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
+    text += f"- load average at the start: {load}; on a busy machine, times of the clock are too long\n"
     if not gpu:
         text += "- no GPU was available: these figures say nothing about GPUs\n"
     succeeded = True

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 Size = tuple[int, int]  # width and height, pixels
 
+# New versions of PyAV start a thread a core for each frame, which takes longer than the work.
+ONE_THREAD: dict[str, int] = {"threads": 1} if "threads" in str(VideoReformatter.reformat.__doc__) else {}
 MOST_STRETCH = 4  # a pixel that is wider or higher than this is a mistake of the file
 
 
@@ -34,7 +36,7 @@ class StoredFrame:
 
     def image(self, converter: VideoReformatter, gray: bool) -> Image:
         """Upright pixels as stored, ``[H, W]`` when ``gray``, else RGB ``[H, W, 3]``; not stretched."""
-        converted = converter.reformat(self.frame, format="gray" if gray else "rgb24")
+        converted = converter.reformat(self.frame, format="gray" if gray else "rgb24", **ONE_THREAD)
         return upright(np.asarray(converted.to_ndarray(), np.uint8), display_matrix(self.frame))
 
     @property
