@@ -27,6 +27,7 @@ from av_ssl.cli.arguments import (
     positive,
 )
 from av_ssl.errors import DataError
+from av_ssl.io import read_json
 
 if TYPE_CHECKING:
     from av_ssl.targets.feature_shards import FeatureSource
@@ -141,7 +142,11 @@ def run_teacher(args: argparse.Namespace) -> int:
     check_paths(args.data)
     from av_ssl.targets.speech_teacher import TeacherSpec
     from av_ssl.targets.teacher_dump import TeacherPlan, dump_teacher, estimate_teacher, verify_teacher
+    from av_ssl.targets.teacher_targets import SETTINGS
 
+    settings = args.out / SETTINGS
+    if args.precision == "auto" and settings.exists():  # as the folder was begun
+        args.precision = read_json(settings, f"delete {args.out}").get("precision", args.precision)
     model = str(Path(args.model).absolute()) if Path(args.model).is_dir() else args.model
     plan = TeacherPlan(
         data=args.data.absolute(),

@@ -129,8 +129,8 @@ def test_figures_are_drawn(alignments, tmp_path, capsys):
         ("plot frames {one} {labels} --out f.jpg", "name a file that ends in .png"),
         ("plot noise {one} --out f.png", "has no options-{subset}.yaml"),
         ("probe {one} {labels} --folds 5", "5 folds of 4 speakers"),
-        ("probe {one} --alignments nowhere", "0.json: cannot be read"),
-        ("probe nothing {labels}", "settings.json: cannot be read"),
+        ("probe {one} --alignments nowhere", "nowhere: there is no"),
+        ("probe nothing {labels}", "nothing: there is no"),
     ],
 )
 def test_mistakes_are_named(words, message, alignments, tmp_path, capsys):

@@ -190,3 +190,9 @@ def test_a_clip_without_audio(data: Path, model: Path, tmp_path: Path, capsys):
     (folder / "train.tsv").write_text("\n".join([*lines[:2], lines[2].replace("train_1.wav", "")]) + "\n")
     assert dump(folder, model, tmp_path / "teacher", "--splits", "train") == 1
     assert "train.tsv, line 3: clip train_1 has no audio" in capsys.readouterr().err
+
+
+def test_a_folder_keeps_the_precision_that_it_was_begun_with(folder: Path, data: Path, model: Path):
+    assert dump(data, model, folder, "--precision", "auto") == 0
+    assert json.loads((folder / "teacher.json").read_text())["precision"] == "float32"
+    assert dump(data, model, folder, "--precision", "bfloat16") == 1
