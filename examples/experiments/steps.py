@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from corpora import REPOSITORY, Corpus
 from methods import Column, Methods, Row
 
 HERE = Path(__file__).resolve().parent
+UNTRAINED = 12  # updates: the fewest that every schedule takes
 COMMANDS = yaml.safe_load((HERE / "commands.yaml").read_text(encoding="utf-8"))
 
 
@@ -141,7 +142,7 @@ class Steps:
         training, corpus = self.methods.trainings[name], self.corpus
         data, after, options = self.training_data(training)
         for key, start in training.start.items():
-            after.append(self.training(start))
+            after.append(self.training(start) if training.pretrained else self.untrained(start))
             options.append(f"{key}={after[-1]}")
         if training.streams:
             options.append(f"task.modalities={training.streams}")
@@ -170,6 +171,22 @@ class Steps:
             recipe=corpus.recipes / f"{training.recipe}.yaml",
             data=data,
             config=training.recipe,
+        )
+
+    def untrained(self, name: str) -> Step:
+        """A checkpoint of the same configuration after few updates, for those who take no weights of it."""
+        step = self.training(name)
+        result = self.folder / f"checkpoints/{name}_untrained"
+        short = f"optimization.max_update={UNTRAINED}"
+        words = [short if word.startswith("optimization.max_update=") else word for word in step.command]
+        words = [word.replace(str(step.result), str(result)) for word in words]
+        return replace(
+            step,
+            name=f"{step.name}_untrained",
+            kind="",
+            command=tuple(words),
+            result=result,
+            updates=UNTRAINED,
         )
 
     def training_data(self, training: Row) -> tuple[object, list[Step], list[str]]:

@@ -39,13 +39,15 @@ make(out, "done/corpus")
 print("2. Mouth crops, audio, transcripts and lists of clips: the data folder that training reads.")
 make(out, "done/data")
 
-print("3. Pre-training: AV2vec on all clips, without transcripts.")
-make(out, f"done/{steps.training('pretrain_av2vec').name}")
-
+print(
+    "3. Pre-training: AV2vec on all clips, without transcripts. On the other core, recognisers from scratch."
+)
 write_plan(out, scores, threads=1)
-print("4. Fine-tuning with few labels, from scratch and from AV2vec: VSR (video), ASR (audio), AVSR (both).")
-models = [steps.training(name).name for method in rows.values() for name in method.models.values()]
-make(out, *(f"done/{name}" for name in models), jobs=2)
+first, last = ([steps.training(name).name for name in method.models.values()] for method in rows.values())
+make(out, *(f"done/{name}" for name in (steps.training("pretrain_av2vec").name, *first)), jobs=2)
+
+print("4. Fine-tuning of AV2vec with the same labels: VSR (video), ASR (audio), AVSR (both).")
+make(out, *(f"done/{name}" for name in last), jobs=2)
 
 print("5. Decoding of the test clips, clean and in babble noise.")
 make(out, *(f"done/{step.name}" for step in scores), jobs=2)

@@ -96,7 +96,8 @@ def test_scratch_differs_from_av2vec_by_its_weights_alone(toy: Steps) -> None:
         scratch, av2vec = found[f"scratch_{streams}_16"], found[f"av2vec_{streams}_16"]
         assert scratch.pop("+model.no_pretrained_weights") == "true"
         different = {key for key in scratch if scratch[key] != av2vec[key]}
-        assert different == {"checkpoint.save_dir", "hydra.run.dir"}
+        assert different == {"checkpoint.save_dir", "hydra.run.dir", "model.w2v_path"}
+        assert "/pretrain_av2vec_untrained/" in scratch["model.w2v_path"]
         resting = {"+model.freeze_finetune_updates"} | (
             {"model.feature_grad_mult"} if streams == "video" else set()
         )
