@@ -78,7 +78,7 @@ grid: install ## every method on GRID, few labels, into out/grid (hours); GRID=D
 	$(BIN)/python examples/experiments/run.py --corpus grid --source "$(GRID)" $(ARGS)
 	$(BIN)/python examples/experiments/run.py --corpus grid_talkers --source "$(GRID)" $(ARGS)
 
-benchmarks: install ## every benchmark that this machine can run, into benchmarks/README.md (an idle machine; half an hour)
+benchmarks: install ## every benchmark that this machine can run, into benchmarks/README.md (an idle machine; ten minutes)
 	$(BIN)/python benchmarks/report.py
 
 clean: ## remove what was built, $(VENV) included
