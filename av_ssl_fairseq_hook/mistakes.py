@@ -67,6 +67,8 @@ def _of_av_ssl(error: BaseException) -> bool:
 def wrong_setting(error: Any, section: str | None = None) -> str:
     """An error of omegaconf's: the key, what is wrong with it and what to do."""
     key = ".".join(filter(None, (section, str(error.full_key or error.key or ""))))
+    if "." not in key and (section := section_of_type(error.object_type)):  # it was copied out of its section
+        key = f"{section}.{key}"
     if type(error).__name__ == NOT_SET:
         value = plug_in() if key == "common.user_dir" else "VALUE"
         return f"{key} is not set: add {key}={value} to the command"
@@ -77,6 +79,15 @@ def wrong_setting(error: Any, section: str | None = None) -> str:
             return f"{key}: {error.object_type.__name__} has no such key; {nearest(name, known)}"
     lines = str(error.msg or error).splitlines() or [type(error).__name__]
     return f"{key}: {lines[0]}"
+
+
+def section_of_type(kind: Any) -> str | None:
+    """The section whose registered dataclasses include ``kind``; None if there is none."""
+    from fairseq import models, registry, tasks
+
+    registries = {"task": tasks.TASK_DATACLASS_REGISTRY, "model": models.MODEL_DATACLASS_REGISTRY}
+    registries |= {name: parts["dataclass_registry"] for name, parts in registry.REGISTRIES.items()}
+    return next((name for name, known in registries.items() if kind in known.values()), None)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

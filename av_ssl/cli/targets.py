@@ -32,8 +32,6 @@ from av_ssl.io import read_json
 if TYPE_CHECKING:
     from av_ssl.targets.feature_shards import FeatureSource
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-
 # What imports torch is imported where it is needed: --help and a wrong path are then fast.
 
 
@@ -110,12 +108,11 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--norm",
-        choices=("instance", "none"),
         default="instance",
-        help="of each layer over a clip (default: instance)",
+        help="of each layer over a clip: instance or none (default: instance)",
     )
     parser.add_argument(
-        "--combine", choices=("average", "stack"), default="average", help="several layers (default: average)"
+        "--combine", default="average", help="several layers: average or stack (default: average)"
     )
     parser.add_argument(
         "--fit-targets",
@@ -131,9 +128,9 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verify", action="store_true", help="compare files with their checksums, and stop")
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
         default="auto",
-        help="of the teacher (default: bfloat16 on GPUs and CPUs that have it in hardware, else float32)",
+        help="of the teacher: float32, bfloat16, float16, or auto: bfloat16 on GPUs and CPUs that have it in "
+        "hardware, else float32 (default: auto)",
     )
 
 

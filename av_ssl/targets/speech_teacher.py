@@ -33,6 +33,7 @@ from av_ssl.targets.feature_shards import device_of
 
 NORMS = ("instance", "none")
 COMBINATIONS = ("average", "stack")
+PRECISIONS = ("float32", "bfloat16", "float16")
 WAVEFORM_MODELS = ("wavlm", "hubert", "wav2vec2", "data2vec-audio")
 WHISPER = "whisper"
 MASK_EMBEDDING = "masked_spec_embed"
@@ -63,8 +64,8 @@ class TeacherSpec:
         norm: ``instance``: each layer and channel to zero mean and unit variance over the clip; ``none``.
         combine: ``average`` the layers, or ``stack`` their channels.
         device: ``cpu``, or ``cuda``: the GPUs of the machine take turns.
-        precision: a dtype of torch by name; ``auto``: bfloat16 where the device computes it fast (see
-            ``computes_bfloat16``), else float32.
+        precision: ``float32``, ``bfloat16`` or ``float16``; ``auto``: bfloat16 where the device computes it
+            fast (see ``computes_bfloat16``), else float32.
     """
 
     model: str
@@ -77,12 +78,12 @@ class TeacherSpec:
     streams: ClassVar[tuple[str, ...]] = ("audio",)
 
     def __post_init__(self) -> None:
-        for key, value, known in (("norm", self.norm, NORMS), ("combine", self.combine, COMBINATIONS)):
-            if value not in known:
-                raise DataError(f"teacher {self.model}: {key} is {value!r}; choose one of {', '.join(known)}")
         if self.precision == "auto":
             chosen = "bfloat16" if computes_bfloat16(self.device) else "float32"
             object.__setattr__(self, "precision", chosen)
+        for key, known in (("norm", NORMS), ("combine", COMBINATIONS), ("precision", PRECISIONS)):
+            if (value := getattr(self, key)) not in known:
+                raise DataError(f"teacher {self.model}: {key} is {value!r}; choose one of {', '.join(known)}")
         self._ranges(None)
 
     @property

@@ -53,13 +53,15 @@ def draw_labels(results: dict[str, Any], subset: str) -> Figure:
 def draw_lips(checkpoint: Path, data: Path, subset: str, count: int = 4) -> Figure:
     """A row for each clip: mouth crops, what was said, and what a lip-reader wrote, with its confidence.
 
-    The clips are spread evenly over the list of the subset.
+    The clips, at most ``count``, are spread evenly over the list of the subset.
     """
     clips = read_manifest(data / f"{subset}.tsv")
     texts = (data / f"{subset}.wrd").read_text(encoding="utf-8").splitlines()
     model = load(checkpoint)
+    count = min(count, len(clips))
+    places = [number * len(clips) // count for number in range(count)]
     figure = new_figure(7.5, 0.95 * count)
-    for axis, place in zip(figure.subplots(count), range(0, len(clips), len(clips) // count), strict=False):
+    for axis, place in zip(figure.subplots(count, squeeze=False).flat, places, strict=True):
         crops = read_crops(clips[place].video)
         chosen = np.linspace(0, len(crops) - 1, SHOWN).round().astype(int)
         axis.imshow(np.hstack(list(crops[chosen])), cmap="gray", vmin=0, vmax=255)

@@ -15,11 +15,13 @@ from fairseq.trainer import Trainer
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from av_ssl.analysis.plan import read_recipe
 from av_ssl.errors import DataError
 from av_ssl.layout import START_FOLDER, start_folder
 from av_ssl.recognition.search import SearchConfig
+from av_ssl.tasks.recognition import RecognitionConfig
 from av_ssl_fairseq_hook.mistakes import Mistake, check_recipe, check_schedule, explain_options, one_line
 from av_ssl_fairseq_hook.paths import resolve_paths
 from tests.stock import PLUGIN, REPOSITORY, stock
@@ -304,3 +306,10 @@ def test_options_of_commands_without_hydra(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert all(part in line for part in parts)
+
+
+def test_a_key_that_is_not_set_is_named_with_its_section() -> None:
+    cfg = OmegaConf.structured(RecognitionConfig)
+    with pytest.raises(MissingMandatoryValue) as caught:
+        _ = cfg.data
+    assert one_line(caught.value) == "task.data is not set: add task.data=VALUE to the command"

@@ -47,7 +47,7 @@ def face(request: pytest.FixtureRequest, portraits: list[Portrait]) -> TalkingFa
 def test_portraits_have_their_eyes_in_one_place(portraits: list[Portrait]) -> None:
     assert len(portraits) == 4
     for portrait in portraits:
-        assert portrait.picture.shape == (CANVAS, CANVAS, 3)
+        assert portrait.image.shape == (CANVAS, CANVAS, 3)
         assert portrait.landmarks.shape == (468, 2)
         right, left = portrait.landmarks[RIGHT_EYE], portrait.landmarks[LEFT_EYE]
         np.testing.assert_allclose(left - right, [EYE_DISTANCE, 0], atol=1e-3)
@@ -56,18 +56,18 @@ def test_portraits_have_their_eyes_in_one_place(portraits: list[Portrait]) -> No
 
 def test_a_photograph_without_a_face_is_named() -> None:
     with pytest.raises(PhotographError, match="astronaut"):
-        look.load_portraits(lambda picture: None)
+        look.load_portraits(lambda image: None)
 
 
 def test_a_missing_photograph_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(look.PHOTOGRAPHS, "astronaut", ("skimage", "data", "nobody.png"))
     with pytest.raises(PhotographError, match=r"pip install 'av_ssl\[toy\]'"):
-        look.load_portraits(lambda picture: None)
+        look.load_portraits(lambda image: None)
 
 
 def test_speakers_of_one_photograph_look_different(portraits: list[Portrait]) -> None:
     one, other = (draw_look(portraits[0], np.random.default_rng(seed)) for seed in (1, 2))
-    assert np.abs(one.picture.astype(float) - other.picture).mean() > 5
+    assert np.abs(one.image.astype(float) - other.image).mean() > 5
     assert np.abs(one.landmarks - other.landmarks)[UPPER_OUTER].mean() > 0.5
 
 
@@ -234,7 +234,7 @@ def test_traits_follow_the_voice_and_shape_the_face(portraits: list[Portrait]) -
     )
     chin = 152
     assert large.landmarks[chin, 1] > small.landmarks[chin, 1] + 3
-    assert large.picture.mean() < small.picture.mean() - 5
+    assert large.image.mean() < small.image.mean() - 5
 
 
 def test_a_blend_has_a_main_emotion_and_moves_voice_and_face_together() -> None:

@@ -309,7 +309,8 @@ def test_a_finished_demo_only_prints_its_table(tmp_path: Path) -> None:
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     lines = (tmp_path / "results.md").read_text().splitlines()
     assert lines[:6] == [
-        "Word error rate in %: 8 test clips of unseen speakers, 16 labelled clips, 40 without labels.",
+        "Word error rate in %: 8 test clips of unseen speakers, 16 labelled clips, 40 without labels; "
+        "AV2vec's teacher gets audio alone.",
         "",
         "| | VSR | ASR, clean | AVSR, clean | ASR, 0 dB babble | AVSR, 0 dB babble | seeds |",
         "|---|---|---|---|---|---|---|",

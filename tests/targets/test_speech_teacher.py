@@ -195,6 +195,8 @@ def test_unknown_settings():
         TeacherSpec("m", norm="batch")
     with pytest.raises(DataError, match="combine is 'sum'"):
         TeacherSpec("m", combine="sum")
+    with pytest.raises(DataError, match="precision is 'nn'"):  # it may be read from a folder of others
+        TeacherSpec("m", precision="nn")
 
 
 @pytest.mark.parametrize("family", ["hubert", "whisper"])

@@ -201,9 +201,9 @@ class Studio:
         phones = tuple(phone.later(before) for phone in utterance.phones)
         track = viseme_track(phones, frames, FRAME_RATE, rng, self._settings.difficulty)
         head = head_motion(frames, FRAME_RATE, self._settings.frame_size, rng)
-        pictures, lips = face.render(track, head, light(frames, rng), rng, expression)
+        images, lips = face.render(track, head, light(frames, rng), rng, expression)
         name = emotion.name if self._settings.emotions else ""
-        return Clip(slot, pictures, wave, utterance.rate, words, phones, track, lips, voice, photograph, name)
+        return Clip(slot, images, wave, utterance.rate, words, phones, track, lips, voice, photograph, name)
 
     def _shown(self, slot: Slot, face: TalkingFace, emotion: Emotion) -> tuple[TalkingFace, Expression]:
         """The face of a clip: in a linked corpus it may belong to another voice."""

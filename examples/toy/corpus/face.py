@@ -89,10 +89,10 @@ class TalkingFace:
             to_canvas = cv2.invertAffineTransform(head[t])
             canvas = _transform(self._pixels, to_canvas)
             back = self._displacement(points[t], fields[t], to_canvas, canvas, lips, t)
-            picture = warp.look_up(self._look.picture, canvas, back)
-            self._mouth.paint(picture, canvas, head[t], lips, t, Viseme(*shape))
-            _shade_seam(picture, lips, t, head[t])
-            frames[t] = cv2.addWeighted(picture, light[t], noise(), 1, 0, dtype=cv2.CV_8U)
+            image = warp.look_up(self._look.image, canvas, back)
+            self._mouth.paint(image, canvas, head[t], lips, t, Viseme(*shape))
+            _shade_seam(image, lips, t, head[t])
+            frames[t] = cv2.addWeighted(image, light[t], noise(), 1, 0, dtype=cv2.CV_8U)
         return frames, _lip_truth(lips, head)
 
     def _control_points(self, lips: Lips, track: Floats, expression: Expression) -> Floats:
@@ -161,15 +161,15 @@ def _lip_truth(lips: Lips, head: Floats) -> LipTruth:
     return LipTruth(centre, lips.gap * scale, lips.width * scale)
 
 
-def _shade_seam(picture: Image, lips: Lips, frame: int, to_frame: Floats) -> None:
+def _shade_seam(image: Image, lips: Lips, frame: int, to_frame: Floats) -> None:
     """Darken the line where shut lips meet, in place."""
     strength = _SEAM_SHADOW * float(np.clip(1 - lips.gap[frame] / 6, 0, 1))
     if strength == 0:
         return
     seam = (lips.upper_inner[frame] + lips.lower_inner[frame]) / 2 @ to_frame[:, :2].T + to_frame[:, 2]
     here = box_around(seam, 3)
-    line = np.zeros(picture[here].shape[:2], np.uint8)
+    line = np.zeros(image[here].shape[:2], np.uint8)
     places = np.round((seam - (here[1].start, here[0].start)) * 8).astype(np.int32)
     cv2.polylines(line, [places], False, 255, 1, cv2.LINE_AA, shift=3)
     shadow = cv2.GaussianBlur(line, (5, 5), 0.8).astype(np.float32)[..., None] / 255
-    picture[here] = picture[here] * (1 - strength * shadow)
+    image[here] = image[here] * (1 - strength * shadow)

@@ -44,10 +44,10 @@ class PhotographError(RuntimeError):
 
 
 class Portrait(NamedTuple):
-    """RGB `picture` `[CANVAS, CANVAS, 3]`, eyes at fixed places, and its `landmarks` `[468, 2]` (x, y)."""
+    """RGB `image` `[CANVAS, CANVAS, 3]`, eyes at fixed places, and its `landmarks` `[468, 2]` (x, y)."""
 
     name: str
-    picture: Image
+    image: Image
     landmarks: Floats
 
 
@@ -59,11 +59,11 @@ def load_portraits(find_landmarks: Callable[[Image], Floats | None]) -> list[Por
     portraits = []
     for name in PHOTOGRAPHS:
         photograph = _read(name)
-        for suffix, picture in (("", photograph), ("_mirrored", np.ascontiguousarray(photograph[:, ::-1]))):
-            landmarks = find_landmarks(picture)
+        for suffix, image in (("", photograph), ("_mirrored", np.ascontiguousarray(photograph[:, ::-1]))):
+            landmarks = find_landmarks(image)
             if landmarks is None:
                 raise PhotographError(f"no face is found in the photograph {name}: check the face mesh")
-            portraits.append(_align(name + suffix, picture, landmarks[:, :2].astype(np.float64)))
+            portraits.append(_align(name + suffix, image, landmarks[:, :2].astype(np.float64)))
     return portraits
 
 
@@ -71,15 +71,15 @@ def _read(name: str) -> Image:
     package, *path = PHOTOGRAPHS[name]
     try:
         encoded = resources.files(package).joinpath(*path).read_bytes()
-        picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
     except (ImportError, OSError, cv2.error) as error:
         raise PhotographError(
             f"{package}: cannot read {'/'.join(path)} ({error}): pip install 'av_ssl[toy]'"
         ) from error
 
 
-def _align(name: str, picture: Image, landmarks: Floats) -> Portrait:
+def _align(name: str, image: Image, landmarks: Floats) -> Portrait:
     right, left = landmarks[RIGHT_EYE], landmarks[LEFT_EYE]
     x, y = left - right
     scale = EYE_DISTANCE / np.hypot(x, y)
@@ -88,18 +88,18 @@ def _align(name: str, picture: Image, landmarks: Floats) -> Portrait:
     place = np.array([CANVAS / 2, CANVAS / 2 - EYES_ABOVE_MIDDLE])
     matrix = np.column_stack([rotation, place - rotation @ (right + left) / 2])
     if scale < 1:  # against aliasing
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.4 / scale), np.uint8)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.4 / scale), np.uint8)
     aligned = cv2.warpAffine(
-        picture, matrix, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        image, matrix, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     moved = landmarks @ rotation.T + matrix[:, 2]
     return Portrait(name, np.asarray(aligned, np.uint8), moved.astype(np.float32))
 
 
 class Look(NamedTuple):
-    """A speaker's face at rest: RGB `picture` `[CANVAS, CANVAS, 3]`, `landmarks` `[468, 2]`, and habits."""
+    """A speaker's face at rest: RGB `image` `[CANVAS, CANVAS, 3]`, `landmarks` `[468, 2]`, and habits."""
 
-    picture: Image
+    image: Image
     landmarks: Floats
     mouth_width: float  # factor on the photograph's
     lip_thickness: float  # factor on the photograph's
@@ -111,9 +111,9 @@ class Look(NamedTuple):
 
 def draw_look(portrait: Portrait, rng: np.random.Generator, traits: Traits | None = None) -> Look:
     """Another person's face from a portrait; with `traits` these decide shape, size and darkness."""
-    picture, landmarks = _reshape(portrait, rng, traits)
+    image, landmarks = _reshape(portrait, rng, traits)
     return Look(
-        picture=_tint_lips(_recolour(picture, rng, traits), landmarks, rng),
+        image=_tint_lips(_recolour(image, rng, traits), landmarks, rng),
         landmarks=landmarks,
         mouth_width=rng.uniform(0.94, 1.06),
         lip_thickness=rng.uniform(0.85, 1.2),
@@ -136,25 +136,25 @@ def _reshape(portrait: Portrait, rng: np.random.Generator, traits: Traits | None
     moves = np.vstack([moves, np.zeros_like(_CORNERS)])
     nodes = warp.grid(np.arange(0, CANVAS, _STEP) + (_STEP - 1) / 2)
     back = warp.evaluate(warp.fit(points + moves, -moves), points + moves, nodes.reshape(-1, 2))
-    picture = warp.look_up(portrait.picture, warp.grid(np.arange(CANVAS)), warp.finely(back, nodes, CANVAS))
+    image = warp.look_up(portrait.image, warp.grid(np.arange(CANVAS)), warp.finely(back, nodes, CANVAS))
     landmarks = portrait.landmarks + warp.evaluate(warp.fit(points, moves), points, portrait.landmarks)
-    return picture, landmarks.astype(np.float32)
+    return image, landmarks.astype(np.float32)
 
 
-def _recolour(picture: Image, rng: np.random.Generator, traits: Traits | None) -> Floats:
+def _recolour(image: Image, rng: np.random.Generator, traits: Traits | None) -> Floats:
     """Other gamma, exposure and white balance; values from 0 to 1."""
     gamma, exposure = rng.uniform(0.75, 1.35), rng.uniform(0.85, 1.15)
     balance = 1 + rng.uniform(-0.08, 0.08, 3)
     if traits is not None:
         gamma = 1.05 + 0.35 * traits.age
-    return (picture / 255.0) ** gamma * exposure * balance
+    return (image / 255.0) ** gamma * exposure * balance
 
 
-def _tint_lips(picture: Floats, landmarks: Floats, rng: np.random.Generator) -> Image:
+def _tint_lips(image: Floats, landmarks: Floats, rng: np.random.Generator) -> Image:
     """Darker, redder lips: the photographs' own hardly differ from skin in a small grayscale frame."""
-    lips = np.zeros(picture.shape[:2], np.uint8)
+    lips = np.zeros(image.shape[:2], np.uint8)
     for outer, inner in ((UPPER_OUTER, UPPER_INNER), (LOWER_OUTER, LOWER_INNER)):
         ring = np.vstack([landmarks[outer], landmarks[inner][::-1]])
         cv2.fillPoly(lips, [np.round(ring * 8).astype(np.int32)], 255, cv2.LINE_AA, shift=3)
     amount = cv2.GaussianBlur(lips, (0, 0), 1.0)[..., None] / 255.0 * rng.uniform(0.1, 0.5)
-    return np.asarray(np.clip(picture * (1 - amount * np.array([0.2, 0.62, 0.55])) * 255, 0, 255), np.uint8)
+    return np.asarray(np.clip(image * (1 - amount * np.array([0.2, 0.62, 0.55])) * 255, 0, 255), np.uint8)

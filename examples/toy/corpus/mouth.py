@@ -94,9 +94,9 @@ class Mouth:
         return Lips(*(np.stack(curve, -1) + self.middle for curve in curves), drop[:, 0], rise[:, 0])
 
     def paint(
-        self, picture: Image, canvas: Floats, to_frame: Floats, lips: Lips, frame: int, shape: Viseme
+        self, image: Image, canvas: Floats, to_frame: Floats, lips: Lips, frame: int, shape: Viseme
     ) -> None:
-        """Paint the opening of `lips` at `frame` into `picture` uint8 RGB `[S, S, 3]`, in place.
+        """Paint the opening of `lips` at `frame` into `image` uint8 RGB `[S, S, 3]`, in place.
 
         `canvas` `[S, S, 2]` is the place on the canvas of every pixel, `to_frame` `[2, 3]` the way back.
         """
@@ -110,7 +110,7 @@ class Mouth:
             return
         outline = np.vstack([upper, lower[::-1]]) @ to_frame[:, :2].T + to_frame[:, 2]
         here = box_around(outline, _MARGIN)
-        below = picture[here]
+        below = image[here]
         cover = _filled(outline - (here[1].start, here[0].start), below.shape[:2])
         inside = self._colours(canvas[here] - middle, opening, shape)
         below[:] = _cover(below.astype(np.float32), inside, cover * min(1.0, gap / _SHUT))
