@@ -1,7 +1,8 @@
-"""What is said in each frame: phones with times from alignment files, and the visemes that they pass through.
+"""What is said in each frame: phones or words with times from alignment files, and the visemes of phones.
 
-An alignment is a file ``{id}.json`` per clip, with ``phones``, a list of [label, start, end] in seconds, and,
-if it is known, ``speaker``. A table of visemes has a line for each viseme, or sequence of visemes: names, a
+An alignment is a file per clip: ``{id}.json`` with ``phones``, a list of [label, start, end] in seconds, and,
+if it is known, ``speaker``; or ``{id}.align`` of GRID, lines of start, end and word, whose speaker is the
+id's first folder. A table of visemes has a line for each viseme, or sequence of visemes: names, a
 tab, the phones of this kind; ``-`` in place of names stands for phones that the lips do not show:
 
     pbm	p b m
@@ -11,7 +12,7 @@ tab, the phones of this kind; ``-`` in place of names stands for phones that the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,13 @@ from av_ssl.io import read_json, read_text
 Visemes = Mapping[str, tuple[str, ...]]
 """By phone: the visemes that it passes through, one after another; none for phones that lips do not show."""
 UNSEEN = "-"
+GRID_UNITS = 25_000
+"""A second in the files of GRID (Cooke et al., 2006)."""
+GRID_PAUSES = ("sil", "sp")
 
 
 @dataclass(frozen=True)
-class Phone:
+class Unit:
     label: str
     start: float  # seconds
     end: float
@@ -36,15 +40,16 @@ class Phone:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Phones of a clip, in order; `speaker` is empty where it is unknown."""
+    """Phones or words of a clip, in order; `speaker` is empty where it is unknown."""
 
     path: Path
     speaker: str
-    phones: tuple[Phone, ...]
+    units: tuple[Unit, ...]
+    kind: str = "phone"  # or word
 
-    def phones_at(self, times: NDArray[np.float32]) -> list[str | None]:
-        """The phone at each time in seconds ``[n]``; None where there is none."""
-        return [None if phone is None else phone.label for phone in self._at(times)]
+    def labels_at(self, times: NDArray[np.float32]) -> list[str | None]:
+        """The phone or word at each time in seconds ``[n]``; None where there is none."""
+        return [None if unit is None else unit.label for unit in self._at(times)]
 
     def visemes_at(self, times: NDArray[np.float32], table: Visemes) -> list[str | None]:
         """The viseme at each time; a phone with several passes through them in equal parts.
@@ -56,15 +61,15 @@ class Alignment:
             for phone, time in zip(self._at(times), times, strict=True)
         ]
 
-    def _at(self, times: NDArray[np.float32]) -> list[Phone | None]:
-        starts = np.array([phone.start for phone in self.phones])
+    def _at(self, times: NDArray[np.float32]) -> list[Unit | None]:
+        starts = np.array([unit.start for unit in self.units])
         places = np.searchsorted(starts, times, side="right") - 1
         return [
-            self.phones[place] if place >= 0 and time < self.phones[place].end else None
+            self.units[place] if place >= 0 and time < self.units[place].end else None
             for place, time in zip(places, times, strict=True)
         ]
 
-    def _viseme(self, phone: Phone, time: float, table: Visemes) -> str | None:
+    def _viseme(self, phone: Unit, time: float, table: Visemes) -> str | None:
         if phone.label not in table:
             raise DataError(
                 f"{self.path}: phone {phone.label!r} has no viseme; add it to the table of visemes"
@@ -76,15 +81,36 @@ class Alignment:
         return names[min(int(part * len(names)), len(names) - 1)]
 
 
-def read_alignment(path: Path) -> Alignment:
-    """Read ``{id}.json``; raises DataError when it is missing or malformed."""
-    content = read_json(path, "each clip needs an alignment, {id}.json")
+def read_alignment(folder: Path, clip: str) -> Alignment:
+    """Read the alignment of a clip by its id; raises DataError when it is missing or malformed."""
+    path = folder / f"{clip}.align"
+    if path.is_file():
+        speaker = clip.split("/")[0] if "/" in clip else ""
+        return Alignment(path, speaker, tuple(_grid_words(path)), "word")
+    path = path.with_name(f"{path.stem}.json")
+    content = read_json(path, "each clip needs an alignment, {id}.json or GRID's {id}.align")
     try:
-        phones = [Phone(str(label), float(start), float(end)) for label, start, end in content["phones"]]
+        phones = [Unit(str(label), float(start), float(end)) for label, start, end in content["phones"]]
         speaker = str(content.get("speaker", ""))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f'{path}: needed is "phones", a list of [label, start, end] ({error})') from error
     return Alignment(path, speaker, tuple(sorted(phones, key=lambda phone: phone.start)))
+
+
+def _grid_words(path: Path) -> Iterator[Unit]:
+    text = read_text(path, "copy GRID's file again", "the alignment cannot be read")
+    for number, line in enumerate(text.splitlines(), start=1):
+        match line.split():
+            case [start, end, word] if start.isdecimal() and end.isdecimal():
+                if word not in GRID_PAUSES:
+                    yield Unit(word, int(start) / GRID_UNITS, int(end) / GRID_UNITS)
+            case []:
+                pass
+            case _:
+                raise DataError(
+                    f"{path}, line {number}: needed are start, end (of which {GRID_UNITS} are a second) and "
+                    f"word, not {line[:40]!r}"
+                )
 
 
 def read_visemes(path: Path) -> dict[str, tuple[str, ...]]:
@@ -104,10 +130,10 @@ def read_visemes(path: Path) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """Frames of which a phone, and where asked for a viseme, is known."""
+    """Frames of which a phone or word, and where asked for a viseme, is known."""
 
     features: Floats  # [N, L, C]
-    labels: dict[str, NDArray[np.str_]]  # by kind, ``phone`` and ``viseme``: [N]
+    labels: dict[str, NDArray[np.str_]]  # by kind, ``phone`` or ``word``, and ``viseme``: [N]
     speakers: NDArray[np.str_]  # [N]; the clip where the speaker is unknown
 
     def __len__(self) -> int:
@@ -132,21 +158,25 @@ def labelled_frames(
 
     Args:
         folder: the features.
-        alignments: folder with ``{id}.json`` of each clip.
-        visemes: by phone; None: phones alone.
+        alignments: folder with ``{id}.json`` or ``{id}.align`` of each clip.
+        visemes: by phone; None: phones or words alone.
         clips: ids; None: all.  Folders that are compared get the clips that all of them have.
 
     Raises:
-        DataError: an alignment is missing, a phone lacks its viseme, or no frame has a label.
+        DataError: an alignment is missing, some have phones and others words, a phone lacks its viseme, or no
+            frame has a label.
     """
     features, speakers = [], []
-    labels: dict[str, list[str]] = {"phone": []} if visemes is None else {"phone": [], "viseme": []}
+    labels: dict[str, list[str]] = {}
     for clip in folder.clips if clips is None else clips:
-        alignment = read_alignment(alignments / f"{clip}.json")
+        alignment = read_alignment(alignments, clip)
         times = folder.times(clip)
-        found = {"phone": alignment.phones_at(times)}
+        found = {alignment.kind: alignment.labels_at(times)}
         if visemes is not None:
             found["viseme"] = alignment.visemes_at(times, visemes)
+        labels = labels or {kind: [] for kind in found}
+        if labels.keys() != found.keys():
+            raise DataError(f"{alignment.path}: holds {alignment.kind}s, other clips have none of them")
         known = np.array([None not in row for row in zip(*found.values(), strict=True)], bool)
         features.append(np.asarray(folder.features(clip)[known]))
         for kind, values in found.items():

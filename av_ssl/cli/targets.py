@@ -28,6 +28,7 @@ from av_ssl.cli.arguments import (
 )
 from av_ssl.errors import DataError
 from av_ssl.io import read_json
+from av_ssl.layout import read_manifest
 
 if TYPE_CHECKING:
     from av_ssl.targets.feature_shards import FeatureSource
@@ -57,6 +58,13 @@ def add_clusters_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-features", action="store_true", help="do not delete LABELS/features at the end"
     )
+    parser.add_argument(
+        "--alignments",
+        metavar="FOLDER",
+        type=Path,
+        help="{id}.json with phones or GRID's {id}.align: print how well clusters agree with what is "
+        "said and with the speaker; also of finished labels",
+    )
 
 
 def run_clusters(args: argparse.Namespace) -> int:
@@ -65,7 +73,8 @@ def run_clusters(args: argparse.Namespace) -> int:
         raise DataError("--checkpoint and --layer belong together: give both, or neither for MFCC")
     if args.checkpoint is None and args.modalities:
         raise DataError("--modalities is for a model: give --checkpoint, or leave it out for MFCC")
-    check_paths(args.data, args.checkpoint)
+    check_paths(args.data, args.checkpoint, args.alignments)
+    from av_ssl.analysis.agreement import agreement_table
     from av_ssl.inference import FeatureSpec
     from av_ssl.targets.cluster_labels import ClusterPlan, make_cluster_labels, summary
     from av_ssl.targets.mfcc import MfccSource
@@ -89,6 +98,11 @@ def run_clusters(args: argparse.Namespace) -> int:
     )
     for split, usage in make_cluster_labels(plan, cluster_options(args)).items():
         print(summary(plan, split, usage))
+        if args.alignments:
+            clips = read_manifest(plan.data / f"{split}.tsv")
+            print(
+                f"\n{agreement_table(plan.labels(split), clips, usage['labels_a_second'], args.alignments)}\n"
+            )
     print(f"{plan.dictionary}: {plan.clusters} ids; the complete report: {plan.report}")
     return 0
 

@@ -19,7 +19,8 @@ def write(path, content):
 @pytest.fixture
 def alignment(tmp_path):
     phones = [["aI", 0.1, 0.2], ["b", 0.04, 0.1], ["h", 0.2, 0.3]]
-    return read_alignment(write(tmp_path / "a.json", {"speaker": "s1", "phones": phones}))
+    write(tmp_path / "a.json", {"speaker": "s1", "phones": phones})
+    return read_alignment(tmp_path, "a")
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def table(tmp_path):
 def test_phones(alignment):
     assert alignment.speaker == "s1"
     # A phone begins with its start and ends before its end.
-    assert alignment.phones_at(TIMES) == [None, "b", "aI", "aI", "aI", "h", None]
+    assert alignment.labels_at(TIMES) == [None, "b", "aI", "aI", "aI", "h", None]
 
 
 def test_a_phone_passes_through_its_visemes(alignment, table):
@@ -58,7 +59,22 @@ def test_alignments_that_cannot_be_used(content, message, tmp_path):
     if content is not None:
         write(tmp_path / "bad.json", content)
     with pytest.raises(DataError, match=message):
-        read_alignment(tmp_path / "bad.json")
+        read_alignment(tmp_path, "bad")
+
+
+def test_words_of_grid(tmp_path):
+    (tmp_path / "s1").mkdir()
+    write(tmp_path / "s1/bbaf2n.align", "0 1000 sil\n1000 3000 bin\n3000 3500 sp\n3500 7500 blue\n\n")
+    alignment = read_alignment(tmp_path, "s1/bbaf2n")
+    assert (alignment.speaker, alignment.kind) == ("s1", "word")
+    assert alignment.labels_at(TIMES) == [None, "bin", "bin", "blue", "blue", "blue", None]
+
+
+@pytest.mark.parametrize("line", ["1000 bin", "0.5 1 bin", "1000 2000 bin blue", "-1 5 bin"])
+def test_a_line_of_grid_that_cannot_be_used(line, tmp_path):
+    write(tmp_path / "a.align", f"0 1000 sil\n{line}\n")
+    with pytest.raises(DataError, match=r"a\.align, line 2: needed"):
+        read_alignment(tmp_path, "a")
 
 
 @pytest.mark.parametrize(
