@@ -269,6 +269,17 @@ def test_many_unreadable_clips_stop_the_run(targets, data, capsys):
     assert "train_5: " in error
 
 
+def test_agreement_of_finished_labels(targets, data, capsys):
+    assert targets() == 0
+    for split in ("train", "valid"):
+        (data / f"{split}_0.json").write_text('{"phones": [["a", 0, 0.1], ["b", 0.1, 9]], "speaker": "s1"}')
+    assert targets("--alignments", data) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| phone | 2 |") == printed.count("| speaker | 1 | 1.000 |") == 2
+    assert targets("--alignments", data / "none") == 1
+    assert "none: there is no such" in capsys.readouterr().err
+
+
 def test_lengths_that_the_manifest_has_wrong(targets, data, capsys):
     text = (data / "train.tsv").read_text()
     (data / "train.tsv").write_text(text.replace("\t12\t", "\t20\t").replace("\t13\t", "\t20\t"))
