@@ -139,11 +139,21 @@ class LabelledFrames:
     def __len__(self) -> int:
         return len(self.features)
 
+    def of_classes(self, names: Sequence[str]) -> LabelledFrames:
+        """Those of some phones or words; raises DataError for one that no frame has."""
+        spoken = next(iter(self.labels.values()))
+        for name in names:
+            if name not in spoken:
+                raise DataError(f"class {name!r} is not said in any clip")
+        return self._rows(np.flatnonzero(np.isin(spoken, names)))
+
     def drawn(self, count: int | None, seed: int) -> LabelledFrames:
         """So many at random, in order; all where there are fewer, or for None."""
         if count is None or count >= len(self):
             return self
-        rows = np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False))
+        return self._rows(np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False)))
+
+    def _rows(self, rows: NDArray[np.int64]) -> LabelledFrames:
         labels = {kind: values[rows] for kind, values in self.labels.items()}
         return LabelledFrames(self.features[rows], labels, self.speakers[rows])
 

@@ -334,21 +334,21 @@ def plot_frames(
     layer: int | None = None,
     method: str = "tsne",
     frames: int = 2000,
-    classes: int = len(COLOURS),
+    classes: int | Sequence[str] = len(COLOURS),
     subset: Sequence[str] | None = None,
     seed: int = 0,
 ) -> str:
-    """Draw frames of one layer in two dimensions, coloured by phone and viseme, a column a feature folder.
+    """Draw frames of one layer in two dimensions, coloured by what is said, a column a feature folder.
 
     Args:
         paths: folders of ``av-ssl features``.
         out: figure.
         alignments, visemes: see ``av_ssl.analysis.alignments``.
-        only: ``phone`` or ``viseme``; None: both.
+        only: ``phone``, ``word`` or ``viseme``; None: all that are known.
         layer: None: the last.
         method: of METHODS.
         frames: drawn at random.
-        classes: that are coloured, the most frequent ones.
+        classes: so many are coloured, the most frequent ones; or names: no frames of others are drawn.
         subset: splits of the folders; None: all.
         seed: of the draw and the layout.
 
@@ -361,18 +361,23 @@ def plot_frames(
     if len(rates) > 1:
         shown = " and ".join(f"{rate:g}" for rate in sorted(rates))
         raise DataError(f"frames of {shown} Hz cannot stand side by side; draw a figure of each")
-    if only == "viseme" and visemes is None:
-        raise DataError("--only viseme needs --visemes: the table of each phone's visemes")
     clips, points, labels = shared_clips(folders), [], []
     for folder in folders:
         chosen = folder.layers[-1] if layer is None else layer
         if chosen not in folder.layers:
             known = ", ".join(map(str, folder.layers))
             raise DataError(f"--layer {chosen}: {folder.path} has the layers {known}")
-        drawn = labelled_frames(folder, alignments, visemes, clips).drawn(frames, seed)
+        found = labelled_frames(folder, alignments, visemes, clips)
+        if only and only not in found.labels:
+            known = " and ".join(found.labels)
+            raise DataError(f"--only {only}: {alignments} has {known}; visemes need --visemes")
+        if not isinstance(classes, int):
+            found = found.of_classes(classes)
+        drawn = found.drawn(frames, seed)
         points.append(project(drawn.features[:, folder.layers.index(chosen)], method, seed))
         labels.append({kind: names for kind, names in drawn.labels.items() if only in (None, kind)})
-    size = save(draw_frames(points, labels, titles(list(paths)), classes), out)
+    shown = classes if isinstance(classes, int) else len(classes)
+    size = save(draw_frames(points, labels, titles(list(paths)), shown), out)
     counts = " and ".join(map(str, sorted({len(place) for place in points})))
     return f"{out}: {counts} frames of {len(clips)} clips by {method}; {size / 1000:.0f} kB"
 

@@ -100,7 +100,7 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         type=Path,
         required=True,
-        help='{id}.json of each clip: "phones" as [label, start, end] in seconds, "speaker"',
+        help='{id}.json of each clip: "phones" as [label, start, end] in seconds, "speaker"; or GRID\'s {id}.align',
     )
     parser.add_argument(
         "--visemes",
@@ -117,7 +117,7 @@ def add_subset_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_plot_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    add_frames_arguments(kinds.add_parser("frames", help="frames in two dimensions, by phone and viseme"))
+    add_frames_arguments(kinds.add_parser("frames", help="frames in two dimensions, by what is said"))
     similarity = kinds.add_parser("similarity", help="similarity of layers: linear CKA, as heat maps")
     similarity.add_argument("reference", metavar="REFERENCE", type=Path, help="folder of av-ssl features")
     similarity.add_argument(
@@ -153,10 +153,18 @@ def add_frames_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames", metavar="N", type=positive, default=2000, help="drawn at random (default: 2000)"
     )
     parser.add_argument(
-        "--classes", metavar="N", type=positive, default=7, help="to colour, the most frequent (default: 7)"
+        "--classes",
+        metavar="N|NAME,NAME",
+        type=_classes,
+        default=7,
+        help="to colour: the N most frequent, or phones or words, without frames of others (default: 7)",
     )
-    parser.add_argument("--only", choices=("phone", "viseme"), help="colour by one of them (default: both)")
+    parser.add_argument("--only", choices=("phone", "word", "viseme"), help="colour by it alone")
     parser.add_argument("--seed", type=int, default=0, help="of the draw and the layout (default: 0)")
+
+
+def _classes(text: str) -> int | list[str]:
+    return positive(text) if text.isdecimal() else text.split(",")
 
 
 def run_plot(args: argparse.Namespace) -> int:

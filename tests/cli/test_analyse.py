@@ -104,6 +104,8 @@ def test_figures_are_drawn(alignments, tmp_path, capsys):
     assert main(["analyse", "plot", "frames", *words]) == 0
     assert "50 frames of 8 clips by pca" in capsys.readouterr().out
     assert figure.stat().st_size > 1000
+    assert main(["analyse", "plot", "frames", *words, "--classes", "a"]) == 0
+    assert "40 frames" in capsys.readouterr().out
     short = write_features(tmp_path / "short", missing=6)
     words = [str(one), str(short), *labels, "--method", "pca", "--out", str(figure)]
     assert main(["analyse", "plot", "frames", *words]) == 0
@@ -125,7 +127,9 @@ def test_figures_are_drawn(alignments, tmp_path, capsys):
     [
         ("plot frames {one} {labels} --layer 7 --out f.png", "has the layers 0, 1"),
         ("plot frames {one} {fast} {labels} --out f.png", "frames of 25 and 50 Hz"),
-        ("plot frames {one} {labels} --only viseme --out f.png", "needs --visemes"),
+        ("plot frames {one} {labels} --only viseme --out f.png", "need --visemes"),
+        ("plot frames {one} {labels} --only word --out f.png", "--only word: "),
+        ("plot frames {one} {labels} --classes a,none --out f.png", "class 'none' is not said"),
         ("plot frames {one} {labels} --out f.jpg", "name a file that ends in .png"),
         ("plot noise {one} --out f.png", "has no options-{subset}.yaml"),
         ("probe {one} {labels} --folds 5", "5 folds of 4 speakers"),
