@@ -376,8 +376,8 @@ def plot_frames(
         drawn = found.drawn(frames, seed)
         points.append(project(drawn.features[:, folder.layers.index(chosen)], method, seed))
         labels.append({kind: names for kind, names in drawn.labels.items() if only in (None, kind)})
-    shown = classes if isinstance(classes, int) else len(classes)
-    size = save(draw_frames(points, labels, titles(list(paths)), shown), out)
+    coloured = classes if isinstance(classes, int) else len(classes)
+    size = save(draw_frames(points, labels, titles(list(paths)), coloured), out)
     counts = " and ".join(map(str, sorted({len(place) for place in points})))
     return f"{out}: {counts} frames of {len(clips)} clips by {method}; {size / 1000:.0f} kB"
 

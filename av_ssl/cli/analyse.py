@@ -100,7 +100,8 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         type=Path,
         required=True,
-        help='{id}.json of each clip: "phones" as [label, start, end] in seconds, "speaker"; or GRID\'s {id}.align',
+        help='of each clip {id}.json: "phones" as [label, start, end] in seconds, "speaker"; or GRID\'s '
+        "{id}.align",
     )
     parser.add_argument(
         "--visemes",
