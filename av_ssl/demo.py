@@ -197,8 +197,8 @@ def build_page(gradio: Any, comparison: Comparison, folder: Path) -> Any:
         )
         button = gradio.Button("Recognise", variant="primary", elem_id="recognise")
         table = gradio.Dataframe(
-            headers=["from", "text", "words, seconds", "model"], interactive=False, wrap=True, elem_id="texts",
-            column_widths=["7%", "27%", "42%", "24%"],
+            headers=["from", "text", "words, seconds", "model"], column_widths=["7%", "27%", "42%", "24%"],
+            elem_id="texts", interactive=False, wrap=True,
         )  # fmt: skip
         sound = gradio.Audio(label="sound with babble", interactive=False, buttons=["download"])
         button.click(recognise, [recording, snr], [crop, sound, table], concurrency_limit=1)
