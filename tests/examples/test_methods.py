@@ -208,7 +208,7 @@ def test_students_learn_from_the_teacher_of_the_same_seed(emotions: Steps) -> No
     assert embed["model.teacher_path"] == teacher["checkpoint.save_dir"] + "/checkpoint_last.pt"
     assert head["model.init_student_from"] == embed["checkpoint.save_dir"] + "/checkpoint_last.pt"
     assert "model.teacher_path" not in head
-    assert {each["+task.noise_prob"] for each in found.values()} == {"0.5"}
+    assert {each["+task.noise_prob"] for each in found.values()} == {"0.75"}
     # Labels train teacher and head; embeddings teach on all clips.
     few, every = str(emotions.labelled), str(emotions.data)
     assert [each["task.data"] for each in found.values()] == [few, every, few]
