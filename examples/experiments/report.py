@@ -37,15 +37,17 @@ def finished(step: Step, out: Path) -> bool:
 
 
 def collect(methods: Methods, corpus: Corpus) -> Runs:
-    """Everything that is finished, of all methods and seeds."""
+    """Everything that is finished, of all methods and seeds; curves of labels may lack points."""
     out, folders = corpus.out, {path.name.split(".")[0] for path in corpus.out.glob("done/seed_*")}
     runs: dict[str, dict[int, Any]] = {name: {} for name in methods_of(methods, corpus)}
     for seed in sorted(int(name.removeprefix("seed_")) for name in folders):
         steps = Steps(methods, corpus, seed)
         for name, of_method in runs.items():
             method = methods.methods[name]
-            scorings = steps.scores(method)
-            if not all(finished(step, out) for step in scorings.values()):
+            every = steps.scores(method)
+            scorings = {key: step for key, step in every.items() if finished(step, out)}
+            curve = all(column.labelled for column in method.columns)  # a training of its own for each point
+            if not scorings or (scorings.keys() != every.keys() and not curve):
                 continue
             scores = {
                 f"{subset}/{column.key}": score(step, method, column, out)

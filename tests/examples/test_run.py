@@ -266,6 +266,16 @@ def test_columns_that_a_method_lacks_are_left_empty(tmp_path: Path) -> None:
     assert gains[2] == f"| RAVEn - RAVEn's encoders from scratch | {cell} | {cell} | - | {cell} | - |"
 
 
+def test_a_curve_shows_the_points_that_are_finished(tmp_path: Path) -> None:
+    corpus = read_corpus("grid", tmp_path, quick=False)
+    pretend(corpus, "scratch_labels", 1, 50)
+    for score in tmp_path.glob("done/seed_1.score_*_650"):
+        score.unlink()
+    scores = collect(METHODS, corpus)["scratch_labels"][1]["scores"]
+    points = {f"{subset}/video_clean@{n}" for subset in corpus.subsets for n in (10, 20, 50, 100, 200)}
+    assert scores == dict.fromkeys(points, 50.0)
+
+
 def test_a_score_that_is_missing_is_named(corpus: Corpus) -> None:
     steps = Steps(METHODS, corpus, 1)
     step = next(iter(steps.scores(METHODS.methods["scratch"]).values()))
