@@ -1,9 +1,23 @@
-"""Confusion matrix and its scores."""
+"""Confusion matrix and its scores, the loss and what is logged."""
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from fairseq.logging import metrics
 
-from av_ssl.classification.criterion import class_scores, confusion_matrix, confusion_table, score_line
+from av_ssl.classification.criterion import (
+    CONFUSION,
+    MOST_CLASSES,
+    AVClassificationCriterion,
+    AVClassificationCriterionConfig,
+    class_log,
+    class_scores,
+    confusion_matrix,
+    confusion_table,
+    reduce_clip_means,
+    score_line,
+)
 
 EXAMPLE = np.array([[5, 1, 0], [0, 2, 0], [1, 0, 1]])
 
@@ -49,3 +63,38 @@ def test_table():
         ["calm", "1", "0", "1", "50.0", "%"],
     ]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_loss_and_scores_of_two_micro_batches():
+    """The ten clips of EXAMPLE and one of unknown class, which adds no loss."""
+    true, found = (np.repeat(ids, EXAMPLE[EXAMPLE > 0]) for ids in np.nonzero(EXAMPLE))
+    target = torch.tensor([*true, -1])
+    logits = 2.0 * F.one_hot(torch.tensor([*found, 1]), 3)
+    margin_logits = logits - 0.5 * F.one_hot(target.clamp(min=0), 3)
+    criterion = AVClassificationCriterion(AVClassificationCriterionConfig(label_smoothing=0.1), None)
+    model = torch.nn.Module()
+    logs = []
+    for rows in (slice(0, 7), slice(7, 11)):
+        output = {"logits": logits[rows], "margin_logits": margin_logits[rows]}
+        model.forward = lambda target, output=output: output
+        sample = {"net_input": {}, "target": target[rows], "ntokens": 9, "nsentences": 2}
+        loss, size, log = criterion(model.eval(), sample)
+        assert size == len(target[rows])
+        logs.append(log)
+    with metrics.aggregate() as meters:
+        criterion.reduce_metrics(logs)
+    log_probs = margin_logits[:10].log_softmax(1)
+    nats = -0.9 * log_probs.gather(1, target[:10, None]).sum() - 0.1 * log_probs.mean(1).sum()
+    values = meters.get_smoothed_values()
+    assert values["loss"] == pytest.approx(nats.item() / 11, abs=1e-3)
+    assert (values["accuracy"], values["uar"], values["macro_f1"]) == (80.0, 77.78, 76.67)
+
+
+def test_what_is_not_logged():
+    target = torch.tensor([0])
+    assert CONFUSION not in class_log(torch.zeros(1, 3), target, training=True)
+    assert CONFUSION in class_log(torch.zeros(1, MOST_CLASSES), target, training=False)
+    assert CONFUSION not in class_log(torch.zeros(1, MOST_CLASSES + 1), target, training=False)
+    with metrics.aggregate() as meters:  # a term that one micro-batch lacks, and one that both lack
+        reduce_clip_means([{"sample_size": 3, "loss": 8.0}, {"sample_size": 1}], ["loss", "loss_enc"])
+    assert meters.get_smoothed_values() == {"loss": 2.0}

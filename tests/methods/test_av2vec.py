@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from av_ssl.methods.av2vec import AV2vecCriterion, AV2vecCriterionConfig
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
@@ -48,6 +49,45 @@ def test_every_mode_trains(masking, scope):
     assert torch.isfinite(loss)
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert without == []
+    averaged = {
+        "layers": {"layers", "layer_norm"},
+        "transformer": {"layers", "layer_norm", "pos_conv"},
+        "full": {"feature_extractor_audio", "feature_extractor_video", "layer_norm", "post_extract_proj",
+                 "encoder"},
+    }  # fmt: skip
+    assert {name.split(".")[0] for name in model.teacher.average} == averaged[scope]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"average_top_k_layers": 1, "target_type": "residual", "masking_type": "input"},
+        {"instance_norm_target_layer": False, "layer_norm_targets": True, "ema_scope": "full"},
+    ],
+)
+def test_target_is_the_mean_of_the_top_layers_for_the_clean_clip(options):
+    """A new teacher is a copy of the student, whose layers are observed here."""
+    model = tiny_av2vec(**options).eval()
+    batch = keep_both(net_input(model, LENGTHS))
+    clean = batch["source"] | {"audio": batch["source"]["audio"].flip(1)}
+    batch["source"]["audio_clean"] = clean["audio"]
+    found = model(**batch)
+    seen = []
+    for layer in model.encoder.layers[-model.cfg.average_top_k_layers :]:
+        layer.register_forward_hook(lambda *call: seen.append(call[2][model.cfg.target_type == "ffn"]))
+    model.extract_features(clean, batch["padding_mask"])
+    rows = []
+    for clip, frames in enumerate(LENGTHS):
+        layers = [x[clip, :frames].T[None] for x in seen]
+        normed = map(F.instance_norm, layers) if model.cfg.instance_norm_target_layer else layers
+        mean = torch.cat(list(normed)).mean(0).T
+        rows.append(F.layer_norm(mean, (16,)) if model.cfg.layer_norm_targets else mean)
+    real = batch["frame_index"].tolist()
+    target = torch.cat(rows)[[real.index(frame) for frame in batch["masks"]["loss_index"]]]
+    torch.testing.assert_close(found["target"], target, rtol=1e-4, atol=1e-4)
+    for name, x in (("target_var", target), ("pred_var", found["prediction"])):
+        assert found[name].item() == pytest.approx(x.std(0, correction=0).mean().item(), abs=1e-3)
 
 
 def test_target_does_not_depend_on_the_students_input(model):
