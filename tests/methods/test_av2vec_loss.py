@@ -38,9 +38,13 @@ def test_square_is_the_stated_formula():
 
 
 def test_smooth_l1():
-    p, y = torch.randn(5, 16), torch.randn(5, 16)
+    model = Model(5)
+    p, y = model.output["prediction"], model.output["target"]
     expected = F.smooth_l1_loss(p, y, reduction="sum", beta=0.25) / 4
     assert regression_loss(p, y, beta=0.25).item() == pytest.approx(expected.item(), rel=1e-6)
+    cfg = AV2vecCriterionConfig(loss_beta=0.25, loss_scale=0.5, loss_weights=None)
+    loss, _, _ = AV2vecCriterion(cfg, task=None)(model, sample(5))
+    assert loss.item() == pytest.approx(2 * expected.item(), rel=1e-6)
 
 
 def test_terms_are_means_over_frames():

@@ -178,11 +178,15 @@ def test_one_projection_for_all_sets():
 
 
 def test_cosine_is_the_stated_formula():
-    model = tiny()
+    """Each label set has its own part of projection and class vectors."""
+    model = tiny([24, 14], logit_temp=0.2)
     x = torch.randn(5, 16)
-    projected = model.final_proj(x)
-    expected = F.cosine_similarity(projected[:, None], model.label_embs_concat[None], dim=-1) / 0.1
-    torch.testing.assert_close(model.cluster_logits(x)[0], expected, atol=1e-5, rtol=0)
+    projected, vectors = model.final_proj(x), model.label_embs_concat
+    for found, y, v in zip(
+        model.cluster_logits(x), (projected[:, :8], projected[:, 8:]), (vectors[:24], vectors[24:]), strict=True
+    ):
+        expected = F.cosine_similarity(y[:, None], v[None], dim=-1) / 0.2
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     dot = tiny(sim_type="dot")
     expected = dot.final_proj(x) @ dot.label_embs_concat.t() / 0.1
     torch.testing.assert_close(dot.cluster_logits(x)[0], expected)
@@ -208,6 +212,25 @@ def test_weights_of_masked_and_other_frames():
         assert size == log["count_m_0"] * (masked > 0) + log["count_u_0"] * (other > 0)
     assert losses[1.0, 1.0] == pytest.approx(losses[1.0, 0.0] + losses[0.0, 1.0], rel=1e-6)
     assert log["count_m_0"] + log["count_u_0"] == 54
+
+
+@pytest.mark.parametrize(("dropped", "kept"), [(None, "av"), ("audio", "v"), ("video", "a")])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_penalty_is_the_mean_square_of_masked_features(dropped, kept, padded):
+    """Over real frames unless padding counts; those of a dropped stream are zeros."""
+    model = tiny(masking_type="stream_feature", count_padding=padded).eval()
+    batch = sample(model, [30, 24], [24])
+    net_input = batch["net_input"]
+    net_input["masks"]["dropped"] = dropped
+    frames = torch.arange(60) if padded else net_input["frame_index"]
+    features, _ = model.student_features(
+        net_input["source"], net_input["padding_mask"], net_input["masks"], frames
+    )
+    squares = [
+        x.flatten(0, 1)[frames].square().mean() for stream, x in features._asdict().items() if stream[0] in kept
+    ]
+    _, size, log = criterion(loss_weights=[3.0])(model, batch)
+    assert log["loss_features_pen"].item() / size == pytest.approx(3 * sum(squares).item() / 2, rel=1e-5)
 
 
 def test_frames_without_weight_cost_no_backward_pass(monkeypatch):

@@ -91,6 +91,15 @@ def test_shares_tensors_with_the_plain_encoder(folders):
     assert extra == {"mask_emb", "mask_emb_video", *heads}
 
 
+def test_heads_masks_and_balance_are_those_of_the_configuration(folders):
+    model = tiny(folders, logit_temp=0.2, gram="full", loss_on="union")
+    assert [head.temperature for head in model.teacher_heads] == [0.2, 0.2]
+    assert [head.codebook.shape for head in model.teacher_heads] == [(CLUSTERS, 8)] * 2
+    assert (model.balancer.gram, model.masking.loss_on) == ("full", "union")
+    masked = model.masking.draw([30, 20, 25], 30, np.random.default_rng(0))["audio"].sum(1)
+    assert masked[0] == masked[1] == masked[2] > 0
+
+
 def test_every_parameter_learns(folders):
     model = tiny(folders).train()
     loss, frames, log = loss_of(model, net_input(model))

@@ -50,8 +50,8 @@ def test_regression_is_summed_over_channels_and_divided_by_their_root():
 def test_the_loss_is_the_plain_sum_with_its_weights():
     result = output(6)
     losses = teacher_losses(result)
-    loss, frames, _ = run(result, 6, cluster_weight=2.0, loss_weights=[3.0])
-    expected = sum(each.regression + 2 * each.clusters for each in losses) + 3.0 * 0.5 * 6
+    loss, frames, _ = run(result, 6, regression_weight=0.5, cluster_weight=2.0, loss_weights=[3.0])
+    expected = sum(0.5 * each.regression + 2 * each.clusters for each in losses) + 3.0 * 0.5 * 6
     assert frames == 6  # of the teacher with most of them
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from av_ssl.data.masking import UnimodalMasking
+from av_ssl.data.spans import SpanMask
 from av_ssl.methods.raven.pretraining import (
     BravenConfig,
     BravenCriterion,
@@ -87,6 +89,17 @@ def test_weights_of_the_criterion_come_first(kind, structure):
     assert torch.allclose(log["loss"], log["loss_av"] + 0.5 * log["loss_aa"])
 
 
+def test_masks_are_those_of_the_configuration():
+    masking = tiny(BravenModel, BravenConfig).masking
+    assert masking == UnimodalMasking(
+        audio=SpanMask(0.4, 3, min_spans=1, equal_counts=True),
+        video=SpanMask(0.2, 3, min_spans=1, equal_counts=True),
+    )
+    assert tiny(mask_semantics="start_prob").masking.audio == SpanMask(
+        0.2, 3, min_spans=1, equal_counts=False, semantics="start_prob"
+    )
+
+
 def test_a_training_of_unknown_length_is_refused(model):
     cfg = OmegaConf.merge(model.cfg, {"ema_anneal_end_step": 0})
     with pytest.raises(ValueError, match=r"model\.ema_anneal_end_step is 0.*optimization\.max_update"):
@@ -94,13 +107,14 @@ def test_a_training_of_unknown_length_is_refused(model):
     RavenModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=False))  # a checkpoint, to be used
 
 
-def test_across_streams_all_real_frames_count_within_one_the_masked(model):
+def test_across_streams_all_real_frames_count_within_one_the_masked():
+    model = tiny(within_video=True, mask_prob_audio=0.4)
     batch = batch_for(model)
     pairs = model(**batch)["pairs"]
     assert len(pairs["va"].target) == len(pairs["av"].target) == sum(LENGTHS)
-    masked = int(batch["masks"]["audio"].sum())
-    assert 0 < masked < sum(LENGTHS)
-    assert len(pairs["aa"].target) == masked
+    masked = {stream: int(batch["masks"][stream].sum()) for stream in ("video", "audio")}
+    assert 0 < masked["video"] < masked["audio"] < sum(LENGTHS)
+    assert (len(pairs["aa"].target), len(pairs["vv"].target)) == (masked["audio"], masked["video"])
 
 
 def test_targets_are_of_the_other_or_the_own_teacher(model):
@@ -159,6 +173,19 @@ def test_students_get_nothing_of_masked_frames(model):
         assert torch.equal(one.prediction, other.prediction)
 
 
+@pytest.mark.parametrize(("stream", "changed"), [("video", {"va"}), ("audio", {"av", "aa"})])
+@pytest.mark.parametrize("part", ["source", "masks"])
+def test_predictions_are_of_the_named_student(model, stream, changed, part):
+    """Neither input nor mask of the other stream reaches them."""
+    batch, other = batch_for(model), batch_for(model, seed=1)
+    before = model(**batch)["pairs"]
+    batch[part][stream] = other[part][stream]
+    after = model(**batch)["pairs"]
+    assert changed == {
+        name for name in before if not torch.equal(before[name].prediction, after[name].prediction)
+    }
+
+
 def test_no_gradient_reaches_teachers_and_every_student_weight_has_one(model):
     loss, _, _ = loss_of(model, batch_for(model))
     loss.backward()
@@ -193,10 +220,11 @@ def test_teachers_start_as_copies_and_move_once_an_update(model):
     assert torch.equal(teacher.average[name], student)
     with torch.no_grad():
         student += 1
-    before = teacher.average[name].clone()
-    model.set_num_updates(1)
-    model.set_num_updates(1)  # of a second micro-batch
-    assert torch.allclose(teacher.average[name], before + 0.001, atol=1e-6)  # 1 - m(0)
+    for update, moved in ((1, 1e-3), (51, 5e-4)):  # 1 - m(0), 1 - m(50)
+        distance = student - teacher.average[name]
+        model.set_num_updates(update)
+        model.set_num_updates(update)  # of a second micro-batch
+        torch.testing.assert_close(student - teacher.average[name], (1 - moved) * distance, rtol=0, atol=2e-6)
 
 
 def test_mean_of_blocks_is_normalised_over_time():
