@@ -12,7 +12,9 @@ import pytest
 from av_ssl.classification.verification import (
     EmbeddingCache,
     adaptive_s_norm,
+    cohort_embeddings,
     cosine_scores,
+    draw_trials,
     draw_within,
     equal_error_rate,
     error_curve,
@@ -125,6 +127,17 @@ def test_pairs_of_one_speaker_are_drawn_without_listing_them():
     assert len(draw_within(many, 100, random.Random(0))) == 100
 
 
+def test_trials_are_pairs_of_one_speaker_and_as_many_of_two():
+    speakers = {name: [f"{name}{clip}" for clip in range(3)] for name in "abc"}
+    trials = draw_trials(speakers, 10, seed=1)
+    assert len({(first, second) for _, first, second in trials}) == 10
+    assert all((first[0] == second[0]) == same for same, first, second in trials)
+    assert sum(same for same, _, _ in trials) == 5
+    assert draw_trials(speakers, 10, seed=1) == trials != draw_trials(speakers, 10, seed=2)
+    everything = draw_trials(speakers, 1000, seed=1)
+    assert (len(everything), sum(same for same, _, _ in everything)) == (18, 9)
+
+
 # -- embeddings on disk --------------------------------------------------------------------------------------
 
 
@@ -157,6 +170,14 @@ def test_the_cache_depends_on_the_files_of_clips(tmp_path):
     first = file_state(path)
     os.utime(path, ns=(0, 5))
     assert file_state(path) == f"{path} 2 5" != first
+
+
+def test_a_cohort_has_the_mean_of_each_speaker(tmp_path):
+    manifest = written(tmp_path, f"{tmp_path}\n" + "".join(f"{c}\tv\ta\t5\t3200\n" for c in "abc"), "list.tsv")
+    found = {"a": np.array([1, 3]), "b": np.array([5, 7]), "c": np.array([2, 5])}
+    assert cohort_embeddings(manifest, lambda *_: found).tolist() == [[1, 3], [5, 7], [2, 5]]
+    written(tmp_path, "y\nx\ny\n", "list.spk")
+    assert cohort_embeddings(manifest, lambda *_: found).tolist() == [[5, 7], [1.5, 4]]
 
 
 # -- scores --------------------------------------------------------------------------------------------------

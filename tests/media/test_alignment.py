@@ -92,11 +92,15 @@ def test_a_large_face_is_shrunk_without_aliasing_or_shift():
     assert crop[:, 48].sum() / crop[20, 48] == pytest.approx(48, abs=0.6)
 
 
-def test_shrinking_agrees_with_blurring_first():
+@pytest.mark.parametrize(("across", "stretch"), [(0, 1.0), (40, 1.0), (0, 1.4)])
+def test_shrinking_agrees_with_blurring_first(across, stretch):
+    """Also where the frame shows only a part of the crop, and with pixels that are not square."""
     image = np.random.default_rng(0).integers(0, 255, (400, 400), np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 8)
     turn = cv2.getRotationMatrix2D((200, 200), 20, 0.24)
     turn[:, 2] += 47.5 - 200
+    turn[:, 2] += [across, 0]
+    turn[:, 0] *= stretch
     direct = cv2.warpAffine(image, turn, (96, 96), borderMode=cv2.BORDER_REPLICATE).astype(float)
     assert np.abs(warp(image, turn, 96) - direct)[8:-8, 8:-8].max() <= 4
 
