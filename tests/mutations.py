@@ -55,7 +55,7 @@ MODULES = {
     "targets/teacher_targets": "targets/test_teacher_targets.py",
     "targets/feature_shards": "targets/test_teacher_targets.py targets/test_teacher_dump.py",
     "media/alignment": "media/test_alignment.py",
-    "transcription/forced_alignment": "cli/test_align.py",
+    "transcription/forced_alignment": "transcription/test_word_times.py cli/test_align.py",
     "transcription/word_times": "transcription/test_word_times.py",
     "analysis/alignments": "analysis/test_alignments.py",
     "analysis/cka": "analysis/test_cka.py",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from av_ssl.errors import DataError
+from av_ssl.media.recording import Part
+from av_ssl.transcription import forced_alignment
+from av_ssl.transcription.recording import Work
 from av_ssl.transcription.word_times import (
     SOFT,
     Spelling,
@@ -92,6 +96,37 @@ def test_without_sound_pauses_are_guessed_and_times_stay_in_order():
     assert align(spikes(100, SPIKES), WORDS, loudness(sound())) == words
     full = align(spikes(4, {0: 1, 1: 2, 2: 3, 3: 4}), WORDS)
     assert [(word.start, word.end) for word in full] == [(0, 0.08), (0.08, 0.12), (0.12, 0.16)]
+
+
+@pytest.mark.parametrize("choices", [(("audio", "video"), ("audio",)), (("video",),)])
+def test_parts_of_a_recording_are_aligned_as_one(monkeypatch, choices):
+    """The face is lost after 2.24 s. The sound gives the pauses, unless the recogniser takes video alone."""
+    loud, video = sound((0.9, 1.6), (2.2, 2.8)), choices[0] == ("video",)
+    parts = [
+        Part(start / 25, np.zeros((end - start, 1, 1), np.uint8) if video or not start else None,
+             loud[640 * start : 640 * end])
+        for start, end in ((0, 56), (50, 100))
+    ]  # fmt: skip
+
+    class Given(Work):
+        def __post_init__(self):
+            self.recording = SimpleNamespace(name="talk", parts=lambda face: iter(parts))
+            self.choices = list(choices)
+
+        check = notes = lambda self: ()
+
+    def outputs(parts, streams):
+        return [spikes(100, SPIKES)[round(25 * part.start) : round(25 * part.end)] for part in parts]
+
+    monkeypatch.setattr(forced_alignment, "Work", Given)
+    recogniser = SimpleNamespace(spell_text=lambda text: [WORDS[:2], WORDS[2:]], ctc_log_probs=outputs)
+    found = forced_alignment.align_recording(recogniser, None, "one two\nthree").segments
+    one, two, three = align(spikes(100, SPIKES), WORDS, None if video else loudness(loud))
+    assert [segment.words for segment in found] == [(one, two), (three,)]
+    assert [segment.text for segment in found] == ["one two", "three"]
+    assert [(segment.start, segment.end) for segment in found] == [(one.start, two.end), (three.start, three.end)]
+    assert [segment.modalities for segment in found] == (["video"] * 2 if video else ["av", "audio"])
+    assert [segment.confidence for segment in found] == pytest.approx([0.9] * 2)
 
 
 @pytest.mark.parametrize("seed", range(5))
