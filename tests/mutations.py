@@ -35,7 +35,7 @@ LONGEST = 60
 """Seconds of a processor; a mutant that takes longer counts as noticed."""
 
 MODULES = {
-    "methods/av2vec": "methods/test_av2vec_loss.py methods/test_av2vec.py",
+    "methods/av2vec": "methods/test_av2vec_loss.py methods/test_av2vec.py methods/test_av_hubert.py",
     "methods/av_hubert": "methods/test_av_hubert.py",
     "methods/masked_units": "methods/test_av_hubert.py",
     "methods/distillav": "methods/test_distillav_loss.py methods/test_distillav.py",

@@ -208,6 +208,9 @@ def test_checkpoint_without_teacher_starts_it_afresh(model, caplog):
     assert "holds no teacher" in caplog.text
     model(**keep_both(net_input(model, LENGTHS)))
     assert torch.equal(model.teacher.module.layers[0].fc1.weight, plain.encoder.layers[0].fc1.weight)
+    with pytest.raises(RuntimeError, match="final_pred_proj"):
+        model.load_state_dict(plain.state_dict())
+    model.load_state_dict(plain.state_dict(), strict=False)
 
 
 @pytest.mark.parametrize(

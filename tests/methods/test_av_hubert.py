@@ -380,6 +380,9 @@ def test_each_loss_is_a_mean_over_its_own_frames():
     )
     assert (loss / size).item() == pytest.approx(expected.item(), rel=1e-5)
     assert log["count_m_0"] == size
+    sums = {"m": torch.tensor([6.0, 2.0]), "u": torch.tensor([0.0])}  # two label sets
+    parts = AV2vecCriterion(settings, task=None).masked_unit_loss(sums, {"m": 1, "u": 0})
+    assert parts.item() == 0.5 * 8
 
 
 def test_gradients_are_compared_in_the_first_updates():

@@ -289,6 +289,10 @@ def test_checkpoint_restores_students_and_teachers(model):
     lacking = {key: value for key, value in state.items() if not key.startswith("_ema.")}
     other.load_state_dict(lacking)
     assert other.teachers == {}
+    del lacking["predictors.va.last_linear.weight"]
+    with pytest.raises(RuntimeError, match=r"predictors\.va"):
+        other.load_state_dict(lacking)
+    other.load_state_dict(lacking, strict=False)
 
 
 @pytest.mark.parametrize(("kind", "structure"), [(RavenModel, RavenConfig), (BravenModel, BravenConfig)])

@@ -202,10 +202,49 @@ def test_distillav_base_is_the_published_script():
     assert task.frames_per_update == cfg.dataset.max_tokens * 8 * 2 == 35_200
     assert (task.noise_prob, task.noise_snr, cfg.optimization.max_update) == (0.1, "5", 200_000)
     assert cfg.lr_scheduler.phase_ratio == [0.05, 0.85, 0.1]
-    assert (model.mask_prob_audio, model.mask_length_audio) == (0.8, 10)
-    assert (model.mask_prob_image, model.mask_length_image) == (0.3, 5)
     assert (model.modality_dropout, model.audio_dropout, model.loss_on) == (0.5, 0.5, "all")
-    assert (model.balance, list(cfg.criterion.loss_weights), model.final_dim) == ("aligned_mtl", [10.0], 256)
+
+
+STREAM_MASKS = {"mask_prob_audio": 0.8, "mask_length_audio": 10, "mask_prob_image": 0.3, "mask_length_image": 5}
+CLUSTERS_OF_AV_HUBERT = {"final_dim": 256, "logit_temp": 0.1}
+RAVEN = {
+    "mask_semantics": "fraction", "mask_prob_image": 0.2, "mask_prob_audio": 0.2, "mask_length": 3,
+    "predictor_embed_dim": 512, "predictor_ffn_embed_dim": 2048, "predictor_attention_heads": 8,
+    "predictor_layers_video": 2, "predictor_layers_audio": 2, "within_audio": True, "within_video": False,
+    "target": "last", "target_norm": "none", "ema_decay": 0.999, "ema_anneal_end_step": 76_050,
+}  # fmt: skip
+NUMBERS = {
+    "av_hubert/conf/pretrain/base_lrs3_iter5": (
+        {**STREAM_MASKS, **CLUSTERS_OF_AV_HUBERT, "sim_type": "cosine", "feature_grad_mult": 0.1},
+        {"loss_weights": [10.0], "pred_masked_weight": 1.0, "pred_nomask_weight": 0.0},
+    ),
+    "av2vec/conf/pretrain/base_lrs3_mlm": (
+        {**STREAM_MASKS, **CLUSTERS_OF_AV_HUBERT, "loss_on": "union", "average_top_k_layers": 8,
+         "target_type": "ffn", "instance_norm_target_layer": True, "layer_norm_targets": False,
+         "teacher_modalities": "av", "ema_scope": "layers", "ema_decay": 0.999, "ema_end_decay": 0.9999,
+         "ema_anneal_end_step": 30_000, "modality_dropout": 0.5, "audio_dropout": 0.5},
+        {"loss_weights": [10.0], "regression_weight": 1.0, "pred_masked_weight": 1.0,
+         "pred_nomask_weight": 0.0, "decorrelation_weight": 0.0, "loss_beta": 0.0, "loss_scale": None},
+    ),
+    "distillav/conf/pretrain/base_lrs3": (
+        {**STREAM_MASKS, **CLUSTERS_OF_AV_HUBERT, "soft_label_temp": 0.1, "balance": "aligned_mtl",
+         "gram": "batch_sum", "mask_equal_counts": True},
+        {"loss_weights": [10.0], "regression_weight": 1.0, "cluster_weight": 1.0},
+    ),
+    "raven/conf/pretrain/base_lrs3": (RAVEN, {}),
+    "raven/conf/pretrain/braven_base_lrs3": (
+        {**RAVEN, "mask_prob_audio": 0.4, "predictor_layers_video": 1, "target": "mean_blocks",
+         "target_norm": "instance"},
+        {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_targets_masks_and_weights_are_those_of_the_method(name: str):
+    cfg = load(EXAMPLES / f"{name}.yaml", **{"model.teachers": "[]"} if "distillav" in name else {})
+    for group, wanted in zip((cfg.model, cfg.criterion), NUMBERS[name], strict=True):
+        assert {key: group[key] for key in wanted} == wanted
 
 
 SCHEDULES = {
