@@ -100,6 +100,13 @@ def test_masks_are_those_of_the_configuration():
     )
 
 
+@pytest.mark.parametrize(("key", "within"), [("mask_prob_audio", "audio"), ("mask_prob_image", "video")])
+def test_a_loss_on_masked_frames_needs_masks(key, within):
+    with pytest.raises(ValueError, match=rf"model\.{key} is 0\.0.*within_{within}=false"):
+        tiny(**{key: 0.0, f"within_{within}": True})
+    tiny(**{key: 0.0, f"within_{within}": False})
+
+
 def test_a_training_of_unknown_length_is_refused(model):
     cfg = OmegaConf.merge(model.cfg, {"ema_anneal_end_step": 0})
     with pytest.raises(ValueError, match=r"model\.ema_anneal_end_step is 0.*optimization\.max_update"):
