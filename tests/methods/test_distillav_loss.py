@@ -73,5 +73,8 @@ def test_what_is_logged():
         (q.argmax(1) == z.argmax(1)).float().mean().item(), abs=1e-3
     )
     assert values["teacher0_entropy"] == pytest.approx(-(q * q.log()).sum(1).mean().item(), abs=1e-3)
+    expected = -(q * z.log_softmax(1)).sum(1).mean().item()
+    assert values["teacher0_clusters"] == pytest.approx(expected, abs=1e-3)
+    assert values["features_pen"] == 0.5
     assert values["task_weights2"] == pytest.approx(-0.1, abs=1e-3)  # of the micro-batch that has weights
     assert "teacher2_regression" not in values

@@ -89,6 +89,11 @@ def test_weights_of_the_criterion_come_first(kind, structure):
     assert torch.allclose(log["loss"], log["loss_av"] + 0.5 * log["loss_aa"])
 
 
+def test_predictors_have_no_layer_scale(model):
+    scaled = {name.split(".")[0] for name, _ in model.named_parameters() if ".gamma_" in name}
+    assert scaled == {"video_student", "audio_student"}
+
+
 def test_masks_are_those_of_the_configuration():
     masking = tiny(BravenModel, BravenConfig).masking
     assert masking == UnimodalMasking(
