@@ -91,8 +91,12 @@ def test_shares_tensors_with_the_plain_encoder(folders):
     assert extra == {"mask_emb", "mask_emb_video", *heads}
 
 
-def test_heads_masks_and_balance_are_those_of_the_configuration(folders):
-    model = tiny(folders, logit_temp=0.2, gram="full", loss_on="union")
+def test_heads_targets_masks_and_balance_are_those_of_the_configuration(folders):
+    targets = {"soft_label_temp": 0.3, "teacher_precision": "float16", "teacher_source": "online"}
+    model = tiny(folders, logit_temp=0.2, gram="full", loss_on="union", **targets)
+    assert (model.targets.dtype, model.targets.online) == (torch.float16, [True, True])
+    slopes = [net.targets.clusters[1].slopes for net in (model, tiny(folders))]
+    torch.testing.assert_close(3 * slopes[0], slopes[1])  # its soft_label_temp is 0.1
     assert [head.temperature for head in model.teacher_heads] == [0.2, 0.2]
     assert [head.codebook.shape for head in model.teacher_heads] == [(CLUSTERS, 8)] * 2
     assert (model.balancer.gram, model.masking.loss_on) == ("full", "union")
