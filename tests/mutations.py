@@ -39,7 +39,7 @@ MODULES = {
     "methods/av_hubert": "methods/test_av_hubert.py",
     "methods/masked_units": "methods/test_av_hubert.py",
     "methods/distillav": "methods/test_distillav_loss.py methods/test_distillav.py",
-    "methods/teacher_heads": "methods/test_teacher_heads.py methods/test_distillav_loss.py methods/test_distillav.py",
+    "methods/teacher_heads": "methods/test_teacher_heads.py methods/test_distillav.py",
     "methods/raven/pretraining": "methods/test_raven_loss.py methods/test_raven.py",
     "methods/fused_encoder": "methods/test_fused_encoder.py methods/test_av_hubert.py",
     "modules/masking": "modules/test_masking.py modules/test_waveform_frontend.py",

@@ -78,7 +78,7 @@ def test_loss_and_scores_of_two_micro_batches():
         output = {"logits": logits[rows], "margin_logits": margin_logits[rows]}
         model.forward = lambda target, output=output: output
         sample = {"net_input": {}, "target": target[rows], "ntokens": 9, "nsentences": 2}
-        loss, size, log = criterion(model.eval(), sample)
+        _, size, log = criterion(model.eval(), sample)
         assert size == len(target[rows])
         logs.append(log)
     with metrics.aggregate() as meters:

@@ -173,7 +173,8 @@ def test_the_cache_depends_on_the_files_of_clips(tmp_path):
 
 
 def test_a_cohort_has_the_mean_of_each_speaker(tmp_path):
-    manifest = written(tmp_path, f"{tmp_path}\n" + "".join(f"{c}\tv\ta\t5\t3200\n" for c in "abc"), "list.tsv")
+    lines = [str(tmp_path), *(f"{clip}\tv\ta\t5\t3200" for clip in "abc")]
+    manifest = written(tmp_path, "\n".join(lines), "list.tsv")
     found = {"a": np.array([1, 3]), "b": np.array([5, 7]), "c": np.array([2, 5])}
     assert cohort_embeddings(manifest, lambda *_: found).tolist() == [[1, 3], [5, 7], [2, 5]]
     written(tmp_path, "y\nx\ny\n", "list.spk")

@@ -181,10 +181,8 @@ def test_cosine_is_the_stated_formula():
     """Each label set has its own part of projection and class vectors."""
     model = tiny([24, 14], logit_temp=0.2)
     x = torch.randn(5, 16)
-    projected, vectors = model.final_proj(x), model.label_embs_concat
-    for found, y, v in zip(
-        model.cluster_logits(x), (projected[:, :8], projected[:, 8:]), (vectors[:24], vectors[24:]), strict=True
-    ):
+    projected, vectors = model.final_proj(x).split(8, dim=1), model.label_embs_concat.split([24, 14])
+    for found, y, v in zip(model.cluster_logits(x), projected, vectors, strict=True):
         expected = F.cosine_similarity(y[:, None], v[None], dim=-1) / 0.2
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     dot = tiny(sim_type="dot")
@@ -226,11 +224,10 @@ def test_the_penalty_is_the_mean_square_of_masked_features(dropped, kept, padded
     features, _ = model.student_features(
         net_input["source"], net_input["padding_mask"], net_input["masks"], frames
     )
-    squares = [
-        x.flatten(0, 1)[frames].square().mean() for stream, x in features._asdict().items() if stream[0] in kept
-    ]
+    given = [x.flatten(0, 1)[frames] for stream, x in features._asdict().items() if stream[0] in kept]
+    expected = 3 * sum(x.square().mean() for x in given).item() / 2
     _, size, log = criterion(loss_weights=[3.0])(model, batch)
-    assert log["loss_features_pen"].item() / size == pytest.approx(3 * sum(squares).item() / 2, rel=1e-5)
+    assert log["loss_features_pen"].item() / size == pytest.approx(expected, rel=1e-5)
 
 
 def test_frames_without_weight_cost_no_backward_pass(monkeypatch):

@@ -12,6 +12,7 @@ from av_ssl.errors import DataError
 from av_ssl.media.recording import Part
 from av_ssl.transcription import forced_alignment
 from av_ssl.transcription.recording import Work
+from av_ssl.transcription.transcript import Segment
 from av_ssl.transcription.word_times import (
     SOFT,
     Spelling,
@@ -122,11 +123,11 @@ def test_parts_of_a_recording_are_aligned_as_one(monkeypatch, choices):
     recogniser = SimpleNamespace(spell_text=lambda text: [WORDS[:2], WORDS[2:]], ctc_log_probs=outputs)
     found = forced_alignment.align_recording(recogniser, None, "one two\nthree").segments
     one, two, three = align(spikes(100, SPIKES), WORDS, None if video else loudness(loud))
-    assert [segment.words for segment in found] == [(one, two), (three,)]
-    assert [segment.text for segment in found] == ["one two", "three"]
-    assert [(segment.start, segment.end) for segment in found] == [(one.start, two.end), (three.start, three.end)]
-    assert [segment.modalities for segment in found] == (["video"] * 2 if video else ["av", "audio"])
-    assert [segment.confidence for segment in found] == pytest.approx([0.9] * 2)
+    score, used = pytest.approx(0.9), ("video", "video") if video else ("av", "audio")
+    assert found == (
+        Segment(one.start, two.end, "one two", (one, two), score, used[0]),
+        Segment(three.start, three.end, "three", (three,), score, used[1]),
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
