@@ -220,12 +220,15 @@ NUMBERS = {
         {"loss_weights": [10.0], "pred_masked_weight": 1.0, "pred_nomask_weight": 0.0},
     ),
     "av2vec/conf/pretrain/base_lrs3_mlm": (
-        {**RECIPE, "loss_on": "union", "average_top_k_layers": 8,
-         "target_type": "ffn", "instance_norm_target_layer": True, "layer_norm_targets": False,
-         "teacher_modalities": "av", "ema_scope": "layers", "ema_decay": 0.999, "ema_end_decay": 0.9999,
-         "ema_anneal_end_step": 30_000},
-        {"loss_weights": [10.0], "regression_weight": 1.0, "pred_masked_weight": 1.0,
-         "pred_nomask_weight": 0.0, "decorrelation_weight": 0.0, "loss_beta": 0.0, "loss_scale": None},
+        {**RECIPE, "use_regression": True, "use_mlm": True},
+        {"regression_weight": 0.1, "pred_masked_weight": 1.0, "pred_nomask_weight": 0.0},
+    ),
+    "av2vec/conf/pretrain/base_lrs3": (
+        {**RECIPE, "use_mlm": False, "loss_on": "union", "average_top_k_layers": 8, "target_type": "ffn",
+         "instance_norm_target_layer": True, "layer_norm_targets": False, "teacher_modalities": "av",
+         "ema_scope": "layers", "ema_decay": 0.999, "ema_end_decay": 0.9999, "ema_anneal_end_step": 30_000},
+        {"loss_weights": [10.0], "regression_weight": 1.0, "decorrelation_weight": 0.0, "loss_beta": 0.0,
+         "loss_scale": None},
     ),
     "distillav/conf/pretrain/base_lrs3": (
         {**RECIPE, "loss_on": "all", "soft_label_temp": 0.1, "balance": "aligned_mtl",
