@@ -285,6 +285,19 @@ def test_sub_encoders_have_their_own_layers():
     torch.testing.assert_close(features.audio, expected)
 
 
+def test_features_as_callers_of_av_hubert_ask_for_them():
+    model = tiny().eval()
+    batch = source([20, 14], 20)
+    given = {key: batch[key] for key in ("source", "padding_mask")}
+    found = model(**given, features_only=True, mask=False)
+    first = model(**given, features_only=True, mask=False, output_layer=1)
+    for x, options in (
+        (found["x"], {}), (found["features"], {"ret_conv": True}), (first["x"], {"output_layer": 1}),
+    ):  # fmt: skip
+        torch.testing.assert_close(x, model.extract_features(**given, **options)[0])
+    assert not torch.allclose(model(**given, features_only=True)["x"], found["x"], atol=1e-3)
+
+
 def build(**overrides: Any) -> AVHubertModel:
     """As the task does, for training."""
     cfg = OmegaConf.merge(OmegaConf.structured(AVHubertConfig()), {**SMALL, **RECIPE, **overrides})
