@@ -1,6 +1,7 @@
 """AV-HuBERT's model and criterion, against the numbers that its own code gives where they are available."""
 
 import logging
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 from av_ssl.checkpoints.files import read_checkpoint
@@ -283,6 +285,16 @@ def test_sub_encoders_have_their_own_layers():
     expected = model.feature_extractor_audio.encoder(plain)
     features = model.front_ends(batch["source"], batch["padding_mask"])
     torch.testing.assert_close(features.audio, expected)
+
+
+def test_logs_are_means_over_frames_and_losses_in_bits():
+    loss, size, log = criterion(log_keys=["features_pen"])(tiny().eval(), sample(tiny(), [20, 14], [24]))
+    with metrics.aggregate() as meters:
+        AVHubertCriterion.reduce_metrics([log, log])
+    values = meters.get_smoothed_values()
+    assert values["loss"] == pytest.approx(loss.item() / size / math.log(2), abs=1e-3)
+    assert values["loss_m_0"] == pytest.approx(log["loss_m_0"].item() / size / math.log(2), abs=1e-3)
+    assert values["features_pen"] == pytest.approx(log["loss_features_pen"].item() / size / 10, abs=1e-3)
 
 
 def test_features_as_callers_of_av_hubert_ask_for_them():
