@@ -1,8 +1,9 @@
 """Which of several faces speaks, and the delay between lips and audio, from mouth opening and loudness.
 
-The speaker is the face tracked longest; among faces tracked at least 80 % as long, the one whose mouth
-opening correlates best with the loudness of the audio. Both are our own estimates: lips also move without
-speech, and open before a vowel is audible.
+The speaker is, among the faces tracked at least half as long as the longest, the one whose mouth opening
+correlates best with the loudness of the audio, times its share of the longest. Where no mouth follows the audio,
+it is the largest of the faces tracked at least 80 % as long. Both are our own estimates: lips also move
+without speech, and open before a vowel is audible.
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ def mouth_sound_correlation(track: Track, energy: NDArray[np.float32]) -> float:
     It is weighted by the amount of movement, up to 1: resting lips correlate by chance, and a mouth that
     moves widely without speech, as in chewing, must not win by its amplitude.
     """
+    first, length = track.frames[0], track.frames[-1] + 1 - track.frames[0]
+    energy = energy[first : first + length]  # beyond its ends nothing is known of the mouth
     if len(energy) <= 2 * MAX_LEAD or energy.std() < LEAST_ENERGY:
         return 0.0
-    opening, sound = _smooth(mouth_opening(track.interpolated(len(energy)))), _smooth(energy)
+    opening = _smooth(mouth_opening(track.between(first, first + length).interpolated(len(energy))))
+    sound = _smooth(energy)
     inner = sound[MAX_LEAD:-MAX_LEAD]
     shifts = range(2 * MAX_LEAD + 1)
     best = max(_correlation(opening[shift : shift + len(inner)], inner) for shift in shifts)
@@ -83,7 +87,7 @@ def _smooth(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.convolve(padded, np.ones(SMOOTHING) / SMOOTHING, mode="valid")
 
 
-SIMILAR_LENGTH = 0.8  # of the longest track
+SIMILAR_LENGTH, RIVAL_LENGTH = 0.8, 0.5  # of the longest track
 
 
 def choose_speaker(tracks: Sequence[Track], energy: NDArray[np.float32]) -> Track | None:
@@ -93,11 +97,14 @@ def choose_speaker(tracks: Sequence[Track], energy: NDArray[np.float32]) -> Trac
         tracks: the faces of the clip.
         energy: log energy ``[T]`` of the audio of each frame.
     """
-    if not tracks:
-        return None
-    longest = max(len(track) for track in tracks)
-    rivals = [track for track in tracks if len(track) >= SIMILAR_LENGTH * longest]
-    if len(rivals) == 1:
-        return rivals[0]
-    # Ties (silence) go to the larger face.
-    return max(rivals, key=lambda track: (mouth_sound_correlation(track, energy), track.width))
+    longest = max(map(len, tracks), default=0)
+    rivals = [track for track in tracks if len(track) >= RIVAL_LENGTH * longest]
+    if len(rivals) < 2:
+        return rivals[0] if rivals else None
+
+    def rating(track: Track) -> tuple[float, bool, float]:
+        share = len(track) / longest
+        follows = max(0.0, mouth_sound_correlation(track, energy))
+        return follows * share, share >= SIMILAR_LENGTH, track.width
+
+    return max(rivals, key=rating)

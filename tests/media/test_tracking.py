@@ -115,10 +115,12 @@ def test_lips_that_lead_the_sound_count_too(sound):
     )
 
 
-def test_the_longest_track_comes_first(sound):
-    short = talking(0.1 + 0.05 * (sound[:70] - 3))
-    long = talking(np.full(100, 0.02))
-    assert choose_speaker([short, long], sound) is long
+@pytest.mark.parametrize(("frames", "wins"), [(70, True), (40, False)])
+def test_a_speaker_who_is_seen_half_of_the_time_wins_over_resting_lips(sound, frames, wins):
+    short = talking(0.1 + 0.05 * (sound[:frames] - 3))
+    long = talking(np.full(100, 0.02), width=80)
+    assert choose_speaker([short, long], sound) is (short if wins else long)
+    assert choose_speaker([short, long], np.zeros(100, np.float32)) is long
 
 
 def test_silence_gives_the_larger_face():
