@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -20,6 +21,8 @@ BOXES = frozenset([
     b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"meta", b"uuid", b"free", b"skip", b"wide", b"udta",
     b"sidx", b"ssix", b"styp", b"pdin", b"prft", b"emsg", b"pnot", b"PICT",
 ])  # fmt: skip
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # ids in Matroska and WebM files
+STREAMED = 0x7FFF0000  # bytes: a RIFF file that states more was written to a pipe
 LARGEST_STEP_BACK = 0.5  # seconds: time stamps that go back further belong to another recording
 COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 STILL_CODECS = frozenset(
@@ -53,7 +56,7 @@ def open_media(path: Path) -> Iterator[InputContainer]:
 
 
 def check_complete(path: Path) -> None:
-    """Raise MediaError for a git LFS pointer, and for an mp4 or mov file shorter than its boxes state.
+    """Raise MediaError for a git LFS pointer, and for a file shorter than it states itself.
 
     FFmpeg notices only a cut within a frame: a cut in the audio would pass for a shorter clip.
     """
@@ -64,22 +67,50 @@ def check_complete(path: Path) -> None:
         if is_pointer(path):
             raise MediaError(f"{path}: {POINTER}")
         with path.open("rb") as file:
-            start = 0
-            while start + BOX_HEADER <= size:
-                file.seek(start)
-                header = file.read(LONG_BOX_HEADER)
-                if header[4:8] not in BOXES or (start == 0 and header[4:8] != b"ftyp"):
-                    return  # another format, or bytes behind the last box
-                length = int.from_bytes(header[:4], "big")
-                if length == 1:  # the length follows, in 8 bytes
-                    length = int.from_bytes(header[BOX_HEADER:], "big")
-                if length < BOX_HEADER:  # 0: up to the end of the file; others are invalid
-                    return
-                start += length
+            stated = _stated_bytes(file, size)
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    if start > size:
-        raise MediaError(f"{path}: is truncated by {start - size} bytes; replace or remove the file")
+    if stated > size:
+        raise MediaError(f"{path}: is truncated by {stated - size} bytes; replace or remove the file")
+
+
+def _stated_bytes(file: BinaryIO, size: int) -> int:
+    """Length as an mp4, mov, Matroska, WebM or avi file states it; 0, or less than ``size``, where none does."""
+    head = file.read(64)
+    if head.startswith(EBML):
+        length, start = _ebml_length(head, len(EBML))
+        start += length or 0
+        if head[start : start + len(SEGMENT)] != SEGMENT:
+            return 0
+        length, start = _ebml_length(head, start + len(SEGMENT))
+        return 0 if length is None else start + length
+    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        length = int.from_bytes(head[4:8], "little")
+        return 0 if length >= STREAMED else 8 + length
+    start = 0
+    while start + BOX_HEADER <= size:
+        file.seek(start)
+        header = file.read(LONG_BOX_HEADER)
+        if header[4:8] not in BOXES or (start == 0 and header[4:8] != b"ftyp"):
+            return 0  # another format, or bytes behind the last box
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:  # the length follows, in 8 bytes
+            length = int.from_bytes(header[BOX_HEADER:], "big")
+        if length < BOX_HEADER:  # 0: up to the end of the file; others are invalid
+            return 0
+        start += length
+    return start
+
+
+def _ebml_length(head: bytes, at: int) -> tuple[int | None, int]:
+    """Length of the EBML element (RFC 8794) whose size field is at ``at``, and where its content starts.
+
+    The length is None where it is unknown, as in a live recording.
+    """
+    count = 9 - head[at : at + 1].rjust(1, b"\1")[0].bit_length()  # leading zeros tell the bytes of the field
+    mask = (1 << 7 * count) - 1
+    value = int.from_bytes(head[at : at + count], "big") & mask
+    return None if value == mask else value, at + count
 
 
 def stated_seconds(path: Path) -> float | None:

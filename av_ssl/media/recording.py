@@ -37,6 +37,7 @@ from av_ssl.media.face_crops import (
     filled,
 )
 from av_ssl.media.face_mesh import FaceMesh, Frame
+from av_ssl.media.sound_clock import Sound
 from av_ssl.media.speaker import choose_speaker
 from av_ssl.media.tracking import Track
 from av_ssl.media.video import Frames, VideoReader
@@ -134,6 +135,11 @@ class Recording:
     def face_share(self) -> float:
         """Share of the recording, as far as it was read, in which the face was seen; 0 to 1."""
         return self._seen / max(1, self._frames)
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is audio, and as far as it was read it holds no sound."""
+        return self._sound is not None and self._sound.silent
 
     @property
     def video_frames(self) -> int:
@@ -273,7 +279,7 @@ class _Sound:
     """Samples that are read bit by bit; positions are frames of 640 samples."""
 
     def __init__(self, pieces: Iterable[Samples]) -> None:
-        self.ended = False
+        self.ended, self.silent = False, True
         self._pieces = iter(pieces)
         self._held = np.zeros(0, np.int16)
         self._first = 0  # frame at which the held samples begin
@@ -288,6 +294,7 @@ class _Sound:
             piece = next(self._pieces, None)
             self.ended = piece is None
             if piece is not None:
+                self.silent = self.silent and (not len(piece) or Sound(piece).silent)
                 pieces.append(piece)
                 wanted -= len(piece)
         self._held = np.concatenate(pieces)

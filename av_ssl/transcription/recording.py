@@ -91,7 +91,8 @@ def transcribe_faces(
         faces.setdefault(face or 1, []).append(piece)
     if not faces:
         raise NoFaceError(work.recording.name, SPEAKER)
-    return {face: Transcript(joined(faces[face])) for face in sorted(faces)}
+    notes = tuple(work.notes())
+    return {face: Transcript(joined(faces[face]), notes) for face in sorted(faces)}
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,18 @@ class Work:
         return ("audio",) in self.choices and "audio" in self.recording.streams
 
     def check(self) -> None:
-        """Raise DataError where lips were to be read but are not seen, and the sound cannot be taken."""
-        if "video" not in self.wanted or self._by_sound:
+        """Raise DataError where lips were to be read but are not seen, and the sound cannot be taken.
+
+        A face that was asked for by its number must be there.
+        """
+        if "video" not in self.wanted or "video" not in self.recording.streams:
             return
-        share = self.recording.face_share
-        if not share:
+        share, by_number = self.recording.face_share, isinstance(self.options.face, int)
+        if not share and (by_number or not self._by_sound):
             raise NoFaceError(self.recording.name, self.options.face)
-        if share < LEAST_SEEN and not isinstance(self.options.face, int):
+        if self._by_sound:
+            return
+        if share < LEAST_SEEN and not by_number:
             raise DataError(
                 f"{self.recording.name}: a face is seen in {share:.0%} of it, {LEAST_SEEN:.0%} are needed; "
                 f"the recogniser takes {' and '.join(self.wanted)}: cut out the part with the face, or name "
@@ -188,6 +194,8 @@ class Work:
         missing = [stream for stream in self.wanted if stream not in self.recording.streams]
         for stream in missing:
             yield f"no {stream} stream: only {' and '.join(self.recording.streams)} was recognised"
+        if "audio" in self.wanted and self.recording.silent:
+            yield "the sound is silent"
         if "video" in self.wanted and not missing and self.recording.lost:
             times = [f"{start:.1f} to {end:.1f} s" for start, end in self.recording.lost]
             more = f" and {len(times) - NAMED} more times" if len(times) > NAMED else ""

@@ -11,7 +11,7 @@ import pytest
 
 from av_ssl.errors import MediaError
 from av_ssl.media.audio import read_audio, read_sound
-from av_ssl.media.container import MissingStreamError
+from av_ssl.media.container import MissingStreamError, check_complete
 from av_ssl.media.sound_clock import Run, place
 from av_ssl.media.video import VideoReader, read_video, write_video
 from tests.media.synthetic import add_sound, moving_face, noise_frames, tone, write_clip
@@ -145,6 +145,25 @@ def test_bytes_behind_the_last_box_and_pointers(tmp_path):
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
     with pytest.raises(MediaError, match=r"phone\.mp4: .*git lfs pull"):
         read_audio(path)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi"])
+def test_a_cut_that_the_file_states(tmp_path, suffix):
+    path = write_clip(tmp_path / f"a.{suffix}", corners(), tone(0.2))
+    whole = path.read_bytes()
+    for trailer in (b"", b"abc"):
+        path.write_bytes(whole + trailer)
+        check_complete(path)
+    for cut in (1, len(whole) // 2):
+        path.write_bytes(whole[:-cut])
+        with pytest.raises(MediaError, match=rf"a\.{suffix}: is truncated by {cut} bytes"):
+            read_audio(path)
+
+
+@pytest.mark.parametrize("head", ["1a45dfa3", "1a45dfa38018538067ff", "1a45dfa300", b"RIFF".hex()])
+def test_a_file_that_states_no_length(tmp_path, head):
+    (tmp_path / "a").write_bytes(bytes.fromhex(head))
+    check_complete(tmp_path / "a")
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -141,8 +141,11 @@ def test_a_lost_face(choices, modalities, streams, note):
 
 def test_every_face_has_its_text():
     images = wide(moving_face(20, 0.2), moving_face(20, 0.0)[:, :, ::-1])
-    faces = transcribe_faces(Reader(VIDEO), images)
+    faces = transcribe_faces(Reader(AV, VIDEO), images)
     assert {number: transcript.text for number, transcript in faces.items()} == {1: "lips1", 2: "lips2"}
+    assert {transcript.notes for transcript in faces.values()} == {
+        ("no audio stream: only video was recognised",)
+    }
 
 
 def test_progress_reaches_the_end():
@@ -179,6 +182,22 @@ def test_a_stream_that_is_missing_is_noted():
     transcript = transcribe_recording(Reader(AV, AUDIO, VIDEO), crops_of(2))
     assert transcript.text == "lips1"
     assert transcript.notes == ("no audio stream: only video was recognised",)
+
+
+def test_silence_is_noted_for_what_takes_sound():
+    silence = np.full(32000, 9, np.int16)
+    for choices, notes in (((AV,), ("the sound is silent",)), ((VIDEO,), ())):
+        assert transcribe_recording(Reader(*choices), crops_of(2), sound=silence).notes == notes
+
+
+def test_a_face_that_was_asked_for_is_there():
+    options = RecordingOptions(face=2)
+    with pytest.raises(DataError, match="face 2 is seen in no part"):
+        transcribe_recording(Reader(AV, AUDIO, VIDEO), moving_face(20, 0.1), options, numbered(640 * 20))
+    found = transcribe_recording(
+        Reader(AV, AUDIO), numbered(640 * 20), options
+    )  # no video: nothing to choose
+    assert found.notes == ("no video stream: only audio was recognised",)
 
 
 def test_reading_ahead_keeps_order_and_errors():
