@@ -164,6 +164,7 @@ def accept_overrides(module: ModuleType) -> None:
 
     def apply(overrides: list[Any], cfg: Any) -> None:
         for override in overrides:
+            mistakes.refuse_key_without_section(override, cfg)
             try:
                 stock([override], cfg)
             except module.ConfigCompositionException as error:

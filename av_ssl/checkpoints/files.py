@@ -256,7 +256,9 @@ def read_safetensors(path: Path) -> StoredModel:
     except RecursionError as error:
         raise DataError(f"{beside}: is nested too deeply; convert the checkpoint again") from error
     if rest.get("format") != FORMAT:
-        raise DataError(f"{beside}: its format is not {FORMAT!r}; it was not written by av-ssl model convert")
+        raise DataError(
+            f"{beside}: its format is not {FORMAT!r}, as av-ssl model convert writes it; {SPEECH_MODELS}"
+        )
     try:
         check_safetensors(path, rest.get("crc32"))
         tensors = package.torch.load_file(path)

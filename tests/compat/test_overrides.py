@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import re
+import shutil
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -49,6 +51,31 @@ def test_a_key_takes_a_plus_or_none(plus: str, key: str, value: object) -> None:
 def test_what_fairseq_lacks_is_refused(override: str) -> None:
     with pytest.raises(DataError, match=override.strip("~").split("=")[0].split(".")[1]):
         read_recipe(RECIPE, Path("/data"), [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "fix"),
+    [
+        ("modalities=av", "task.modalities"),
+        ("+max_updates=3", "did you mean optimization.max_update?"),
+        ("qqq=5", "task.qqq"),
+        ("optimisation.max_update=3", "no section optimisation; did you mean optimization?"),
+    ],
+)
+def test_a_key_without_its_section_is_refused(override: str, fix: str) -> None:
+    """Fairseq would pass it over."""
+    with pytest.raises(DataError, match=f"{override.lstrip('+').split('=')[0]}: .*{re.escape(fix)}"):
+        read_recipe(RECIPE, Path("/data"), [override])
+
+
+def test_an_unknown_section_of_a_recipe_is_refused(tmp_path: Path) -> None:
+    recipe = Path(shutil.copytree(RECIPE.parent, tmp_path / "conf"), RECIPE.name)
+    with recipe.open("a") as file:
+        file.write("rate: 25\n")  # a value of its own, for interpolation
+    assert read_recipe(recipe, Path("/data"), ["rate=50"]).rate == 50
+    recipe.write_text(recipe.read_text().replace("optimization:", "optimisation:"))
+    with pytest.raises(DataError, match=r"optimisation: .*did you mean optimization\?"):
+        read_recipe(recipe, Path("/data"))
 
 
 @pytest.mark.parametrize(
