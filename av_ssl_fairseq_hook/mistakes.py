@@ -183,32 +183,17 @@ def refuse_unknown_keys(structure: Any, cfg: Any) -> None:
 
 def refuse_key_without_section(override: Any, cfg: Any) -> None:
     """Raise `Mistake` for a hydra override that begins with no section: fairseq would pass it over."""
-    key = override.key_or_group
-    if ("." in key and key.partition(".")[0] in cfg) or not ("task" in cfg and "model" in cfg):
-        return  # a section of the recipe; or not the configuration of a training
-    from fairseq.dataclass.configs import FairseqConfig
-
-    sections = [field.name for field in dataclasses.fields(FairseqConfig)]
+    key: str = override.key_or_group
     first, _, rest = key.partition(".")
-    if first in sections or first in cfg:
+    if first in cfg or not ("task" in cfg and "model" in cfg):  # the latter is not the recipe of a training
         return
     if rest:
-        raise Mistake(f"{key}: there is no section {first}; {nearest(first, sections)}")
-    parts = {str(section): cfg[section] for section in cfg if section in sections}
+        raise Mistake(f"{key}: there is no section {first}; {nearest(first, map(str, cfg))}")
+    parts = {str(section): cfg[section] for section in cfg}
     known = {str(name): section for section, part in parts.items() if hasattr(part, "keys") for name in part}
     near = difflib.get_close_matches(key, known, n=1)
     fix = f"did you mean {known[near[0]]}.{near[0]}?" if near else f"put one before it, such as task.{key}"
     raise Mistake(f"{key}: has no section; {fix}")
-
-
-def refuse_unknown_sections(cfg: Any) -> None:
-    """Raise `Mistake` for a section of a recipe that fairseq would pass over."""
-    from fairseq.dataclass.configs import FairseqConfig
-
-    known = [field.name for field in dataclasses.fields(FairseqConfig)]
-    for key, part in cfg.items():
-        if hasattr(part, "keys") and key not in (*known, "job_logging_cfg", "hydra"):
-            raise Mistake(f"{key}: fairseq has no such section; {nearest(str(key), known)}")
 
 
 def section_of(cfg: Any, key: str = "") -> str:
@@ -231,7 +216,6 @@ def check_names(module: ModuleType) -> None:
         folder = cfg.common.user_dir
         if folder and os.path.abspath(folder) not in getattr(utils.import_user_module, "memo", ()):
             return  # hydra's first call; the second one follows the import
-        refuse_unknown_sections(cfg)
         names: dict[str, Any] = {key: each["registry"] for key, each in registry.REGISTRIES.items()}
         names |= {"task": tasks.TASK_REGISTRY}
         names |= {"model": models.ARCH_MODEL_NAME_REGISTRY | models.MODEL_REGISTRY}

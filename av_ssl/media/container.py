@@ -75,7 +75,7 @@ def check_complete(path: Path) -> None:
 
 
 def _stated_bytes(file: BinaryIO, size: int) -> int:
-    """Length as an mp4, mov, Matroska, WebM or avi file states it; 0, or less than ``size``, where none does."""
+    """Length as an mp4, mov, Matroska, WebM or avi file states it; or less than ``size``."""
     head = file.read(64)
     if head.startswith(EBML):
         length, start = _ebml_length(head, len(EBML))

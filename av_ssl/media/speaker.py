@@ -1,9 +1,9 @@
 """Which of several faces speaks, and the delay between lips and audio, from mouth opening and loudness.
 
 The speaker is, among the faces tracked at least half as long as the longest, the one whose mouth opening
-correlates best with the loudness of the audio, times its share of the longest. Where no mouth follows the audio,
-it is the largest of the faces tracked at least 80 % as long. Both are our own estimates: lips also move
-without speech, and open before a vowel is audible.
+correlates best with the loudness of the audio, times its share of the longest. Where no mouth follows the
+audio, it is the largest of the faces tracked at least 80 % as long. Both are our own estimates: lips also
+move without speech, and open before a vowel is audible.
 """
 
 from __future__ import annotations

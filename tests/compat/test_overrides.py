@@ -6,7 +6,6 @@ import argparse
 import copy
 import os
 import re
-import shutil
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -66,16 +65,6 @@ def test_a_key_without_its_section_is_refused(override: str, fix: str) -> None:
     """Fairseq would pass it over."""
     with pytest.raises(DataError, match=f"{override.lstrip('+').split('=')[0]}: .*{re.escape(fix)}"):
         read_recipe(RECIPE, Path("/data"), [override])
-
-
-def test_an_unknown_section_of_a_recipe_is_refused(tmp_path: Path) -> None:
-    recipe = Path(shutil.copytree(RECIPE.parent, tmp_path / "conf"), RECIPE.name)
-    with recipe.open("a") as file:
-        file.write("rate: 25\n")  # a value of its own, for interpolation
-    assert read_recipe(recipe, Path("/data"), ["rate=50"]).rate == 50
-    recipe.write_text(recipe.read_text().replace("optimization:", "optimisation:"))
-    with pytest.raises(DataError, match=r"optimisation: .*did you mean optimization\?"):
-        read_recipe(recipe, Path("/data"))
 
 
 @pytest.mark.parametrize(
