@@ -126,7 +126,9 @@ def scan_manifest(path: Path) -> tuple[list[Clip], list[str]]:
     except DataError as error:
         return [], [str(error)]
     if not lines:
-        return [], [f"{path}: lists no clips; after the root directory on line 1 come lines of: {COLUMNS}"]
+        empty = "add clips, or train without validation (dataset.disable_validation=true)"
+        fix = empty if first else f"after the root directory on line 1 come lines of: {COLUMNS}"
+        return [], [f"{path}: lists no clips; {fix}"]
     clips: list[Clip] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
