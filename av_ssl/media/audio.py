@@ -60,7 +60,7 @@ def read_sound(path: Path, rate: int = SAMPLE_RATE, span: Span | None = None) ->
         start, end = start_seconds(container), float("inf")
         if span is not None:
             start, end = start + span[0], span[1] - span[0]
-            if stream.time_base:
+            if stream.time_base and span[0] > PREROLL:  # mp3 and others refuse a place before their start
                 container.seek(int((start - PREROLL) / stream.time_base), stream=stream)
         runs = _runs(container, stream, rate, start, end)
     if span is not None and any(

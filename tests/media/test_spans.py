@@ -1,10 +1,11 @@
 """Clips that are a part of a video, and sound that lies in a file of its own."""
 
+import av
 import numpy as np
 import pytest
 
 from av_ssl.layout import SAMPLES_PER_FRAME
-from av_ssl.media.audio import read_plain_wav, write_audio
+from av_ssl.media.audio import read_audio, read_plain_wav, write_audio
 from av_ssl.media.backends import OpenCVBackend
 from av_ssl.media.crop_folder import crop_folder
 from av_ssl.media.crops import CropSettings
@@ -34,6 +35,28 @@ def test_frames_of_a_span(counting, start, end):
     np.testing.assert_allclose(levels, 2 * np.arange(first, after), atol=2.5)
     again = np.stack(list(reader.frames(gray=True))).mean((1, 2))
     np.testing.assert_array_equal(levels, again)
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "wav", "mkv", "mp4", "flac"])
+@pytest.mark.parametrize("start", [0.0, 0.2, 2.0])
+def test_samples_of_a_span(suffix, start, tmp_path):
+    """Long recordings are read bit by bit; an mp3 file refuses a seek to before its start."""
+    path = tmp_path / f"talk.{suffix}"
+    with av.open(path, "w") as container:
+        codec = {"mp3": "libmp3lame", "wav": "pcm_s16le", "flac": "flac"}.get(suffix, "aac")
+        stream = container.add_stream(codec, rate=16_000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(chirp(4.0)[None], format="s16", layout="mono")
+        sound.sample_rate = 16_000
+        container.mux([*stream.encode(sound), *stream.encode(None)])
+    whole = read_audio(path)
+    first = round(16_000 * start)
+    np.testing.assert_array_equal(read_audio(path, span=(start, start + 1)), whole[first : first + 16_000])
+
+
+def chirp(seconds: float) -> np.ndarray:
+    """int16 ``[N]`` at 16 kHz that is nowhere the same."""
+    time = np.arange(round(16_000 * seconds)) / 16_000
+    return (8000 * np.sin(2 * np.pi * (200 + 150 * time) * time)).astype(np.int16)
 
 
 def test_crops_of_a_span_show_and_sound_what_lies_there(tmp_path):
