@@ -77,14 +77,14 @@ class Browser:
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
+def browser(*flags: str) -> Iterator[Browser]:
     port = free_port()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         driver = subprocess.Popen([str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL)
         try:
             address = f"http://127.0.0.1:{port}"
             until(lambda: urllib.request.urlopen(f"{address}/status"), "chromedriver")
-            opened = Browser(address, f"--user-data-dir={profile}", "--window-size=1100,900")
+            opened = Browser(address, f"--user-data-dir={profile}", "--window-size=1100,900", *flags)
             try:
                 yield opened
             finally:

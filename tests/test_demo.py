@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,31 @@ def test_a_clip_is_recognised_in_a_browser(page, word, tmp_path):
         assert not chromium.errors()
         requested = chromium.run("performance.getEntriesByType('resource').map(entry => entry.name)")
         assert all(url.startswith((address, "blob:", "data:")) for url in requested)
+
+
+@pytest.mark.skipif(DRIVER is None or CHROMIUM is None, reason="no Chromium with its chromedriver")
+def test_a_recording_of_the_webcam_is_recognised(page, word):
+    """Chromium's own camera shows a pattern without a face, and beeps."""
+    address, _ = page
+
+    def press(label: str) -> Callable[[], bool]:
+        find = (
+            f"[...document.querySelectorAll('button')].find(e => /{label}/.test(e.ariaLabel + e.innerText))"
+        )
+        return lambda: chromium.run(f"(e => e ? (e.click(), true) : false)({find})")
+
+    with browser("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as chromium:
+        chromium.open(address)
+        for label in ("Capture from camera", "Access Webcam", "Record"):
+            until(press(label), label)
+        time.sleep(5)  # it begins late on a busy machine
+        until(press("Stop"), "the recording")
+        until(lambda: chromium.run("document.querySelector('video')?.src"), "the clip")
+        chromium.run("document.querySelector('#recognise').click()")
+        texts = "document.querySelector('#texts').innerText"
+        until(lambda: word in chromium.run(texts), "the text")
+        assert "no face is seen" in chromium.run(texts)
+        assert not chromium.errors()
 
 
 def test_uploads_are_limited(page):
