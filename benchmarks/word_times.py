@@ -2,9 +2,9 @@
 
     python benchmarks/word_times.py MODEL DATA SUBSET ALIGNMENTS [--modalities audio]
 
-``ALIGNMENTS/ID.align`` has a line `start end word` for each word, 25,000 units a second; ``sil`` and ``sp``
-are pauses. Prints the mean absolute error of starts and ends in ms, for the known text (forced alignment) and
-for the recognised text, of which the words count that stand at the same place in the transcript.
+``ALIGNMENTS/ID.align`` is as GRID has it (``av_ssl.analysis.alignments``). Prints the mean absolute error of
+starts and ends in ms, for the known text (forced alignment) and for the recognised text, of which the words
+count that stand at the same place in the transcript.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from av_ssl.analysis.alignments import read_alignment
 from av_ssl.data.clip_reader import frames_of, samples_of
 from av_ssl.layout import Clip, read_manifest
 from av_ssl.media.recording import Part
@@ -22,17 +23,10 @@ from av_ssl.transcription.recogniser import RecogniserSpec
 from av_ssl.transcription.transcript import Word
 from av_ssl.transcription.word_times import align, loudness
 
-UNITS = 25_000
-PAUSES = ("sil", "sp")
 
-
-def true_words(path: Path) -> list[Word]:
-    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
-    return [
-        Word(word, int(start) / UNITS, int(end) / UNITS, 1.0)
-        for start, end, word in lines
-        if word not in PAUSES
-    ]
+def true_words(folder: Path, clip: str) -> list[Word]:
+    units = read_alignment(folder, clip).units
+    return [Word(unit.label, unit.start, unit.end, 1.0) for unit in units]
 
 
 def part_of(clip: Clip, streams: Sequence[str]) -> Part:
@@ -71,7 +65,7 @@ def main() -> None:
     recogniser = RecogniserSpec(args.model, args.modalities).open()
     streams = recogniser.streams
     clips = read_manifest(args.data / f"{args.subset}.tsv")
-    expected = [true_words(args.alignments / f"{clip.id}.align") for clip in clips]
+    expected = [true_words(args.alignments, clip.id) for clip in clips]
     parts = [part_of(clip, streams) for clip in clips]
     outputs = recogniser.ctc_log_probs(parts, streams)
     known = []
