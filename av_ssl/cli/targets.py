@@ -100,9 +100,8 @@ def run_clusters(args: argparse.Namespace) -> int:
         print(summary(plan, split, usage))
         if args.alignments:
             clips = read_manifest(plan.data / f"{split}.tsv")
-            print(
-                f"\n{agreement_table(plan.labels(split), clips, usage['labels_a_second'], args.alignments)}\n"
-            )
+            table = agreement_table(plan.labels(split), clips, plan.source.rate, args.alignments)
+            print(f"\n{table}\n")
     print(f"{plan.dictionary}: {plan.clusters} ids; the complete report: {plan.report}")
     return 0
 
