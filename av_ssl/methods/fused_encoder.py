@@ -79,7 +79,7 @@ class AudioVisualEncoder(EncoderModel):
         self.encoder = TransformerEncoder(cfg)
         if cfg.compile:  # what is called with few distinct shapes; in place, so that tensor names stay
             for part in (self.feature_extractor_video.resnet.trunk, *self.encoder.layers):
-                part.compile(dynamic=True)
+                part.compile()
 
     # -- the steps of a forward pass -------------------------------------------------------------------------
 

@@ -122,7 +122,10 @@ class PReLU(nn.PReLU):
 
 
 class _PReLU(torch.autograd.Function):
-    """Of operations that torch computes with vector instructions, which its kernel for CPUs lacks."""
+    """Of operations that torch computes with vector instructions, which its kernel for CPUs lacks.
+
+    Some clips at a time, so that what is between two operations stays in the processor's cache.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slopes: Tensor) -> Tensor:
@@ -133,11 +136,20 @@ class _PReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, slopes = ctx.saved_tensors
-        above = torch.ops.aten.threshold_backward(gradient, x, 0)  # the gradient where x is above 0
-        below = gradient - above
         by_channel = slopes.view(-1, *[1] * (x.dim() - 2))
         others = [axis for axis in range(x.dim()) if axis != 1]
-        return above.addcmul_(below, by_channel), below.mul_(x).sum(others)
+        to_x, to_slopes = torch.empty_like(x), torch.zeros_like(slopes, dtype=torch.float32)
+        rows = max(1, CACHED_VALUES // max(1, x[:1].numel()))
+        for g, values, above in zip(*(each.split(rows) for each in (gradient, x, to_x)), strict=True):
+            # the gradient where x is above 0
+            torch.ops.aten.threshold_backward.grad_input(g, values, 0, grad_input=above)
+            below = g - above
+            above.addcmul_(below, by_channel)
+            to_slopes += below.mul_(values).sum(others)
+        return to_x, to_slopes.to(slopes.dtype)
+
+
+CACHED_VALUES = 1 << 16
 
 
 def make_activation(name: str, channels: int) -> nn.Module:

@@ -124,7 +124,9 @@ class TransformerLayer(nn.Module):
         self.fc2 = nn.Linear(ffn_channels, channels)
         self.final_layer_norm = nn.LayerNorm(channels)
         self.dropout, self.activation_dropout = nn.Dropout(cfg.dropout), nn.Dropout(cfg.activation_dropout)
-        self.activation = get_activation_fn(str(cfg.activation_fn))
+        # fairseq's gelu takes a copy in float32; torch's computes in float32, too, without one.
+        gelu = str(cfg.activation_fn) == "gelu"
+        self.activation = F.gelu if gelu else get_activation_fn(str(cfg.activation_fn))
         self.norm_first = cfg.layer_norm_first
 
     def feed_forward(self, x: Tensor) -> Tensor:

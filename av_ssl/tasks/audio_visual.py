@@ -18,6 +18,7 @@ from av_ssl.layout import FRAME_RATE, STREAMS, Clip, keep_by_length, read_manife
 from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.teacher_heads import target_digests
 from av_ssl.tasks.data_wait import DataWaitMeter
+from av_ssl.tasks.memory import keep_freed_memory
 from av_ssl.tasks.resuming import ResumableEpochs, data_digest
 from av_ssl.tasks.training_log import TrainingLog
 
@@ -108,6 +109,8 @@ class AudioVisualTask(FairseqTask):
         self.bad_clips_dir = Path(cfg.bad_clips_dir or root.checkpoint.save_dir) if root is not None else None
         if root is not None:
             keep_effective_batch(root, cfg.frames_per_update)
+            if root.common.cpu:
+                keep_freed_memory()
         self.starts_from_pretrained = True
         self.needs = DataNeeds()
 

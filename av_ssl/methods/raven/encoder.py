@@ -92,7 +92,7 @@ class RavenEncoder(RelativeTransformer, EncoderModel):
         self.embed = nn.Sequential(nn.Linear(8 * cfg.resnet_width, cfg.encoder_embed_dim))
         if cfg.compile:  # what is called with few distinct shapes; in place, so that tensor names stay
             for part in (self.frontend.trunk, *self.encoders):
-                part.compile(dynamic=True)
+                part.compile()
 
     @classmethod
     def build_model(cls, cfg: SingleRavenEncoderConfig, task: Any = None) -> "RavenEncoder":
