@@ -47,7 +47,7 @@ class Benchmark:
 
 
 def benchmarks(cores: int, gpu: bool, word_times: list[str] | None) -> list[Benchmark]:
-    steps = "--steps 10 --compile --frames 1000" if gpu else "--steps 1 --frames 250"
+    steps = "--steps 10 --compile --frames 1000" if gpu else "--steps 3 --frames 250"
     workers = sorted({1, min(2, cores), cores})
     step = "Each economy switched off in turn, against the step as shipped; the share of the matrix peak."
     decoding = "--clips 16" if gpu else "--clips 2 --beams 1 10 --repeats 1"

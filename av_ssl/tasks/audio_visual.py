@@ -190,6 +190,20 @@ class AudioVisualTask(FairseqTask):
             if task_cfg is not None and key in task_cfg:
                 self.cfg[key] = task_cfg[key]
 
+    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **unused: Any) -> None:
+        """Read a split's lists, after the model was built; not those of validation that is switched off.
+
+        Args:
+            task_cfg: the task's section of a checkpoint that is decoded; its keys of features win.
+        """
+        root = root_config(self.cfg)
+        if root is None or not root.dataset.disable_validation or is_training_split(split):
+            self.load_split(split, task_cfg)
+
+    def load_split(self, split: str, task_cfg: Any) -> None:
+        """Set ``datasets[split]`` from ``{data}/{split}.tsv`` and its labels."""
+        raise NotImplementedError
+
     def read_split(self, split: str) -> tuple[list[Clip], list[int]]:
         """All clips of a split's manifest, and the indices of those of allowed length."""
         clips = read_manifest(Path(self.cfg.data) / f"{split}.tsv")

@@ -227,8 +227,7 @@ class ClassificationTask(AudioVisualTask):
 
     # -- data ------------------------------------------------------------------------------------------------
 
-    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **unused: Any) -> None:
-        """Read ``{data}/{split}.tsv`` and its labels; an evaluated checkpoint's keys of features win."""
+    def load_split(self, split: str, task_cfg: Any) -> None:
         self.adopt_features(task_cfg, "segment_frames", "segment_hop")
         cfg = self.cfg
         train = is_training_split(split)

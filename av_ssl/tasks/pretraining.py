@@ -65,8 +65,7 @@ class PretrainingTask(AudioVisualTask):
             )
         return model
 
-    def load_dataset(self, split: str, combine: bool = False, **unused: Any) -> None:
-        """Read ``{data}/{split}.tsv`` and its labels; after the model was built."""
+    def load_split(self, split: str, task_cfg: Any) -> None:
         clips, kept = self.read_split(split)
         labels = self.read_labels(split, clips)
         if labels:

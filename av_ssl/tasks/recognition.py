@@ -192,8 +192,7 @@ class RecognitionTask(AudioVisualTask):
 
     # -- data and decoding -----------------------------------------------------------------------------------
 
-    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
-        """Read ``{data}/{split}.tsv`` and its transcripts; a decoded checkpoint gives ``task_cfg``."""
+    def load_split(self, split: str, task_cfg: Any) -> None:
         self.require_dictionary()
         cfg, root = self.cfg, root_config(self.cfg)
         if root is not None and root.generation.lm_path:
