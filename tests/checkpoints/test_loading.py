@@ -20,7 +20,7 @@ from tests.checkpoints.published_layout import (
     pretrained_state,
     save,
 )
-from tests.methods.helpers import TINY, source, tiny_av2vec
+from tests.methods.helpers import source
 
 FINETUNED = ("av_hubert_seq2seq", "av_hubert_ctc")
 
@@ -98,16 +98,6 @@ def test_two_label_sets_of_a_model_trained_here(tmp_path):
     model = av_ssl.load(save(content, tmp_path / "two.pt"))
     assert model.classes == [24, 11]
     assert torch.equal(model.final_proj.weight, trained.final_proj.weight)
-
-
-def test_av2vec_with_its_teacher(tmp_path):
-    model = tiny_av2vec()
-    model.teacher = model.make_teacher()
-    cfg = {"model": {"_name": "av2vec", **TINY}, "task": {"_name": "av_pretraining", "normalize": True}}
-    torch.save({"cfg": cfg, "model": model.state_dict()}, tmp_path / "av2vec.pt")
-    loaded = av_ssl.load(tmp_path / "av2vec.pt")
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
 # -- sizes of the published models ---------------------------------------------------------------------------

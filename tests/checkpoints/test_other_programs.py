@@ -102,16 +102,6 @@ def test_a_speech_model_as_w2v_path(tmp_path, make):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_project(tmp_path):
-    """auto_avsr's: a front-end and an encoder under names of their own."""
-    weights = {
-        "frontend.frontend3D.0.weight": torch.zeros(4, 1, 5, 7, 7),
-        "proj_encoder.weight": torch.zeros(8, 8),
-    }
-    with pytest.raises(CheckpointError, match=r"^model\.w2v_path: .*bare\.pth: is no fairseq checkpoint"):
-        read_checkpoint(save(weights, tmp_path / "bare.pth"))
-
-
 def test_a_pre_trained_model_cannot_be_decoded():
     task = RecognitionTask(RecognitionConfig(data="/nowhere"))
     with pytest.raises(DataError, match=r"pre-trained only \(AV2vecModel.*model\.w2v_path"):
