@@ -125,14 +125,6 @@ def test_front_end_runs_once(model, monkeypatch):
     assert calls == [sum(LENGTHS)]
 
 
-def test_dropped_video_costs_no_backward_pass(model):
-    batch = net_input(model, LENGTHS)
-    batch["masks"]["dropped"] = "video"
-    loss_of(model, batch).backward()
-    assert model.feature_extractor_video.proj.weight.grad is None
-    assert model.feature_extractor_audio.proj.weight.grad.abs().sum() > 0
-
-
 def test_noise_is_for_the_student_only(model):
     batch = keep_both(net_input(model, LENGTHS))
     clean = model(**batch)["target"]
