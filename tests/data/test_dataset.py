@@ -59,12 +59,6 @@ def test_evaluation_sees_the_centre_of_the_images(clips: list[Clip]) -> None:
     assert (video[0, 0, 12:] == MEAN_GRAY).all()
 
 
-def test_flipped_images(clips: list[Clip]) -> None:
-    flipped = dataset(clips, crop=CropAndFlip(96, random=True, flip_probability=1))
-    video = collate(flipped, 0)["net_input"]["source"]["video"]
-    np.testing.assert_array_equal(video[0, 0], read_crops(clips[0].video)[:, :, ::-1])
-
-
 def test_one_stream(clips: list[Clip]) -> None:
     audio = collate(dataset([replace(clip, video=None) for clip in clips], modalities=("audio",)))
     assert audio["net_input"]["source"]["video"] is None

@@ -103,12 +103,6 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
         TextLabels(tmp_path / "valid.wrd", WORDS, listed_clips(1))
 
 
-def test_other_encodings_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "valid.wrd").write_bytes("a\nü\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"valid\.wrd, line 2: is not UTF-8"):
-        TextLabels(tmp_path / "valid.wrd", WORDS, listed_clips(1, 1))
-
-
 def test_many_unknown_symbols_are_refused_few_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,13 +139,6 @@ def test_dictionary_file_is_needed(tmp_path: Path) -> None:
         FrameLabels.load(path, tmp_path / "dict.km.txt", listed_clips(2), 25)
     write(tmp_path / "dict.km.txt", "0 1\n1 1\n")
     assert FrameLabels.load(path, tmp_path / "dict.km.txt", listed_clips(2), 25)[0].tolist() == [4, 5]
-
-
-def test_dictionary_without_cluster_0_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = write(tmp_path / "train.km", " ".join(map(str, range(20))) + "\n")
-    FrameLabels(path, dictionary(*map(str, range(1, 20))), listed_clips(20), 25)
-    assert "5.0% of the labels" in caplog.text
-    assert "they count as <unk>" in caplog.text
 
 
 def test_sequence_label_rate_is_refused(tmp_path: Path) -> None:

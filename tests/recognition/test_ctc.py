@@ -9,7 +9,7 @@ import torch
 from fairseq.data import Dictionary
 
 from av_ssl.recognition.ctc import CTCBeamSearch, as_fairseq
-from av_ssl.recognition.prefix_search import greedy, log_add
+from av_ssl.recognition.prefix_search import greedy
 from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 
 
@@ -108,8 +108,3 @@ def test_flat_posteriors_need_a_search_by_frames(dictionary):
 def test_beam_must_be_positive(dictionary):
     with pytest.raises(ValueError, match="beam"):
         CTCBeamSearch(dictionary, beam=0)
-
-
-def test_log_add():
-    assert log_add(-math.inf, -2.0) == -2.0
-    assert log_add(math.log(0.25), math.log(0.5)) == pytest.approx(math.log(0.75))

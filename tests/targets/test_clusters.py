@@ -6,7 +6,7 @@ import torch
 
 from av_ssl import io
 from av_ssl.errors import DataError
-from av_ssl.targets.clusters import Codebook, SoftClusters, draw_frames, fit_kmeans, read_centroids
+from av_ssl.targets.clusters import Codebook, SoftClusters, draw_frames, fit_kmeans
 from av_ssl.targets.feature_shards import FeatureShard
 
 
@@ -53,12 +53,6 @@ def test_half_precision_features_are_computed_in_single():
     labels, inertia = Codebook(centroids).nearest(np.array([[299, 0], [0, 298]], np.float16))
     assert labels.tolist() == [0, 1]
     assert inertia == pytest.approx(5, abs=0.1)
-
-
-def test_centroids_that_are_no_array(tmp_path):
-    (tmp_path / "c.npy").write_bytes(b"junk")
-    with pytest.raises(DataError, match=r"c\.npy: cannot be read as an array"):
-        read_centroids(tmp_path / "c.npy")
 
 
 # -- the draw ------------------------------------------------------------------------------------------------

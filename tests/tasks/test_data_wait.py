@@ -14,7 +14,7 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig
-from av_ssl.tasks.data_wait import DataWaitMeter, real_frames
+from av_ssl.tasks.data_wait import DataWaitMeter
 
 FRAMES = 50
 
@@ -134,11 +134,6 @@ def test_step_taken_again_is_ignored(meter):
         update(meter, read=1, compute=3)
         meter.end_update()
     assert logged.get_smoothed_value("data_wait") == 0.25
-
-
-def test_real_frames_of_the_batch_that_stands_in():
-    assert real_frames({}) == 0
-    assert real_frames(batch(7)) == 7
 
 
 # -- in fairseq's loop ---------------------------------------------------------------------------------------
