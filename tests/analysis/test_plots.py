@@ -1,6 +1,5 @@
 """Features in two dimensions, word error rates in noise, and what figures show of them."""
 
-import importlib.util
 import math
 
 import numpy as np
@@ -54,12 +53,6 @@ def test_channels_that_never_change_and_few_points():
 def test_methods():
     with pytest.raises(DataError, match="one of tsne, pca, umap"):
         project(X, "lda")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("umap") is not None, reason="umap is installed")
-def test_umap_is_asked_for_where_it_is_missing():
-    with pytest.raises(DataError, match="pip install umap-learn"):
-        project(X, "umap")
 
 
 def results(folder, rate="12.34", subset="test", **task):
@@ -189,11 +182,6 @@ def test_noise_has_a_line_a_method_and_clean_clips_at_the_end():
     assert lines[1].get_ydata().tolist() == [40]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["-5", "0", "clean"]
     assert axis.get_xlabel() == "signal-to-noise ratio (dB)"
-
-
-def test_clean_clips_alone():
-    axis = draw_noise({"A": {math.inf: [20.0]}}).axes[0]
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["clean"]
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])

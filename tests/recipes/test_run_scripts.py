@@ -139,17 +139,6 @@ def test_self_training_goes_on_where_it_was_killed(run: Run) -> None:
     assert len(run(SELF_TRAINING, "--updates", "5")[0]) == 4  # more are asked for: it is not finished
 
 
-def test_self_training_on_a_cpu_without_test_clips(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "labelled" / "test.wrd").unlink()
-    options = ("--gpus", "0", "--updates", "20", "--subset", "part", "--beam", "3")
-    calls, _, _ = run(SELF_TRAINING, *options)
-    assert len(calls) == 3
-    for option in ("--subset part", "--beam 3", "--device cpu --workers 1"):
-        assert option in calls[0]
-    for override in ("max_update=20", "common.cpu=true", "common.fp16=false"):
-        assert override in calls[2]
-
-
 def test_recipes_of_av_hubert_get_its_keys(run: Run, tmp_path: Path) -> None:
     config = EXAMPLES / "av_hubert/conf/finetune/self_large_vox_433h.yaml"
     calls, _, _ = run(SELF_TRAINING, "--config", config)

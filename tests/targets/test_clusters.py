@@ -28,16 +28,6 @@ def test_finds_well_separated_clusters():
     assert inertia / len(frames) == pytest.approx(3 * 0.01, rel=0.1)
 
 
-def test_the_same_seed_gives_the_same_centroids():
-    frames = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
-    assert np.array_equal(fit_kmeans(frames, 7, seed=1), fit_kmeans(frames, 7, seed=1))
-
-
-def test_fewer_frames_than_clusters():
-    with pytest.raises(DataError, match="9 frames cannot make 10 clusters"):
-        fit_kmeans(np.zeros((9, 2), np.float32), 10)
-
-
 def test_nearest_equals_the_definition():
     rng = np.random.default_rng(0)
     frames, centroids = rng.normal(size=(300, 39)) * 20, rng.normal(size=(50, 39)) * 20

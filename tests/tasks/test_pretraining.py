@@ -24,7 +24,6 @@ from .conftest import (
     killed_after,
     pretrain,
     tensors,
-    train,
 )
 
 
