@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -91,27 +89,6 @@ def test_finished_clips_are_not_done_again_but_missing_or_changed_ones_are(talks
     assert redone == {"it's 1.mp4", "it's 2.mp4"}
     assert result.results["s 1/it's 2"].frames == 10
     assert result.results["noise"].reason == "no_face"
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path):
-    talks = tmp_path / "talks"
-    for index in range(6):
-        talking_head(talks / f"{index}.mkv", frames=14, shift=0.3 * index)
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    crop_folder(talks, undisturbed, CropSettings())
-    run = start("crop", talks, killed, "--workers", "1")
-    deadline = time.monotonic() + 60
-    while not list(killed.glob("video/*.mp4")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
-    assert 0 < len(list(killed.glob("video/*.mp4"))) < 6
-    assert not (killed / "clips.tsv").exists()
-    assert call("crop", talks, killed, "--workers", "1") == 0
-    assert call("crop", talks, undisturbed, "--workers", "1") == 0
-    assert files_below(killed) == files_below(undisturbed)
-    assert not list(killed.rglob(".partial*"))
 
 
 def test_a_line_that_a_kill_cut_short_is_ignored(tmp_path, in_process):

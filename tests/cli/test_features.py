@@ -72,17 +72,13 @@ def test_one_file_a_clip(features, checkpoint, tmp_path):
 
 
 def test_one_stream_alone_and_random_weights_are_others(features, checkpoint, tmp_path):
+    found = {}
     for out, words in {
-        "av": (),
-        "video": ("--modalities", "video"),
-        "random": ("--untrained", "1"),
-        "again": ("--untrained", "1"),
-        "other": ("--untrained", "2"),
-    }.items():
-        assert features(checkpoint, *words, out=out) == 0
-    found = {
-        out: np.load(tmp_path / out / "valid.npy") for out in ("av", "video", "random", "again", "other")
-    }
+        "av": "", "video": "--modalities video", "random": "--untrained 1", "again": "--untrained 1",
+        "other": "--untrained 2",
+    }.items():  # fmt: skip
+        assert features(checkpoint, *words.split(), out=out) == 0
+        found[out] = np.load(tmp_path / out / "valid.npy")
     assert not np.allclose(found["av"], found["video"])
     assert not np.allclose(found["av"], found["random"])
     assert not np.allclose(found["random"], found["other"])
@@ -109,19 +105,9 @@ def test_ravens_encoders(features, tmp_path, capsys):
 
 
 def test_one_of_two_students_that_ravens_pretraining_left(features, tmp_path, refused):
-    cfg = {
-        "model": {"_name": "raven", **raven_layout.TINY, **raven_layout.PREDICTORS},
-        "task": {
-            "_name": "av_pretraining",
-            "audio_input": "waveform",
-            "image_crop_size": 22,
-            "modalities": "av",
-        },
-        "criterion": {"_name": "raven"},
-    }
-    torch.save(
-        {"args": None, "cfg": cfg, "model": raven_layout.pretrained().state_dict()}, tmp_path / "raven.pt"
-    )
+    task = {"audio_input": "waveform", "image_crop_size": 22, "modalities": "av"}
+    cfg = {"model": {"_name": "raven", **raven_layout.TINY, **raven_layout.PREDICTORS}, "task": task}
+    torch.save({"cfg": cfg, "model": raven_layout.pretrained().state_dict()}, tmp_path / "raven.pt")
     assert "name --modalities: RavenModel of" in refused(features(tmp_path / "raven.pt"))
     for stream in ("audio", "video"):
         assert features(tmp_path / "raven.pt", "--modalities", stream, out=stream) == 0

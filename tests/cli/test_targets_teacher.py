@@ -27,7 +27,7 @@ from .conftest import call
 pytest.importorskip("transformers")
 
 HOURS_OF_WORK = teacher_dump.hours_of_work
-OPTIONS = (
+OPTIONS = [
     "--precision",
     "float32",
     "--layers",
@@ -38,7 +38,7 @@ OPTIONS = (
     "3",
     "--workers",
     "1",
-)
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
