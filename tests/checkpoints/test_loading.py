@@ -14,13 +14,12 @@ from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertModel
 from av_ssl.recognition.heads import Seq2SeqConfig, Seq2SeqModel
 from tests.checkpoints.published_layout import (
     ENCODER,
-    Classes,
     clusters,
     finetuned_state,
     pretrained_state,
     save,
 )
-from tests.methods.helpers import source
+from tests.methods.helpers import rebuild, source
 
 FINETUNED = ("av_hubert_seq2seq", "av_hubert_ctc")
 
@@ -132,7 +131,7 @@ def test_finetuned_models_have_the_published_size(sizes, decoder, tensors, param
     own = {"w2v_args": {"model": sizes}, "normalize": True, **decoder}
     cfg = OmegaConf.merge(OmegaConf.structured(Seq2SeqConfig()), own)
     with torch.device("meta"):
-        model = Seq2SeqModel.build_model(cfg, Classes(clusters(996)))
+        model = rebuild(Seq2SeqModel, cfg, clusters(996))
     unused = 2  # mask_emb and label_embs_concat of the encoder, which are published and of no use
     assert len(model.state_dict()) + unused == tensors
     assert sum(parameter.numel() for parameter in model.decoder.parameters()) == parameters

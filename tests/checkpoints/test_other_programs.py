@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
-from omegaconf import OmegaConf
 
 import av_ssl
 import av_ssl.tasks
@@ -17,8 +16,8 @@ from av_ssl.errors import DataError
 from av_ssl.recognition.encoder import encoder_part
 from av_ssl.recognition.heads import CTCConfig, CTCModel
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
-from tests.checkpoints.published_layout import Classes, clusters, pretrained_model, pretrained_state, save
-from tests.methods.helpers import tiny_av2vec
+from tests.checkpoints.published_layout import clusters, pretrained_model, pretrained_state, save
+from tests.methods.helpers import build, config, tiny_av2vec
 from tests.methods.raven_layout import published
 
 ENCODER_NAMES = ("encoder.", "feature_extractor", "layer_norm", "post_extract_proj")
@@ -44,12 +43,7 @@ def in_a_wrapper() -> dict:
 @pytest.mark.parametrize("state", [with_other_heads, in_a_wrapper])
 def test_the_encoder_is_the_stored_one(tmp_path, state):
     path = save(state(), tmp_path / "other.pt")
-    cfg = OmegaConf.merge(OmegaConf.structured(CTCConfig()), {"w2v_path": str(path), "normalize": True})
-    task = Classes(clusters())
-    task.pretrained = read_checkpoint(path)
-    task.starts_from_pretrained = True
-    cfg.w2v_args = {"model": task.pretrained.model_cfg, "task": task.pretrained.task_cfg}
-    finetuned = CTCModel.build_model(cfg, task).w2v_encoder.w2v_model
+    finetuned = build(CTCModel, config(CTCConfig, path), clusters()).w2v_encoder.w2v_model
     expected = pretrained_model().state_dict()
     for model in (av_ssl.load(path), finetuned):
         own = model.state_dict()

@@ -10,16 +10,9 @@ from av_ssl.data.labels import FrameLabels, TextLabels, keep_agreeing
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
 from tests.data_folder import listed_clips
+from tests.dictionaries import dictionary_of
 
-
-def dictionary(*symbols: str) -> Dictionary:
-    made = Dictionary()
-    for symbol in symbols:
-        made.add_symbol(symbol)
-    return made
-
-
-WORDS = TextEncoder(dictionary("a", "b", "ü", "groß"))
+WORDS = TextEncoder(dictionary_of(["a", "b", "ü", "groß"]))
 
 
 def write(path: Path, text: str) -> Path:
@@ -56,7 +49,7 @@ def test_byte_order_marks_are_no_symbols(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_accents_and_encodings_of_other_editors(tmp_path: Path, form: str, text: str, encoding: str) -> None:
     """A word is the same word whether its accent is a code point of its own or not; so is its class."""
-    words = TextEncoder(dictionary(*(normalize(form, symbol) for symbol in ("a", "ü", "groß"))))
+    words = TextEncoder(dictionary_of(normalize(form, symbol) for symbol in ("a", "ü", "groß")))
     path = tmp_path / "train.wrd"
     path.write_bytes(normalize(text, "ü groß\na ü\n").encode(encoding))
     labels = TextLabels(path, words, listed_clips(1, 1))
@@ -119,7 +112,7 @@ def test_many_unknown_symbols_are_refused_few_are_reported(
 
 
 def clusters(n: int) -> Dictionary:
-    return dictionary(*map(str, range(n)))
+    return dictionary_of(range(n))
 
 
 def test_first_cluster_has_index_4(tmp_path: Path) -> None:

@@ -1,18 +1,15 @@
 """What tests of fine-tuning start from: a dictionary and a pre-trained checkpoint."""
 
 import pytest
-from fairseq.data import Dictionary
 
+from tests.dictionaries import dictionary_of
 from tests.methods.helpers import tiny_av2vec
 from tests.tiny_checkpoints import write_checkpoint
 
 
 @pytest.fixture
 def dictionary():
-    dictionary = Dictionary()
-    for number in range(6):
-        dictionary.add_symbol(f"piece{number}")
-    return dictionary
+    return dictionary_of(f"piece{number}" for number in range(6))
 
 
 @pytest.fixture

@@ -6,18 +6,15 @@ from collections import defaultdict
 
 import pytest
 import torch
-from fairseq.data import Dictionary
 
 from av_ssl.recognition.ctc import CTCBeamSearch, as_fairseq
 from av_ssl.recognition.prefix_search import greedy
+from tests.dictionaries import dictionary_of
 
 
 @pytest.fixture
 def dictionary():
-    dictionary = Dictionary()  # <s> 0, <pad> 1, </s> 2, <unk> 3
-    for symbol in "ab":
-        dictionary.add_symbol(symbol)
-    return dictionary
+    return dictionary_of("ab")
 
 
 def all_prefixes(log_probs: torch.Tensor) -> dict:

@@ -13,16 +13,14 @@ from torch.nn.functional import ctc_loss
 
 from av_ssl.recognition.heads import CTCHead, HybridModel, Seq2SeqConfig, Seq2SeqDecoder, Seq2SeqEncoder
 from av_ssl.recognition.search import SearchConfig
+from tests.dictionaries import dictionary_of
 
 CHANNELS = 8
 LETTERS = "abc"
 
 
 def letters() -> Dictionary:
-    dictionary = Dictionary()  # <s> 0, <pad> 1, </s> 2, <unk> 3
-    for symbol in LETTERS:
-        dictionary.add_symbol(symbol)
-    return dictionary
+    return dictionary_of(LETTERS)
 
 
 class Features(FairseqEncoder):
