@@ -10,10 +10,7 @@ from .conftest import call
 
 def prepared(tmp_path, names, text="Text:  HELLO {}\nConf:  4\n"):
     """Folders as av-ssl crop leaves them, and a transcript for each clip."""
-    out, source = tmp_path / "out", tmp_path / "talks"
-    out.mkdir()
-    rows = [f"{name}\tvideo/{name}.mp4\taudio/{name}.wav\t75\t48000" for name in names]
-    (out / "clips.tsv").write_text("\n".join(["id\tvideo\taudio\tframes\tsamples", *rows]) + "\n")
+    source, out = tmp_path / "talks", trees.clip_list(tmp_path / "out", names)
     for name in names:
         path = source / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,9 @@
 """Small random recognisers and language models, and the joint score of an output by its definition."""
 
 import itertools
+import math
+from collections import defaultdict
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,6 +95,15 @@ def only(sample: dict[str, Any], clip: int) -> dict[str, Any]:
 
 
 Output = tuple[int, ...]
+
+
+def output_probabilities(log_probs: Tensor, symbols: Sequence[int] | None = None) -> dict[Output, float]:
+    """Probability of every output of one clip ``[T, V]``, blank 0, by enumeration of all alignments."""
+    totals: dict[Output, float] = defaultdict(float)
+    for path in itertools.product(symbols or range(log_probs.shape[1]), repeat=len(log_probs)):
+        output = tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != 0)
+        totals[output] += math.exp(sum(log_probs[t, symbol].item() for t, symbol in enumerate(path)))
+    return totals
 
 
 def all_outputs(length: int) -> list[Output]:

@@ -12,7 +12,7 @@ from av_ssl.errors import DataError
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from tests.browser import free_port
-from tests.stock import REPOSITORY, TIMEOUT, run_for, stock
+from tests.stock import TIMEOUT, run_for
 
 from .conftest import (
     RANDOM,
@@ -24,6 +24,7 @@ from .conftest import (
     killed_after,
     pretrain,
     tensors,
+    validate,
 )
 
 
@@ -84,12 +85,7 @@ def test_noise_validation_bfloat16_and_the_log(data, tmp_path):
 
 
 def test_validate_command(data, pretrained):
-    output = stock(
-        "fairseq-validate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_pretraining",
-        "--path", pretrained, "--valid-subset", "valid", "--max-tokens", "200", "--cpu",
-        "--image-crop-size", "22", "--log-format", "simple",
-    )  # fmt: skip
-    assert "loss_regression" in output
+    assert "loss_regression" in validate(data, "av_pretraining", pretrained)
 
 
 @pytest.mark.parametrize(("disabled", "first"), [("false", "valid"), ("true", "train")])
