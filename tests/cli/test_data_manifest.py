@@ -79,8 +79,6 @@ def test_labelled_is_a_folder_of_its_own_with_n_training_clips(tmp_path, refused
 
 def test_broken_clip_lists_are_named(tmp_path, refused):
     source, out = prepared(tmp_path, ["a"])
-    (out / "clips.tsv").write_text("id\tvideo\taudio\tframes\tsamples\na\tb\n")
-    assert "clips.tsv, line 2" in refused(call("data", "manifest", source, out))
     (out / "clips.tsv").unlink()
     assert "run av-ssl crop first" in refused(call("data", "manifest", source, out))
     assert call("data", "manifest", tmp_path / "absent", out) == 1

@@ -201,16 +201,6 @@ def test_no_clip_left(pseudo_labels, tmp_path, refused):
     assert not (tmp_path / "both").exists()
 
 
-def test_an_id_twice(pseudo_labels, labelled, unlabelled, refused):
-    text = (unlabelled / "train.hyp.tsv").read_text()
-    (unlabelled / "train.hyp.tsv").write_text(text.replace("u4\t", "u2\t"))
-    assert "train.hyp.tsv, line 6: id 'u2' " in refused(pseudo_labels())
-    (unlabelled / "train.hyp.tsv").write_text(text)
-    lines = (labelled / "train.tsv").read_text().replace("l2\t", "l1\t")
-    (labelled / "train.tsv").write_text(lines)
-    assert "train.tsv, line 3: id 'l1' is also on line 2" in refused(pseudo_labels())
-
-
 def test_transcripts_of_other_clips(pseudo_labels, unlabelled, refused):
     write_transcripts(unlabelled, {"x": (0.9, "lay")})
     assert "has a transcript of 'x', which the manifest lacks" in refused(pseudo_labels())

@@ -265,12 +265,9 @@ def test_agreement_of_finished_labels(targets, data, refused, capsys):
     assert "none: there is no such" in refused(targets("--alignments", data / "none"))
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [("/\n", ""), ("/\na\tb.mp4\t\t9\t9\n", ", line 2: clip a has no audio"), (None, "")]
-)
-def test_manifests_that_cannot_be_used(text, message, targets, data, refused):
-    (data / "valid.tsv").unlink() if text is None else (data / "valid.tsv").write_text(text)
-    assert f"valid.tsv{message}" in refused(targets())
+def test_a_clip_without_audio(targets, data, refused):
+    (data / "valid.tsv").write_text("/\na\tb.mp4\t\t9\t9\n")
+    assert "valid.tsv, line 2: clip a has no audio" in refused(targets())
 
 
 def test_a_checkpoint_needs_a_layer_and_the_other_way_round(targets, checkpoint, tmp_path, refused):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -190,17 +189,6 @@ def test_a_stream_that_is_not_there(transcribe, data, tmp_path, refused):
     assert transcribe("--subset", "valid", "--modalities", "audio") == 0
     settings = json.loads((tmp_path / "out" / "valid.hyp.json").read_text())
     assert settings["modalities"] == "audio"
-
-
-def test_an_id_twice(transcribe, data, refused):
-    change(data / "train.tsv", "train_4\t", "train_2\t")
-    assert "train.tsv, line 6: id 'train_2' is also on line 4" in refused(transcribe("--subset", "train"))
-
-
-def test_a_subset_that_is_not_there(transcribe, data, refused):
-    assert "tset.tsv: cannot be read" in refused(transcribe("--subset", "tset"))
-    shutil.rmtree(data)
-    assert "there is no such file or folder" in refused(transcribe())
 
 
 def test_slurm_needs_a_folder(transcribe, refused):
