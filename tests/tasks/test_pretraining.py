@@ -111,7 +111,7 @@ def test_a_run_goes_on_with_the_same_speech_teachers_only(kind):
     state = task.state_dict()
     task.load_state_dict(state)
     task.needs = taught_by("b", "a")
-    with pytest.raises(DataError, match=r"model\.teachers: the checkpoint was trained with others"):
+    with pytest.raises(DataError, match=r"model\.teachers: "):
         task.load_state_dict(state)
     task.needs = DataNeeds()  # a checkpoint that is read to be used
     task.load_state_dict(state)
