@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -231,13 +230,3 @@ def test_damaged_folders(features, checkpoint, tmp_path):
             (folder / name).write_text(content)
         with pytest.raises(DataError, match=message):
             FeatureFolder(folder).features("valid_0")
-
-
-def test_settings_say_how_the_features_were_made(features, checkpoint, tmp_path):
-    assert features(checkpoint) == 0
-    settings = json.loads((tmp_path / "features" / "settings.json").read_text())
-    assert len(settings.pop("weights")) == 64
-    assert settings == {
-        "untrained": None, "layers": [0, 1, 2, 3], "channels": 16, "rate": 25, "streams": ["audio", "video"],
-        "dtype": "float32", "format": "npy",
-    }  # fmt: skip
