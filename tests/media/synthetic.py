@@ -58,6 +58,7 @@ def write_clip(
     fps: float = 25,
     rate: int = RATE,
     times: np.ndarray | None = None,
+    turn: int = 0,
     start: float = 0.0,
     aspect: Fraction = Fraction(1),
     options: dict[str, str] | None = None,
@@ -75,6 +76,7 @@ def write_clip(
         fps: frames a second.
         rate: of the sound, Hz.
         times: time of each frame in seconds, for a variable rate.
+        turn: degrees, counter-clockwise, by which players rotate the frames.
         start: time of the first frame and sample, seconds.
         aspect: width of a pixel over its height.
         options: further options of the encoder.
@@ -98,6 +100,8 @@ def write_clip(
             video.pix_fmt = pixels
             video.codec_context.sample_aspect_ratio = aspect
             video.codec_context.color_range = 2 if full_range else 1
+            if turn:
+                video.set_display_rotation(turn)
             if times is not None or start:
                 video.codec_context.time_base = Fraction(1, 1000)
         for track in [] if sound is None else [sound, *more_sound]:

@@ -133,6 +133,15 @@ def test_sound_of_another_length_is_cut_or_filled_to_the_frames(tmp_path, crop, 
     assert (np.abs(samples[-1000:]).max() > 0) == (seconds > 0.48)
 
 
+def test_a_video_that_is_stored_turned_is_cropped_upright(tmp_path, crop):
+    frames = moving_face(12)
+    clip = write_clip(tmp_path / "turned.mp4", np.rot90(frames, -1, (1, 2)), tone(0.48), turn=90)
+    assert crop(clip).ok
+    turned = read_video(crop.video).astype(float)
+    assert crop(write_clip(tmp_path / "upright.mp4", frames, tone(0.48))).ok
+    assert np.abs(read_video(crop.video) - turned).mean() < 4
+
+
 def test_a_variable_frame_rate_keeps_lips_and_sound_together(tmp_path, crop):
     """The frames of a telephone: 40 ms apart at first, 80 ms later; the crop has the frame of that time."""
     times = np.concatenate([np.arange(20) * 0.04, 0.8 + np.arange(20) * 0.08])
