@@ -54,6 +54,14 @@ def test_words_as_json(align):
     assert found["segments"][0]["modalities"] == "audio"
 
 
+def test_files_of_all_formats(align, tmp_path):
+    text = tmp_path / "said.txt"
+    text.write_text("bin blue\nat two\n")
+    status, out, _ = align(str(text), "--format", "all", "--out", str(tmp_path / "times"))
+    assert (status, len(out.splitlines())) == (0, 5)
+    assert (tmp_path / "times" / "talk.txt").read_text() == "bin blue\nat two\n"
+
+
 def test_a_long_recording_is_aligned_as_one(align):
     status, out, _ = align("bin blue at two now " * 8, recording="long.wav")
     assert status == 0

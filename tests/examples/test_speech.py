@@ -97,6 +97,11 @@ def test_every_phone_of_every_word_has_visemes(accent: str, synthesiser: Synthes
             visemes_of(phone.label)
 
 
+def test_a_voice_that_espeak_lacks_is_named(synthesiser: Synthesiser) -> None:
+    with pytest.raises(SpeechError, match="en-gb-nowhere"):
+        synthesiser.say(["two"], Voice("en-gb-nowhere", 150, 50, 50), seed=0)
+
+
 JAW, WIDTH, TONGUE = (DIMENSIONS.index(name) for name in ("jaw", "width", "tongue"))
 
 

@@ -129,6 +129,15 @@ def test_self_training_goes_on_where_it_was_killed(run: Run) -> None:
     assert len(run(SELF_TRAINING, "--updates", "5")[0]) == 4  # more are asked for: it is not finished
 
 
+def test_self_training_on_a_cpu_without_test_clips(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labelled" / "test.wrd").unlink()
+    calls, _, _ = run(SELF_TRAINING, "--gpus", "0", "--subset", "part")
+    assert len(calls) == 3
+    assert "--subset part" in calls[0]
+    assert "--device cpu --workers 1" in calls[0]
+    assert "common.cpu=true" in calls[2]
+
+
 def test_recipes_of_av_hubert_get_its_keys(run: Run, tmp_path: Path) -> None:
     config = EXAMPLES / "av_hubert/conf/finetune/self_large_vox_433h.yaml"
     calls, _, _ = run(SELF_TRAINING, "--config", config)
