@@ -102,7 +102,7 @@ def test_a_voice_that_espeak_lacks_is_named(synthesiser: Synthesiser) -> None:
         synthesiser.say(["two"], Voice("en-gb-nowhere", 150, 50, 50), seed=0)
 
 
-JAW, WIDTH, TONGUE = (DIMENSIONS.index(name) for name in ("jaw", "width", "tongue"))
+JAW = DIMENSIONS.index("jaw")
 
 
 def track_of(labels: list[str], difficulty: float = 0, seed: int = 0) -> np.ndarray:
