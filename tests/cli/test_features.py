@@ -14,8 +14,6 @@ from av_ssl.analysis.features import FeatureFolder
 from av_ssl.errors import DataError
 from av_ssl.inference import FeatureSpec
 from av_ssl.layout import read_manifest
-from av_ssl.targets import feature_shards
-from av_ssl.targets.feature_shards import dump_shard
 from tests.methods import raven_layout
 
 from .conftest import call
@@ -129,65 +127,7 @@ def test_a_speech_model_at_50_hz(features, data, tmp_path):
     np.testing.assert_allclose(found, last, atol=1e-5)
 
 
-# -- killed and started again --------------------------------------------------------------------------------
-
-
-def test_a_killed_run_goes_on(features, checkpoint, tmp_path, monkeypatch):
-    assert features(checkpoint, out="whole") == 0
-    done = []
-
-    def killed(job):
-        if done:
-            raise KeyboardInterrupt
-        done.append(dump_shard(job))
-
-    monkeypatch.setattr(feature_shards, "dump_shard", killed)
-    assert features(checkpoint) == 130
-    assert not (tmp_path / "features" / "valid.index.tsv").exists()
-    again = []
-    monkeypatch.setattr(feature_shards, "dump_shard", lambda job: again.append(job) or dump_shard(job))
-    assert features(checkpoint) == 0
-    assert len(again) == 2
-    for name in ("valid.npy", "valid.index.tsv", "valid.times.npy"):
-        assert (tmp_path / "features" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert features(checkpoint) == 0
-    assert len(again) == 2
-
-
-def test_other_settings_are_refused(features, checkpoint, tmp_path, refused):
-    assert features(checkpoint) == 0
-    before = (tmp_path / "features" / "valid.npy").read_bytes()
-    for words, text in (
-        (["--half"], "dtype float32 (now float16)"),
-        (["--layers", "1"], "layers [0, 1, 2, 3] (now [1])"),
-        (["--modalities", "audio"], "streams ['audio', 'video'] (now ['audio'])"),
-        (["--format", "npz"], "format npy (now npz)"),
-        (["--untrained", "0"], "untrained none (now 0)"),
-        (["--clips", "2"], "valid.tsv: lists other clips"),
-    ):
-        error = refused(features(checkpoint, *words))
-        assert text in error
-        assert "choose another --out" in error
-        assert (tmp_path / "features" / "valid.npy").read_bytes() == before
-
-
 # -- bad input -----------------------------------------------------------------------------------------------
-
-
-def test_mistakes_are_named_and_do_not_bind_the_folder(features, checkpoint, data, tmp_path, refused):
-    text = (data / "valid.tsv").read_text()
-    for words, message in (
-        (["--layers", "4"], "--layers 4: this model has layers 0 to 3"),
-        (["--subset", "none"], "none.tsv: cannot be read"),
-    ):
-        assert message in refused(features(checkpoint, *words))
-    assert "none.pt: there is no such file" in refused(features(tmp_path / "none.pt"))
-    (data / "valid.tsv").write_text("/\n")
-    assert "valid.tsv: lists no clips" in refused(features(checkpoint))
-    (data / "valid.tsv").write_text(text.replace("valid_1.wav", ""))
-    assert "valid.tsv, line 3: clip valid_1 has no audio;" in refused(features(checkpoint))
-    assert features(checkpoint, "--modalities", "video", out="video") == 0
-    assert not (tmp_path / "features").exists()
 
 
 def test_a_speech_model_has_neither_video_nor_random_weights(features, tmp_path, refused):

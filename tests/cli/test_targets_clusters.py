@@ -14,7 +14,7 @@ import torch
 from av_ssl import jobs
 from av_ssl.data.labels import FrameLabels, keep_agreeing
 from av_ssl.layout import read_manifest
-from av_ssl.targets import cluster_labels, feature_shards
+from av_ssl.targets import feature_shards
 from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.mfcc import mfcc
 from tests.methods.raven_layout import published
@@ -47,10 +47,6 @@ def labels_of(folder: Path) -> dict[str, str]:
 
 def label_counts(path: Path) -> list[int]:
     return [len(line.split()) for line in path.read_text().splitlines()]
-
-
-def killed(*args: object) -> None:
-    raise KeyboardInterrupt
 
 
 # -- what comes out ------------------------------------------------------------------------------------------
@@ -133,41 +129,6 @@ def test_kept_features_serve_another_number_of_clusters(targets, tmp_path, monke
     assert not (tmp_path / "labels" / "features").exists()
 
 
-# -- killed and started again --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stage", ["dump_shard", "fit_job", "label_shard"])
-def test_a_killed_run_continues(stage, targets, tmp_path, monkeypatch):
-    assert targets(out="whole") == 0
-    calls: list[str] = []
-
-    def counted(name, limit=99):
-        module = feature_shards if name == "dump_shard" else cluster_labels
-        function = getattr(module, name)
-
-        def run(job):
-            if calls.count(name) == limit:
-                raise KeyboardInterrupt
-            calls.append(name)
-            return function(job)
-
-        monkeypatch.setattr(module, name, run)
-
-    counted(stage, limit=0 if stage == "fit_job" else 4)
-    assert targets() == 130
-    monkeypatch.undo()
-    calls.clear()
-    for name in ("dump_shard", "label_shard"):
-        counted(name)
-    assert targets() == 0
-    assert calls.count("dump_shard") == (8 if stage == "dump_shard" else 0)
-    assert calls.count("label_shard") == (8 if stage == "label_shard" else 12)
-    assert labels_of(tmp_path / "labels") == labels_of(tmp_path / "whole")
-    calls.clear()
-    assert targets() == 0
-    assert calls == []
-
-
 def test_files_of_a_killed_process_are_removed(targets, tmp_path):
     assert targets("--keep-features") == 0
     folder = tmp_path / "labels" / "features"
@@ -175,51 +136,6 @@ def test_files_of_a_killed_process_are_removed(targets, tmp_path):
     abandoned.write_bytes(b"half a shard")
     assert targets() == 0
     assert not abandoned.exists()
-
-
-# -- other settings ------------------------------------------------------------------------------------------
-
-
-def test_other_settings_are_refused(targets, layer_2, data, tmp_path, refused):
-    assert targets() == 0
-    before = labels_of(tmp_path / "labels")
-    for words, text in (
-        (["--clusters", "6"], "clusters 5 (now 6)"),
-        (["--seed", "1"], "seed 0 (now 1)"),
-        (["--fit-share", "0.5"], "fit share 1.0 (now 0.5)"),
-        (["--half"], "dtype float32 (now float16)"),
-        (["--splits", "valid", "train"], "fit split train (now valid)"),
-        (layer_2, "features mfcc (now encoder)"),
-    ):
-        error = refused(targets(*words))
-        assert text in error
-        assert "choose another --out" in error
-    lines = (data / "valid.tsv").read_text().splitlines()
-    (data / "valid.tsv").write_text("\n".join(lines[:-1]) + "\n")
-    assert "km.clusters/valid.json: " in refused(targets())
-    assert labels_of(tmp_path / "labels") == before
-
-
-def test_shards_of_another_layer_are_never_taken(targets, checkpoint, monkeypatch, refused):
-    monkeypatch.setattr(cluster_labels, "fit_job", killed)
-    assert targets("--checkpoint", checkpoint, "--layer", "1") == 130
-    monkeypatch.undo()
-    error = refused(targets("--checkpoint", checkpoint, "--layer", "2"))
-    assert "features/settings.json: " in error
-    assert "layer 1 (now 2)" in error
-
-
-def test_a_mistake_does_not_bind_the_folder(targets, checkpoint, refused):
-    assert "--layer 9" in refused(targets("--checkpoint", checkpoint, "--layer", "9"))
-    assert "486 frames cannot make 999 clusters" in refused(targets("--clusters", "999"))
-    assert targets() == 0
-
-
-def test_labels_of_other_origin_are_not_overwritten(targets, tmp_path, refused):
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "valid.km").write_text("mine\n")
-    assert "valid.km: was not made by this command" in refused(targets())
-    assert (tmp_path / "labels" / "valid.km").read_text() == "mine\n"
 
 
 # -- bad input -----------------------------------------------------------------------------------------------
@@ -247,14 +163,6 @@ def test_an_unreadable_clip_has_no_labels_and_is_reported(keep, targets, data, t
     assert label_counts(folder / "train.km") == counts
 
 
-def test_many_unreadable_clips_stop_the_run(targets, data, refused):
-    for name in ("train_3", "train_5"):
-        (data / f"{name}.wav").write_bytes(b"noise")
-    error = refused(targets())
-    assert "train_3: " in error
-    assert "train_5: " in error
-
-
 def test_agreement_of_finished_labels(targets, data, refused, capsys):
     assert targets() == 0
     for split in ("train", "valid"):
@@ -263,11 +171,6 @@ def test_agreement_of_finished_labels(targets, data, refused, capsys):
     printed = capsys.readouterr().out
     assert printed.count("| phone | 2 |") == printed.count("| speaker | 1 | 1.000 |") == 2
     assert "none: there is no such" in refused(targets("--alignments", data / "none"))
-
-
-def test_a_clip_without_audio(targets, data, refused):
-    (data / "valid.tsv").write_text("/\na\tb.mp4\t\t9\t9\n")
-    assert "valid.tsv, line 2: clip a has no audio" in refused(targets())
 
 
 def test_a_checkpoint_needs_a_layer_and_the_other_way_round(targets, checkpoint, tmp_path, refused):
