@@ -24,6 +24,7 @@ from .conftest import (
     killed_after,
     pretrain,
     tensors,
+    train,
     validate,
 )
 
