@@ -142,3 +142,9 @@ def test_infinite_values_are_kept_as_words(tmp_path):
     stored.cfg["optimization"] = {"stop": float("inf")}
     write_stored(stored, tmp_path / "plain.safetensors")
     assert read_stored(tmp_path / "plain.safetensors").cfg["optimization"] == {"stop": "inf"}
+
+
+def test_other_suffixes_are_refused(tmp_path):
+    stored = read_stored(save(pretrained_state(), tmp_path / "published.pt"))
+    with pytest.raises(DataError, match=r"model\.onnx: name a file that ends in \.pt .*or \.safetensors"):
+        write_stored(stored, tmp_path / "model.onnx")

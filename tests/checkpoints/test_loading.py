@@ -19,7 +19,7 @@ from tests.checkpoints.published_layout import (
     pretrained_state,
     save,
 )
-from tests.methods.helpers import rebuild, source
+from tests.methods.helpers import TINY, rebuild, source, tiny_av2vec
 
 FINETUNED = ("av_hubert_seq2seq", "av_hubert_ctc")
 
@@ -154,3 +154,13 @@ def test_decodes_without_dictionary_or_pretrained_checkpoint(tmp_path, name):
         words = task.build_bpe(None).decode(task.target_dictionary.string(best["tokens"]))
         assert isinstance(words, str)
         assert "\u2581" not in words
+
+
+def test_av2vec_with_its_teacher(tmp_path):
+    model = tiny_av2vec()
+    model.teacher = model.make_teacher()
+    cfg = {"model": {"_name": "av2vec", **TINY}, "task": {"_name": "av_pretraining", "normalize": True}}
+    torch.save({"cfg": cfg, "model": model.state_dict()}, tmp_path / "av2vec.pt")
+    loaded = av_ssl.load(tmp_path / "av2vec.pt")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name

@@ -10,6 +10,7 @@ from av_ssl.data.collate import (
     Sample,
     collate_frame_labels,
     collate_streams,
+    collate_text,
 )
 
 RNG = np.random.default_rng
@@ -89,3 +90,14 @@ def test_frames_without_label_are_cut_off() -> None:
     full = Sample(0, "clip", np.ones((5, 104), np.float32), None, video, [torch.arange(4)])
     cut = full.cut(4)
     assert (cut.frames, len(cut.audio), cut.audio_clean, len(cut.labels[0])) == (4, 4, None, 4)
+
+
+def test_transcripts() -> None:
+    samples = [sample(3, ([5, 6, 2],)), sample(2, ([7, 2],))]
+    net_input = collate_streams(samples, Extent([0, 0], [3, 2], 3))
+    batch = collate_text(samples, net_input, pad=1, eos=2)
+    assert batch["target"].tolist() == [[5, 6, 2], [7, 2, 1]]
+    assert batch["ntokens"] == 5
+    assert net_input["prev_output_tokens"].tolist() == [[2, 5, 6], [2, 7, 1]]
+    assert net_input["src_tokens"].tolist() == [[4, 4, 4], [4, 4, 1]]
+    assert net_input["src_lengths"].tolist() == [3, 2]

@@ -212,3 +212,9 @@ def test_sizes_for_batching(clips: list[Clip]) -> None:
     batches = data.batch_by_size(data.ordered_indices(), max_tokens=30)
     assert sorted(map(len, batches)) == [2, 2]
     assert not data.supports_prefetch
+
+
+def test_flipped_images(clips: list[Clip]) -> None:
+    flipped = dataset(clips, crop=CropAndFlip(96, random=True, flip_probability=1))
+    video = collate(flipped, 0)["net_input"]["source"]["video"]
+    np.testing.assert_array_equal(video[0, 0], read_crops(clips[0].video)[:, :, ::-1])

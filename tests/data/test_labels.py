@@ -154,3 +154,16 @@ def test_wrong_label_rate_is_refused(tmp_path: Path) -> None:
     labels = FrameLabels(write(tmp_path / "a.km", "0 " * 40 + "\n"), clusters(1), listed_clips(10), 25)
     with pytest.raises(DataError, match=r"a\.km .*clip0 has 10 frames at 25 Hz and 40 labels.*label_rate"):
         keep_agreeing(listed_clips(10), [labels], [0])
+
+
+def test_other_encodings_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "valid.wrd").write_bytes("a\nü\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"valid\.wrd, line 2: is not UTF-8"):
+        TextLabels(tmp_path / "valid.wrd", WORDS, listed_clips(1, 1))
+
+
+def test_dictionary_without_cluster_0_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "train.km", " ".join(map(str, range(20))) + "\n")
+    FrameLabels(path, dictionary_of(range(1, 20)), listed_clips(20), 25)
+    assert "5.0% of the labels" in caplog.text
+    assert "they count as <unk>" in caplog.text

@@ -251,3 +251,12 @@ def test_models_of_all_pretrainings_build(name: str, toy: Steps, tmp_path: Path)
         built = MODEL_REGISTRY[cfg.model._name].build_model(cfg.model, task)
     assert built.masking is not None
     assert hasattr(built, "label_embs_concat") == bool(training.labels)
+
+
+def test_a_shuffled_teacher_never_gets_its_own_video(emotions: Steps) -> None:
+    found = trainings(emotions, "shuffled")
+    teacher, embed, head = found.values()
+    out = emotions.corpus.out
+    assert teacher["task.data"] == str(out / "shuffled_labelled_15")
+    assert teacher["+task.label_dir"] == head["task.data"] == str(emotions.labelled)
+    assert embed["task.data"] == str(out / "shuffled_data")

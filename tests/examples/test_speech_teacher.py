@@ -173,3 +173,32 @@ def test_missing_labels_end_it_with_their_name(data: tuple[Path, Path], tmp_path
     with pytest.raises(SystemExit, match=r"speech_teacher\.py: .*none/train\.km"):
         main([str(tmp_path), str(tmp_path / "out"), "--kind", "hubert", "--labels", str(tmp_path / "none")])
     assert not (tmp_path / "out").exists()
+
+
+def test_hubert_does_not_use_what_is_masked() -> None:
+    predictor = HubertPredictor(5)
+    wave = torch.randn(1, 20 * 320 + 80)
+    masked = torch.zeros(1, 20, dtype=torch.bool)
+    masked[:, 5:10] = True
+    # Samples of the frames 5 to 9 alone: frame 4 ends at 1680, frame 10 begins at 3200.
+    other = wave.clone()
+    other[:, 1680:3200] = torch.randn(1, 1520)
+    inputs = [SimpleNamespace(input_values=one, attention_mask=torch.ones_like(one)) for one in (wave, other)]
+    first, second = (encoded(predictor, each, masked) for each in inputs)
+    assert first.shape == (1, 20, 32)
+    assert torch.allclose(first, second, atol=1e-5)
+    assert not torch.allclose(*(encoded(predictor, each, masked & False) for each in inputs), atol=1e-3)
+
+
+def test_whisper_does_not_use_what_is_masked() -> None:
+    predictor = WhisperPredictor(5)
+    mel = torch.randn(1, 80, 300)
+    masked = torch.zeros(1, 60, dtype=torch.bool)
+    masked[:, 5:10] = True
+    other = mel.clone()
+    other[..., 10:20] = torch.randn(1, 80, 10)
+    inputs = [SimpleNamespace(input_features=one) for one in (mel, other)]
+    first, second = (encoded(predictor, each, masked) for each in inputs)
+    assert first.shape == (1, 150, 32)
+    assert torch.equal(first, second)
+    assert not torch.allclose(*(encoded(predictor, each, masked & False) for each in inputs), atol=1e-3)

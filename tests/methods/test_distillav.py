@@ -292,3 +292,29 @@ def test_learns_a_handful_of_clips(folders):
         curves.append([*(loss.regression.item() for loss in losses), *excess])
     first, last = np.array(curves[:2]).mean(0), np.array(curves[-10:]).mean(0)
     assert (last < 0.5 * first).all(), last / first
+
+
+def test_masks_matter_through_the_encoder_alone(folders, monkeypatch):
+    """All frames count, masked or not: with the same output of the encoder, other masks are the same loss."""
+    model = tiny(folders).eval()
+    first, other = net_input(model), net_input(model, seed=3)
+    other = {**first, "masks": other["masks"]}
+    assert not torch.equal(first["masks"]["audio"], other["masks"]["audio"])
+    assert loss_of(model, first)[0] != loss_of(model, other)[0]
+    plain = model.student_features
+    monkeypatch.setattr(
+        model,
+        "student_features",
+        lambda source, padding, masks, index: plain(source, padding, first["masks"], index),
+    )
+    losses = [loss_of(model, batch)[:2] for batch in (first, other)]
+    assert torch.equal(losses[0][0], losses[1][0])
+    assert losses[0][1] == losses[1][1] == sum(LENGTHS)
+
+
+def test_modality_dropout_frequencies(folders):
+    masking = tiny(folders).masking
+    rng = np.random.default_rng(0)
+    drawn = [masking.draw([10], 10, rng)["dropped"] for _ in range(2000)]
+    shares = [drawn.count(stream) / 2000 for stream in (None, "audio", "video")]
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=0.04)

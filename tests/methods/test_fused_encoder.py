@@ -108,3 +108,18 @@ def test_masks_that_cannot_be_had(reference):
         model.extract_features({"audio": arrays["audio"], "video": None}, None, True)
     with pytest.raises(ValueError, match="load the pre-trained checkpoint"):
         AudioVisualEncoder(model.cfg).extract_features({"audio": arrays["audio"], "video": None}, None, True)
+
+
+def test_last_layer_is_without_the_final_norm(reference):
+    encoder, arrays = reference
+    assert not torch.allclose(arrays["features_layer2"], arrays["features"], atol=1e-2)
+    np.testing.assert_allclose(
+        nn.functional.layer_norm(
+            arrays["features_layer2"],
+            (64,),
+            encoder.encoder.layer_norm.weight,
+            encoder.encoder.layer_norm.bias,
+        ).detach(),
+        arrays["features"],
+        atol=1e-5,
+    )

@@ -173,3 +173,8 @@ def test_every_parameter_of_the_predictor_has_a_gradient(masked):
     mask = torch.tensor([[True, False, False]]) if masked else None
     net(torch.randn(1, 3, 12), mask).square().sum().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_mask_embedding_is_small():
+    large = predictor(channels=4096, ffn_channels=8)
+    assert large.embed.mask_emb.std().item() == pytest.approx(0.02, rel=0.05)

@@ -64,3 +64,13 @@ def test_masked_frames_are_silent(dtype):
     hidden = mask.repeat_interleave(640, dim=1)
     assert torch.equal(silent == 0, hidden)
     assert torch.equal(silent[~hidden], audio[~hidden])
+
+
+def test_padding_reaches_back_a_few_frames_only():
+    """The receptive field of the last stage is 9.3 frames wide: 4.6 frames on either side."""
+    audio, net = torch.randn(1, 12 * 640), frontend()
+    longer = torch.nn.functional.pad(audio, (0, 8 * 640))
+    with torch.no_grad():
+        alone, padded = net(audio), net(longer)
+    np.testing.assert_allclose(padded[:, :7], alone[:, :7], atol=1e-6)
+    assert not torch.allclose(padded[:, 11], alone[:, 11], atol=1e-6)

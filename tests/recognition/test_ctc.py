@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from av_ssl.recognition.ctc import CTCBeamSearch, as_fairseq
-from av_ssl.recognition.prefix_search import greedy
+from av_ssl.recognition.prefix_search import greedy, log_add
+from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 from tests.dictionaries import dictionary_of
 
 from .tiny_models import output_probabilities
@@ -72,3 +73,30 @@ def test_all_tokens_share_the_score(tokens):
 def test_beam_must_be_positive(dictionary):
     with pytest.raises(ValueError, match="beam"):
         CTCBeamSearch(dictionary, beam=0)
+
+
+def test_flat_posteriors_need_a_search_by_frames(dictionary):
+    """Why this search exists beside joint search, which finds less probable outputs here."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 40, 6, generator=generator) * 2
+    logits[..., 0] += 4
+    log_probs = logits.log_softmax(-1)
+
+    class Model:
+        def __call__(self, padding_mask):
+            return log_probs.transpose(0, 1)
+
+        def get_normalized_probs(self, output, log_probs):
+            return output if log_probs else output.exp()
+
+    sample = {"net_input": {"padding_mask": torch.zeros(4, 40, dtype=torch.bool)}}
+    by_frame = CTCBeamSearch(dictionary, beam=5).generate([Model()], sample)
+    by_token = JointBeamSearch(dictionary, SearchConfig(beam=5, ctc_weight=1.0)).generate([Model()], sample)
+    for clip in range(4):
+        assert by_frame[clip][0]["score"] > by_token[clip][0]["score"] - 1e-3
+    assert sum(clip[0]["score"] for clip in by_frame) > sum(clip[0]["score"] for clip in by_token) + 1
+
+
+def test_log_add():
+    assert log_add(-math.inf, -2.0) == -2.0
+    assert log_add(math.log(0.25), math.log(0.5)) == pytest.approx(math.log(0.75))

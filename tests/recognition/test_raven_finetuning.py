@@ -140,3 +140,9 @@ def test_a_checkpoint_that_lacks_tensors(tmp_path, dictionary):
 def test_other_methods_are_fused(name):
     assert family_of({"_name": name}) is FUSED
     assert FUSED.choose_stream({"_name": name}, "video", "any.pt") is None
+
+
+def test_regularisation_without_a_place(tmp_path, dictionary):
+    torch.save(published("audio"), tmp_path / "audio.pt")
+    with pytest.raises(ValueError, match=r"model\.layerdrop=0\.1"):
+        build(CTCModel, config(CTCConfig, tmp_path / "audio.pt", layerdrop=0.1), dictionary, "audio")

@@ -136,3 +136,13 @@ def test_half_precision_vectors_are_compared_in_float32(centroids, vectors):
     assert torch.equal(clusters(half), clusters(half.float()))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(clusters(half), clusters(half.float()))
+
+
+def test_the_same_seed_gives_the_same_centroids():
+    frames = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    assert np.array_equal(fit_kmeans(frames, 7, seed=1), fit_kmeans(frames, 7, seed=1))
+
+
+def test_fewer_frames_than_clusters():
+    with pytest.raises(DataError, match="9 frames cannot make 10 clusters"):
+        fit_kmeans(np.zeros((9, 2), np.float32), 10)

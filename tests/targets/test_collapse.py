@@ -190,3 +190,14 @@ def test_decorrelation_is_channels_over_rank():
     x.requires_grad_()
     decorrelation_loss(x).backward()
     assert x.grad.isfinite().all()
+
+
+def test_workers_are_averaged_before_anyone_decides(monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    other = torch.tensor([[1.0 * 200, 200], [0.0, 0]])  # a worker whose targets are healthy, of single clips
+    monkeypatch.setattr(distributed, "all_reduce", lambda totals: totals.add_(other))
+    watched = guard(patience=100)
+    train(watched, 0, 100, std=0.0)
+    other[0, 0] = 0
+    with pytest.raises(FloatingPointError):
+        train(watched, 101, 200, std=0.0)

@@ -221,3 +221,10 @@ def test_resumes_in_the_middle_of_an_epoch(task, buffered):
     assert resumed.end_of_epoch()
     assert resumed.next_epoch_idx == 2
     assert len(resumed) == 24
+
+
+def test_step_taken_again_is_ignored(meter):
+    with metrics.aggregate(new_root=True) as logged:
+        update(meter, read=1, compute=3)
+        meter.end_update()
+    assert logged.get_smoothed_value("data_wait") == 0.25
