@@ -146,7 +146,7 @@ def test_an_error_leaves_nothing(tmp_path):
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(MediaError, match=r"file/a\.npy: cannot be written"),
+        pytest.raises(MediaError, match=r"file/a\.npy: "),
         growing_array(tmp_path / "file" / "a.npy", 3, "float32"),
     ):
         pass

@@ -1,7 +1,8 @@
 """Checkpoints of version 0.1 load, give the same outputs and resume; its folders are finished.
 
-The files and the expected numbers are in `fixtures/version_0_1`, where `make.py` wrote them with version 0.1.
-The tests restore them in another folder: the paths that they hold are gone.
+The files and the expected numbers in `fixtures/version_0_1` were written with version 0.1, by the program
+`make.py` that commit 205ee19 holds beside them. The tests restore them in another folder: the paths that they
+hold are gone.
 """
 
 from __future__ import annotations

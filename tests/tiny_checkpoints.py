@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from av_ssl.methods.av2vec import AV2vecModel
 from av_ssl.recognition.heads import CTCConfig, CTCModel
 from tests.checkpoints.published_layout import ENCODER, finetuned_state
 from tests.methods.helpers import TINY, build, config, tiny_av2vec
@@ -14,11 +15,11 @@ from tests.methods.raven_layout import published
 from tests.recognition.tiny_models import letters
 
 
-def write_checkpoint(path: Path) -> Path:
+def write_checkpoint(path: Path, model: AV2vecModel | None = None) -> Path:
     """A fused model of three layers, saved as fairseq does."""
     task = {"_name": "av_pretraining", "normalize": True, "image_crop_size": 22}
     cfg = {"model": {"_name": "av2vec", **TINY}, "task": task, "criterion": {"_name": "av2vec"}}
-    torch.save({"args": None, "cfg": cfg, "model": tiny_av2vec().state_dict()}, path)
+    torch.save({"args": None, "cfg": cfg, "model": (model or tiny_av2vec()).state_dict()}, path)
     return path
 
 

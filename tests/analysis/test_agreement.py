@@ -8,24 +8,18 @@ from av_ssl.errors import DataError
 from av_ssl.layout import read_manifest
 
 
-def test_clusters_that_tell_the_class():
-    assert agreement(np.array([2, 2, 0, 1]), np.array(["b", "b", "a", "a"])) == pytest.approx((1, 0.75, 1))
-
-
-def test_clusters_that_tell_nothing():
-    assert agreement(np.array([0, 1, 0, 1]), np.array(["a", "a", "b", "b"])) == pytest.approx((0.5, 0.5, 0))
-
-
-def test_one_class():
-    assert agreement(np.array([0, 1]), np.array(["a", "a"])) == pytest.approx((1, 0.5, 0))
-
-
-def test_a_value_by_hand():
-    # H(class) = 0.6365 nats. Cluster 0 has a and b, cluster 1 has a: H(class | cluster) = 2/3 log 2.
-    clusters, classes = np.array([0, 0, 1]), np.array(["a", "b", "a"])
-    assert agreement(clusters, classes) == pytest.approx(
-        (2 / 3, 2 / 3, 1 - (2 / 3) * np.log(2) / 0.636514), abs=1e-6
-    )
+@pytest.mark.parametrize(
+    ("clusters", "classes", "expected"),
+    [
+        ([2, 2, 0, 1], "bbaa", (1, 0.75, 1)),
+        ([0, 1, 0, 1], "aabb", (0.5, 0.5, 0)),
+        ([0, 1], "aa", (1, 0.5, 0)),
+        # H(class) = 0.6365 nats. Cluster 0 has a and b, cluster 1 has a: H(class | cluster) = 2/3 log 2.
+        ([0, 0, 1], "aba", (2 / 3, 2 / 3, 1 - (2 / 3) * np.log(2) / 0.636514)),
+    ],
+)
+def test_known_values(clusters, classes, expected):
+    assert agreement(np.array(clusters), np.array(list(classes))) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_words_of_grid(tmp_path):
 @pytest.mark.parametrize("line", ["1000 bin", "0.5 1 bin", "1000 2000 bin blue", "-1 5 bin"])
 def test_a_line_of_grid_that_cannot_be_used(line, tmp_path):
     write(tmp_path / "a.align", f"0 1000 sil\n{line}\n")
-    with pytest.raises(DataError, match=r"a\.align, line 2: needed"):
+    with pytest.raises(DataError, match=r"a\.align, line 2: "):
         read_alignment(tmp_path, "a")
 
 

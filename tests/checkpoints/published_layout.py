@@ -13,6 +13,8 @@ from torch import Tensor
 from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertModel
 from av_ssl.recognition.heads import CTCConfig, CTCModel, Seq2SeqConfig, Seq2SeqModel
 from tests.data_folder import write_vocabulary
+from tests.dictionaries import dictionary_of
+from tests.methods.helpers import rebuild
 
 # resnet_width is not in the published files: their front-end is 16 times as wide, and slow to store.
 ENCODER = {
@@ -45,21 +47,8 @@ class Call:
         return self.call
 
 
-class Classes:
-    """Stands in for a task while a model is built."""
-
-    starts_from_pretrained = False
-    pretrained = None
-
-    def __init__(self, dictionary: Dictionary) -> None:
-        self.dictionaries, self.target_dictionary = [dictionary], dictionary
-
-
 def clusters(number: int = 20) -> Dictionary:
-    dictionary = Dictionary()
-    for label in range(number):
-        dictionary.add_symbol(str(label))
-    return dictionary
+    return dictionary_of(range(number))
 
 
 def state(cfg: dict[str, Any], tensors: dict[str, Tensor], task_state: dict[str, Any]) -> dict[str, Any]:
@@ -104,19 +93,12 @@ def tokenizer(folder: Path) -> SentencepieceBPE:
     return made
 
 
-def pieces(of: SentencepieceBPE) -> Dictionary:
-    dictionary = Dictionary()
-    for number in range(4, of.sp.get_piece_size()):
-        dictionary.add_symbol(of.sp.id_to_piece(number))
-    return dictionary
-
-
 def finetuned_state(folder: Path, name: str = "av_hubert_seq2seq") -> dict[str, Any]:
     """With two unused tensors of the encoder, a dead `w2v_path`, and references in `w2v_args`."""
     pretraining = pretrained_state()
     pretraining["cfg"]["task"] = {**TASK, "label_rate": "${model.label_rate}"}
     bpe = tokenizer(folder)
-    dictionary = pieces(bpe)
+    dictionary = dictionary_of(bpe.sp.id_to_piece(number) for number in range(4, bpe.sp.get_piece_size()))
     model = {
         "_name": name, "w2v_path": "/checkpoint/somebody/large_vox.pt", "normalize": True, "data": "/nowhere",
         "apply_mask": False, "mask_prob": 0.5, "w2v_args": pretraining["cfg"], "no_pretrained_weights": False,
@@ -148,7 +130,7 @@ def built(model: dict[str, Any], dictionary: Dictionary) -> dict[str, Tensor]:
     own["w2v_args"] = {"model": ENCODER, "task": {"image_mean": 0.421, "image_std": 0.165}}
     torch.manual_seed(0)
     cfg = OmegaConf.merge(OmegaConf.structured(structure()), own)
-    return dict(kind.build_model(cfg, Classes(dictionary)).state_dict())
+    return dict(rebuild(kind, cfg, dictionary).state_dict())
 
 
 def save(content: dict[str, Any], path: Path) -> Path:

@@ -46,6 +46,10 @@ def test_there_and_back(published, tmp_path):
     plain, back = tmp_path / "plain.safetensors", tmp_path / "back.pt"
     first = av_ssl.load(published).module
     assert write_stored(read_stored(published), plain) == [plain, tmp_path / "plain.json"]
+    assert json.loads((tmp_path / "plain.json").read_text())["cfg"]["common"] == {"seed": 1337, "fp16": True}
+    before, after = torch.load(published)["model"], read_stored(plain).tensors
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
     write_stored(read_stored(plain), back)
     for path in (plain, back):
         again = av_ssl.load(path).module
@@ -57,15 +61,6 @@ def test_there_and_back(published, tmp_path):
             assert again.text_encoder.tokenizer == first.text_encoder.tokenizer
     (stock,), _, _ = load_model_ensemble_and_task([str(back)])
     assert_same(first, stock.eval())
-
-
-def test_no_tensor_is_lost(published, tmp_path):
-    write_stored(read_stored(published), tmp_path / "plain.safetensors")
-    before, after = torch.load(published)["model"], read_stored(tmp_path / "plain.safetensors").tensors
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    text = (tmp_path / "plain.json").read_text(encoding="utf-8")
-    assert json.loads(text)["cfg"]["common"] == {"seed": 1337, "fp16": True}
 
 
 @pytest.mark.parametrize("masking", ["stream_feature", "input", "feature"])
@@ -142,43 +137,14 @@ def test_a_recogniser_is_no_encoder(tmp_path):
         as_av_hubert(read_stored(path))
 
 
-def broken(kind: str, plain: Path) -> None:
-    beside = plain.with_suffix(".json")
-    if kind == "no json":
-        beside.unlink()
-    elif kind == "no words":
-        beside.write_text("{")
-    elif kind == "foreign":
-        beside.write_text('{"architectures": ["Wav2Vec2Model"]}')
-    else:
-        plain.write_bytes(plain.read_bytes()[:-100])
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("no json", r"plain\.safetensors: has no plain\.json"),
-        ("no words", r"plain\.json: is damaged"),
-        ("foreign", r"plain\.json: its format is not 'av_ssl model 1'"),
-        ("cut", r"plain\.safetensors: is no safetensors file, or is damaged"),
-    ],
-)
-def test_broken_files_are_named(tmp_path, kind, message):
-    plain = tmp_path / "plain.safetensors"
-    write_stored(read_stored(save(pretrained_state(), tmp_path / "published.pt")), plain)
-    broken(kind, plain)
-    with pytest.raises(DataError, match=message):
-        av_ssl.load(plain)
+def test_infinite_values_are_kept_as_words(tmp_path):
+    stored = read_stored(save(pretrained_state(), tmp_path / "published.pt"))
+    stored.cfg["optimization"] = {"stop": float("inf")}
+    write_stored(stored, tmp_path / "plain.safetensors")
+    assert read_stored(tmp_path / "plain.safetensors").cfg["optimization"] == {"stop": "inf"}
 
 
 def test_other_suffixes_are_refused(tmp_path):
     stored = read_stored(save(pretrained_state(), tmp_path / "published.pt"))
     with pytest.raises(DataError, match=r"model\.onnx: name a file that ends in \.pt .*or \.safetensors"):
         write_stored(stored, tmp_path / "model.onnx")
-
-
-def test_infinite_values_are_kept_as_words(tmp_path):
-    stored = read_stored(save(pretrained_state(), tmp_path / "published.pt"))
-    stored.cfg["optimization"] = {"stop": float("inf")}
-    write_stored(stored, tmp_path / "plain.safetensors")
-    assert read_stored(tmp_path / "plain.safetensors").cfg["optimization"] == {"stop": "inf"}

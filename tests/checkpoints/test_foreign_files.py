@@ -76,25 +76,18 @@ def doubled(levels: int) -> bytes:
 
 MARK = "harm"
 """A file that must not come into being."""
+FUNCTIONS = (
+    "os system", "posix system", "subprocess check_output", "builtins eval", "__builtin__ eval",
+    "builtins exec", "builtins open", "builtins __import__", "pty spawn", "runpy _run_code",
+    "torch.hub load_state_dict_from_url", "torch.serialization load", "torch._utils _import_dotted_name",
+    "torch.jit unsupported_tensor_ops.execWrapper", "numpy load", "numpy.ctypeslib load_library",
+    "fairseq.data.encoders.sentencepiece_bpe SentencepieceBPE", "fairseq.data.dictionary Dictionary",
+    "builtins int", "builtins getattr",
+)  # fmt: skip
 CALLS = {
-    "os.system": call("os", "system", text(f"touch {MARK}")),
-    "posix.system": call("posix", "system", text(f"touch {MARK}")),
-    "subprocess": call("subprocess", "check_output", text("touch"), text(MARK)),
-    "eval": call("builtins", "eval", text(f"open('{MARK}', 'w')")),
-    "eval of Python 2": call("__builtin__", "eval", text(f"open('{MARK}', 'w')")),
-    "exec": call("builtins", "exec", text(f"open('{MARK}', 'w')")),
-    "getattr": call("builtins", "getattr", name("os", "system"), text("__call__")),
-    "open": call("builtins", "open", text(MARK), text("w")),
-    "import": call("builtins", "__import__", text("os")),
-    "pty": call("pty", "spawn", text("touch")),
-    "runpy": call("runpy", "_run_code", text("import os")),
-    "torch.hub": call("torch.hub", "load_state_dict_from_url", text("http://localhost:9/")),
-    "torch.load": call("torch.serialization", "load", text(MARK)),
-    "torch package": call("torch._utils", "_import_dotted_name", text("os.system")),
-    "torch.jit": call("torch.jit", "unsupported_tensor_ops.execWrapper", text("1")),
-    "numpy load": call("numpy", "load", text(MARK)),
-    "numpy ctypes": call("numpy.ctypeslib", "load_library", text("libc"), text("/")),
-    "numpy runstring": call("numpy.testing._private.utils", "runstring", text("1"), pickle.EMPTY_DICT),
+    **{names: call(*names.split(), text(f"touch {MARK}")) for names in FUNCTIONS},
+    "eval that writes": call("builtins", "eval", text(f"open('{MARK}', 'w')")),
+    "getattr of a module": call("builtins", "getattr", name("os", "system"), text("__call__")),
     "dotted name": pickle.PROTO + b"\x04" + text("torch") + text("os.system") + pickle.STACK_GLOBAL,
     "stack global": pickle.PROTO + b"\x04" + text("os") + text("system") + pickle.STACK_GLOBAL
     + many(text(f"touch {MARK}")) + pickle.REDUCE,
@@ -106,14 +99,9 @@ CALLS = {
     "extension": pickle.EXT1 + b"\x01",
     "buffer from outside": pickle.NEXT_BUFFER,
     "persistent id as text": b"Pstorage\n",
-    "tokenizer from a file": call(
-        "fairseq.data.encoders.sentencepiece_bpe", "SentencepieceBPE", text("http://localhost:9/m")
-    ),
-    "dictionary with arguments": call("fairseq.data.dictionary", "Dictionary", text("x")),
     "omegaconf with arguments": call("omegaconf.dictconfig", "DictConfig", pickle.EMPTY_DICT),
     "a class as a function": call("collections", "defaultdict", name("os", "system")),
     "result of a call": call("collections", "OrderedDict") + many() + pickle.REDUCE,
-    "a type as a function": call("builtins", "int", text("1")),
 }  # fmt: skip
 STATES = {
     "of a tensor": tensor() + many(storage(), number(0), many(number(9)), many(number(1))) + pickle.BUILD,
@@ -367,6 +355,7 @@ def test_safetensors(tmp_path, header, length, request):
 
 
 DESCRIPTIONS = {
+    "absent": None,
     "list": "[]",
     "nested": "[" * 100_000,
     "deep": '{"format": ' * 3000,
@@ -384,7 +373,8 @@ def test_descriptions_beside_safetensors(tmp_path, content):
     if isinstance(content, dict):
         sound = {"format": "av_ssl model 1", "cfg": {}, "text": None, "label_sets": []}
         content = json.dumps({**sound, **content})
-    (tmp_path / "foreign.json").write_text(content, encoding="latin1")
+    if content is not None:
+        (tmp_path / "foreign.json").write_text(content, encoding="latin1")
     with pytest.raises(DataError, match=r"foreign\."):
         read_stored(tmp_path / "foreign.safetensors")
 

@@ -14,13 +14,12 @@ from av_ssl.methods.av_hubert import AVHubertConfig, AVHubertModel
 from av_ssl.recognition.heads import Seq2SeqConfig, Seq2SeqModel
 from tests.checkpoints.published_layout import (
     ENCODER,
-    Classes,
     clusters,
     finetuned_state,
     pretrained_state,
     save,
 )
-from tests.methods.helpers import TINY, source, tiny_av2vec
+from tests.methods.helpers import TINY, rebuild, source, tiny_av2vec
 
 FINETUNED = ("av_hubert_seq2seq", "av_hubert_ctc")
 
@@ -100,16 +99,6 @@ def test_two_label_sets_of_a_model_trained_here(tmp_path):
     assert torch.equal(model.final_proj.weight, trained.final_proj.weight)
 
 
-def test_av2vec_with_its_teacher(tmp_path):
-    model = tiny_av2vec()
-    model.teacher = model.make_teacher()
-    cfg = {"model": {"_name": "av2vec", **TINY}, "task": {"_name": "av_pretraining", "normalize": True}}
-    torch.save({"cfg": cfg, "model": model.state_dict()}, tmp_path / "av2vec.pt")
-    loaded = av_ssl.load(tmp_path / "av2vec.pt")
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor), name
-
-
 # -- sizes of the published models ---------------------------------------------------------------------------
 
 BASE = {"layer_norm_first": True, "final_dim": 256, "image_mean": 0.421, "image_std": 0.165}
@@ -142,7 +131,7 @@ def test_finetuned_models_have_the_published_size(sizes, decoder, tensors, param
     own = {"w2v_args": {"model": sizes}, "normalize": True, **decoder}
     cfg = OmegaConf.merge(OmegaConf.structured(Seq2SeqConfig()), own)
     with torch.device("meta"):
-        model = Seq2SeqModel.build_model(cfg, Classes(clusters(996)))
+        model = rebuild(Seq2SeqModel, cfg, clusters(996))
     unused = 2  # mask_emb and label_embs_concat of the encoder, which are published and of no use
     assert len(model.state_dict()) + unused == tensors
     assert sum(parameter.numel() for parameter in model.decoder.parameters()) == parameters
@@ -165,3 +154,13 @@ def test_decodes_without_dictionary_or_pretrained_checkpoint(tmp_path, name):
         words = task.build_bpe(None).decode(task.target_dictionary.string(best["tokens"]))
         assert isinstance(words, str)
         assert "\u2581" not in words
+
+
+def test_av2vec_with_its_teacher(tmp_path):
+    model = tiny_av2vec()
+    model.teacher = model.make_teacher()
+    cfg = {"model": {"_name": "av2vec", **TINY}, "task": {"_name": "av_pretraining", "normalize": True}}
+    torch.save({"cfg": cfg, "model": model.state_dict()}, tmp_path / "av2vec.pt")
+    loaded = av_ssl.load(tmp_path / "av2vec.pt")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
-from omegaconf import OmegaConf
 
 import av_ssl
 import av_ssl.tasks
@@ -17,8 +16,8 @@ from av_ssl.errors import DataError
 from av_ssl.recognition.encoder import encoder_part
 from av_ssl.recognition.heads import CTCConfig, CTCModel
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
-from tests.checkpoints.published_layout import Classes, clusters, pretrained_model, pretrained_state, save
-from tests.methods.helpers import tiny_av2vec
+from tests.checkpoints.published_layout import clusters, pretrained_model, pretrained_state, save
+from tests.methods.helpers import build, config, tiny_av2vec
 from tests.methods.raven_layout import published
 
 ENCODER_NAMES = ("encoder.", "feature_extractor", "layer_norm", "post_extract_proj")
@@ -44,12 +43,7 @@ def in_a_wrapper() -> dict:
 @pytest.mark.parametrize("state", [with_other_heads, in_a_wrapper])
 def test_the_encoder_is_the_stored_one(tmp_path, state):
     path = save(state(), tmp_path / "other.pt")
-    cfg = OmegaConf.merge(OmegaConf.structured(CTCConfig()), {"w2v_path": str(path), "normalize": True})
-    task = Classes(clusters())
-    task.pretrained = read_checkpoint(path)
-    task.starts_from_pretrained = True
-    cfg.w2v_args = {"model": task.pretrained.model_cfg, "task": task.pretrained.task_cfg}
-    finetuned = CTCModel.build_model(cfg, task).w2v_encoder.w2v_model
+    finetuned = build(CTCModel, config(CTCConfig, path), clusters()).w2v_encoder.w2v_model
     expected = pretrained_model().state_dict()
     for model in (av_ssl.load(path), finetuned):
         own = model.state_dict()
@@ -100,16 +94,6 @@ def test_a_speech_model_as_w2v_path(tmp_path, make):
     with pytest.raises(CheckpointError, match=rf"^model\.w2v_path: {path}: .*model\.teachers") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
-
-
-def test_weights_of_another_project(tmp_path):
-    """auto_avsr's: a front-end and an encoder under names of their own."""
-    weights = {
-        "frontend.frontend3D.0.weight": torch.zeros(4, 1, 5, 7, 7),
-        "proj_encoder.weight": torch.zeros(8, 8),
-    }
-    with pytest.raises(CheckpointError, match=r"^model\.w2v_path: .*bare\.pth: is no fairseq checkpoint"):
-        read_checkpoint(save(weights, tmp_path / "bare.pth"))
 
 
 def test_a_pre_trained_model_cannot_be_decoded():

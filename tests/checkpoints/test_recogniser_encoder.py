@@ -18,13 +18,12 @@ from av_ssl.errors import DataError
 from av_ssl.recognition.heads import CTCConfig, CTCModel, Seq2SeqConfig, Seq2SeqModel
 from tests.checkpoints.published_layout import (
     ENCODER,
-    Classes,
     clusters,
     finetuned_state,
     pretrained_state,
     save,
 )
-from tests.methods.helpers import build, source
+from tests.methods.helpers import build, config, rebuild, source
 
 NAMES = ("av_hubert_seq2seq", "av_hubert_ctc")
 PRETRAINED = "/checkpoint/somebody/large_vox.pt"
@@ -49,6 +48,11 @@ def outputs(model: BaseFairseqModel) -> torch.Tensor:
     batch = source([8, 6], 8)
     with torch.no_grad():
         return encoder_of(model).extract_finetune(batch["source"], batch["padding_mask"])[0]
+
+
+def seq2seq(tensors: dict[str, torch.Tensor]) -> StoredModel:
+    cfg = {"model": {"_name": "av_hubert_seq2seq"}, "task": {}}
+    return StoredModel(Path("m.pt"), cfg, tensors, None, [])
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -136,14 +140,8 @@ def test_sizes_are_those_of_the_model(sizes, caplog):
         OmegaConf.structured(Seq2SeqConfig()), {"w2v_args": {"model": sizes}, "normalize": True}
     )
     with torch.device("meta"):
-        model = Seq2SeqModel.build_model(cfg, Classes(clusters(996)))
-    stored = StoredModel(
-        Path("m.pt"),
-        {"model": {"_name": "av_hubert_seq2seq"}, "task": {}},
-        dict(model.state_dict()),
-        None,
-        [],
-    )
+        model = rebuild(Seq2SeqModel, cfg, clusters(996))
+    stored = seq2seq(dict(model.state_dict()))
     found, expected = encoder_args(stored, {})["model"], model.encoder.w2v_model.cfg
     assert {key: getattr(expected, key) for key in found.keys() - {"_name"}} == {
         key: value for key, value in found.items() if key != "_name"
@@ -181,11 +179,8 @@ def test_heads_that_cannot_be_assumed(tmp_path):
         }.items()
     }
     assert sizes_from_shapes(tensors, "encoder.w2v_model.", tmp_path)["encoder_embed_dim"] == 96
-    stored = StoredModel(
-        tmp_path / "m.pt", {"model": {"_name": "av_hubert_seq2seq"}, "task": {}}, tensors, None, []
-    )
     with pytest.raises(DataError, match=r"m\.pt.* 96 channels .*encoder_attention_heads"):
-        encoder_args(stored, {})
+        encoder_args(seq2seq(tensors), {})
 
 
 @pytest.mark.parametrize("short", [False, True])
@@ -194,10 +189,7 @@ def test_fine_tuning_starts_from_the_encoder_of_a_recogniser(tmp_path, name, sho
     path = save(
         stripped(content, encoder_attention_heads=2) if short else content, tmp_path / "recogniser.pt"
     )
-    cfg = OmegaConf.merge(
-        OmegaConf.structured(CTCConfig()),
-        {"w2v_path": str(path), "normalize": True, "feature_grad_mult": 1.0},
-    )
+    cfg = config(CTCConfig, path, feature_grad_mult=1.0)
     model = build(CTCModel, cfg, clusters())
     expected = av_ssl.load(path)
     for key, tensor in encoder_of(model).state_dict().items():

@@ -45,6 +45,12 @@ def make_task(folder: Path, **options) -> ClassificationTask:
     return ClassificationTask(OmegaConf.merge(cfg, options))
 
 
+def read(folder: Path, split: str = "train", **options):
+    task = make_task(folder, **options)
+    task.load_dataset(split)
+    return task.dataset(split)
+
+
 def train(folder: Path, recipe: str, save: Path, updates: int, *overrides: str) -> str:
     """A recipe of the toy corpus, cut down."""
     return stock(
@@ -62,10 +68,8 @@ def logged(output: str, kind: str) -> list[dict]:
 
 
 def test_training_takes_crops_and_evaluation_whole_clips(folder):
-    task = make_task(folder, max_trim_sample_size=20)
     for split in ("train", "valid"):
-        task.load_dataset(split)
-        dataset = task.dataset(split)
+        dataset = read(folder, split=split, max_trim_sample_size=20)
         batch = dataset.collater([dataset[index] for index in range(4)])
         frames = batch["net_input"]["padding_mask"].shape[1]
         assert frames == (20 if split == "train" else max(dataset.sizes[:4]))
@@ -73,9 +77,7 @@ def test_training_takes_crops_and_evaluation_whole_clips(folder):
 
 
 def test_crops_and_batches_differ_from_epoch_to_epoch(folder):
-    task = make_task(folder, max_trim_sample_size=20)
-    task.load_dataset("train")
-    dataset = task.dataset("train")
+    dataset = read(folder, max_trim_sample_size=20)
     orders, crops = [], []
     for epoch in (1, 2, 1):
         dataset.set_epoch(epoch)
@@ -91,48 +93,37 @@ def test_class_balanced_sampling(folder, tmp_path):
     skewed = tmp_path / "skewed"
     shutil.copytree(folder, skewed)
     (skewed / "train.emo").write_text("calm\n" * 20 + "glad\n" * 3 + "sour\n")
-    task = make_task(skewed, class_balanced=True)
-    task.load_dataset("train")
-    dataset = task.dataset("train")
+    dataset = read(skewed, class_balanced=True)
     drawn = dataset.ordered_indices()
     assert Counter(dataset.classes[drawn].tolist()) == {0: 8, 1: 8, 2: 8}
     assert len(set(drawn[dataset.classes[drawn] == 0].tolist())) == 8
     assert Counter(drawn[dataset.classes[drawn] == 1].tolist()).most_common(1)[0][1] == 3
-    task.load_dataset("valid")
-    assert sorted(task.dataset("valid").ordered_indices()) == list(range(6))
+    assert sorted(read(skewed, split="valid", class_balanced=True).ordered_indices()) == list(range(6))
 
 
 def test_segments_reach_the_batch(folder):
-    task = make_task(folder, segment_frames=10, segment_hop=5, max_trim_sample_size=20)
-    task.load_dataset("train")
-    dataset = task.dataset("train")
+    dataset = read(folder, segment_frames=10, segment_hop=5, max_trim_sample_size=20)
     net_input = dataset.collater([dataset[0], dataset[1]])["net_input"]
     assert net_input["segments"]["frames"].shape == (6, 10)
     with pytest.raises(DataError, match=r"task\.segment_frames=10, task\.segment_hop=11"):
-        make_task(folder, segment_frames=10, segment_hop=11).load_dataset("train")
+        read(folder, segment_frames=10, segment_hop=11)
 
 
 def test_clips_without_video(folder):
-    task = make_task(folder, modalities="audio")
-    task.load_dataset("test")
-    assert task.dataset("test").sizes.tolist() == [
+    assert read(folder, split="test", modalities="audio").sizes.tolist() == [
         int(line.split("\t")[4]) // 640 for line in (folder / "test.tsv").read_text().splitlines()[1:]
     ]
     with pytest.raises(DataError, match=r"test\.tsv: no clip has audio and video; set task\.modalities"):
-        make_task(folder).load_dataset("test")
+        read(folder, split="test")
 
 
 def test_clips_without_labels(folder):
-    task = make_task(folder, label="")
-    task.load_dataset("train")
-    dataset = task.dataset("train")
+    dataset = read(folder, label="")
     assert dataset.collater([dataset[0], dataset[1]])["target"].tolist() == [-1, -1]
 
 
 def test_speakers_outside_training_are_unknown(folder, caplog):
-    task = make_task(folder, label="spk")
-    task.load_dataset("valid")
-    assert set(task.dataset("valid").classes) == {-1}
+    assert set(read(folder, split="valid", label="spk").classes) == {-1}
     assert "the classes of 6 of 6 clips are not in" in caplog.text
 
 
@@ -153,7 +144,7 @@ def test_broken_labels_are_named(folder, tmp_path, name, text, message):
     if text is not None:
         (broken / name).write_text(text)
     with pytest.raises(DataError, match=message):
-        make_task(broken).load_dataset("train")
+        read(broken)
 
 
 def test_the_classes_of_a_checkpoint(folder, tmp_path):

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from av_ssl.cli.main import main
 from av_ssl.data import check as data_check
 from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video
 from tests.media.synthetic import run_in_process
+
+from .conftest import call
 
 FRAMES = 10
 
@@ -54,7 +55,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check(data: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[str]]:
     """Exit status and printed lines."""
-    status = main(["data", "check", str(data), "--workers", "1", *options])
+    status = call("data", "check", data, "--workers", "1", *options)
     return status, capsys.readouterr().out.splitlines()
 
 
@@ -185,7 +186,7 @@ def test_what_is_missing_is_named(data, capsys):
     assert "valid.tsv: does not exist; training needs it" in text
     assert "dict.km.txt: the dictionary cannot be read" in text
     assert "noise/train.tsv: the noise list of this split cannot be read" in text
-    assert main(["data", "check", str(data / "absent")]) == 1
+    assert call("data", "check", data / "absent") == 1
 
 
 def test_further_test_lists_need_no_noise_of_their_own(data, capsys):
@@ -226,13 +227,7 @@ def test_a_few_unknown_symbols_are_no_problem_as_in_training(data, capsys):
 
 def test_lists_with_byte_order_marks_are_in_order(data, capsys):
     write_classes(data)
-    for path in [
-        *data.glob("*.tsv"),
-        *data.glob("*.wrd"),
-        *data.glob("*.spk"),
-        *data.glob("*.txt"),
-        *data.glob("noise/*"),
-    ]:
+    for path in [path for path in data.rglob("*") if path.suffix in (".tsv", ".wrd", ".spk", ".txt")]:
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert check(data, capsys, "--lists-only")[0] == 0
 

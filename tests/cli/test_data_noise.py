@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from av_ssl.cli.main import main
 from av_ssl.media.audio import read_plain_wav, write_audio
 from tests.corpora import trees
+
+from .conftest import call
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def read_lists(folder):
 
 def test_babble(out):
     words = ["data", "noise", str(out), "--number", "10", "--minutes", "0.5", "--babble-speakers", "3"]
-    assert main(words) == 0
+    assert call(*words) == 0
     lists = read_lists(out / "noise")
     assert [len(paths) for paths in lists.values()] == [8, 1, 1]
     first = {path: read_plain_wav(path) for paths in lists.values() for path in paths}
@@ -37,7 +38,7 @@ def test_babble(out):
     assert all(path.startswith(str(out)) for path in first)
     assert {len(samples) for samples in first.values()} == {48000}
     assert all(samples.std() > 100 for samples in first.values())
-    assert main(words) == 0
+    assert call(*words) == 0
     for path, samples in first.items():
         np.testing.assert_array_equal(read_plain_wav(path), samples)
 
@@ -46,7 +47,7 @@ def test_own_recordings_are_split_and_converted_where_needed(out, tmp_path):
     own = tmp_path / "my noise"
     for index in range(10):
         write_audio(own / f"rain {index}.wav", np.full(800, 7, np.int16), rate=16000 if index else 8000)
-    assert main(["data", "noise", str(out), "--from", str(own)]) == 0
+    assert call("data", "noise", out, "--from", own) == 0
     lists = read_lists(out / "noise")
     assert [len(paths) for paths in lists.values()] == [8, 1, 1]
     listed = sorted(path for paths in lists.values() for path in paths)
@@ -56,15 +57,12 @@ def test_own_recordings_are_split_and_converted_where_needed(out, tmp_path):
     assert len(read_plain_wav(converted[0])) == pytest.approx(1600, abs=16)
 
 
-def test_unhappy_paths(out, tmp_path, capsys):
-    assert main(["data", "noise", str(tmp_path / "absent")]) == 1
-    assert "absent/train.tsv: " in capsys.readouterr().err
-    assert main(["data", "noise", str(out), "--minutes", "0.001"]) == 1
-    assert "--minutes" in capsys.readouterr().err
+def test_unhappy_paths(out, tmp_path, refused):
+    assert "absent/train.tsv: " in refused(call("data", "noise", tmp_path / "absent"))
+    assert "--minutes" in refused(call("data", "noise", out, "--minutes", "0.001"))
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "a.wav").write_bytes(b"")
-    assert main(["data", "noise", str(out), "--from", str(tmp_path / "few")]) == 1
-    assert "error: 1 recordings" in capsys.readouterr().err
+    assert "error: 1 recordings" in refused(call("data", "noise", out, "--from", tmp_path / "few"))
 
 
 RATE = 16000
@@ -110,7 +108,7 @@ def musan_lists(data):
 
 
 def test_all_lists(musan, data):
-    assert main(["data", "musan", str(musan), str(data), *SMALL]) == 0
+    assert call("data", "musan", musan, data, *SMALL) == 0
     lists = musan_lists(data)
     sizes = {kind: [len(paths) for paths in splits.values()] for kind, splits in lists.items()}
     assert sizes["music"] == [24, 3, 3]  # 10 + 10 + 4 s of each
@@ -144,32 +142,31 @@ def test_all_lists(musan, data):
 
 
 def test_the_same_seed_gives_the_same_lists_on_any_number_of_processes(musan, data):
-    assert main(["data", "musan", str(musan), str(data), *SMALL]) == 0
+    assert call("data", "musan", musan, data, *SMALL) == 0
     lists = musan_lists(data)
     babble = read_plain_wav(lists["babble"]["train"][0])
-    assert main(["data", "musan", str(musan), str(data), *SMALL[:-1], "2"]) == 0
+    assert call("data", "musan", musan, data, *SMALL[:-1], "2") == 0
     assert musan_lists(data) == lists
     np.testing.assert_array_equal(read_plain_wav(lists["babble"]["train"][0]), babble)
 
 
 def test_without_training_clips_no_speech(musan, tmp_path, caplog):
     out = tmp_path / "empty"
-    assert main(["data", "musan", str(musan), str(out), *SMALL]) == 0
+    assert call("data", "musan", musan, out, *SMALL) == 0
     assert f"{out / 'train.tsv'}: " in caplog.text
     assert not (out / "musan/speech").exists()
     assert len((out / "musan/all/train.tsv").read_text().splitlines()) == 3 * 40
 
 
-def test_another_corpus_and_too_little(musan, tmp_path, capsys):
+def test_another_corpus_and_too_little(musan, tmp_path, refused):
     out = str(tmp_path / "out")
-    assert main(["data", "musan", str(trees.lrs3(tmp_path / "lrs3")), out]) == 1
-    assert re.search(r"lrs3: .*music/, noise/ and speech/.* LRS3", capsys.readouterr().err)
-    assert main(["data", "musan", str(musan / "music"), out]) == 1
-    assert "musan/music: " in capsys.readouterr().err
+    assert re.search(
+        r"lrs3: .*music/, noise/ and speech/.* LRS3",
+        refused(call("data", "musan", trees.lrs3(tmp_path / "lrs3"), out)),
+    )
+    assert "musan/music: " in refused(call("data", "musan", musan / "music", out))
     for path in (musan / "noise").rglob("*.wav"):
         recording(path, 1, 0)
-    assert main(["data", "musan", str(musan), out, *SMALL]) == 1
-    assert "noise/train.tsv: " in capsys.readouterr().err
+    assert "noise/train.tsv: " in refused(call("data", "musan", musan, out, *SMALL))
     (musan / "speech").rename(tmp_path / "speech")
-    assert main(["data", "musan", str(musan), out, *SMALL]) == 1
-    assert "musan/speech: " in capsys.readouterr().err
+    assert "musan/speech: " in refused(call("data", "musan", musan, out, *SMALL))

@@ -5,8 +5,9 @@ import random
 import pytest
 import sentencepiece
 
-from av_ssl.cli.main import main
 from av_ssl.data.text import TextEncoder
+
+from .conftest import call
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def out(tmp_path):
 
 
 def test_ids_of_model_and_dictionary_are_the_same(out):
-    assert main(["data", "vocabulary", str(out), "--size", "200"]) == 0
+    assert call("data", "vocabulary", out, "--size", "200") == 0
     model = sentencepiece.SentencePieceProcessor(model_file=str(out / "spm.model"))
     assert model.get_piece_size() == 200
     assert [model.id_to_piece(k) for k in range(4)] == ["<s>", "<pad>", "</s>", "<unk>"]
@@ -37,45 +38,42 @@ def test_ids_of_model_and_dictionary_are_the_same(out):
 def test_same_text_same_bytes(out):
     models = set()
     for _ in range(2):
-        assert main(["data", "vocabulary", str(out), "--size", "100"]) == 0
+        assert call("data", "vocabulary", out, "--size", "100") == 0
         models.add((out / "spm.model").read_bytes())
     assert len(models) == 1
 
 
 def test_a_small_text_gives_fewer_pieces_and_says_so(tmp_path, capsys):
     (tmp_path / "train.wrd").write_text("bin blue at two now\nlay red by six again\n")
-    assert main(["data", "vocabulary", str(tmp_path), "--size", "1000"]) == 0
+    assert call("data", "vocabulary", tmp_path, "--size", "1000") == 0
     pieces = len((tmp_path / "dict.wrd.txt").read_text().splitlines()) + 4
     assert pieces < 60
     assert f"supports only {pieces}" in capsys.readouterr().out
 
 
-def test_a_size_below_the_number_of_characters_is_refused(out, capsys):
-    assert main(["data", "vocabulary", str(out), "--size", "8"]) == 1
-    message = capsys.readouterr().err
+def test_a_size_below_the_number_of_characters_is_refused(out, refused):
+    message = refused(call("data", "vocabulary", out, "--size", "8"))
     assert "train.wrd" in message
     least = message.split("--size ")[1].split()[0]
-    assert main(["data", "vocabulary", str(out), "--size", least]) == 0
+    assert call("data", "vocabulary", out, "--size", least) == 0
 
 
 def test_the_largest_labelled_list_serves_when_the_whole_has_no_transcripts(tmp_path):
     for count in (2, 10):
         (tmp_path / f"labelled_{count}").mkdir()
         (tmp_path / f"labelled_{count}" / "train.wrd").write_text("place green with four please\n" * count)
-    assert main(["data", "vocabulary", str(tmp_path), "--size", "30"]) == 0
+    assert call("data", "vocabulary", tmp_path, "--size", "30") == 0
     assert (tmp_path / "labelled_2" / "spm.model").read_bytes() == (tmp_path / "spm.model").read_bytes()
 
 
-def test_no_text(tmp_path, capsys):
-    assert main(["data", "vocabulary", str(tmp_path)]) == 1
-    assert "train.wrd: does not exist" in capsys.readouterr().err
+def test_no_text(tmp_path, refused):
+    assert "train.wrd: does not exist" in refused(call("data", "vocabulary", tmp_path))
     (tmp_path / "train.wrd").write_text("\n")
-    assert main(["data", "vocabulary", str(tmp_path)]) == 1
-    assert "holds no words" in capsys.readouterr().err
+    assert "holds no words" in refused(call("data", "vocabulary", tmp_path))
 
 
 def test_whole_words_whatever_the_size(out):
-    assert main(["data", "vocabulary", str(out), "--size", "8", "--type", "word"]) == 0
+    assert call("data", "vocabulary", out, "--size", "8", "--type", "word") == 0
     model = sentencepiece.SentencePieceProcessor(model_file=str(out / "spm.model"))
     words = set((out / "train.wrd").read_text(encoding="utf-8").lower().split())
     assert {model.id_to_piece(k) for k in range(4, model.get_piece_size())} == {
@@ -88,13 +86,13 @@ def test_whole_words_whatever_the_size(out):
 def data(tmp_path):
     lines = ["bin blue at two now", "lay red by six again", "set white in nine soon"] * 5
     (tmp_path / "train.wrd").write_text("\n".join(lines) + "\n")
-    assert main(["data", "vocabulary", str(tmp_path), "--size", "40"]) == 0
+    assert call("data", "vocabulary", tmp_path, "--size", "40") == 0
     return tmp_path
 
 
 def convert(data, text):
     (data / "text").write_bytes(text.encode() if isinstance(text, str) else text)
-    return main(["data", "pieces", str(data), str(data / "text"), str(data / "out" / "train.pieces")])
+    return call("data", "pieces", data, data / "text", data / "out" / "train.pieces")
 
 
 def test_pieces_are_those_of_transcripts(data, capsys):
@@ -110,12 +108,6 @@ def test_pieces_are_those_of_transcripts(data, capsys):
     ("text", "message"),
     [("\n \n", "holds no words"), ("1984 2001 % $\n", "not in the dictionary"), (b"caf\xe9\n", "not UTF-8")],
 )
-def test_texts_of_no_use_are_refused(data, capsys, text, message):
-    assert convert(data, text) == 1
-    assert message in capsys.readouterr().err
+def test_texts_of_no_use_are_refused(data, refused, text, message):
+    assert message in refused(convert(data, text))
     assert not (data / "out" / "train.pieces").exists()
-
-
-def test_missing_text_is_named(data, capsys):
-    assert main(["data", "pieces", str(data), str(data / "none"), str(data / "out")]) == 1
-    assert "none: cannot be read" in capsys.readouterr().err

@@ -12,7 +12,8 @@ import soundfile
 
 from av_ssl.analysis import plan as plan_module
 from av_ssl.analysis.plan import Epoch, build, checkpoints_kept, read_recipe
-from av_ssl.cli.main import main
+
+from .conftest import call
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOY = REPOSITORY / "examples" / "toy" / "conf" / "pretrain.yaml"
@@ -38,7 +39,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def plan(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, str]:
-    assert main(["model", "plan", *map(str, words)]) == 0
+    assert call("model", "plan", *words) == 0
     return {line[:28].strip(): line[28:] for line in capsys.readouterr().out.splitlines()}
 
 
@@ -53,13 +54,12 @@ def test_updates_and_disk(data, capsys):
     assert "hours" not in lines
 
 
-def test_recipes_of_larger_corpora(data, capsys):
+def test_recipes_of_larger_corpora(data, refused, capsys):
     words = ["dataset.max_tokens=500", "optimization.max_update=20020", "--measure", 0]
     assert "max_update=20000 " in plan(capsys, data, TOY, *words)["updates"]
     recipe = REPOSITORY / "examples" / "av2vec" / "conf" / "finetune" / "base_433h.yaml"
     words = ["task.modalities=av", "model.w2v_path=/none", "optimization.max_update=20"]
-    assert main(["model", "plan", str(data), str(recipe), *words]) == 1
-    assert "scaled to it: lr_scheduler." in capsys.readouterr().err
+    assert "scaled to it: lr_scheduler." in refused(call("model", "plan", data, recipe, *words))
 
 
 def test_base_has_its_published_size(data, capsys):
@@ -94,17 +94,15 @@ def test_steps_are_trained_and_timed(data, capsys, monkeypatch):
         (LUPI / "student_embed.yaml", (), r"model\.teacher_path=CHECKPOINT"),
     ],
 )
-def test_what_is_wrong_is_named(recipe, overrides, where, data, tmp_path, capsys):
+def test_what_is_wrong_is_named(recipe, overrides, where, data, tmp_path, refused):
     (tmp_path / "broken.yaml").write_text("# @package _group_\ntask: [\n")
-    assert main(["model", "plan", str(data), str(tmp_path / recipe), *overrides]) == 1
-    error = capsys.readouterr().err
+    error = refused(call("model", "plan", data, tmp_path / recipe, *overrides))
     assert re.search(where, error)
     assert len(error.splitlines()) == 1
 
 
-def test_a_missing_manifest_is_named(tmp_path, capsys):
-    assert main(["model", "plan", str(tmp_path), str(TOY), "--measure", "0"]) == 1
-    assert str(tmp_path / "train.tsv") in capsys.readouterr().err
+def test_a_missing_manifest_is_named(tmp_path, refused):
+    assert str(tmp_path / "train.tsv") in refused(call("model", "plan", tmp_path, TOY, "--measure", "0"))
 
 
 def test_batches_are_those_of_fairseq():

@@ -175,6 +175,9 @@ def test_a_mistake_is_one_line(override: str, parts: tuple[str, ...], tmp_path: 
     assert "Traceback" not in output
 
 
+PHASES = {"_name": "tri_stage", "phase_ratio": [0.3, 0.5, 0.2]}
+
+
 def trainer_config(**changes: object) -> DictConfig:
     cfg = read_recipe(RECIPE, Path("/data"), ["common.cpu=true", "common.fp16=false"])
     for key, value in changes.items():
@@ -186,13 +189,7 @@ def trainer_config(**changes: object) -> DictConfig:
     ("changes", "parts"),
     [
         ({"common__fp16": True}, ("common.fp16=true", "common.fp16=false")),
-        (
-            {
-                "optimization__max_update": 3,
-                "lr_scheduler": {"_name": "tri_stage", "phase_ratio": [0.3, 0.5, 0.2]},
-            },
-            ("optimization.max_update=3", "lr_scheduler.phase_ratio"),
-        ),
+        ({"optimization__max_update": 3, "lr_scheduler": PHASES}, ("max_update=3", "phase_ratio")),
     ],
 )
 def test_a_recipe_for_another_machine_or_length_is_refused(
@@ -212,6 +209,7 @@ def test_other_schedules_are_not_checked(schedule: dict[str, object] | None) -> 
 
 
 TRI_STAGE = {"_name": "tri_stage", "phase_ratio": None, "warmup_steps": 40, "decay_steps": 80}
+POLYNOMIAL = {"_name": "polynomial_decay", "warmup_updates": 32, "total_num_update": 400}
 COSINE = {"_name": "cosine", "warmup_updates": 30, "lr_period_updates": 90}
 
 
@@ -221,12 +219,7 @@ COSINE = {"_name": "cosine", "warmup_updates": 30, "lr_period_updates": 90}
         (TRI_STAGE, 12, 60, "warmup_steps=4 lr_scheduler.decay_steps=8 model.freeze_finetune_updates=6"),
         (TRI_STAGE, 60, 60, "warmup_steps=20 lr_scheduler.decay_steps=40 model.freeze_finetune_updates=30"),
         (COSINE, 12, 0, "warmup_updates=3 lr_scheduler.lr_period_updates=9"),
-        (
-            {"_name": "polynomial_decay", "warmup_updates": 32, "total_num_update": 400},
-            4,
-            0,
-            "total_num_update=4",
-        ),
+        (POLYNOMIAL, 4, 0, "total_num_update=4"),
         (TRI_STAGE, 61, 60, None),  # ends early, but trains
         (TRI_STAGE, 120, 120, None),  # only the head is trained, by intention
         (COSINE, 30, 0, None),
@@ -234,18 +227,11 @@ COSINE = {"_name": "cosine", "warmup_updates": 30, "lr_period_updates": 90}
     ],
 )
 def test_a_schedule_for_a_longer_run_is_scaled(
-    schedule: dict[str, object] | None,
-    updates: int,
-    frozen: int,
-    scaled: str | None,
-    caplog: pytest.LogCaptureFixture,
+    schedule: dict[str, object] | None, updates: int, frozen: int, scaled: str | None, caplog
 ) -> None:
+    model = {"freeze_finetune_updates": frozen}
     cfg = OmegaConf.create(
-        {
-            "optimization": {"max_update": updates},
-            "lr_scheduler": schedule,
-            "model": {"freeze_finetune_updates": frozen},
-        }
+        {"optimization": {"max_update": updates}, "lr_scheduler": schedule, "model": model}
     )
     if frozen < updates or scaled is None:
         check_schedule(cfg)

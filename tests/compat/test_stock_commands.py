@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.data_folder import write_data
 from tests.stock import REPOSITORY, stock
+from tests.tasks.conftest import SCHEDULE, TINY_ENCODER, hydra_train
 
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
-HYDRA_TRAIN = ("fairseq-hydra-train", "--config-dir", "conf", "--config-name", "toy")
 
 
 def run_fresh(*command: str, folder: Path, **environment: str) -> str:
@@ -33,28 +33,30 @@ def epochs(output: str) -> list[int]:
     return [int(epoch) for epoch in re.findall(r'\{"epoch": (\d+), "train_loss"', output)]
 
 
-def test_hydra_train_and_resume_with_a_plug_in(plugin: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def training(tmp_path: Path) -> list[str]:
+    """A stock command with a plug-in, which is this one: AV2vec on four clips, saved after each epoch."""
+    data = write_data(tmp_path / "data", {"train": 4, "valid": 2})
+    words = [*hydra_train("pretrain", tmp_path / "saved"), *TINY_ENCODER, *SCHEDULE, f"task.data={data}"]
+    return [*map(str, words), "checkpoint.save_interval=1"]
+
+
+def test_hydra_train_and_resume_with_a_plug_in(training: list[str], tmp_path: Path) -> None:
     """Training through the launcher, which needs nothing installed but fairseq."""
-    train = (
-        *HYDRA_TRAIN, f"common.user_dir={plugin}", f"task.data={tmp_path}",
-        f"checkpoint.save_dir={tmp_path}/saved",
-    )  # fmt: skip
     launcher = (sys.executable, "-m", "av_ssl_fairseq_hook")
-    output = run_fresh(*launcher, *train, folder=tmp_path, PYTHONPATH=str(REPOSITORY))
+    two = "optimization.max_epoch=2"
+    output = run_fresh(*launcher, *training, two, folder=tmp_path, PYTHONPATH=str(REPOSITORY))
     assert epochs(output) == [1, 2]
     assert "tensorboardX" not in output
-    losses = [json.loads(line)["valid_loss"] for line in re.findall(r'\{"epoch".*"valid_loss".*\}', output)]
-    assert float(losses[1]) < float(losses[0])
-    resumed = stock(*train, "optimization.max_epoch=3", folder=tmp_path)
-    assert epochs(resumed) == [3]
+    assert epochs(stock(*training, "optimization.max_epoch=3", folder=tmp_path)) == [3]
 
 
-def test_a_failing_job_shows_its_own_error(plugin: Path, tmp_path: Path) -> None:
-    output = stock(
-        *HYDRA_TRAIN, f"common.user_dir={plugin}", f"task.data={tmp_path}", "+model.fail=true",
-        expect=1, folder=tmp_path,
-    )  # fmt: skip
-    assert "RuntimeError: the toy model was told to fail" in output
+def test_a_failing_job_shows_its_own_error(training: list[str], tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "__init__.py").write_text("raise RuntimeError('the plug-in was told to fail')\n")
+    words = [word for word in training if not word.startswith("common.user_dir=")]
+    output = stock(*words, f"common.user_dir={tmp_path / 'broken'}", expect=1, folder=tmp_path)
+    assert "RuntimeError: the plug-in was told to fail" in output
     assert "print_exception" not in output
 
 
@@ -89,8 +91,8 @@ def test_argparse_commands_without_a_plug_in(tmp_path: Path) -> None:
     not (SITE_PACKAGES / "av_ssl_fairseq_hook.pth").exists(),
     reason="av_ssl is not installed into this Python",
 )
-def test_the_installed_command_finds_the_hook_by_itself(plugin: Path, tmp_path: Path) -> None:
+def test_the_installed_command_finds_the_hook_by_itself(training: list[str], tmp_path: Path) -> None:
     command = shutil.which("fairseq-hydra-train", path=str(Path(sys.executable).parent))
     assert command is not None
-    overrides = (f"common.user_dir={plugin}", f"task.data={tmp_path}")
-    assert epochs(run_fresh(command, *HYDRA_TRAIN[1:], *overrides, folder=tmp_path)) == [1, 2]
+    output = run_fresh(command, *training[1:], "optimization.max_epoch=2", folder=tmp_path)
+    assert epochs(output) == [1, 2]

@@ -131,36 +131,25 @@ def words(*times):
     return [Word(f"w{number}", start, end) for number, (start, end) in enumerate(times)]
 
 
-def test_the_last_pause_that_fits_is_taken():
-    pieces = cut_at_pauses(words((0.5, 4), (5, 9), (10, 14), (15, 19)))
-    assert [piece.transcript for piece in pieces] == ["w0 w1 w2", "w3"]
-    assert pieces[0].span == pytest.approx((0.3, 14.2))
-    assert pieces[1].span == pytest.approx((14.8, 19.2))
+@pytest.mark.parametrize(
+    ("times", "texts"),
+    [
+        ([(0.5, 4), (5, 9), (10, 14), (15, 19)], ["w0 w1 w2", "w3"]),  # the last pause that fits
+        ([(0, 4), (5, 9), (9.4, 14.5), (14.5, 19)], ["w0", "w1 w2 w3"]),  # exactly 0.4 s are not enough
+        ([(0, 4), (5, 9), (9.5, 14.5), (14.5, 19)], ["w0 w1", "w2 w3"]),
+        ([(0, 5), (5.3, 10), (10.1, 14), (14.1, 19)], ["w0", "w1 w2 w3"]),  # no pause: the longest gap
+        ([(0, 1), (2, 20), (21, 22)], ["w0", "w1", "w2"]),  # a word longer than the limit stays whole
+    ],
+)
+def test_cuts(times, texts):
+    assert [piece.transcript for piece in cut_at_pauses(words(*times))] == texts
 
 
-def test_a_pause_of_0_4_seconds_is_not_enough_and_a_longer_one_is():
-    # The gap after w0 is wide; the later one after w1 is exactly 0.4 s.
-    pieces = cut_at_pauses(words((0, 4), (5, 9), (9.4, 14.5), (14.5, 19)))
-    assert [piece.transcript for piece in pieces] == ["w0", "w1 w2 w3"]
-    assert [piece.transcript for piece in cut_at_pauses(words((0, 4), (5, 9), (9.5, 14.5), (14.5, 19)))] == [
-        "w0 w1",
-        "w2 w3",
-    ]
-
-
-def test_without_a_pause_the_longest_gap_is_taken():
-    pieces = cut_at_pauses(words((0, 5), (5.3, 10), (10.1, 14), (14.1, 19)))
-    assert [piece.transcript for piece in pieces] == ["w0", "w1 w2 w3"]
-    assert pieces[0].span[1] == pytest.approx(5.15)
-    assert pieces[1].span[0] == pytest.approx(5.15)
-
-
-def test_a_word_longer_than_the_limit_stays_whole():
-    assert [piece.transcript for piece in cut_at_pauses(words((0, 1), (2, 20), (21, 22)))] == [
-        "w0",
-        "w1",
-        "w2",
-    ]
+def test_pieces_have_0_2_seconds_around_them_or_half_of_the_gap():
+    first, second = cut_at_pauses(words((0.5, 4), (5, 9), (10, 14), (15, 19)))
+    assert (*first.span, *second.span) == pytest.approx((0.3, 14.2, 14.8, 19.2))
+    first, second = cut_at_pauses(words((0, 5), (5.3, 10), (10.1, 14), (14.1, 19)))
+    assert first.span[1] == second.span[0] == pytest.approx(5.15)
 
 
 def test_pieces_hold_every_word_once_are_short_and_do_not_overlap():

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fairseq.data import Dictionary
 from torch.utils.data import DataLoader
 
 from av_ssl.data.clip_reader import ClipReader, CropAndFlip
@@ -20,6 +19,7 @@ from av_ssl.data.spans import SpanMask
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip
+from tests.dictionaries import dictionary_of
 
 MASKING = StreamMasking(SpanMask(0.8, 10), SpanMask(0.3, 5), modality_dropout=0.5, audio_dropout=0.5)
 
@@ -59,12 +59,6 @@ def test_evaluation_sees_the_centre_of_the_images(clips: list[Clip]) -> None:
     assert (video[0, 0, 12:] == MEAN_GRAY).all()
 
 
-def test_flipped_images(clips: list[Clip]) -> None:
-    flipped = dataset(clips, crop=CropAndFlip(96, random=True, flip_probability=1))
-    video = collate(flipped, 0)["net_input"]["source"]["video"]
-    np.testing.assert_array_equal(video[0, 0], read_crops(clips[0].video)[:, :, ::-1])
-
-
 def test_one_stream(clips: list[Clip]) -> None:
     audio = collate(dataset([replace(clip, video=None) for clip in clips], modalities=("audio",)))
     assert audio["net_input"]["source"]["video"] is None
@@ -80,11 +74,8 @@ def test_clips_cut_to_the_shortest(clips: list[Clip]) -> None:
 
 
 def test_transcripts(clips: list[Clip], tmp_path: Path) -> None:
-    words = Dictionary()
-    for word in ("a", "ü"):
-        words.add_symbol(word)
     (tmp_path / "train.wrd").write_text("a\nü a\na a a\nü\n", encoding="utf-8")
-    labels = TextLabels(tmp_path / "train.wrd", TextEncoder(words), clips)
+    labels = TextLabels(tmp_path / "train.wrd", TextEncoder(dictionary_of("aü")), clips)
     batch = collate(dataset([clips[1], clips[3]], labels=labels.select([1, 3]), max_frames=20))
     assert batch["target"].tolist() == [[5, 4, 2], [5, 2, 1]]
     assert batch["net_input"]["prev_output_tokens"].tolist() == [[2, 5, 4], [2, 5, 1]]
@@ -99,12 +90,9 @@ def test_transcripts(clips: list[Clip], tmp_path: Path) -> None:
 
 
 def test_frame_labels_follow_the_random_cut(clips: list[Clip], tmp_path: Path) -> None:
-    clusters = Dictionary()
-    for k in range(100):
-        clusters.add_symbol(str(k))
     lines = [" ".join(map(str, range(clip.frames))) for clip in clips]
     (tmp_path / "train.km").write_text("\n".join(lines) + "\n")
-    labels = FrameLabels(tmp_path / "train.km", clusters, clips, 25)
+    labels = FrameLabels(tmp_path / "train.km", dictionary_of(range(100)), clips, 25)
     data = dataset(clips, labels=[labels, labels], pad=False, random_crop=True, crop=CropAndFlip(96))
     batch = collate(data)
     first, second = batch["target_list"]
@@ -224,3 +212,9 @@ def test_sizes_for_batching(clips: list[Clip]) -> None:
     batches = data.batch_by_size(data.ordered_indices(), max_tokens=30)
     assert sorted(map(len, batches)) == [2, 2]
     assert not data.supports_prefetch
+
+
+def test_flipped_images(clips: list[Clip]) -> None:
+    flipped = dataset(clips, crop=CropAndFlip(96, random=True, flip_probability=1))
+    video = collate(flipped, 0)["net_input"]["source"]["video"]
+    np.testing.assert_array_equal(video[0, 0], read_crops(clips[0].video)[:, :, ::-1])

@@ -10,16 +10,9 @@ from av_ssl.data.labels import FrameLabels, TextLabels, keep_agreeing
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
 from tests.data_folder import listed_clips
+from tests.dictionaries import dictionary_of
 
-
-def dictionary(*symbols: str) -> Dictionary:
-    made = Dictionary()
-    for symbol in symbols:
-        made.add_symbol(symbol)
-    return made
-
-
-WORDS = TextEncoder(dictionary("a", "b", "ü", "groß"))
+WORDS = TextEncoder(dictionary_of(["a", "b", "ü", "groß"]))
 
 
 def write(path: Path, text: str) -> Path:
@@ -56,7 +49,7 @@ def test_byte_order_marks_are_no_symbols(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_accents_and_encodings_of_other_editors(tmp_path: Path, form: str, text: str, encoding: str) -> None:
     """A word is the same word whether its accent is a code point of its own or not; so is its class."""
-    words = TextEncoder(dictionary(*(normalize(form, symbol) for symbol in ("a", "ü", "groß"))))
+    words = TextEncoder(dictionary_of(normalize(form, symbol) for symbol in ("a", "ü", "groß")))
     path = tmp_path / "train.wrd"
     path.write_bytes(normalize(text, "ü groß\na ü\n").encode(encoding))
     labels = TextLabels(path, words, listed_clips(1, 1))
@@ -99,14 +92,8 @@ def test_missing_line_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"valid\.wrd: labels cannot be read"):
+    with pytest.raises(DataError, match=r"valid\.wrd: "):
         TextLabels(tmp_path / "valid.wrd", WORDS, listed_clips(1))
-
-
-def test_other_encodings_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "valid.wrd").write_bytes("a\nü\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"valid\.wrd, line 2: is not UTF-8"):
-        TextLabels(tmp_path / "valid.wrd", WORDS, listed_clips(1, 1))
 
 
 def test_many_unknown_symbols_are_refused_few_are_reported(
@@ -125,7 +112,7 @@ def test_many_unknown_symbols_are_refused_few_are_reported(
 
 
 def clusters(n: int) -> Dictionary:
-    return dictionary(*map(str, range(n)))
+    return dictionary_of(range(n))
 
 
 def test_first_cluster_has_index_4(tmp_path: Path) -> None:
@@ -141,17 +128,10 @@ def test_labels_at_100_hz_give_every_fourth(tmp_path: Path) -> None:
 
 def test_dictionary_file_is_needed(tmp_path: Path) -> None:
     path = write(tmp_path / "train.km", "0 1\n")
-    with pytest.raises(DataError, match=r"dict\.km\.txt: the dictionary cannot be read"):
+    with pytest.raises(DataError, match=r"dict\.km\.txt: "):
         FrameLabels.load(path, tmp_path / "dict.km.txt", listed_clips(2), 25)
     write(tmp_path / "dict.km.txt", "0 1\n1 1\n")
     assert FrameLabels.load(path, tmp_path / "dict.km.txt", listed_clips(2), 25)[0].tolist() == [4, 5]
-
-
-def test_dictionary_without_cluster_0_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = write(tmp_path / "train.km", " ".join(map(str, range(20))) + "\n")
-    FrameLabels(path, dictionary(*map(str, range(1, 20))), listed_clips(20), 25)
-    assert "5.0% of the labels" in caplog.text
-    assert "they count as <unk>" in caplog.text
 
 
 def test_sequence_label_rate_is_refused(tmp_path: Path) -> None:
@@ -174,3 +154,16 @@ def test_wrong_label_rate_is_refused(tmp_path: Path) -> None:
     labels = FrameLabels(write(tmp_path / "a.km", "0 " * 40 + "\n"), clusters(1), listed_clips(10), 25)
     with pytest.raises(DataError, match=r"a\.km .*clip0 has 10 frames at 25 Hz and 40 labels.*label_rate"):
         keep_agreeing(listed_clips(10), [labels], [0])
+
+
+def test_other_encodings_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "valid.wrd").write_bytes("a\nü\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"valid\.wrd, line 2: is not UTF-8"):
+        TextLabels(tmp_path / "valid.wrd", WORDS, listed_clips(1, 1))
+
+
+def test_dictionary_without_cluster_0_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "train.km", " ".join(map(str, range(20))) + "\n")
+    FrameLabels(path, dictionary_of(range(1, 20)), listed_clips(20), 25)
+    assert "5.0% of the labels" in caplog.text
+    assert "they count as <unk>" in caplog.text

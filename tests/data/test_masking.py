@@ -191,13 +191,6 @@ def test_masked_video_shows_another_clip() -> None:
     assert not masks["zeroed"]
 
 
-def test_the_other_one_of_two_clips_replaces_masked_frames() -> None:
-    masks = masking(replacement="same_other_seq").draw([60] * 2, 60, RNG(0))
-    rows, frames = np.nonzero(masks["video"].numpy())
-    assert len(rows)
-    assert masks["video_source"][rows, frames].tolist() == ((1 - rows) * 60 + frames).tolist()
-
-
 @pytest.mark.parametrize("replacement", ["same_seq", "same_other_seq"])
 def test_single_clip_is_blanked(replacement: str) -> None:
     assert masking(replacement=replacement).draw([60], 60, RNG(0))["zeroed"]
@@ -293,3 +286,10 @@ def test_replacements_run_on_from_every_allowed_offset() -> None:
 
 def test_run_over_the_whole_clip_starts_at_zero() -> None:
     np.testing.assert_array_equal(replacement_frames(np.ones((1, 4), bool), RNG(0)), [[0, 1, 2, 3]])
+
+
+def test_the_other_one_of_two_clips_replaces_masked_frames() -> None:
+    masks = masking(replacement="same_other_seq").draw([60] * 2, 60, RNG(0))
+    rows, frames = np.nonzero(masks["video"].numpy())
+    assert len(rows)
+    assert masks["video_source"][rows, frames].tolist() == ((1 - rows) * 60 + frames).tolist()

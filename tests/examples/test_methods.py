@@ -12,7 +12,7 @@ import torch
 import yaml
 from corpora import CORPORA, read_corpus
 from fairseq.models import MODEL_DATACLASS_REGISTRY, MODEL_REGISTRY
-from methods import FILE, Column, MethodError, Methods
+from methods import FILE, MethodError, Methods
 from omegaconf import OmegaConf
 from report import methods_of
 from run import main
@@ -116,102 +116,42 @@ def test_the_seed_is_that_of_training_and_not_of_the_corpus(toy: Steps) -> None:
         )
 
 
-def test_labels_of_the_second_iteration_are_clusters_of_the_first(toy: Steps) -> None:
-    found = needed(toy, "av_hubert_2")
-    assert list(found)[:6] == [
-        "corpus", "data", "labels_mfcc", "pretrain_av_hubert_1", "labels_av_hubert_1", "pretrain_av_hubert_2",
-    ]  # fmt: skip
-    assert "--checkpoint" not in found["labels_mfcc"].command
-    first, second = (overrides(found[f"pretrain_av_hubert_{n}"]) for n in (1, 2))
-    assert (first["+task.label_rate"], second["+task.label_rate"]) == ("100", "25")
-    command = found["labels_av_hubert_1"].script.replace(" \\\n   ", "")
-    assert f"--checkpoint {first['checkpoint.save_dir']}/checkpoint_last.pt --layer 3" in command
-    assert "--clusters 10" in command
-    mlm = needed(toy, "av2vec_mlm")
-    assert overrides(mlm["pretrain_av2vec_mlm"])["+task.label_dir"] == second["+task.label_dir"]
+SHORT = {
+    "LAST": "checkpoint_last.pt",
+    "MODELS": "SEED/checkpoints",
+    "PSEUDO": "SEED/pseudo_labels/av2vec_audio_16",
+    "SEED": "OUT/seed_5",
+}
+READ = [
+    ("toy", "av_hubert_2", "pretrain_av_hubert_1", "+task.label_dir=SEED/labels/mfcc +task.label_rate=100"),
+    ("toy", "av_hubert_2", "labels_av_hubert_1", "MODELS/pretrain_av_hubert_1/LAST 3 10"),
+    ("toy", "av_hubert_2", "pretrain_av_hubert_2", "+task.label_dir=SEED/labels/av_hubert_1"),
+    ("toy", "distillav_one", "pretrain_distillav_one", "model.teachers=[SEED/teachers/hubert/targets]"),
+    ("toy", "raven", "raven_video_16", "+task.audio_input=waveform task.modalities=video"),
+    ("toy", "self_training", "pseudo_labels_av2vec_audio_16", "PSEUDO/transcripts"),
+    ("toy", "self_training", "self_training_video_16", "task.data=PSEUDO/data"),
+    ("toy", "hybrid_ctc", "score_hybrid_ctc_av_long_test_16", "OUT/data/long --ctc-weight 1"),
+    ("toy", "av2vec_noise", "score_av2vec_noise_audio_-10dB_test_16", "OUT/data/noise --noise-snr=-10"),
+    ("toy", "probe_untrained", "features_probe_untrained_av_test", "--untrained 5"),
+    ("toy", "av2vec_labels", "score_av2vec_labels_video_clean_test_20", "OUT/data/labelled_20"),
+    ("toy_emotions", "embeddings", "embeddings_embed_15",
+     "task.data=OUT/data model.teacher_path=MODELS/teacher_15/LAST"),
+    ("toy_emotions", "embeddings", "embeddings_head_15",
+     "task.data=OUT/data/labelled_15 model.init_student_from=MODELS/embeddings_embed_15/LAST"),
+    ("toy_emotions", "embeddings", "score_embeddings_test_15", "OUT/data/test.emo --snr clean 0 -5"),
+    ("toy_emotions", "shuffled", "teacher_shuffled_15", "task.data=OUT/shuffled_labelled_15"),
+    ("toy_emotions", "shuffled", "shuffled_embed_15", "task.data=OUT/shuffled_data +task.label_dir=OUT/data"),
+]  # fmt: skip
 
 
-def test_variants_of_distillation_share_their_teachers(toy: Steps) -> None:
-    found = needed(toy, "distillav", "distillav_one", "distillav_fixed", "distillav_finetuned")
-    kinds = [step.kind for step in found.values()]
-    assert [kinds.count(kind) for kind in ("labels", "teacher", "teacher_targets", "pre-training")] == [
-        1,
-        2,
-        2,
-        3,
-    ]
-    targets = [str(found[f"teacher_{name}_targets"]) for name in ("hubert", "whisper")]
-    both = overrides(found["pretrain_distillav"])["model.teachers"]
-    assert both == f"[{targets[0]},{targets[1]}]"
-    assert overrides(found["pretrain_distillav_one"])["model.teachers"] == f"[{targets[0]}]"
-    assert overrides(found["pretrain_distillav_fixed"])["+model.balance"] == "none"
-    assert overrides(found["distillav_finetuned_video_16"])["model.teachers"] == both
-    assert "model.teachers" not in overrides(found["distillav_video_16"])
-
-
-def test_raven_has_a_recogniser_for_each_stream_on_waveforms(toy: Steps) -> None:
-    found = trainings(toy, "raven")
-    assert list(found) == ["pretrain_raven", "raven_video_16", "raven_audio_16"]
-    assert "+task.noise_prob" not in found.pop("pretrain_raven")
-    assert {each["+task.audio_input"] for each in found.values()} == {"waveform"}
-    resting = {"+model.freeze_finetune_updates", "model.feature_grad_mult"}
-    assert not any(resting & each.keys() for each in found.values())
-
-
-def test_self_training_transcribes_what_has_no_labels(toy: Steps) -> None:
-    found = needed(toy, "self_training")
-    transcripts, selection = found["transcribe_av2vec_audio_16"], found["pseudo_labels_av2vec_audio_16"]
-    assert str(found["av2vec_audio_16"]) in transcripts.command
-    assert selection.command[1:5] == ("data", "pseudo-labels", str(toy.data), str(transcripts))
-    training = overrides(found["self_training_video_16"])
-    assert (training["task.data"], training["optimization.max_update"]) == (str(selection), "24")
-    assert found["score_self_training_video_clean_test_16"].command[1] == str(toy.labelled)
-
-
-def test_decoding_modes_share_their_recognisers(toy: Steps) -> None:
-    found = needed(toy, "hybrid", "hybrid_attention", "hybrid_ctc")
-    assert sum(step.kind == "fine-tuning" for step in found.values()) == 3  # one for each kind of streams
-    commands = [
-        found[f"score_{name}_av_long_test_16"].command
-        for name in ("hybrid", "hybrid_attention", "hybrid_ctc")
-    ]
-    assert [command[command.index("--ctc-weight") + 1] for command in commands] == ["0.1", "0", "1"]
-    assert {command[command.index("--path") + 1] for command in commands} == {str(found["hybrid_av_16"])}
-    assert {command[1] for command in commands} == {str(found["long_test"])}
-
-
-def test_noise_levels_and_probes_train_nothing_more(toy: Steps) -> None:
-    before = trainings(toy, "scratch", "av2vec", "av_hubert_2")
-    after = needed(
-        toy, "scratch_noise", "av2vec_noise", "probe_untrained", "probe_av2vec", "probe_av_hubert_2"
-    )
-    assert {name for name, step in after.items() if step.updates} <= before.keys()
-    assert "--noise-snr=-10" in after["score_av2vec_noise_audio_-10dB_test_16"].command
-    assert "--noise-snr=0" not in needed(toy, "av2vec")["score_av2vec_av_clean_test_16"].command
-    features = after["features_probe_untrained_av_test"]
-    assert features.command[-2:] == ("--untrained", "5")
-    assert str(features) in after["score_probe_untrained_av_viseme_test"].command
-
-
-def test_other_budgets_and_subsets_have_steps_of_their_own(tmp_path: Path) -> None:
-    names_ = set(needed(steps_of(tmp_path), "av2vec"))
-    fewer = set(needed(steps_of(tmp_path, labelled=8), "av2vec"))
-    assert names_ & fewer == {"corpus", "data", "pretrain_av2vec"}
-    validation = set(needed(steps_of(tmp_path, validation=True), "av2vec"))
-    assert names_ - validation == {name for name in names_ if "_test_" in name}
-
-
-def test_students_learn_from_the_teacher_of_the_same_seed(emotions: Steps) -> None:
-    found = trainings(emotions, "embeddings")
-    assert list(found) == ["teacher_15", "embeddings_embed_15", "embeddings_head_15"]
-    teacher, embed, head = found.values()
-    assert embed["model.teacher_path"] == teacher["checkpoint.save_dir"] + "/checkpoint_last.pt"
-    assert head["model.init_student_from"] == embed["checkpoint.save_dir"] + "/checkpoint_last.pt"
-    assert "model.teacher_path" not in head
-    assert {each["+task.noise_prob"] for each in found.values()} == {"0.75"}
-    # Labels train teacher and head; embeddings teach on all clips.
-    few, every = str(emotions.labelled), str(emotions.data)
-    assert [each["task.data"] for each in found.values()] == [few, every, few]
+@pytest.mark.parametrize(("corpus", "method", "name", "words"), READ)
+def test_steps_read_what_their_row_says(
+    corpus: str, method: str, name: str, words: str, tmp_path: Path
+) -> None:
+    command = needed(steps_of(tmp_path, corpus), method)[name].command
+    for short, whole in SHORT.items():
+        words = words.replace(short, whole)
+    assert set(words.replace("OUT", str(tmp_path)).split()) <= set(command)
 
 
 def test_controls_differ_by_one_thing(emotions: Steps) -> None:
@@ -240,34 +180,6 @@ def test_controls_differ_by_one_thing(emotions: Steps) -> None:
     assert {each["+task.segment_frames"] for each in trainings(emotions, "segments").values()} == {"10"}
 
 
-def test_a_shuffled_teacher_never_gets_its_own_video(emotions: Steps) -> None:
-    found = trainings(emotions, "shuffled")
-    teacher, embed, head = found.values()
-    out = emotions.corpus.out
-    assert teacher["task.data"] == str(out / "shuffled_labelled_15")
-    assert teacher["+task.label_dir"] == head["task.data"] == str(emotions.labelled)
-    assert embed["task.data"] == str(out / "shuffled_data")
-
-
-def test_classes_are_scored_at_all_noise_levels_at_once(emotions: Steps, tmp_path: Path) -> None:
-    talkers = steps_of(tmp_path, "grid_talkers")
-    for steps, label in ((emotions, "emo"), (talkers, "spk")):
-        found = needed(steps, "embeddings", "embeddings_analysis", "soft_labels")
-        head, embed, teacher = (
-            found[f"{name}_{steps.corpus.labelled}"]
-            for name in ("embeddings_head", "embeddings_embed", "teacher")
-        )
-        test = [str(steps.data / "test.tsv"), str(steps.data / f"test.{label}")]
-        score = found[f"score_embeddings_test_{steps.corpus.labelled}"].command
-        assert list(score[3:6]) == [str(head), *test]
-        assert list(score[6:]) == ["--noise", str(steps.data / "noise/test.tsv"), "--snr", "clean", "0", "-5"]
-        analysis = found[f"score_embeddings_analysis_test_{steps.corpus.labelled}"].command
-        assert list(analysis[3:]) == [str(teacher), str(embed), *test]
-        hidden = found[f"partly_labelled_{steps.corpus.labelled}"]
-        assert overrides(found[f"soft_labels_{steps.corpus.labelled}"])["task.data"] == str(hidden)
-        assert {overrides(step)["+task.label"] for step in found.values() if step.recipe} == {label}
-
-
 def test_a_changed_recipe_changes_the_shell_file(toy: Steps, tmp_path: Path) -> None:
     recipes = tmp_path / "conf"
     shutil.copytree(toy.corpus.recipes, recipes)
@@ -279,36 +191,6 @@ def test_a_changed_recipe_changes_the_shell_file(toy: Steps, tmp_path: Path) -> 
         with (changed / f"{name}.yaml").open("a") as file:
             file.write("# changed\n")
         assert Step("one", "training", ("x",), recipe=changed / "pretrain.yaml").script != before
-
-
-def test_columns_have_titles() -> None:
-    texts = [
-        Column("video", "clean"),
-        Column("audio", "clean"),
-        Column("av", "0dB"),
-        Column("av", "long"),
-        Column("", "-5dB"),
-        Column.read("video_clean@20"),
-    ]
-    assert [column.title for column in texts] == [
-        "VSR",
-        "ASR, clean",
-        "AVSR, 0 dB babble",
-        "AVSR, twice as long",
-        "-5 dB babble",
-        "VSR, 20 labelled",
-    ]
-
-
-def test_columns_name_the_labelled_clips(toy: Steps) -> None:
-    found = needed(toy, "av2vec_labels")
-    scores = {name: step for name, step in found.items() if name.startswith("score_")}
-    assert scores["score_av2vec_labels_video_clean_test_20"].command[1].endswith("labelled_20")
-    of_20, of_650 = (overrides(found[f"av2vec_video_{number}"]) for number in (20, 650))
-    assert {key for key in of_20 if of_20[key] != of_650[key]} == {
-        "task.data", "checkpoint.save_dir", "hydra.run.dir"
-    }  # fmt: skip
-    assert len([name for name in found if name.startswith("pretrain_")]) == 1
 
 
 @pytest.mark.parametrize("comparison", METHODS.tables.values(), ids=METHODS.tables)
@@ -369,3 +251,12 @@ def test_models_of_all_pretrainings_build(name: str, toy: Steps, tmp_path: Path)
         built = MODEL_REGISTRY[cfg.model._name].build_model(cfg.model, task)
     assert built.masking is not None
     assert hasattr(built, "label_embs_concat") == bool(training.labels)
+
+
+def test_a_shuffled_teacher_never_gets_its_own_video(emotions: Steps) -> None:
+    found = trainings(emotions, "shuffled")
+    teacher, embed, head = found.values()
+    out = emotions.corpus.out
+    assert teacher["task.data"] == str(out / "shuffled_labelled_15")
+    assert teacher["+task.label_dir"] == head["task.data"] == str(emotions.labelled)
+    assert embed["task.data"] == str(out / "shuffled_data")

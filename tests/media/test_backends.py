@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import pickle
 import re
 import sys
@@ -117,27 +116,6 @@ def test_landmarks_that_do_not_fit_are_a_reason(talk, tmp_path, content, text):
     result, _ = crop(talk[0], tmp_path, backend="files", landmarks=str(folder))
     assert result.reason == "no_landmarks"
     assert re.search(text, result.message)
-
-
-class Evil:
-    """Runs a command when it is unpickled in the ordinary way."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_pickle_runs_no_code(tmp_path, protocol):
-    mark = tmp_path / "ran"
-    for number, value in enumerate((Evil(mark), [Evil(mark)], np.array([Evil(mark)], object))):
-        path = tmp_path / f"{number}.pkl"
-        path.write_bytes(pickle.dumps(value, protocol=protocol))
-        with pytest.raises(LandmarkError, match="mkdir"):
-            read_landmarks(path)
-    assert not mark.exists()
 
 
 @pytest.mark.parametrize("value", [np.array(["text"]), np.zeros(1, "V8"), np.zeros(1, "f8,O")])

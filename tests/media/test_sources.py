@@ -6,13 +6,7 @@ import pytest
 
 from av_ssl.errors import DataError
 from av_ssl.media.sources import find_audio, find_videos, usable_name
-
-
-def touch(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+from tests.corpora.trees import touch
 
 
 def test_ids_are_relative_paths_without_suffix(tmp_path):

@@ -125,14 +125,6 @@ def test_front_end_runs_once(model, monkeypatch):
     assert calls == [sum(LENGTHS)]
 
 
-def test_dropped_video_costs_no_backward_pass(model):
-    batch = net_input(model, LENGTHS)
-    batch["masks"]["dropped"] = "video"
-    loss_of(model, batch).backward()
-    assert model.feature_extractor_video.proj.weight.grad is None
-    assert model.feature_extractor_audio.proj.weight.grad.abs().sum() > 0
-
-
 def test_noise_is_for_the_student_only(model):
     batch = keep_both(net_input(model, LENGTHS))
     clean = model(**batch)["target"]
@@ -281,3 +273,11 @@ def test_learns_a_handful_of_clips():
     # Rounding decides the path; one ended at 0.25.
     assert np.mean(losses[-20:]) < 0.5 * losses[0]
     assert min(spreads) > 0.1
+
+
+def test_dropped_video_costs_no_backward_pass(model):
+    batch = net_input(model, LENGTHS)
+    batch["masks"]["dropped"] = "video"
+    loss_of(model, batch).backward()
+    assert model.feature_extractor_video.proj.weight.grad is None
+    assert model.feature_extractor_audio.proj.weight.grad.abs().sum() > 0

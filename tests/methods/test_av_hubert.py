@@ -308,6 +308,10 @@ def test_features_as_callers_of_av_hubert_ask_for_them():
     ):  # fmt: skip
         torch.testing.assert_close(x, model.extract_features(**given, **options)[0])
     assert not torch.allclose(model(**given, features_only=True)["x"], found["x"], atol=1e-3)
+    with pytest.raises(ValueError, match="extract_finetune"):
+        model({**batch["source"], "video": None}, None, features_only=True)
+    with pytest.raises(ValueError, match="masks and frame_index"):
+        model(**given)
 
 
 def build(**overrides: Any) -> AVHubertModel:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from fairseq.logging import metrics
 
 from av_ssl.methods.distillav import DistillAVCriterion, DistillAVCriterionConfig
 from av_ssl.methods.teacher_heads import Prediction, soft_cross_entropy, teacher_losses
@@ -33,9 +34,6 @@ def test_soft_cross_entropy_is_that_of_log_probabilities():
     logits, q = torch.randn(5, 7), torch.randn(5, 7).softmax(1)
     expected = -(q * logits.log_softmax(1)).sum()
     assert soft_cross_entropy(logits, q).item() == pytest.approx(expected.item(), rel=1e-6)
-    divergence = F.kl_div(logits.log_softmax(1), q, reduction="sum")
-    entropy = -(q * q.log()).sum()
-    assert soft_cross_entropy(logits, q).item() == pytest.approx((divergence + entropy).item(), rel=1e-5)
 
 
 def test_regression_is_summed_over_channels_and_divided_by_their_root():
@@ -57,8 +55,6 @@ def test_the_loss_is_the_plain_sum_with_its_weights():
 
 
 def test_what_is_logged():
-    from fairseq.logging import metrics
-
     first, second = output(6, 0), output(3, 1)
     first["task_weights"] = torch.tensor([1.0, 0.5, -0.1, 0.2])
     with metrics.aggregate() as log:

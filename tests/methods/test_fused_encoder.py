@@ -76,21 +76,6 @@ def test_all_layers_at_once_equal_the_original(reference):
         assert len(encoder.hidden_states(source, arrays["padding_mask"], last=1)) == 2
 
 
-def test_last_layer_is_without_the_final_norm(reference):
-    encoder, arrays = reference
-    assert not torch.allclose(arrays["features_layer2"], arrays["features"], atol=1e-2)
-    np.testing.assert_allclose(
-        nn.functional.layer_norm(
-            arrays["features_layer2"],
-            (64,),
-            encoder.encoder.layer_norm.weight,
-            encoder.encoder.layer_norm.bias,
-        ).detach(),
-        arrays["features"],
-        atol=1e-5,
-    )
-
-
 @pytest.mark.parametrize("layer", [0, 3])
 def test_layer_out_of_range(reference, layer):
     encoder, arrays = reference
@@ -116,27 +101,6 @@ def test_masks_where_they_are_asked_for(reference, streams):
     assert not torch.allclose(outputs[0], outputs[2], atol=1e-2)
 
 
-def test_features_as_av_huberts_forward_gives_them(reference):
-    encoder, arrays = reference
-    batch = {
-        "source": {key: arrays[key] for key in ("audio", "video")},
-        "padding_mask": arrays["padding_mask"],
-    }
-    real = ~arrays["padding_mask"]
-    with torch.no_grad():
-        found = encoder(**batch, features_only=True, mask=False)
-        np.testing.assert_allclose(found["x"][real], arrays["features"][real], atol=1e-5)
-        np.testing.assert_allclose(found["features"][real], arrays["features_conv"][real], atol=1e-5)
-        layer = encoder(**batch, features_only=True, mask=False, output_layer=1)["x"]
-        np.testing.assert_allclose(layer[real], arrays["features_layer1"][real], atol=1e-5)
-        masked = encoder(**batch, features_only=True)["x"]
-    assert not torch.allclose(masked[real], found["x"][real], atol=1e-2)
-    with pytest.raises(ValueError, match="features_only"):
-        encoder({"audio": arrays["audio"], "video": None}, None, features_only=True)
-    with pytest.raises(ValueError, match="masks and frame_index come from the data pipeline"):
-        encoder(**batch)
-
-
 def test_masks_that_cannot_be_had(reference):
     _, arrays = reference
     model = tiny_av2vec(masking_type="stream_feature")
@@ -144,3 +108,18 @@ def test_masks_that_cannot_be_had(reference):
         model.extract_features({"audio": arrays["audio"], "video": None}, None, True)
     with pytest.raises(ValueError, match="load the pre-trained checkpoint"):
         AudioVisualEncoder(model.cfg).extract_features({"audio": arrays["audio"], "video": None}, None, True)
+
+
+def test_last_layer_is_without_the_final_norm(reference):
+    encoder, arrays = reference
+    assert not torch.allclose(arrays["features_layer2"], arrays["features"], atol=1e-2)
+    np.testing.assert_allclose(
+        nn.functional.layer_norm(
+            arrays["features_layer2"],
+            (64,),
+            encoder.encoder.layer_norm.weight,
+            encoder.encoder.layer_norm.bias,
+        ).detach(),
+        arrays["features"],
+        atol=1e-5,
+    )

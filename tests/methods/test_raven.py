@@ -89,11 +89,6 @@ def test_weights_of_the_criterion_come_first(kind, structure):
     assert torch.allclose(log["loss"], log["loss_av"] + 0.5 * log["loss_aa"])
 
 
-def test_predictors_have_no_layer_scale(model):
-    scaled = {name.split(".")[0] for name, _ in model.named_parameters() if ".gamma_" in name}
-    assert scaled == {"video_student", "audio_student"}
-
-
 def test_masks_are_those_of_the_configuration():
     masking = tiny(BravenModel, BravenConfig).masking
     assert masking == UnimodalMasking(
@@ -327,14 +322,6 @@ def test_collapse_stops_training(kind, structure):
         model.set_num_updates(500)
 
 
-def test_one_clip_has_no_other_to_be_compared_with():
-    model = tiny(collapse_check_start=0)
-    model(**batch_for(model, [12]))
-    counts = dict(zip(model.collapse_guard.bounds, model.collapse_guard.totals[:, 1].tolist(), strict=True))
-    assert counts["video_target_std"] == 1
-    assert counts["video_target_cosine_between_clips"] == 0
-
-
 def test_overfits_four_clips():
     torch.manual_seed(0)
     model = tiny(encoder_embed_dim=32, encoder_ffn_embed_dim=64, ema_decay=0.99, ema_anneal_end_step=10**6)
@@ -392,3 +379,16 @@ def test_cosine():
     assert torch.allclose(negative_cosine(x, 3 * x), -torch.ones(5))
     assert torch.allclose(negative_cosine(x, -x), torch.ones(5))
     assert negative_cosine(torch.zeros(1, 3), torch.ones(1, 3)).item() == 0
+
+
+def test_predictors_have_no_layer_scale(model):
+    scaled = {name.split(".")[0] for name, _ in model.named_parameters() if ".gamma_" in name}
+    assert scaled == {"video_student", "audio_student"}
+
+
+def test_one_clip_has_no_other_to_be_compared_with():
+    model = tiny(collapse_check_start=0)
+    model(**batch_for(model, [12]))
+    counts = dict(zip(model.collapse_guard.bounds, model.collapse_guard.totals[:, 1].tolist(), strict=True))
+    assert counts["video_target_std"] == 1
+    assert counts["video_target_cosine_between_clips"] == 0

@@ -80,22 +80,6 @@ def test_orthogonal_tasks_become_as_long_as_the_shortest():
     )
 
 
-def test_a_large_task_that_correlates_with_a_small_one_may_get_a_negative_weight():
-    v = torch.tensor([[1.0, 0.0], [9.0, 1.0]])
-    weights = aligned_weights(v @ v.T)
-    assert weights[0] > 0 > weights[1]
-
-
-def test_common_scale_does_not_matter():
-    gram = torch.randn(TASKS, 9, generator=torch.Generator().manual_seed(3))
-    gram = gram @ gram.T
-    np.testing.assert_allclose(aligned_weights(gram * 2.0**30), aligned_weights(gram), rtol=1e-9)
-
-
-def test_identical_tasks_keep_their_weight():
-    np.testing.assert_allclose(aligned_weights(torch.full((3, 3), 7.0)), 1.0, rtol=1e-9)
-
-
 def test_a_task_without_a_gradient_does_no_harm():
     balancer = GradientBalancer()
     a, b = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
@@ -146,3 +130,19 @@ def test_weights_belong_to_the_micro_batch():
 def test_unknown_gram():
     with pytest.raises(ValueError, match="gram is 'sum'"):
         GradientBalancer("sum")
+
+
+def test_a_large_task_that_correlates_with_a_small_one_may_get_a_negative_weight():
+    v = torch.tensor([[1.0, 0.0], [9.0, 1.0]])
+    weights = aligned_weights(v @ v.T)
+    assert weights[0] > 0 > weights[1]
+
+
+def test_common_scale_does_not_matter():
+    gram = torch.randn(TASKS, 9, generator=torch.Generator().manual_seed(3))
+    gram = gram @ gram.T
+    np.testing.assert_allclose(aligned_weights(gram * 2.0**30), aligned_weights(gram), rtol=1e-9)
+
+
+def test_identical_tasks_keep_their_weight():
+    np.testing.assert_allclose(aligned_weights(torch.full((3, 3), 7.0)), 1.0, rtol=1e-9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from av_ssl.cli.main import main
-from av_ssl.layout import SPLITS, lists_clips
+from av_ssl.layout import SPLITS, lists_clips, read_manifest
 from tests.corpora.trees import touch
 from tests.media.synthetic import talking_head
 
@@ -27,25 +27,11 @@ def test_from_videos_to_everything(tmp_path, environment, monkeypatch):
     command = ["bash", str(SCRIPT), source.name, "-out put", *words]
     subprocess.run(command, check=True, env=environment, capture_output=True)
     out = tmp_path / "-out put"
-    rows = [
-        row
-        for split in ("train", "valid", "test")
-        for row in (out / f"{split}.tsv").read_text().splitlines()[1:]
-    ]
-    assert {row.split("\t")[0] for row in rows} == {f"{name}/{name}" for name in NAMES}
-    for row in rows:
-        assert (out / row.split("\t")[1]).is_file()
-        assert (out / row.split("\t")[2]).is_file()
-    expected = [
-        "train.wrd",
-        "valid.wrd",
-        "test.wrd",
-        "spm.model",
-        "dict.wrd.txt",
-        "report.json",
-        "noise/valid.tsv",
-    ]
-    for name in [*expected, "contact_sheet.png", "labelled_2/train.wrd", "labelled_2/spm.model"]:
+    clips = [clip for split in SPLITS for clip in read_manifest(out / f"{split}.tsv")]
+    assert {clip.id for clip in clips} == {f"{name}/{name}" for name in NAMES}
+    assert all(clip.video.is_file() and clip.audio.is_file() for clip in clips)
+    expected = "train.wrd valid.wrd test.wrd spm.model dict.wrd.txt report.json noise/valid.tsv"
+    for name in [*expected.split(), "contact_sheet.png", "labelled_2/train.wrd", "labelled_2/spm.model"]:
         assert (out / name).is_file(), name
     # Once more: nothing is cropped again, everything stays as it is.
     before = {path: path.stat().st_mtime_ns for path in (out / "video").rglob("*.mp4")}

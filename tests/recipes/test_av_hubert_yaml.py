@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 from fairseq import criterions, tasks
-from fairseq.dataclass.initialize import add_defaults, hydra_init
-from hydra.core.global_hydra import GlobalHydra
-from hydra.experimental import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
+from av_ssl.analysis.plan import read_recipe
 
 YAML = Path(__file__).parent / "av_hubert_yaml"
 TINY = ["encoder_layers=1", "encoder_embed_dim=16", "encoder_ffn_embed_dim=16", "encoder_attention_heads=2"]
@@ -32,14 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(folder: Path, name: str, *overrides: str):
     """As ``fairseq-hydra-train --config-dir YAML --config-name NAME OVERRIDES`` does it."""
-    hydra_init(name)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(YAML)):
-        cfg = compose(
-            name, [*overrides, f"task.label_dir='{folder}'", "task.data=/none", "common.user_dir=/none"]
-        )
-    add_defaults(cfg)
-    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    return read_recipe(YAML / f"{name}.yaml", Path("/none"), [*overrides, f"task.label_dir={folder}"])
 
 
 def build(cfg):

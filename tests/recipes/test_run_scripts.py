@@ -90,14 +90,9 @@ def test_trial_of_an_iteration_on_a_cpu(run: Run) -> None:
     trial = ("--iterations", "1", "--gpus", "0", "--corpus", "vox", "--updates")
     calls, _, _ = run(AV_HUBERT, *trial, "200", "--", "a.b=c d")
     assert "--config-name base_vox_iter1" in calls[1]
-    for override in (
-        "max_update=200",
-        "total_num_update=200",
-        "warmup_updates=16",
-        "common.cpu=true",
-        "a.b=c d",
-    ):
+    for override in ["max_update=200", "total_num_update=200", "warmup_updates=16", "common.cpu=true"]:
         assert override in calls[1]
+    assert "a.b=c d" in calls[1]
     assert len(run(AV_HUBERT, *trial, "300")[0]) == 2  # more are asked for: it is not finished
 
 
@@ -116,14 +111,9 @@ def test_self_training(run: Run, tmp_path: Path) -> None:
         f"{tmp_path}/labelled --min-confidence 0.5 --keep 0.8 --out {out}/data"
     )
     assert "--config-name base_433h task" in train
-    for override in (
-        f"task.data={out}/data",
-        "task.modalities=video",
-        f"model.w2v_path={tmp_path}/encoder.pt",
-        "distributed_training.distributed_world_size=2",
-        "a.b=c d",
-    ):
-        assert override in train
+    assert f"task.data={out}/data task.modalities=video model.w2v_path={tmp_path}/encoder.pt" in train
+    assert "distributed_training.distributed_world_size=2" in train
+    assert "a.b=c d" in train
     assert f"--path {out}/model/checkpoint_best.pt --gen-subset test --modalities video" in generate
     assert output.endswith("WER: 12.5\n")
 
@@ -141,13 +131,11 @@ def test_self_training_goes_on_where_it_was_killed(run: Run) -> None:
 
 def test_self_training_on_a_cpu_without_test_clips(run: Run, tmp_path: Path) -> None:
     (tmp_path / "labelled" / "test.wrd").unlink()
-    options = ("--gpus", "0", "--updates", "20", "--subset", "part", "--beam", "3")
-    calls, _, _ = run(SELF_TRAINING, *options)
+    calls, _, _ = run(SELF_TRAINING, "--gpus", "0", "--subset", "part")
     assert len(calls) == 3
-    for option in ("--subset part", "--beam 3", "--device cpu --workers 1"):
-        assert option in calls[0]
-    for override in ("max_update=20", "common.cpu=true", "common.fp16=false"):
-        assert override in calls[2]
+    assert "--subset part" in calls[0]
+    assert "--device cpu --workers 1" in calls[0]
+    assert "common.cpu=true" in calls[2]
 
 
 def test_recipes_of_av_hubert_get_its_keys(run: Run, tmp_path: Path) -> None:

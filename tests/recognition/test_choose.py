@@ -4,12 +4,12 @@ import argparse
 from types import SimpleNamespace
 
 import pytest
-from fairseq.data import Dictionary
 
 from av_ssl.errors import DataError
 from av_ssl.recognition.ctc import CTCBeamSearch
 from av_ssl.recognition.generation import check_stored_dictionary, choose_search
 from av_ssl.recognition.search import JointBeamSearch
+from tests.dictionaries import dictionary_of
 
 from .tiny_models import language_model, letters
 
@@ -77,9 +77,7 @@ def test_mixed_ensembles_are_refused(models):
 
 def test_a_language_model_over_other_symbols_is_refused():
     lm = language_model()
-    lm.decoder.dictionary = Dictionary()
-    for symbol in "acb":
-        lm.decoder.dictionary.add_symbol(symbol)
+    lm.decoder.dictionary = dictionary_of("acb")
     for model in (ATTENTION, HYBRID, CTC):
         with pytest.raises(DataError, match=r"another dictionary, where id 5 is 'c', not 'b'"):
             choose(model, lm=lm)

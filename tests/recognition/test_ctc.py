@@ -1,34 +1,21 @@
 """Prefix beam search against the sum over all paths."""
 
-import itertools
 import math
-from collections import defaultdict
 
 import pytest
 import torch
-from fairseq.data import Dictionary
 
 from av_ssl.recognition.ctc import CTCBeamSearch, as_fairseq
 from av_ssl.recognition.prefix_search import greedy, log_add
 from av_ssl.recognition.search import JointBeamSearch, SearchConfig
+from tests.dictionaries import dictionary_of
+
+from .tiny_models import output_probabilities
 
 
 @pytest.fixture
 def dictionary():
-    dictionary = Dictionary()  # <s> 0, <pad> 1, </s> 2, <unk> 3
-    for symbol in "ab":
-        dictionary.add_symbol(symbol)
-    return dictionary
-
-
-def all_prefixes(log_probs: torch.Tensor) -> dict:
-    """log-probability of each output, by enumeration of every path over blank, a and b."""
-    totals = defaultdict(float)
-    for path in itertools.product((0, 4, 5), repeat=len(log_probs)):
-        merged = [symbol for symbol, _ in itertools.groupby(path)]
-        output = tuple(symbol for symbol in merged if symbol != 0)
-        totals[output] += math.exp(sum(log_probs[t, symbol].item() for t, symbol in enumerate(path)))
-    return {output: math.log(total) for output, total in totals.items()}
+    return dictionary_of("ab")
 
 
 def random_log_probs(frames: int, seed: int) -> torch.Tensor:
@@ -41,12 +28,12 @@ def random_log_probs(frames: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("seed", range(5))
 def test_wide_beam_finds_the_best_of_all(dictionary, seed):
     log_probs = random_log_probs(5, seed)
-    expected = all_prefixes(log_probs)
+    expected = output_probabilities(log_probs, (0, 4, 5))
     found = CTCBeamSearch(dictionary, beam=200, prune=math.inf).search(log_probs)
     best = max(expected, key=expected.get)
     assert found[0][0] == best
     for prefix, score in found:
-        assert score == pytest.approx(expected[prefix], abs=1e-4)
+        assert score == pytest.approx(math.log(expected[prefix]), abs=1e-4)
 
 
 def test_beam_beats_the_best_path(dictionary):
@@ -83,6 +70,11 @@ def test_all_tokens_share_the_score(tokens):
     assert found["positional_scores"].tolist() == [-6.0 / len(tokens) for _ in tokens]
 
 
+def test_beam_must_be_positive(dictionary):
+    with pytest.raises(ValueError, match="beam"):
+        CTCBeamSearch(dictionary, beam=0)
+
+
 def test_flat_posteriors_need_a_search_by_frames(dictionary):
     """Why this search exists beside joint search, which finds less probable outputs here."""
     generator = torch.Generator().manual_seed(0)
@@ -103,11 +95,6 @@ def test_flat_posteriors_need_a_search_by_frames(dictionary):
     for clip in range(4):
         assert by_frame[clip][0]["score"] > by_token[clip][0]["score"] - 1e-3
     assert sum(clip[0]["score"] for clip in by_frame) > sum(clip[0]["score"] for clip in by_token) + 1
-
-
-def test_beam_must_be_positive(dictionary):
-    with pytest.raises(ValueError, match="beam"):
-        CTCBeamSearch(dictionary, beam=0)
 
 
 def test_log_add():

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections import defaultdict
 
 import pytest
 import torch
@@ -10,14 +9,7 @@ from torch.nn.functional import ctc_loss
 
 from av_ssl.recognition.search import CTCPrefixScorer
 
-
-def output_probabilities(log_probs: torch.Tensor) -> dict:
-    """Probability of every output of one clip ``[T, V]``, blank 0, by enumeration of all alignments."""
-    totals = defaultdict(float)
-    for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
-        output = tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != 0)
-        totals[output] += math.exp(sum(log_probs[t, symbol].item() for t, symbol in enumerate(path)))
-    return totals
+from .tiny_models import output_probabilities
 
 
 def prefix_probability(totals: dict, prefix: tuple) -> float:

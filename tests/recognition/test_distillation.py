@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq import criterions
-from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
@@ -23,6 +22,7 @@ from av_ssl.recognition.heads import (
     Seq2SeqModel,
 )
 from av_ssl.tasks.recognition import WORD_ERRORS, WORDS, RecognitionConfig, RecognitionTask
+from tests.dictionaries import dictionary_of
 from tests.methods.helpers import DECODER, source
 from tests.methods.test_distillav import net_input as pretraining_input
 from tests.methods.test_distillav import save, tiny, two_teachers
@@ -41,9 +41,7 @@ KINDS = {
 class Task:
     def __init__(self, pretrained=None) -> None:
         self.pretrained = pretrained
-        self.target_dictionary = Dictionary()
-        for symbol in "abcdef":
-            self.target_dictionary.add_symbol(symbol)
+        self.target_dictionary = dictionary_of("abcdef")
         self.source_dictionary = None
 
 

@@ -48,7 +48,3 @@ def test_a_report_adds_clips_up(tmp_path: Path) -> None:
         ["a/1", "2", "0", "0", "0", "lay blue", "lay blue"],
         ["b/2", "2", "1", "0", "1", "set red", "set bed now"],
     ]
-
-
-def test_rate_of_nothing() -> None:
-    assert Edits(0, 0, 2, 0).rate == 200.0  # words where none were said

@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
-from fairseq.data import Dictionary
 from fairseq.logging import metrics
 
 from av_ssl.recognition.hybrid_criterion import (
@@ -14,6 +13,7 @@ from av_ssl.recognition.hybrid_criterion import (
     ctc_losses,
     frames_needed,
 )
+from tests.dictionaries import dictionary_of
 
 SYMBOLS = 12
 FRAMES = (20, 14, 3)
@@ -22,10 +22,7 @@ TEXTS = ((5, 6, 6, 7), (8, 9), (4, 5, 6, 7))  # the last one is too long for its
 
 @pytest.fixture
 def task():
-    dictionary = Dictionary()
-    for number in range(SYMBOLS - len(dictionary)):
-        dictionary.add_symbol(f"piece{number}")
-    return SimpleNamespace(target_dictionary=dictionary)
+    return SimpleNamespace(target_dictionary=dictionary_of(range(SYMBOLS - 4)))
 
 
 class Model:

@@ -126,12 +126,6 @@ def test_input_that_no_encoder_takes(tmp_path, content, audio_input, modalities,
         read_pretrained(config(CTCConfig, tmp_path / "start.pt"), audio_input, modalities)
 
 
-def test_regularisation_without_a_place(tmp_path, dictionary):
-    torch.save(published("audio"), tmp_path / "audio.pt")
-    with pytest.raises(ValueError, match=r"model\.layerdrop=0\.1"):
-        build(CTCModel, config(CTCConfig, tmp_path / "audio.pt", layerdrop=0.1), dictionary, "audio")
-
-
 def test_a_checkpoint_that_lacks_tensors(tmp_path, dictionary):
     content = of_both_streams("raven")
     del content["model"]["video_student.encoders.1.gamma_ff"]
@@ -146,3 +140,9 @@ def test_a_checkpoint_that_lacks_tensors(tmp_path, dictionary):
 def test_other_methods_are_fused(name):
     assert family_of({"_name": name}) is FUSED
     assert FUSED.choose_stream({"_name": name}, "video", "any.pt") is None
+
+
+def test_regularisation_without_a_place(tmp_path, dictionary):
+    torch.save(published("audio"), tmp_path / "audio.pt")
+    with pytest.raises(ValueError, match=r"model\.layerdrop=0\.1"):
+        build(CTCModel, config(CTCConfig, tmp_path / "audio.pt", layerdrop=0.1), dictionary, "audio")

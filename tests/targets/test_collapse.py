@@ -12,7 +12,6 @@ from av_ssl.targets.collapse import (
     Bounds,
     CollapseGuard,
     decorrelation_loss,
-    monitor_bounds,
     target_monitor,
 )
 from tests.stock import SERVER
@@ -99,17 +98,6 @@ def test_nothing_recorded_is_nothing_to_judge():
         watched.look(update)
 
 
-def test_workers_are_averaged_before_anyone_decides(monkeypatch):
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
-    other = torch.tensor([[1.0 * 200, 200], [0.0, 0]])  # a worker whose targets are healthy, of single clips
-    monkeypatch.setattr(distributed, "all_reduce", lambda totals: totals.add_(other))
-    watched = guard(patience=100)
-    train(watched, 0, 100, std=0.0)
-    other[0, 0] = 0
-    with pytest.raises(FloatingPointError):
-        train(watched, 101, 200, std=0.0)
-
-
 def worker(rank: int, store: str, ends: Any) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     watched = CollapseGuard({"std": Bounds("key", low=0.1)}, start=0, patience=200, advice="")
@@ -133,13 +121,6 @@ def test_all_workers_stop_together(tmp_path):
         process.join(300)
     assert [process.exitcode for process in workers] == [0, 0]
     assert all("collapsed at update 500" in ends.get() for _ in workers)
-
-
-def test_bounds_of_teachers():
-    bounds = monitor_bounds(["audio", "video"], 0.1, 0.9)
-    assert len(bounds) == 4
-    assert bounds["video_target_std"].low == 0.1
-    assert bounds["audio_target_cosine_between_clips"].high == 0.9
 
 
 # -- monitors ------------------------------------------------------------------------------------------------
@@ -209,3 +190,14 @@ def test_decorrelation_is_channels_over_rank():
     x.requires_grad_()
     decorrelation_loss(x).backward()
     assert x.grad.isfinite().all()
+
+
+def test_workers_are_averaged_before_anyone_decides(monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    other = torch.tensor([[1.0 * 200, 200], [0.0, 0]])  # a worker whose targets are healthy, of single clips
+    monkeypatch.setattr(distributed, "all_reduce", lambda totals: totals.add_(other))
+    watched = guard(patience=100)
+    train(watched, 0, 100, std=0.0)
+    other[0, 0] = 0
+    with pytest.raises(FloatingPointError):
+        train(watched, 101, 200, std=0.0)

@@ -82,6 +82,14 @@ def generate(data: Path, checkpoint: Path, *options: object, expect: int = 0) ->
     )  # fmt: skip
 
 
+def validate(data: Path, task: str, checkpoint: Path, *options: object) -> str:
+    return stock(
+        "fairseq-validate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", task, "--path", checkpoint,
+        "--valid-subset", "valid", "--max-tokens", "200", "--cpu", "--image-crop-size", "22",
+        "--log-format", "simple", *options,
+    )  # fmt: skip
+
+
 def assert_decoded(output: str) -> None:
     assert re.search(r"Generate test with beam=\d+: WER: \d", output), output[-2000:]
     assert len(re.findall(r"^D-\d+\t", output, re.MULTILINE)) == 4

@@ -9,7 +9,7 @@ from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from tests.data_folder import CLUSTERS
 from tests.stock import REPOSITORY, stock
 
-from .conftest import DECODER, assert_decoded, generate, run_printed
+from .conftest import DECODER, assert_decoded, generate, run_printed, validate
 
 TINY = [
     "common.cpu=true", "common.fp16=false", "common.log_interval=1", "common.log_format=json",
@@ -58,13 +58,10 @@ def test_two_iterations(data, iterations):
 
 @pytest.mark.slow
 def test_validate_command(data, iterations):
-    output = stock(
-        "fairseq-validate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_hubert_pretraining",
-        "--path", iterations / "iteration2/checkpoint_last.pt", "--valid-subset", "valid",
-        "--max-tokens", "200", "--cpu", "--label-dir", iterations / "labels2", "--labels", "['km']",
-        "--modalities", "['audio','video']",
-        "--label-rate", "25", "--sample-rate", "25", "--stack-order-audio", "4", "--image-crop-size", "22",
-        "--log-format", "simple",
+    output = validate(
+        data, "av_hubert_pretraining", iterations / "iteration2/checkpoint_last.pt",
+        "--label-dir", iterations / "labels2", "--labels", "['km']", "--modalities", "['audio','video']",
+        "--label-rate", "25", "--sample-rate", "25", "--stack-order-audio", "4",
     )  # fmt: skip
     assert re.search(r"valid on 'valid' subset.* accuracy_m_0 \d", output), output[-2000:]
 

@@ -14,7 +14,7 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig
-from av_ssl.tasks.data_wait import DataWaitMeter, real_frames
+from av_ssl.tasks.data_wait import DataWaitMeter
 
 FRAMES = 50
 
@@ -107,18 +107,13 @@ def test_a_window_without_warning_is_forgotten(meter, caplog):
     assert "50 % of the last 10 updates (10.0 of 20.0 s)" in warning
 
 
-def test_time_between_updates_does_not_count(meter):
-    with metrics.aggregate(new_root=True) as logged:
-        update(meter, read=1, compute=3)
-        meter.clock.advance(500)  # validation, a checkpoint
-        update(meter, read=1, compute=3)
-    assert logged.get_smoothed_value("data_wait") == 0.25
-
-
-def test_metric_is_the_share_of_time_not_the_mean_of_shares(meter):
+def test_metric_is_the_share_of_the_time_of_updates(meter):
+    """Not the mean of shares; without what passes between updates, and steps that are taken again."""
     with metrics.aggregate(new_root=True) as logged:
         update(meter, read=9, compute=1)
+        meter.clock.advance(500)  # validation, a checkpoint
         update(meter, read=0, compute=90)
+        meter.end_update()
     assert logged.get_smoothed_value("data_wait") == 0.09
 
 
@@ -127,18 +122,6 @@ def test_first_update_does_not_count():
     with metrics.aggregate(new_root=True) as logged:
         update(meter, read=60, compute=1)
     assert "data_wait" not in logged
-
-
-def test_step_taken_again_is_ignored(meter):
-    with metrics.aggregate(new_root=True) as logged:
-        update(meter, read=1, compute=3)
-        meter.end_update()
-    assert logged.get_smoothed_value("data_wait") == 0.25
-
-
-def test_real_frames_of_the_batch_that_stands_in():
-    assert real_frames({}) == 0
-    assert real_frames(batch(7)) == 7
 
 
 # -- in fairseq's loop ---------------------------------------------------------------------------------------
@@ -238,3 +221,10 @@ def test_resumes_in_the_middle_of_an_epoch(task, buffered):
     assert resumed.end_of_epoch()
     assert resumed.next_epoch_idx == 2
     assert len(resumed) == 24
+
+
+def test_step_taken_again_is_ignored(meter):
+    with metrics.aggregate(new_root=True) as logged:
+        update(meter, read=1, compute=3)
+        meter.end_update()
+    assert logged.get_smoothed_value("data_wait") == 0.25

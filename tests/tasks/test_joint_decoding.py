@@ -70,9 +70,3 @@ def test_without_ctc_fairseq_searches(folder, mean_hybrid, language_model, tmp_p
     generate(folder, mean_hybrid, "--modalities", "audio", *search, *lm)
     assert_decoded((tmp_path / "generate-test.txt").read_text())
     assert OmegaConf.load(tmp_path / "options-test.yaml").search == {"name": "SequenceGenerator"}
-
-
-@pytest.mark.slow
-def test_the_language_models_dictionary_is_asked_for(data, mean_hybrid, language_model):
-    output = generate(data, mean_hybrid, "--lm-path", language_model[1], "--lm-weight", "0.4", expect=1)
-    assert f"{data / 'dict.txt'}: does not exist" in output

@@ -12,7 +12,7 @@ from av_ssl.errors import DataError
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from tests.browser import free_port
-from tests.stock import REPOSITORY, TIMEOUT, run_for, stock
+from tests.stock import TIMEOUT, run_for
 
 from .conftest import (
     RANDOM,
@@ -25,6 +25,7 @@ from .conftest import (
     pretrain,
     tensors,
     train,
+    validate,
 )
 
 
@@ -85,12 +86,7 @@ def test_noise_validation_bfloat16_and_the_log(data, tmp_path):
 
 
 def test_validate_command(data, pretrained):
-    output = stock(
-        "fairseq-validate", data, "--user-dir", REPOSITORY / "av_ssl", "--task", "av_pretraining",
-        "--path", pretrained, "--valid-subset", "valid", "--max-tokens", "200", "--cpu",
-        "--image-crop-size", "22", "--log-format", "simple",
-    )  # fmt: skip
-    assert "loss_regression" in output
+    assert "loss_regression" in validate(data, "av_pretraining", pretrained)
 
 
 @pytest.mark.parametrize(("disabled", "first"), [("false", "valid"), ("true", "train")])
@@ -116,7 +112,7 @@ def test_a_run_goes_on_with_the_same_speech_teachers_only(kind):
     state = task.state_dict()
     task.load_state_dict(state)
     task.needs = taught_by("b", "a")
-    with pytest.raises(DataError, match=r"model\.teachers: the checkpoint was trained with others"):
+    with pytest.raises(DataError, match=r"model\.teachers: "):
         task.load_state_dict(state)
     task.needs = DataNeeds()  # a checkpoint that is read to be used
     task.load_state_dict(state)

@@ -97,19 +97,6 @@ def test_another_tokenizer_is_refused(data, ctc, tmp_path):
     assert "dict.wrd.txt" in output
 
 
-@pytest.mark.slow
-def test_a_pretrained_encoder_is_not_decoded(data, pretrained):
-    output = generate(data, pretrained, expect=1)
-    assert f"error: {pretrained}: holds" in output
-    assert "Traceback" not in output
-
-
-@pytest.mark.slow
-def test_missing_checkpoint_is_named(data, tmp_path):
-    output = finetune(data, tmp_path / "none.pt", tmp_path, expect=1)
-    assert "none.pt: no such file" in output
-
-
 def test_checkpoint_without_a_dictionary_warns(data, caplog):
     task = RecognitionTask(OmegaConf.structured(RecognitionConfig(data=str(data), seed=1)))
     task.load_state_dict({})
