@@ -82,6 +82,33 @@ def is_pointer(path: Path) -> bool:
         return False
 
 
+UNCLAIMED = 0.1
+"""Share of a wav file behind its last part, where tags of other formats may lie."""
+
+
+def wav_fault(path: Path) -> str:
+    """What is wrong with the lengths that a wav file states, by which decoders cut it; empty: nothing."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        stated, end = int.from_bytes(head[4:8], "little"), len(head)
+        # 0 and all ones: written to a pipe, or RF64.
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE" or stated in (0, 0xFFFFFFFF):
+            return ""
+        if size < stated + 8:
+            return "is cut off; copy it again, or make it again"
+        while len(part := file.read(8)) == 8 and all(32 <= byte < 127 for byte in part[:4]):
+            length = int.from_bytes(part[4:], "little")
+            if part[:4] == b"data" and (not length or end + 8 + length > size):
+                return ""  # decoders read up to the end of the file
+            end += 8 + length + length % 2
+            file.seek(end)
+    if size - end > UNCLAIMED * size:
+        fix = "correct its header: sox --ignore-length IN OUT.wav"
+        return f"has {size - end} bytes behind the samples that its header states; {fix}"
+    return ""
+
+
 BYTE_ORDER_MARK = "\ufeff"
 """Editors write it at the start of a file; where files are joined, it stands at the start of any line."""
 

@@ -20,6 +20,8 @@ SAMPLE_RATE = 16000
 FRAME_RATE = 25
 """Video frames a second: the unit of a clip's length."""
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+LOUDEST = 4.0
+"""Peak of floating-point audio, full scale 1: up to 12 dB above it is clipped, more is another scale."""
 
 BLANK = 0
 """Id of ``<s>``, which is CTC's blank symbol (as fairseq's own ``ctc`` criterion assumes)."""

@@ -41,15 +41,52 @@ def one_line(error: BaseException) -> str | None:
     cause = error.__cause__ if type(error).__module__.startswith("hydra.") else error
     if cause is not None and type(cause).__module__.startswith("omegaconf."):
         return wrong_setting(cause)
+    if type(error).__module__.startswith("hydra.") and (text := wrong_override(error)):
+        return text
     if isinstance(error, Mistake) or _of_av_ssl(error):
         return OWN.split(str(error))[-1].strip()  # the text from a process that reads clips is its traceback
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename}: no such file or folder; check the path"
+    if isinstance(error, IsADirectoryError) and error.filename:
+        return f"{error.filename}: is a folder; name a file in it"
     if isinstance(error, OSError) and str(error).startswith("Model file not found: "):
         return f"{str(error).partition(': ')[2]}: there is no such checkpoint"
+    if isinstance(error, KeyError | AssertionError) and (text := of_fairseq(error)):
+        return text
     if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a process for one GPU
         _, *found = OWN.split(str(error))
         return found[-1].strip() if found else None
+    return None
+
+
+def of_fairseq(error: BaseException) -> str | None:
+    """What is wrong where one of fairseq's commands itself has failed to find something."""
+    if error.__traceback__ is None:
+        return None
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if not str(frame.f_globals.get("__name__")).startswith("fairseq_cli."):
+        return None
+    if isinstance(error, KeyError) and "stats" in frame.f_locals:  # after a validation
+        measured = ", ".join(map(str, frame.f_locals["stats"]))
+        return f"checkpoint.best_checkpoint_metric={error.args[0]}: validation measures {measured}; take one"
+    return str(error) or None if isinstance(error, AssertionError) else None  # such as "--path required"
+
+
+COMMA = re.compile(r"Ambiguous value for argument '(.+?)'$", re.M)
+GROUP = re.compile(r"Could not override '(\w+)'\. No match in the defaults list")
+
+
+def wrong_override(error: Any) -> str | None:
+    """What is wrong with an override that hydra cannot read."""
+    if hasattr(error, "override"):
+        return (
+            f"{error.override}: write an override as SECTION.KEY=VALUE, without dashes before it and spaces "
+            "around =, and text with other characters as KEY=\"'a (b)'\""
+        )
+    if comma := COMMA.search(str(error)):
+        return f"{comma[1]}: write a list as KEY=[a,b], text with a comma as KEY=\"'a,b'\""
+    if group := GROUP.search(str(error)):
+        return f"{group[1]}: is a section; write {group[1]}._name=VALUE"
     return None
 
 
@@ -78,6 +115,8 @@ def wrong_setting(error: Any, section: str | None = None) -> str:
         if name not in known:
             return f"{key}: {error.object_type.__name__} has no such key; {nearest(name, known)}"
     lines = str(error.msg or error).splitlines() or [type(error).__name__]
+    if "is not a subclass of ListConfig" in lines[0]:
+        return f"{key}: needs a list: {key}=[VALUE]"
     return f"{key}: {lines[0]}"
 
 
@@ -144,6 +183,11 @@ def report_in_one_line(_: ModuleType | None = None) -> None:
 # -- options and keys that do not exist ----------------------------------------------------------------------
 
 
+CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.{200,})\)")
+"""Of more names than one wants to read."""
+QUOTED = re.compile(r"'?([\w.-]+)'?")
+
+
 def explain_options(module: ModuleType) -> None:
     """Let the parsers of `fairseq.options` name the nearest option, without 130 lines of usage."""
     stock: Callable[..., Any] = module.get_parser
@@ -160,6 +204,10 @@ def explain_options(module: ModuleType) -> None:
                 message += "".join(f"; {word}: {nearest(word, known)}" for word in unknown)
             elif "invalid choice" in message and "--user-dir" not in " ".join(sys.argv):
                 message = f"{message.partition(' (choose')[0]}: add --user-dir {plug_in()}, if it is av_ssl's"
+            elif (choice := CHOICE.search(message)) is not None:
+                message = (
+                    f"{message.partition(' (choose')[0]}: {nearest(choice[1], QUOTED.findall(choice[2]))}"
+                )
             print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
 

@@ -26,6 +26,8 @@ READ = REQUIRED | {"restore_file", "tokenizer", "tokenizer_bpe_model", "user_dir
 PATHS = READ | {"bad_clips_dir", "dir", "log_file", "results_path", "save_dir", "tensorboard_logdir"}
 
 QUOTES = ("'", '"')
+PLUS_SIGNS = re.compile(r"^\++")
+SWEEPS = frozenset(["-m", "--multirun"])
 OVERRIDE = re.compile(r"([+~]*[\w./@-]+)=(.+)", re.DOTALL)
 
 
@@ -35,11 +37,15 @@ def take_literally(module: ModuleType) -> None:
 
     @functools.wraps(stock)
     def parse_rule(self: Any, text: str, rule: str) -> Any:
+        if rule == "override":
+            text = PLUS_SIGNS.sub("+", text)  # newer versions of hydra have two, for what one means here
         literal = quoted(text) if rule == "override" else None
         try:
             parsed = stock(self, text, rule)
-            # Hydra reads a folder called 1 as a number, one called [1] as a list.
-            if literal is None or literal == text or not isinstance(parsed.value(), int | float | list):
+            # Hydra reads a folder called 1 as a number, one called [1] as a list, one called a,b as two runs.
+            sweep = literal is not None and parsed.is_sweep_override() and not SWEEPS.intersection(sys.argv)
+            other = sweep or (literal is not None and isinstance(parsed.value(), int | float | list))
+            if literal == text or not other:
                 return parsed
         except module.HydraException:
             if literal is None:

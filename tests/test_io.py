@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+import wave
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from av_ssl.io import (
     keep_settings,
     read_text,
     remove_abandoned,
+    wav_fault,
     write_atomically,
 )
 
@@ -28,6 +30,31 @@ def small_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("stated", "extra", "fault"),
+    [
+        ({}, b"", ""),
+        ({}, b"LIST\4\0\0\0abcd", ""),
+        ({}, bytes(64), ""),  # behind the file
+        ({4: 0, 40: 0}, b"", ""),  # written to a pipe
+        ({40: 64000}, b"", ""),
+        ({40: 16000}, b"", "16000 bytes behind"),
+        ({}, None, "is cut off"),
+    ],
+)
+def test_lengths_of_wav_files(tmp_path, stated, extra, fault):
+    path = tmp_path / "a.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(np.full(16000, 1000, "<i2").tobytes())
+    content = bytearray(path.read_bytes())
+    for place, value in stated.items():
+        content[place : place + 4] = value.to_bytes(4, "little")
+    path.write_bytes(content[:-100] if extra is None else content + extra)
+    assert fault in wav_fault(path)
+    assert bool(fault) == bool(wav_fault(path))
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, small_disk):

@@ -30,7 +30,7 @@ import av_ssl
 import av_ssl.tasks
 from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE
-from av_ssl_fairseq_hook.mistakes import Mistake, check_schedule
+from av_ssl_fairseq_hook.mistakes import Mistake, check_schedule, one_line
 
 OPTIMIZER_BYTES = 8  # per parameter: two moments of Adam in float32
 MANY_EPOCHS = 1000
@@ -136,8 +136,8 @@ def read_recipe(path: Path, data: Path, overrides: Sequence[str] = ()) -> Any:
         add_defaults(cfg)
         whole = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     except Exception as error:  # hydra, omegaconf, antlr and PyYAML each have errors of their own
-        one_line = " ".join(str(error).split())
-        raise DataError(f"{path}: is no recipe, or not with {list(overrides)}: {one_line}") from error
+        text = one_line(error) or " ".join(str(error).split())
+        raise DataError(f"{path}: is no recipe, or not with {list(overrides)}: {text}") from error
     finally:
         GlobalHydra.instance().clear()
     return OmegaConf.create(whole)

@@ -16,7 +16,7 @@ import numpy as np
 from av_ssl.data.checksums import Checksum, read_checksums
 from av_ssl.data.classes import ClassList
 from av_ssl.data.clip_reader import CropAndFlip
-from av_ssl.data.labels import TOLERATED_SECONDS, TOLERATED_UNKNOWN
+from av_ssl.data.labels import ID_FIRST, TOLERATED_SECONDS, TOLERATED_UNKNOWN, holds_ids
 from av_ssl.data.noise import noise_list, read_noise_list
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.text import TextEncoder
@@ -136,7 +136,7 @@ def _labels(folder: Path, manifests: Manifests, remarks: list[str]) -> list[str]
             if encoder.tokenizer is None and all(s.isdecimal() for s in encoder.dictionary.symbols[4:]):
                 problems += check_frame_labels(path, encoder, clips)
             else:
-                found, small = check_transcripts(path, encoder, len(clips))
+                found, small = check_transcripts(path, encoder, clips)
                 problems += found
                 remarks += small
     return problems
@@ -285,12 +285,14 @@ def check_splits_apart(splits: Mapping[Path, Sequence[Clip]]) -> list[str]:
     return problems
 
 
-def check_transcripts(path: Path, encoder: TextEncoder, clips: int) -> tuple[list[str], list[str]]:
+def check_transcripts(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> tuple[list[str], list[str]]:
     """Problems and remarks of `{split}.wrd`: number of lines, encoding, empty lines, unknown symbols.
 
     A few symbols that the dictionary lacks are a remark, as training only warns of them.
     """
-    lines, problems = _lines(path, clips)
+    lines, problems = _lines(path, len(clips))
+    if holds_ids((line for _, line in lines), clips):
+        problems.append(f"{path}, line 1: begins with {clips[0].id!r}, {ID_FIRST}")
     unknown: list[tuple[int, list[str]]] = []
     pieces = 0
     for number, line in lines:
@@ -379,6 +381,8 @@ def _lines(path: Path, clips: int) -> tuple[list[tuple[int, str]], list[str]]:
     except DataError as error:
         return [], [str(error)]
     if rows[-1] == "":
+        rows.pop()
+    while len(rows) > clips and not rows[-1].strip():
         rows.pop()
     problems = []
     if len(rows) != clips:

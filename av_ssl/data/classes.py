@@ -57,7 +57,7 @@ class ClassList:
     def read(self, path: Path, clips: Sequence[Clip], training: bool) -> NDArray[np.int64]:
         """Read the ids ``[N]`` of clips from a label file, one name a line; -1 for unknown names.
 
-        Labels for ``training`` must have a known name.
+        Labels for ``training`` must have known names, two or more.
         """
         labels = LabelFile(path, clips)
         names = [labels.line(number) for number in range(len(clips))]
@@ -68,6 +68,12 @@ class ClassList:
                 f"{path}: none of its labels, such as {names[0]!r} on line 1, is in {self.origin} "
                 f"({', '.join(self.names[:5])}, ...); use the list that belongs to these labels"
             )
+        found = set(ids.tolist())
+        lacking = [name for name, number in self.ids.items() if training and number not in found]
+        if training and len(self) - len(lacking) < 2:
+            raise DataError(f"{path}: all clips are of one class, {names[0]!r}; training needs two")
+        if lacking:
+            logger.warning("%s: no clip is of %s, which cannot be learned", path, ", ".join(lacking[:5]))
         if unknown:
             logger.warning(
                 "%s: the classes of %d of %d clips are not in %s and do not count for accuracy",

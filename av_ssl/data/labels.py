@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,6 +48,8 @@ class LabelFile:
         ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
         if content and not content.endswith(b"\n"):
             ends = np.append(ends, len(content))
+        if len(ends) > len(clips) and not content[ends[len(clips) - 1] if len(clips) else 0 :].strip():
+            ends = ends[: len(clips)]  # empty lines at the end
         if len(ends) != len(clips):
             raise DataError(
                 f"{path} has {len(ends)} lines, {path.stem}.tsv lists {len(clips)} clips, and line k of the "
@@ -58,7 +61,7 @@ class LabelFile:
     @cached_property
     def symbol_counts(self) -> NDArray[np.int64]:
         with self._open() as file:
-            return np.array([len(line.split()) for line in file], np.int64)
+            return np.array([len(line.split()) for line in islice(file, len(self.spans))], np.int64)
 
     def line(self, number: int) -> str:
         """Line `number` from 0, in NFC, without white space at its ends."""
@@ -113,6 +116,15 @@ class Labels:
         logger.warning("%s; they count as <unk>", found)
 
 
+ID_FIRST = "the id of its clip, as do others; leave the ids out: line k belongs to clip k of the manifest"
+
+
+def holds_ids(lines: Iterable[str], clips: Sequence[Clip]) -> bool:
+    """Whether the first transcripts all begin with the ids of their clips, as in lists of other tools."""
+    rows = [(line.split(maxsplit=1), clip.id) for line, clip in zip(lines, clips[:10], strict=False)]
+    return bool(rows) and all(len(words) == 2 and words[0] == name for words, name in rows)
+
+
 class TextLabels(Labels):
     """Transcripts `{split}.wrd` of all clips of a manifest.
 
@@ -120,13 +132,16 @@ class TextLabels(Labels):
     are space-separated symbols. Each ends with `</s>`: attention decoders learn where to stop, and fairseq's
     `ctc` criterion ignores it.
 
-    Raises DataError if lines and clips differ in number, more than 10 % of the symbols are unknown, or more
-    than 10 % of the training transcripts (and more than one) are empty.
+    Raises DataError if lines and clips differ in number, lines begin with ids, more than 10 % of the symbols
+    are unknown, or more than 10 % of the training transcripts (and more than one) are empty.
     """
 
     def __init__(self, path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> None:
         super().__init__(path, encoder.dictionary, clips)
         self.encoder = encoder
+        lines = map(self.file.line, range(len(clips)))
+        if holds_ids(lines, clips):
+            raise DataError(f"{path}, line 1: begins with {clips[0].id!r}, {ID_FIRST}")
         self.check_empty()
         self.check_unknown()
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from av_ssl.data.mel import mel_corners, triangles
 from av_ssl.errors import MediaError
-from av_ssl.io import POINTER, existing, is_pointer, mapped_array
-from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from av_ssl.io import POINTER, existing, is_pointer, mapped_array, wav_fault
+from av_ssl.layout import FRAME_RATE, LOUDEST, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 
 def read_wave(path: Path) -> NDArray[np.int16]:
@@ -45,13 +45,9 @@ def read_wave(path: Path) -> NDArray[np.int16]:
         raise MediaError(f"{path}: cannot be read as audio ({reason})") from error
     if not len(wave):
         raise MediaError(f"{path}: holds no samples")
-    if wav_is_cut(path):
-        raise MediaError(f"{path}: is cut off; copy it again, or make the crop again")
+    if fault := wav_fault(path):
+        raise MediaError(f"{path}: {fault}")
     return _to_int16(path, wave) if is_float else np.asarray(wave, np.int16)
-
-
-LOUDEST = 4.0
-"""Peak of floating-point audio, full scale 1: up to 12 dB above it is clipped, more is another scale."""
 
 
 def _to_int16(path: Path, wave: NDArray[np.float64]) -> NDArray[np.int16]:
@@ -63,14 +59,6 @@ def _to_int16(path: Path, wave: NDArray[np.float64]) -> NDArray[np.int16]:
         )
     scaled = np.rint(wave * 32768).clip(-32768, 32767)
     return scaled.astype(np.int16)
-
-
-def wav_is_cut(path: Path) -> bool:
-    """Whether a wav file is shorter than its header says, which libsndfile reads without a word."""
-    with path.open("rb") as file:
-        kind, stated = file.read(4), int.from_bytes(file.read(4), "little")
-    # 0 and all ones: written to a pipe, or RF64.
-    return kind == b"RIFF" and 0 < stated < 0xFFFFFFFF and path.stat().st_size < stated + 8
 
 
 def read_crops(path: Path) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,12 +37,26 @@ def load_dictionary(path: Path) -> Dictionary:
     )
     content = read_text(path, fix, "the dictionary cannot be read")
     try:
-        dictionary.add_from_file(io.StringIO(content))
+        dictionary.add_from_file(io.StringIO(content.rstrip()))
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: {error}; needed are lines '<symbol> <count>', each symbol once") from error
+        fault = _fault(content.rstrip().split("\n"), Dictionary().symbols) or f": {error}"
+        raise DataError(f"{path}{fault}; needed are lines '<symbol> <count>', each symbol once") from error
     if len(dictionary) == dictionary.nspecial:
         raise DataError(f"{path}: holds no symbols; write one line '<symbol> 1' for each label")
     return dictionary
+
+
+def _fault(lines: Sequence[str], specials: Sequence[str]) -> str:
+    """What is wrong with the first wrong line of a dictionary, which fairseq does not number."""
+    seen = dict.fromkeys(specials, "one of fairseq's own")
+    for number, line in enumerate(lines, start=1):
+        symbol, _, count = line.rstrip().rpartition(" ")
+        if not symbol or not count.isdecimal():
+            return f", line {number}: {line!r} has not a symbol, a space and a count"
+        if symbol in seen:
+            return f", line {number}: {symbol!r} is {seen[symbol]}"
+        seen[symbol] = f"also on line {number}"
+    return ""
 
 
 class TextEncoder:

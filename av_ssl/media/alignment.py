@@ -227,6 +227,12 @@ def inside_share(transforms: NDArray[np.float64], size: int, shown: tuple[int, i
     return float(((source > -0.5) & (source < np.array(shown) - 0.5)).all(-1).mean())
 
 
+def shows_mouth(frame: Frame, points: Floats) -> bool:
+    """Whether the middle of the mouth lies inside the frame; Face Mesh guesses it where it does not."""
+    mouth = points[list(layout_of(points).lips), :2].mean(0)
+    return bool(((mouth > -0.5) & (mouth < np.array(frame.shape[1::-1]) - 0.5)).all())
+
+
 def placed(
     transform: NDArray[np.float64], ratio: NDArray[np.float64], offset: NDArray[np.float64]
 ) -> NDArray:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from av_ssl.errors import MediaError
 from av_ssl.io import write_atomically
-from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
+from av_ssl.layout import LOUDEST, SAMPLE_RATE, SAMPLES_PER_FRAME
 from av_ssl.media.container import MissingStreamError, Span, open_media, start_seconds
 from av_ssl.media.sound_clock import LEAST_LOUD, QUIET, Run, Samples, Sound, place
 
@@ -62,7 +62,7 @@ def read_sound(path: Path, rate: int = SAMPLE_RATE, span: Span | None = None) ->
             start, end = start + span[0], span[1] - span[0]
             if stream.time_base and span[0] > PREROLL:  # mp3 and others refuse a place before their start
                 container.seek(int((start - PREROLL) / stream.time_base), stream=stream)
-        runs = _runs(container, stream, rate, start, end)
+        runs = _runs(path, container, stream, rate, start, end)
     if span is not None and any(
         np.isnan(run.times).any() for run in runs
     ):  # a place is not known after a seek
@@ -76,7 +76,9 @@ def read_sound(path: Path, rate: int = SAMPLE_RATE, span: Span | None = None) ->
     return sound if span is None else replace(sound, samples=sound.samples[: round(end * rate)])
 
 
-def _runs(container: InputContainer, stream: AudioStream, rate: int, start: float, end: float) -> list[Run]:
+def _runs(
+    path: Path, container: InputContainer, stream: AudioStream, rate: int, start: float, end: float
+) -> list[Run]:
     """The samples of a track, a run for each format, with time stamps in seconds after ``start``."""
     stream.codec_context.thread_count = 1
     runs: list[Run] = []
@@ -94,12 +96,23 @@ def _runs(container: InputContainer, stream: AudioStream, rate: int, start: floa
             # s16, because the resampler sums channels at 0.707 each when it works in floating point.
             resampler, kind = av.AudioResampler(format="s16", layout="mono", rate=rate), now
             runs.append(Run(rate))
+        if stream.codec_context.name.startswith("pcm_f"):
+            _check_scale(path, frame)
         runs[-1].stamp(time, frame.samples / frame.sample_rate)
         frame.pts = None  # the resampler rejects broken time stamps
         runs[-1].pieces += map(_samples, resampler.resample(frame))
     if resampler is not None:
         runs[-1].pieces += map(_samples, resampler.resample(None))
     return runs
+
+
+def _check_scale(path: Path, frame: av.AudioFrame) -> None:
+    peak = float(np.abs(frame.to_ndarray()).max(initial=0))
+    if not peak <= LOUDEST:  # also if it is no number
+        raise MediaError(
+            f"{path}: has floating-point samples up to {peak:g}, full scale is 1; scale them, or write the "
+            "file as 16-bit integers"
+        )
 
 
 def _samples(frame: av.AudioFrame) -> Samples:

@@ -13,7 +13,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import POINTER, is_pointer
+from av_ssl.io import POINTER, is_pointer, wav_fault
 
 BOX_HEADER, LONG_BOX_HEADER = 8, 16  # bytes before each part of an mp4 file (ISO 14496-12)
 # Parts that the standards name. Phones append bytes of their own behind the last one.
@@ -66,10 +66,16 @@ def check_complete(path: Path) -> None:
             raise MediaError(f"{path}: is empty (0 bytes); replace or remove the file")
         if is_pointer(path):
             raise MediaError(f"{path}: {POINTER}")
+        fault = wav_fault(path)
         with path.open("rb") as file:
+            if file.read(4) == b"RIFX":  # FFmpeg takes its samples for little-endian ones
+                fault = "is a wav file of big-endian samples; convert it: sox IN OUT.wav"
+            file.seek(0)
             stated = _stated_bytes(file, size)
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    if fault:
+        raise MediaError(f"{path}: {fault}")
     if stated > size:
         raise MediaError(f"{path}: is truncated by {stated - size} bytes; replace or remove the file")
 

@@ -118,6 +118,7 @@ def summary(folder: FolderResult) -> dict[str, Any]:
         "silent": sum(result.silent for result in done),
         "sound_gaps": sum(result.sound_gaps > 0 for result in done),
         "sound_drift": sum(result.sound_drift > 0 for result in done),
+        "frozen": sum(result.frozen > 0 for result in done),
         "remarks": [
             {"id": name, "remark": text} for name, result in results.items() if (text := remark(result))
         ],
@@ -140,6 +141,7 @@ def remark(result: CropResult) -> str:
         *(["the audio is silent"] if result.silent else []),
         *([f"{result.sound_gaps:.2f} s of audio are missing"] if result.sound_gaps else []),
         *([f"the audio clock was off by up to {result.sound_drift:.2f} s"] if result.sound_drift else []),
+        *([f"the video has no new frame for {result.frozen:.2f} s"] if result.frozen else []),
         *([f"{result.face_changes} changes of the face, as at cuts"] if result.face_changes else []),
     ]
     return "; ".join(remarks) if result.ok else ""
@@ -198,6 +200,7 @@ def html_page(title: str, report: Mapping[str, Any], sheet: bytes | None) -> str
         ("silent", report["silent"]),
         ("audio with gaps, filled with silence", report["sound_gaps"]),
         ("audio whose clock was off, stretched", report["sound_drift"]),
+        ("video without a new frame for over half a second", report["frozen"]),
         ("audio longer than the video, cut", report["sound_cut"]),
         ("audio shorter than the video, filled with silence", report["sound_filled"]),
         *(

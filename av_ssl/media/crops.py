@@ -114,6 +114,7 @@ class CropResult:
     silent: bool = False  # the audio holds no sound
     face_share: float | None = None  # of the frames, with the speaker's face; None: unknown
     inside: float | None = None  # share of the crops' area inside the frame
+    frozen: float = 0.0  # seconds without a new frame, in gaps of more than half a second
     face_changes: int = 0  # times that another face appeared in the place of one, as at a cut
 
     @property
@@ -152,7 +153,7 @@ def crop_clip(
     try:
         sound = _read_sound(source)
         faces = backend.track(reader, source.recording or clip)
-        result, points = _judge(faces, sound, reader.source_fps, settings)
+        result, points = _judge(faces, sound, reader, settings)
         if points is None:
             return result
         transforms = crop_transforms(points, settings.region, settings.size, mean_face)
@@ -184,7 +185,7 @@ def _read_sound(source: ClipSource) -> Sound:
 
 
 def _judge(
-    faces: Faces, sound: Sound, source_fps: float, settings: CropSettings
+    faces: Faces, sound: Sound, reader: VideoReader, settings: CropSettings
 ) -> tuple[CropResult, Floats | None]:
     """Whether the clip can be used, and the speaker's landmarks ``[T, P, 2 or 3]`` if so."""
     frames, samples = faces.frames, sound.samples
@@ -193,7 +194,8 @@ def _judge(
         frames=frames,
         samples=frames * SAMPLES_PER_FRAME,
         faces=sum(faces.share(track) >= LASTING for track in faces.tracks),
-        source_fps=source_fps,
+        source_fps=reader.source_fps,
+        frozen=round(reader.frozen, 3),
         sound_gaps=sound.gaps,
         sound_drift=sound.drift,
         silent=sound.silent,

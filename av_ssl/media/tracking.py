@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from av_ssl.media.alignment import face_patch
+from av_ssl.media.alignment import face_patch, shows_mouth
 from av_ssl.media.face_mesh import Detection, FaceMesh, Floats, Frame, Region
 from av_ssl.media.video import VideoReader
 
@@ -207,7 +207,8 @@ class FaceTracker:
         for track in sorted(self._live, key=len, reverse=True):
             score, points = self._mesh.landmarks(rgb, Region.around(track.points[-1]))
             # Two tracks that slid onto one face: the longer one keeps it.
-            if score >= MIN_SCORE and not any(_same_face(points, other) for other in kept):
+            found = score >= MIN_SCORE and shows_mouth(rgb, points)
+            if found and not any(_same_face(points, other) for other in kept):
                 track.add(self._frame, points)
                 kept.append(track)
         lost = len(kept) < len(self._live)
@@ -220,7 +221,9 @@ class FaceTracker:
             if any(_near(face.box.mean(0), track) for track in self._live):
                 continue
             score, points = self._landmarks(rgb, face.region)
-            if score < MIN_SCORE or any(_same_face(points, track) for track in self._live):
+            if score < MIN_SCORE or not shows_mouth(rgb, points):
+                continue
+            if any(_same_face(points, track) for track in self._live):
                 continue
             track = self._recently_lost(points)
             if track is None:
@@ -261,7 +264,7 @@ class FaceMatcher:
 
     def update(self, rgb: Frame | None) -> None:
         if rgb is not None:
-            self._match(self._find_faces(rgb))
+            self._match([points for points in self._find_faces(rgb) if shows_mouth(rgb, points)])
         self._frame += 1
 
     def _match(self, faces: list[Floats]) -> None:

@@ -30,10 +30,13 @@ from av_ssl.media.container import (
     start_seconds,
     steps_back,
 )
+from av_ssl.media.sound_clock import RESTART
 from av_ssl.media.stored_frame import MOST_STRETCH, Image, Placement, Size, StoredFrame, deinterlaced
 
 KEEP_BYTES = 128 * 2**20  # decoded frames kept for a second pass; a longer clip is decoded again
 LONGEST_GAP = 60.0  # seconds without a frame: more is a broken time stamp
+FROZEN = 0.5  # seconds without a new frame: more is reported
+LONGEST_LAST = 1.0  # seconds for which the last frame is shown at most
 # Crops of GRID at 96x96: 338 bytes a frame, 46.7 dB, no frame below 45 dB. ``mbtree`` must stay off: x264's
 # macroblock tree reads memory that it has not set (seen with AVX-512), so that the bytes of a crop would
 # depend on the clips that its process encoded before.
@@ -68,6 +71,7 @@ class VideoReader:
         # As the container states them, known after the first pass; 0 where it does not.
         self.source_fps = 0.0
         self.source_frames = 0  # in the entire file
+        self.frozen = 0.0  # seconds between frames that are more than FROZEN apart
         self.size: Size = (0, 0)  # width and height of the frames, pixels; known after the first frame
         # One converter for all: it holds megabytes, which ``frame.to_ndarray`` would tie to every frame.
         self._converter = VideoReformatter()
@@ -118,7 +122,8 @@ class VideoReader:
                 yield shown
                 count += 1
             shown = stored
-            end = time + 1 / (self.source_fps or self.fps)
+            shown_for = float((stored.frame.duration or 0) * (stored.frame.time_base or 0))
+            end = time + min(shown_for or 1 / (self.source_fps or self.fps), LONGEST_LAST)
         if self.span is not None:
             end = min(end, self.span[1] - self.span[0])
         while shown is not None and count < max(1, round(end * self.fps)):
@@ -137,8 +142,6 @@ class VideoReader:
             start = start_seconds(container)
             self.source_fps = float(stream.average_rate or self.fps)
             self.source_frames = stream.frames
-            last: float | None = None
-            count = 0
             length = float("inf")
             if self.span is not None:
                 start += self.span[0]
@@ -146,30 +149,53 @@ class VideoReader:
                 if stream.time_base:
                     container.seek(int(start / stream.time_base), stream=stream)
             aspect = _Aspect(self.path, stream)
+            clock = _Clock(self.path, start, self.source_fps)
             for frame in deinterlaced(container.decode(stream)):
-                if frame.pts is None or frame.time_base is None:
-                    time = 0.0 if last is None else last + 1 / self.source_fps
-                else:
-                    time = float(frame.pts * frame.time_base) - start
-                if time >= length and last is not None:
+                time = clock.time(frame)
+                if time >= length and clock.count > 1:
                     break
-                self._check_step(last, time)
-                last = time
-                count += 1
+                self.frozen = clock.frozen
                 yield time, StoredFrame(frame, aspect.now())
-            if last is None:
+            if not clock.count:
                 raise MediaError(f"{self.path}: its video stream holds no frame; replace or remove the file")
-            if count == 1 and stream.codec_context.name in STILL_CODECS:
+            if clock.count == 1 and stream.codec_context.name in STILL_CODECS:
                 raise MissingStreamError(self.path, "video", "has a cover image but no video")
 
-    def _check_step(self, last: float | None, time: float) -> None:
-        if time - (last or 0.0) > LONGEST_GAP:
+
+class _Clock:
+    """Times of the frames of a file, seconds from the start of the clip."""
+
+    def __init__(self, path: Path, start: float, rate: float) -> None:
+        self.count = 0  # frames so far
+        self.frozen = 0.0  # see ``VideoReader``
+        self._path, self._start, self._rate = path, start, rate
+        self._last = self._late = 0.0
+
+    def time(self, frame: av.VideoFrame) -> float:
+        """Time of the next frame; one without a time stamp follows the last one.
+
+        Raises:
+            MediaError: it is far from the last one.
+        """
+        after = self._last + 1 / self._rate if self.count else 0.0
+        time = after
+        if frame.pts is not None and frame.time_base is not None:
+            time = float(frame.pts * frame.time_base) - self._start + self._late
+        step = time - self._last
+        if step > LONGEST_GAP:
             raise MediaError(
-                f"{self.path}: time stamps jump to {time:.0f} s; make new ones "
+                f"{self._path}: time stamps jump to {time:.0f} s; make new ones "
                 "(ffmpeg -fflags +genpts) or remove the file"
             )
-        if last is not None and last - time > LARGEST_STEP_BACK:
-            raise MediaError(f"{self.path}: {steps_back('video', last, time)}")
+        if self.count and -step > LARGEST_STEP_BACK:
+            raise MediaError(f"{self._path}: {steps_back('video', self._last, time)}")
+        if self.count and step < 0 and frame.key_frame and after - time <= RESTART:
+            self._late += after - time  # an encoder was restarted: as of audio, nothing is lost
+            time = after
+        self.frozen += step if self.count and step > FROZEN else 0.0
+        self.count += 1
+        self._last = time
+        return time
 
 
 class _Aspect:

@@ -132,8 +132,10 @@ class AudioVisualTask(FairseqTask):
         return model
 
     def build_generator(self, models: Any, args: Any, *others: Any, **options: Any) -> Any:
-        """fairseq's search; DataError for models that encode only."""
+        """fairseq's search; DataError for models that encode only, and for tasks without transcripts."""
         self.refuse_encoders(models)
+        if self.target_dictionary is None:
+            raise DataError(f"--task {self.cfg._name}: has no transcripts; decode with --task av_recognition")
         return super().build_generator(models, args, *others, **options)
 
     def refuse_encoders(self, models: Any) -> None:

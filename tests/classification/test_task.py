@@ -134,6 +134,7 @@ def test_speakers_outside_training_are_unknown(folder, caplog):
         ("classes.emo.txt", "\n", r"classes\.emo\.txt: has no class"),
         ("classes.emo.txt", "calm\nglad\ncalm\n", r"classes\.emo\.txt: .*calm"),
         ("classes.emo.txt", "up\ndown\n", r"train\.emo: .*'calm' on line 1, .*classes\.emo\.txt"),
+        ("train.emo", "calm\n" * 24, r"train\.emo: .*one class, 'calm'"),
         ("train.emo", "calm\n", r"train\.emo has 1 lines, train\.tsv lists 24 clips"),
     ],
 )

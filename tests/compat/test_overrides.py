@@ -30,7 +30,7 @@ from tests.stock import PLUGIN, REPOSITORY, stock
 RECIPE = REPOSITORY / "examples" / "av2vec" / "conf" / "pretrain" / "base_lrs3.yaml"
 
 
-@pytest.mark.parametrize("plus", ["", "+"])
+@pytest.mark.parametrize("plus", ["", "+", "++"])
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -68,16 +68,62 @@ def test_a_key_without_its_section_is_refused(override: str, fix: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "fix"),
+    [
+        ("--task.noise_prob=0.25", "--task.noise_prob=0.25: .*KEY=VALUE"),
+        ("task.noise_prob = 0.25", "task.noise_prob = 0.25: .*KEY=VALUE"),
+        ("task.noise_prob:0.25", "task.noise_prob:0.25: .*KEY=VALUE"),
+        ("optimizer.adam_betas=(0.9,0.98)", "adam_betas=.*KEY="),
+        ("task.labels=wrd,km", r"task.labels=wrd,km: .*\[a,b\]"),
+        ("task.labels=km", r"task.labels: .*task.labels=\["),
+        ("optimization.lr=0.001", r"optimization.lr: .*optimization.lr=\["),
+        ("optimization.max_update=1e5", "optimization.max_update: .*100000.0"),
+        ("dataset.max_token=5", "dataset.max_token: .*did you mean max_tokens?"),
+        ("model=av2vec", "model._name="),
+    ],
+)
+def test_an_override_that_hydra_cannot_read(override: str, fix: str) -> None:
+    with pytest.raises(DataError, match=fix) as error:
+        read_recipe(RECIPE, Path("/data"), [override])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/tmp/données", "数据", "/data/x (copy)", "a=b", "[1]", "/a/[1]/b", "~/data", "007", "1", "true",
-        "/a'b/c", '/a"b/c', "/a b/c  d", "/a;b&c#d!e", "/é:1", "/a\\b/c", "C(1)/{x}",
+        "/a'b/c", '/a"b/c', "/a b/c  d", "/a;b&c#d!e", "/a,b", "/a,/b", "/é:1", "/a\\b/c", "C(1)/{x}",
     ],
 )  # fmt: skip
-def test_paths_hold_any_characters(path: str) -> None:
+def test_paths_hold_any_characters(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["fairseq-hydra-train"])
     keys = ("task.data", "+task.label_dir", "model.w2v_path", "checkpoint.save_dir", "hydra.run.dir")
     parsed = OverridesParser.create().parse_overrides([f"{key}={path}" for key in keys])
     assert [override.value() for override in parsed] == [path] * len(keys)
+
+
+def test_several_runs_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["fairseq-hydra-train", "-m"])
+    (override,) = OverridesParser.create().parse_overrides(["task.data=/a,/b"])
+    assert override.is_sweep_override()
+
+
+def test_what_a_command_of_fairseq_misses() -> None:
+    """The metric of the best checkpoint, after a validation; an option that it needs."""
+    module: dict[str, Any] = {"__name__": "fairseq_cli.train"}
+    exec(
+        "def validate(stats, metric): return stats[metric]\ndef main(path): assert path, '--path needed'",
+        module,
+    )
+    with pytest.raises(KeyError) as error:
+        module["validate"]({"loss": 1.0, "wer": 2.0}, "wrr")
+    assert "checkpoint.best_checkpoint_metric=wrr: validation measures loss, wer" in str(
+        one_line(error.value)
+    )
+    with pytest.raises(AssertionError) as missing:
+        module["main"](None)
+    assert one_line(missing.value) == "--path needed"
+    assert one_line(AssertionError("--path needed")) is None
 
 
 def test_parts_of_a_configuration_are_copied_alone() -> None:
@@ -262,6 +308,7 @@ def test_which_errors_are_mistakes() -> None:
         lengths()
     assert one_line(caught.value) is None
     assert one_line(DataError("train.tsv, line 3: x")) == "train.tsv, line 3: x"
+    assert "/x: is a folder" in str(one_line(IsADirectoryError(21, "Is a directory", "/x")))
     assert "gone.pt" in str(one_line(OSError("Model file not found: gone.pt")))
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         SearchConfig(beam=0)
@@ -292,14 +339,21 @@ def test_the_error_of_another_process_is_without_its_traceback() -> None:
     [
         (["--task", "av_recognition"], ("av_recognition", "--user-dir")),
         (["--beamm", "4"], ("--beamm", "--beam?")),
+        (["--user-dir", "x", "--arch", "model_17x"], ("model_17x", "did you mean model_17")),
     ],
 )
 def test_options_of_commands_without_hydra(
-    words: list[str], parts: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    parts: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", choices=["translation"])
     parser.add_argument("--beam")
+    parser.add_argument("--user-dir")
+    parser.add_argument("--arch", choices=[f"model_{number}" for number in range(40)])
+    monkeypatch.setattr("sys.argv", words)
     module = ModuleType("options")
     module.get_parser = lambda: parser  # type: ignore[attr-defined]
     explain_options(module)

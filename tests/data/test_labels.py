@@ -85,6 +85,21 @@ def test_selected_clips_keep_their_lines(tmp_path: Path) -> None:
     assert len(labels) == 3
 
 
+def test_empty_lines_at_the_end_are_no_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.wrd", "a b\nb\n\n\n")
+    labels = TextLabels(path, WORDS, listed_clips(1, 1))
+    assert (len(labels), labels.file.symbol_counts.tolist()) == (2, [2, 1])
+    with pytest.raises(DataError, match=r"train\.wrd has 4 lines, train\.tsv lists 1 clips"):
+        TextLabels(path, WORDS, listed_clips(1))
+
+
+def test_ids_before_the_transcripts_are_refused(tmp_path: Path) -> None:
+    """As lists of other tools have them; with a tokenizer they would be words."""
+    path = write(tmp_path / "train.wrd", "clip0 a b\nclip1\tb\n")
+    with pytest.raises(DataError, match=r"train\.wrd, line 1: .*'clip0'"):
+        TextLabels(path, WORDS, listed_clips(1, 1))
+
+
 def test_missing_line_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "valid.wrd", "a\nb\n")
     with pytest.raises(DataError, match=r"valid\.wrd has 2 lines, valid\.tsv lists 3 clips"):

@@ -91,12 +91,20 @@ def test_missing_and_broken_tokenizers(tmp_path: Path) -> None:
         TextEncoder.load(dictionary, tmp_path / "spm.model")
 
 
+def test_empty_lines_at_the_end_are_no_symbols(tmp_path: Path) -> None:
+    (tmp_path / "dict.wrd.txt").write_text("a 1\nb 1\n\n \n")
+    assert load_dictionary(tmp_path / "dict.wrd.txt").symbols[SPECIALS:] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "holds no symbols"),
-        (b"a 1\nb\n", "Incorrect dictionary format"),
-        (b"a 1\na 1\n", "Duplicate word"),
+        (b"a 1\nb\n", "line 2: 'b'"),
+        (b"a 1\n\nb 1\n", "line 2: ''"),
+        (b"a\t1\n", r"line 1: 'a\\t1'"),
+        (b"b 1\na 1\na 1\n", "line 3: 'a' is also on line 2"),
+        (b"<s> 1\n", "line 1: '<s>'"),
         (b"\xff 1\n", "not UTF-8"),
     ],
 )
@@ -106,6 +114,7 @@ def test_malformed_dictionaries(tmp_path: Path, content: bytes, message: str) ->
     with pytest.raises(DataError, match=message) as caught:
         load_dictionary(path)
     assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_dictionary(tmp_path: Path) -> None:

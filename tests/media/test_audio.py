@@ -6,6 +6,7 @@ import subprocess
 import av
 import numpy as np
 import pytest
+import soundfile
 
 from av_ssl.errors import MediaError
 from av_ssl.media.audio import fit_to_frames, frame_energy, read_audio, read_plain_wav, write_audio
@@ -69,6 +70,25 @@ def test_wav_round_trip(tmp_path):
     assert read_plain_wav(tmp_path / "b.wav") is None
     with pytest.raises(ValueError, match="int16"):
         write_audio(tmp_path / "c.wav", samples.astype(np.float32))
+
+
+def test_wav_files_that_would_be_read_wrongly(tmp_path):
+    """Another scale, another order of bytes, and a header that states half of the samples."""
+    wave = np.round(tone(1.0)[0] * 32767)
+    for name, samples, options in (
+        ("scale.wav", wave, {"subtype": "FLOAT"}),
+        ("number.wav", np.append(wave / 32768, np.nan), {"subtype": "DOUBLE"}),
+        ("order.wav", wave.astype(np.int16), {"endian": "BIG"}),
+    ):
+        soundfile.write(tmp_path / name, samples, 16000, **options)
+        with pytest.raises(MediaError, match=rf"{name}: .*(full scale is 1|big-endian)"):
+            read_audio(tmp_path / name)
+    write_audio(tmp_path / "half.wav", wave.astype(np.int16))
+    content = bytearray((tmp_path / "half.wav").read_bytes())
+    content[40:44] = (16000).to_bytes(4, "little")
+    (tmp_path / "half.wav").write_bytes(content)
+    with pytest.raises(MediaError, match=r"half\.wav: .*16000 bytes behind"):
+        read_audio(tmp_path / "half.wav")
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(1000, 3), (5000, 3), (1920, 3)])

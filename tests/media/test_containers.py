@@ -128,6 +128,27 @@ def test_joined_recordings_are_refused_by_name(tmp_path):
             read(joined)
 
 
+@pytest.mark.parametrize("second", [1.32, 1.4])
+def test_an_encoder_that_is_restarted_loses_no_frame(tmp_path, second):
+    """The stamps of the second part overlap by up to 0.1 s."""
+    parts = [np.full((10, 48, 64, 3), level, np.uint8) for level in (50, 200)]
+    for number, (images, start) in enumerate(zip(parts, (1.0, second), strict=True)):
+        write_clip(tmp_path / f"{number}.ts", images, None, start=start)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join((tmp_path / f"{number}.ts").read_bytes() for number in (0, 1)))
+    levels = read_video(joined).mean((1, 2))
+    assert (len(levels), int((levels > 120).sum())) == (20, 10)
+
+
+def test_a_screen_recording_without_new_frames(tmp_path):
+    """The last frame lasts as long as the others, not as the mean of them; the hole is reported."""
+    times = np.concatenate([np.arange(10), np.arange(35, 50)]) / 25
+    reader = VideoReader(write_clip(tmp_path / "a.mp4", corners(25), None, times=times))
+    assert (len(list(reader.frames())), reader.frozen) == (50, pytest.approx(1.04, abs=0.001))
+    assert len(list(reader.frames())) == 50
+    assert reader.frozen == pytest.approx(1.04, abs=0.001)
+
+
 def test_bytes_behind_the_last_box_and_pointers(tmp_path):
     whole = write_clip(tmp_path / "a.mp4", corners(), tone(0.2)).read_bytes()
     path = tmp_path / "phone.mp4"

@@ -53,6 +53,14 @@ def test_a_track_ends_where_another_face_takes_its_place(mesh):
     assert [part.frames for part in faces.tracks] == [list(range(6)), list(range(6, 12))]
 
 
+def test_a_face_whose_mouth_leaves_the_frame_is_lost(mesh):
+    images = np.stack([np.roll(face(), 12 * k, axis=0) for k in range(12)])
+    for number, image in enumerate(images):
+        image[: 12 * number] = image[12 * number]
+    (track,) = track_all(mesh, images).tracks
+    assert track.frames == list(range(7))  # the mouth, in row 127 of 208, is inside up to 6 * 12 rows lower
+
+
 def test_a_stride_is_filled_by_interpolation(mesh):
     images = moving_face(9, shift=2.0)
     every, third = track_all(mesh, images), track_all(mesh, images, stride=3)

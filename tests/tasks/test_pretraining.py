@@ -101,6 +101,12 @@ def taught_by(*digests: str) -> DataNeeds:
     return DataNeeds(teachers=lambda: None, teacher_shapes=[{"targets": digest} for digest in digests])
 
 
+def test_a_task_without_transcripts_does_not_decode():
+    cfg = OmegaConf.structured(PretrainingConfig(data="/none", _name="av_pretraining"))
+    with pytest.raises(DataError, match=r"--task av_pretraining: .*av_recognition"):
+        PretrainingTask(cfg).build_generator([torch.nn.Linear(1, 1)], cfg)
+
+
 @pytest.mark.parametrize("kind", ["pre-training", "fine-tuning"])
 def test_a_run_goes_on_with_the_same_speech_teachers_only(kind):
     task = (
