@@ -16,6 +16,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import threading
 import unicodedata
 import zipfile
@@ -62,6 +63,18 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 def write_atomically(path: Path, content: bytes) -> None:
     with atomic_file(path) as file:
         file.write(content)
+
+
+def check_writable(folder: Path) -> None:
+    """Create a folder; MediaError, before work is done in vain, where files cannot be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MediaError(
+            f"{folder}: cannot be written ({error.strerror}); make it writable, or name another folder"
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -16,9 +16,9 @@ from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops
 from av_ssl.errors import DataError
 from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_model
-from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.media.audio import read_audio
-from av_ssl.media.container import open_media
+from av_ssl.media.container import open_media, stated_seconds
 from av_ssl.media.face_crops import are_mouth_crops
 from av_ssl.media.face_mesh import FaceMesh
 from av_ssl.media.recording import (
@@ -29,6 +29,7 @@ from av_ssl.media.recording import (
     RecordingLike,
     as_source,
     crop_recording,
+    name_of,
 )
 from av_ssl.media.sources import AUDIO_SUFFIXES
 from av_ssl.media.video import VideoReader
@@ -40,6 +41,8 @@ from av_ssl.transcription.recording import RecordingOptions, transcribe_recordin
 from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript
 
 logger = logging.getLogger(__name__)
+DIFFERENCE, LEAST_DIFFERENCE = 0.1, 0.5
+"""Share of the frames' length, and seconds, by which samples may be longer or shorter: more is another rate."""
 READY = 1.2
 """Square frames are used as they are if their side is at most so many times what the model takes of it: crops
 of entire faces, too. A warning says so if no mouth is in their middle."""
@@ -203,7 +206,8 @@ class _RecordingInput:
         self.source = as_source(audio if recording is None else recording)  # type: ignore[arg-type]
         self.sound = None if recording is None or audio is None else as_source(audio)
         self.size = crop_size
-        self.name = str(recording) if isinstance(recording, (str, Path)) else "the array"
+        self._check_sound()
+        self.name = name_of(self.source if recording is None else recording)
         if isinstance(self.source, Path):
             with open_media(self.source) as container:
                 found = {kind for kind in STREAMS["av"] if getattr(container.streams, kind)}
@@ -213,6 +217,23 @@ class _RecordingInput:
         if self.sound is not None:
             self.streams.add("audio")
         self.crops = self._ready() if "video" in self.streams else None
+
+    def _check_sound(self) -> None:
+        """Raise DataError where the sound is none, is given twice, or samples do not last as long as frames."""
+        samples = self.sound
+        if samples is not None and isinstance(self.source, np.ndarray) and self.source.ndim == 1:
+            raise DataError("the recording is samples, so there is no place for audio; give frames or a video")
+        if not isinstance(samples, np.ndarray):
+            return
+        if samples.ndim != 1:
+            raise DataError(f"audio is frames {list(samples.shape)}; give samples [N] at 16 kHz, or a file")
+        there = stated_seconds(self.source) if isinstance(self.source, Path) else len(self.source) / FRAME_RATE
+        given = len(samples) / SAMPLE_RATE
+        if there is not None and abs(there - given) > max(LEAST_DIFFERENCE, DIFFERENCE * there):
+            raise DataError(
+                f"{len(samples)} samples at 16 kHz last {given:.2f} s, but the recording lasts {there:.2f} s; "
+                "resample one of them (frames: 25 Hz), or cut the longer one"
+            )
 
     @property
     def only_stream(self) -> str | None:

@@ -75,7 +75,7 @@ def check_complete(path: Path) -> None:
 
 
 def _stated_bytes(file: BinaryIO, size: int) -> int:
-    """Length as an mp4, mov, Matroska, WebM or avi file states it; or less than ``size``."""
+    """Length as an mp4, mov, Matroska, WebM, avi or wav file states it; or less than ``size``."""
     head = file.read(64)
     if head.startswith(EBML):
         length, start = _ebml_length(head, len(EBML))
@@ -84,8 +84,8 @@ def _stated_bytes(file: BinaryIO, size: int) -> int:
             return 0
         length, start = _ebml_length(head, start + len(SEGMENT))
         return 0 if length is None else start + length
-    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
-        length = int.from_bytes(head[4:8], "little")
+    if head.startswith(b"RIFF") and head[8:12] in (b"AVI ", b"WAVE"):
+        length = int.from_bytes(head[4:8], "little") & ~1  # some count a last byte of padding without it
         return 0 if length >= STREAMED else 8 + length
     start = 0
     while start + BOX_HEADER <= size:
