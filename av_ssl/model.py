@@ -19,6 +19,7 @@ from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_mo
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.media.audio import read_audio
 from av_ssl.media.container import open_media, stated_seconds
+from av_ssl.media.crops import MIN_FRAMES
 from av_ssl.media.face_crops import are_mouth_crops
 from av_ssl.media.face_mesh import FaceMesh
 from av_ssl.media.recording import (
@@ -37,12 +38,12 @@ from av_ssl.sharing import ErrorRates, from_pretrained, save_pretrained
 from av_ssl.targets.feature_shards import device_of
 from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
 from av_ssl.transcription.recogniser import Recogniser, RecogniserSpec, SearchOptions
-from av_ssl.transcription.recording import RecordingOptions, transcribe_recording
+from av_ssl.transcription.recording import RecordingOptions, chosen_streams, transcribe_recording
 from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript
 
 logger = logging.getLogger(__name__)
 DIFFERENCE, LEAST_DIFFERENCE = 0.1, 0.5
-"""Share of the frames' length, and seconds, by which samples may be longer or shorter: more is another rate."""
+"""Share of the recording's length, and seconds, by which that of samples may differ: more is another rate."""
 READY = 1.2
 """Square frames are used as they are if their side is at most so many times what the model takes of it: crops
 of entire faces, too. A warning says so if no mouth is in their middle."""
@@ -108,7 +109,7 @@ class Model:
     def recogniser(self, modalities: str | None = None, beam: int = SearchOptions.beam) -> SpeechRecogniser:
         """The model as a `SpeechRecogniser`; DataError if it has no dictionary."""
         if self.onnx is not None:
-            self.onnx.beam = beam
+            self.onnx.beam = SearchOptions(beam).beam
             return self.onnx
         device = device_of(self.device)
         spec = RecogniserSpec(self.path, modalities, device, SearchOptions(beam))
@@ -127,11 +128,11 @@ class Model:
         given = _RecordingInput(recording, audio, self._crop_size)
         modalities = modalities or given.only_stream
         recogniser = self.recogniser(beam=beam)
-        if given.crops is None or len(given.crops) > PART_SECONDS * FRAME_RATE:
+        streams, _ = chosen_streams(recogniser, modalities)
+        if given.crops is None or not MIN_FRAMES <= len(given.crops) <= PART_SECONDS * FRAME_RATE:
             given.check_crops()
             options = RecordingOptions(face, modalities, word_timestamps, cropped=given.crops is not None)
             return transcribe_recording(recogniser, given.source, options, given.sound)
-        streams = recogniser.stream_choices[0] if modalities is None else STREAMS[modalities]
         clip = given.clip(streams, face, str(self.path))
         (found,) = recogniser.recognise([Part(0.0, clip.pixels, clip.wave)], streams, word_timestamps)
         name = next(name for name, choice in STREAMS.items() if choice == streams)
@@ -219,19 +220,19 @@ class _RecordingInput:
         self.crops = self._ready() if "video" in self.streams else None
 
     def _check_sound(self) -> None:
-        """Raise DataError where the sound is none, is given twice, or samples do not last as long as frames."""
-        samples = self.sound
-        if samples is not None and isinstance(self.source, np.ndarray) and self.source.ndim == 1:
-            raise DataError("the recording is samples, so there is no place for audio; give frames or a video")
-        if not isinstance(samples, np.ndarray):
+        """Raise DataError where the sound is none, is given twice, or is not as long as the frames."""
+        sound, source = self.sound, self.source
+        if sound is not None and isinstance(source, np.ndarray) and source.ndim == 1:
+            raise DataError("the recording is samples, so it takes no audio; give frames or a video")
+        if not isinstance(sound, np.ndarray):
             return
-        if samples.ndim != 1:
-            raise DataError(f"audio is frames {list(samples.shape)}; give samples [N] at 16 kHz, or a file")
-        there = stated_seconds(self.source) if isinstance(self.source, Path) else len(self.source) / FRAME_RATE
-        given = len(samples) / SAMPLE_RATE
-        if there is not None and abs(there - given) > max(LEAST_DIFFERENCE, DIFFERENCE * there):
+        if sound.ndim != 1:
+            raise DataError(f"audio is frames {list(sound.shape)}; give samples [N] at 16 kHz, or a file")
+        lasts = stated_seconds(source) if isinstance(source, Path) else len(source) / FRAME_RATE
+        given = len(sound) / SAMPLE_RATE
+        if lasts is not None and abs(lasts - given) > max(LEAST_DIFFERENCE, DIFFERENCE * lasts):
             raise DataError(
-                f"{len(samples)} samples at 16 kHz last {given:.2f} s, but the recording lasts {there:.2f} s; "
+                f"{len(sound)} samples at 16 kHz last {given:.2f} s, but the recording lasts {lasts:.2f} s; "
                 "resample one of them (frames: 25 Hz), or cut the longer one"
             )
 

@@ -8,6 +8,7 @@ Folders need safetensors alone; hubs and cards need huggingface_hub.  Nothing in
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,8 +63,12 @@ def save_pretrained(
         The files.
 
     Raises:
-        DataError: huggingface_hub or safetensors is missing, or a file cannot be written or uploaded.
+        DataError: huggingface_hub or safetensors is missing, an error rate is no percentage, or a file cannot
+            be written or uploaded.
     """
+    for test, rate in (error_rates or {}).items():
+        if not (isinstance(rate, (int, float)) and 0 <= rate < math.inf):
+            raise DataError(f"error_rates: that of {test!r} is {rate!r}; give a percentage")
     model = hub_class()(stored)
     folder = Path(folder)
     with explained(f"{folder}: cannot be written{' or uploaded' if hub.get('push_to_hub') else ''}"):

@@ -78,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = current_spelling(list(sys.argv[1:] if argv is None else argv))
     name = command_name(words)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8, or a terminal that is not
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name or a terminal need not be UTF-8
     try:
         parser, run = build_parser(name)
         args = parser.parse_args(words)

@@ -115,12 +115,8 @@ class Work:
     sound: Path | Samples | None = None
 
     def __post_init__(self) -> None:
-        choices = [tuple(streams) for streams in self.recogniser.stream_choices]
         modalities = self.options.modalities
-        wanted = choices[0] if modalities is None else STREAMS[modalities]
-        if wanted not in choices:
-            takes = ", ".join(name for name, streams in STREAMS.items() if streams in choices)
-            raise DataError(f"--modalities {modalities}: the recogniser takes {takes} alone")
+        wanted, choices = chosen_streams(self.recogniser, modalities)
         side = self.recogniser.crop_side
         self.recording = Recording(
             self.source, self.sound, wanted, self.options.mean_face, side, self.options.cropped
@@ -201,6 +197,16 @@ class Work:
             more = f" and {len(times) - NAMED} more times" if len(times) > NAMED else ""
             done = "only the sound was recognised" if self._by_sound else "nothing was recognised"
             yield f"no face from {', '.join(times[:NAMED])}{more}: {done} there"
+
+
+def chosen_streams(recogniser: SpeechRecogniser, modalities: str | None) -> tuple[Streams, list[Streams]]:
+    """The streams asked for, and all sets that are accepted; DataError where the first is none of them."""
+    choices = [tuple(streams) for streams in recogniser.stream_choices]
+    wanted = choices[0] if modalities is None else STREAMS.get(modalities, ())
+    if wanted not in choices:
+        takes = ", ".join(name for name, streams in STREAMS.items() if streams in choices)
+        raise DataError(f"--modalities {modalities}: the recogniser takes {takes} alone")
+    return wanted, choices
 
 
 def part_batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
