@@ -131,7 +131,7 @@ def test_what_is_no_recording_is_refused(encoder, recording, reason):
     [
         (FRAMES, np.zeros(1764 * 30, np.int16), r"52920 samples .* 3\.31 s, but .* 1\.20 s; resample"),
         (FRAMES, SAMPLES[:9600], r"0\.60 s, but .* 1\.20 s"),
-        (SAMPLES, FRAMES, "no place for audio"),
+        (SAMPLES, FRAMES, "takes no audio"),
         (FRAMES, FRAMES, r"audio is frames \[30, 24, 24\]"),
     ],
 )

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,7 @@ class Recording:
         self.source = as_source(source)
         self.cropped = cropped  # the source holds mouth crops
         self.lost: list[tuple[float, float]] = []  # start and end, in seconds, of stretches without the face
+        self.read = 0.0  # seconds that were read
         self._frames = self._seen = 0
         self._crops = None
         if "video" in streams and not _is_sound(self.source):
@@ -172,6 +173,7 @@ class Recording:
         start, frames, choose = 0, round(longest * FRAME_RATE), self._choice(face)
         while True:
             end, last = self._read(start + frames)
+            self.read = end / FRAME_RATE
             if last and end < MIN_FRAMES and not start:
                 raise MediaError(
                     f"{self.name}: lasts {end} frame(s) of 40 ms, {MIN_FRAMES} are needed; name a video or "
@@ -399,13 +401,18 @@ def _audio_pieces(path: Path) -> Iterator[Samples]:
     if seconds <= WHOLE:
         yield read_audio(path)
         return
+    silent = 0  # blocks without packets: silence, if there is sound after them
     for start in count(0, BLOCK):
         samples = read_audio(path, span=(start, start + BLOCK))
-        if start + BLOCK < seconds:
-            samples = fit_to_frames(samples, BLOCK * FRAME_RATE)  # packets are missing at its end
-        elif not len(samples):
+        if not len(samples):
+            silent += 1
+        else:
+            yield from repeat(np.zeros(BLOCK * SAMPLE_RATE, np.int16), silent)
+            silent = 0
+            # Before the end, packets may be missing at the end of a block.
+            yield fit_to_frames(samples, BLOCK * FRAME_RATE) if start + BLOCK < seconds else samples
+        if start + BLOCK >= seconds and silent:
             return
-        yield samples
 
 
 def _is_sound(source: Source) -> bool:

@@ -23,6 +23,7 @@ LEAST_SEEN = 0.5  # share of a recording in which lips must be seen to be read
 WORDS_A_SECOND = 5  # at most, in an overlap
 SAME_TIME = 0.3  # seconds: one word found in two parts
 NAMED = 5  # stretches in a note
+LEAST_CUT, CUT = 2.0, 0.02  # seconds, and share, that a file may be shorter than it states
 
 Progress = Callable[[float, float | None], None]
 Streams = tuple[str, ...]
@@ -187,6 +188,9 @@ class Work:
 
     def notes(self) -> Iterator[str]:
         """What went otherwise than asked."""
+        stated, read = self.recording.seconds, self.recording.read
+        if stated is not None and stated - read > max(LEAST_CUT, CUT * stated):
+            yield f"ends after {read:.1f} s, though the file states {stated:.1f} s: it may be truncated"
         missing = [stream for stream in self.wanted if stream not in self.recording.streams]
         for stream in missing:
             yield f"no {stream} stream: only {' and '.join(self.recording.streams)} was recognised"
