@@ -439,10 +439,10 @@ def as_source(given: RecordingLike) -> Path | NDArray[Any]:
         array = np.asarray(given)
     except ValueError as error:  # a list of arrays of several shapes
         raise MediaError(f"{name}: is a {type(given).__name__} that makes no array; {KINDS}") from error
-    if array.ndim == 1 and array.size and array.dtype == np.int16:
+    if array.ndim == 1 and array.dtype == np.int16:
         return array
-    if array.ndim == 1 and array.size and np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or np.abs(array).max() > LOUDEST:
+    if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
             raise MediaError(
                 f"{name}: floating-point samples are not finite, or lie beyond -1 to 1; divide them by 32768 "
                 "if their scale is that of int16"
