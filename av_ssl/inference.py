@@ -188,7 +188,7 @@ def find_encoder(model: nn.Module, modalities: str | None, origin: str) -> tuple
     # The stored task may have had more streams than the model takes: LUPI's students take audio alone.
     only = next(iter(choices)) if len(choices) == 1 else STREAMS["av"]
     if modalities is not None:
-        wanted = STREAMS[modalities]
+        wanted = STREAMS.get(modalities, ())
     else:
         wanted = stored_streams(getattr(model, "task_cfg", {})) or only
         wanted = wanted if wanted in choices else only
@@ -253,8 +253,10 @@ def as_source(sample: Sample) -> Source:
 
 def check_layers(layers: Sequence[int], depth: int, option: str = "--layers", first: int = 0) -> None:
     """Raise DataError for layers that an encoder of this depth lacks; it names the command's option."""
+    if not layers:
+        raise DataError(f"{option}: names no layer; this model has layers {first} to {depth}")
     for layer in layers:
-        if not first <= layer <= depth:
+        if layer not in range(first, depth + 1):
             raise DataError(f"{option} {layer}: this model has layers {first} to {depth}")
 
 

@@ -16,6 +16,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import threading
 import unicodedata
 import zipfile
@@ -64,6 +65,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def check_writable(folder: Path) -> None:
+    """Create a folder; MediaError, before work is done in vain, where files cannot be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MediaError(
+            f"{folder}: cannot be written ({error.strerror}); make it writable, or name another folder"
+        ) from error
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file for people and programs, see :func:`atomic_file`."""
     write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")
@@ -95,7 +108,7 @@ def wav_fault(path: Path) -> str:
         # 0 and all ones: written to a pipe, or RF64.
         if head[:4] != b"RIFF" or head[8:] != b"WAVE" or stated in (0, 0xFFFFFFFF):
             return ""
-        if size < stated + 8:
+        if size < stated + 7:  # some count a last byte of padding without writing it
             return "is cut off; copy it again, or make it again"
         while len(part := file.read(8)) == 8 and all(32 <= byte < 127 for byte in part[:4]):
             length = int.from_bytes(part[4:], "little")

@@ -16,9 +16,10 @@ from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops
 from av_ssl.errors import DataError
 from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_model
-from av_ssl.layout import FRAME_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.media.audio import read_audio
-from av_ssl.media.container import open_media
+from av_ssl.media.container import open_media, stated_seconds
+from av_ssl.media.crops import MIN_FRAMES
 from av_ssl.media.face_crops import are_mouth_crops
 from av_ssl.media.face_mesh import FaceMesh
 from av_ssl.media.recording import (
@@ -29,6 +30,7 @@ from av_ssl.media.recording import (
     RecordingLike,
     as_source,
     crop_recording,
+    name_of,
 )
 from av_ssl.media.sources import AUDIO_SUFFIXES
 from av_ssl.media.video import VideoReader
@@ -36,10 +38,12 @@ from av_ssl.sharing import ErrorRates, from_pretrained, save_pretrained
 from av_ssl.targets.feature_shards import device_of
 from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
 from av_ssl.transcription.recogniser import Recogniser, RecogniserSpec, SearchOptions
-from av_ssl.transcription.recording import RecordingOptions, transcribe_recording
+from av_ssl.transcription.recording import RecordingOptions, chosen_streams, transcribe_recording
 from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript
 
 logger = logging.getLogger(__name__)
+DIFFERENCE, LEAST_DIFFERENCE = 0.1, 0.5
+"""Share of the recording's length, and seconds, by which that of samples may differ: more is another rate."""
 READY = 1.2
 """Square frames are used as they are if their side is at most so many times what the model takes of it: crops
 of entire faces, too. A warning says so if no mouth is in their middle."""
@@ -105,7 +109,7 @@ class Model:
     def recogniser(self, modalities: str | None = None, beam: int = SearchOptions.beam) -> SpeechRecogniser:
         """The model as a `SpeechRecogniser`; DataError if it has no dictionary."""
         if self.onnx is not None:
-            self.onnx.beam = beam
+            self.onnx.beam = SearchOptions(beam).beam
             return self.onnx
         device = device_of(self.device)
         spec = RecogniserSpec(self.path, modalities, device, SearchOptions(beam))
@@ -124,11 +128,11 @@ class Model:
         given = _RecordingInput(recording, audio, self._crop_size)
         modalities = modalities or given.only_stream
         recogniser = self.recogniser(beam=beam)
-        if given.crops is None or len(given.crops) > PART_SECONDS * FRAME_RATE:
+        streams, _ = chosen_streams(recogniser, modalities)
+        if given.crops is None or not MIN_FRAMES <= len(given.crops) <= PART_SECONDS * FRAME_RATE:
             given.check_crops()
             options = RecordingOptions(face, modalities, word_timestamps, cropped=given.crops is not None)
             return transcribe_recording(recogniser, given.source, options, given.sound)
-        streams = recogniser.stream_choices[0] if modalities is None else STREAMS[modalities]
         clip = given.clip(streams, face, str(self.path))
         (found,) = recogniser.recognise([Part(0.0, clip.pixels, clip.wave)], streams, word_timestamps)
         name = next(name for name, choice in STREAMS.items() if choice == streams)
@@ -203,7 +207,8 @@ class _RecordingInput:
         self.source = as_source(audio if recording is None else recording)  # type: ignore[arg-type]
         self.sound = None if recording is None or audio is None else as_source(audio)
         self.size = crop_size
-        self.name = str(recording) if isinstance(recording, (str, Path)) else "the array"
+        self._check_sound()
+        self.name = name_of(self.source if recording is None else recording)
         if isinstance(self.source, Path):
             with open_media(self.source) as container:
                 found = {kind for kind in STREAMS["av"] if getattr(container.streams, kind)}
@@ -213,6 +218,23 @@ class _RecordingInput:
         if self.sound is not None:
             self.streams.add("audio")
         self.crops = self._ready() if "video" in self.streams else None
+
+    def _check_sound(self) -> None:
+        """Raise DataError where the sound is none, is given twice, or is not as long as the frames."""
+        sound, source = self.sound, self.source
+        if sound is not None and isinstance(source, np.ndarray) and source.ndim == 1:
+            raise DataError("the recording is samples, so it takes no audio; give frames or a video")
+        if not isinstance(sound, np.ndarray):
+            return
+        if sound.ndim != 1:
+            raise DataError(f"audio is frames {list(sound.shape)}; give samples [N] at 16 kHz, or a file")
+        lasts = stated_seconds(source) if isinstance(source, Path) else len(source) / FRAME_RATE
+        given = len(sound) / SAMPLE_RATE
+        if lasts is not None and abs(lasts - given) > max(LEAST_DIFFERENCE, DIFFERENCE * lasts):
+            raise DataError(
+                f"{len(sound)} samples at 16 kHz last {given:.2f} s, but the recording lasts {lasts:.2f} s; "
+                "resample one of them (frames: 25 Hz), or cut the longer one"
+            )
 
     @property
     def only_stream(self) -> str | None:

@@ -8,8 +8,10 @@ Folders need safetensors alone; hubs and cards need huggingface_hub.  Nothing in
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from omegaconf import OmegaConf
 
 from av_ssl.checkpoints.files import CONFIG, WEIGHTS, read_stored, write_safetensors
 from av_ssl.checkpoints.stored import StoredModel, is_reference, plain_config
-from av_ssl.errors import DataError, MediaError
+from av_ssl.errors import DataError
 
 ErrorRates = Mapping[str, float]
 """Word error rates in % by the name of the test set."""
@@ -61,16 +63,18 @@ def save_pretrained(
         The files.
 
     Raises:
-        DataError: huggingface_hub or safetensors is missing, or a file cannot be written.
+        DataError: huggingface_hub or safetensors is missing, an error rate is no percentage, or a file cannot
+            be written or uploaded.
     """
+    for test, rate in (error_rates or {}).items():
+        if not (isinstance(rate, (int, float)) and 0 <= rate < math.inf):
+            raise DataError(f"error_rates: that of {test!r} is {rate!r}; give a percentage")
     model = hub_class()(stored)
     folder = Path(folder)
-    try:
+    with explained(f"{folder}: cannot be written{' or uploaded' if hub.get('push_to_hub') else ''}"):
         (folder / CARD).unlink(missing_ok=True)
         card = {"license": license, "error_rates": error_rates or {}}
         model.save_pretrained(folder, model_card_kwargs=card, **hub)
-    except OSError as error:
-        raise MediaError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return [folder / WEIGHTS, folder / CONFIG, folder / CARD]
 
 
@@ -86,19 +90,26 @@ def from_pretrained(name: str | Path, revision: str | None = None) -> StoredMode
     """
     if Path(name).is_dir():
         return read_stored(name)
-    model = hub_class()
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return model.from_pretrained(str(name), revision=revision).stored
-    except DataError:  # of the files that were downloaded
-        raise
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{name}: is no folder, and cannot be downloaded ({reason})") from error
+    with explained(f"{name}: is no folder, and cannot be downloaded"):
+        return hub_class().from_pretrained(str(name), revision=revision).stored
 
 
 CARD = "README.md"
+HUB_PACKAGES = ("huggingface_hub", "httpx", "requests")
+"""Packages whose errors, which have no common class, say that a hub refuses or cannot be reached."""
+
+
+@contextmanager
+def explained(problem: str) -> Iterator[None]:
+    """Turn errors of a hub and of the system into DataErrors that begin with the problem."""
+    try:
+        yield
+    except DataError:  # of files of the model
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in HUB_PACKAGES:
+            raise
+        raise DataError(f"{problem} ({' '.join(str(error).split())})") from error
 
 
 def hub_class() -> Any:

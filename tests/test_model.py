@@ -20,6 +20,7 @@ from tests.media.synthetic import moving_face, noise_frames, talking_head, tone,
 from tests.tiny_checkpoints import write_checkpoint
 
 Files = tuple[Path, Path]
+FRAMES, SAMPLES = np.zeros((30, 24, 24), np.uint8), np.zeros(640 * 30, np.int16)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,11 @@ def test_frames_of_the_models_size_without_a_mouth_in_the_middle_are_warned_of(e
         (np.zeros((16000, 2), np.int16), r"int16 \[16000, 2\]; .* one channel"),
         (np.full(16000, 300.0), "divide them by 32768"),
         (np.array([np.nan] * 16000), "beyond -1 to 1"),
+        (np.zeros((288, 360, 3), np.uint8), r"uint8 \[288, 360, 3\]; frames are"),
+        ([[1], [2, 3]], "a list that makes no array"),
+        (SAMPLES[:0], "has 0 samples"),
+        (b"talk.mp4", "of the type bytes; .* named by its path"),
+        (np.zeros((30, 1, 1), np.uint8), "a face is seen in no part"),
         ("none.mp4", r"none\.mp4: .*No such file"),
         ("none.npy", r"none\.npy: cannot be read as an array"),
     ],
@@ -118,6 +124,54 @@ def test_frames_of_the_models_size_without_a_mouth_in_the_middle_are_warned_of(e
 def test_what_is_no_recording_is_refused(encoder, recording, reason):
     with pytest.raises(DataError, match=reason):
         av_ssl.features(encoder, recording)
+
+
+@pytest.mark.parametrize(
+    ("recording", "audio", "reason"),
+    [
+        (FRAMES, np.zeros(1764 * 30, np.int16), r"52920 samples .* 3\.31 s, but .* 1\.20 s; resample"),
+        (FRAMES, SAMPLES[:9600], r"0\.60 s, but .* 1\.20 s"),
+        (SAMPLES, FRAMES, "takes no audio"),
+        (FRAMES, FRAMES, r"audio is frames \[30, 24, 24\]"),
+    ],
+)
+def test_sound_that_does_not_belong_to_the_recording(ctc, recording, audio, reason):
+    with pytest.raises(DataError, match=reason):
+        av_ssl.transcribe(ctc, recording, audio)
+
+
+@pytest.mark.parametrize(
+    ("recording", "options", "reason"),
+    [
+        (FRAMES, {"modalities": "lips"}, "--modalities lips: the recogniser takes audio, video, av"),
+        (FRAMES, {"beam": 0}, "beam is 0"),
+        (FRAMES, {"beam": "5"}, "beam is '5'"),
+        (FRAMES[:2], {}, "2 frame.* of 40 ms, 5 are needed"),
+        (SAMPLES[:640], {}, "1 frame.* of 40 ms, 5 are needed"),
+    ],
+)
+def test_what_cannot_be_transcribed(ctc, recording, options, reason):
+    with pytest.raises(DataError, match=reason):
+        av_ssl.transcribe(ctc, recording, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"modalities": "lips"}, "--modalities lips: .*model.pt has an encoder of"),
+        ({"layers": []}, "names no layer; this model has layers 0 to 3"),
+        ({"layers": [1.5]}, r"--layers 1\.5: this model has layers 0 to 3"),
+    ],
+)
+def test_options_that_features_cannot_follow(encoder, options, reason):
+    with pytest.raises(DataError, match=reason):
+        av_ssl.features(encoder, FRAMES, **options)
+
+
+@pytest.mark.parametrize("size", [0, -96, 1.5, "96"])
+def test_crops_of_no_size(head, size):
+    with pytest.raises(DataError, match="size is"):
+        av_ssl.crop(head, size=size)
 
 
 def test_a_stream_that_is_missing_is_named(encoder, clip):

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -38,6 +39,8 @@ def write_classifier(path: Path) -> Path:
 WRITERS: dict[str, Any] = {
     "encoder": write_checkpoint,
     "recogniser": lambda path: write_recogniser(path, "av_hubert_ctc"),
+    "seq2seq": write_recogniser,
+    "hybrid": lambda path: write_recogniser(path, "hybrid_ctc_attention"),
     "classifier": write_classifier,
 }
 
@@ -59,6 +62,10 @@ def outputs(model: Any) -> list[torch.Tensor]:
     batch = source([8, 6], 8)
     batch = {key: batch[key] for key in ("source", "padding_mask")}
     with torch.no_grad():
+        if hasattr(model.module, "decoder"):
+            encoded = model.encoder(**batch)
+            heads = [model.decoder(torch.tensor([[2, 5], [2, 7]]), encoder_out=encoded)[0]]
+            return heads + ([model.ctc_log_probs(encoded)] if hasattr(model.module, "ctc") else [])
         if hasattr(model.module, "extract_finetune"):
             return [model.extract_finetune(**batch)[0]]
         found = model(**batch)
@@ -166,11 +173,12 @@ def damage(folder: Path, kind: str) -> None:
         config.write_text("[1]")
     else:
         content = json.loads(config.read_text())
-        *parents, key = kind.split(".")
+        name, _, value = kind.partition("=")
+        *parents, key = name.split(".")
         inner = content
         for parent in parents:
             inner = inner[parent]
-        inner[key] = 7
+        inner[key] = json.loads(value or "7")
         config.write_text(json.dumps(content))
 
 
@@ -187,6 +195,7 @@ def damage(folder: Path, kind: str) -> None:
         ("cfg", "config.json"),
         ("cfg.model", "model.safetensors"),
         ("cfg.model._name", "model.safetensors"),
+        ("cfg.model._name=[]", "model.safetensors"),
         ("cfg.model.w2v_args", "model.safetensors"),
         ("text", "config.json"),
         ("text.symbols", "config.json"),
@@ -221,6 +230,35 @@ def test_a_repository_of_a_hub(shared, tmp_path, monkeypatch):
     damage(downloaded, "format")
     with pytest.raises(DataError, match=f"^{downloaded / 'config.json'}: "):
         av_ssl.from_pretrained("someone/vsr")
+
+
+def test_an_upload(shared, tmp_path, monkeypatch):
+    """With the methods of huggingface_hub's client that use the network replaced."""
+    sent: list[Any] = []
+
+    def create(self, repo_id, **options):
+        return hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+
+    def upload(self, repo_id, folder_path, **options):
+        sent.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", create)
+    monkeypatch.setattr(hub.HfApi, "upload_folder", upload)
+    model = av_ssl.from_pretrained(shared)
+    model.save_pretrained(tmp_path, license="mit", push_to_hub=True, repo_id="me/vsr")
+    assert sent == [("me/vsr", ["README.md", "config.json", "model.safetensors"])]
+    for error in (hub.errors.HFValidationError("no\nname"), ConnectionError("no\nname")):
+        monkeypatch.setattr(hub.HfApi, "create_repo", Mock(side_effect=error))
+        with pytest.raises(DataError, match=rf"^{tmp_path}: cannot be written or uploaded \(no name\)$"):
+            model.save_pretrained(tmp_path, push_to_hub=True)
+
+
+def test_what_is_no_error_rate(shared, tmp_path):
+    model = av_ssl.from_pretrained(shared)
+    for rate in (float("nan"), -1, "12 %"):
+        with pytest.raises(DataError, match="error_rates: that of 'GRID'"):
+            model.save_pretrained(tmp_path / "vsr", error_rates={"GRID": rate})
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_of_a_pretraining_checkpoint_is_kept(tmp_path):

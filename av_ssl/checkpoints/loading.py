@@ -109,7 +109,7 @@ def build_config(stored: StoredModel) -> Any:
         for name, structure in MODEL_DATACLASS_REGISTRY.items()
         if structure is not None and structure.__module__.startswith("av_ssl.")
     }
-    name = stored.model_cfg.get("_name")
+    name = str(stored.model_cfg.get("_name"))
     if name not in own:
         raise DataError(
             f"{stored.path} holds a model {name!r}; those that can be loaded are {', '.join(sorted(own))}"

@@ -39,7 +39,7 @@ DIMENSIONS = {FEED_FORWARD: 2, POSITIONS: 3, AUDIO: 2, VIDEO: 5}
 
 def lacks_encoder_args(model_cfg: Mapping[str, Any]) -> bool:
     """Whether this is a recogniser's configuration without its encoder's."""
-    return model_cfg.get("_name") in ENCODER_PREFIX and model_cfg.get("w2v_args") is None
+    return str(model_cfg.get("_name")) in ENCODER_PREFIX and model_cfg.get("w2v_args") is None
 
 
 def encoder_args(stored: StoredModel, pretrained: Mapping[str, Any]) -> dict[str, Any]:

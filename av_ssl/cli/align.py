@@ -12,7 +12,7 @@ from pathlib import Path
 
 from av_ssl.cli.arguments import add_face_argument, add_recogniser_arguments, check_paths, open_recogniser
 from av_ssl.errors import DataError
-from av_ssl.io import read_text
+from av_ssl.io import check_writable, read_text
 from av_ssl.transcription.forced_alignment import align_recording
 from av_ssl.transcription.formats import ALL, FORMATS, write_transcript
 from av_ssl.transcription.transcript import SearchOptions
@@ -38,6 +38,8 @@ def run_align(args: argparse.Namespace) -> int:
     if args.format == ALL and args.out is None:
         raise DataError(f"--format {ALL}: needs --out, a folder for the files")
     text = known_text(args.text)
+    if args.out is not None:
+        check_writable(args.out)
     recogniser = open_recogniser(args, SearchOptions())
     transcript = align_recording(recogniser, args.recording, text, args.modalities, args.face)
     if args.out is None:

@@ -106,7 +106,11 @@ def add_recogniser_arguments(parser: argparse.ArgumentParser) -> None:
 def check_paths(*paths: Path | None) -> None:
     """Raise DataError for a path that does not exist, before torch is imported, which takes seconds."""
     for path in paths:
-        if path is not None and not path.exists():
+        try:
+            there = path is None or path.exists()
+        except OSError as error:  # a folder above it is not readable, or the name is too long
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        if not there:
             raise DataError(f"{path}: there is no such file or folder; check the path")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -76,16 +78,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = current_spelling(list(sys.argv[1:] if argv is None else argv))
     name = command_name(words)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name or a terminal need not be UTF-8
     try:
         parser, run = build_parser(name)
         args = parser.parse_args(words)
         assert run is not None  # without a command, argparse has ended the program
-        return run(args)
+        status = run(args)
+        sys.stdout.flush()
+        return status
     except ModuleNotFoundError as error:
         print(f"av-ssl {name}: error: {missing_package(error)}", file=sys.stderr)
         return 1
     except DataError as error:
         print(f"av-ssl {name}: error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # who reads the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"av-ssl {name}: error: {error.filename}: {error.strerror}; check the path", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"av-ssl {name}: interrupted; run the same command again to continue", file=sys.stderr)

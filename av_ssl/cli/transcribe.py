@@ -8,6 +8,7 @@ av-ssl transcribe asr.pt DATA --subset train --out HYPOTHESES  # of a data folde
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from av_ssl.cli.arguments import (
     positive,
 )
 from av_ssl.errors import DataError
-from av_ssl.io import ProgressBar
+from av_ssl.io import ProgressBar, check_writable
 from av_ssl.layout import SPLITS
 from av_ssl.media.alignment import OWN, load_mean_face
 from av_ssl.media.sources import find_recordings
@@ -119,7 +120,7 @@ def run_transcribe(args: argparse.Namespace) -> int:
 
 
 def _is_data_folder(path: Path) -> bool:
-    return any((path / f"{split}.tsv").is_file() for split in SPLITS)
+    return any(os.path.isfile(path / f"{split}.tsv") for split in SPLITS)  # False where it is unreadable
 
 
 def _transcribe_recordings(args: argparse.Namespace) -> int:
@@ -133,6 +134,8 @@ def _transcribe_recordings(args: argparse.Namespace) -> int:
         raise DataError(f"--format {args.format}: needs --out, a folder for the files")
     if not recordings:
         return 1
+    if args.out is not None:
+        check_writable(args.out)
     mean_face = OWN if args.mean_face is None else load_mean_face(args.mean_face)
     options = RecordingOptions(args.face, args.modalities, args.words, mean_face=mean_face)
     search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
@@ -158,9 +161,11 @@ def _find(args: argparse.Namespace) -> tuple[dict[str, Path], int]:
             _report(error)
             failed += 1
             continue
-        for name in named.keys() & found.keys() if args.out is not None else ():
-            raise DataError(f"{named[name]}: its text would overwrite that of {found[name]}; rename one")
-        found |= named if args.out is not None else {str(one): one for one in named.values()}
+        named = named if args.out is not None else {str(one): one for one in named.values()}
+        for name in named.keys() & found.keys():
+            if named[name].absolute() != found[name].absolute():
+                raise DataError(f"{named[name]}: its text would overwrite that of {found[name]}; rename one")
+        found |= named
     return found, failed
 
 
@@ -187,11 +192,11 @@ def _write(
             print(f"{path}: {note}", file=sys.stderr)
         if args.out is not None:
             stem = args.out / (name if face is None else f"{name}.face{face}")
-            print(*write_transcript(transcript, stem, formats), sep="\n")
+            print(*write_transcript(transcript, stem, formats), sep="\n", flush=True)
             continue
         if several or face is not None:
             print(f"{path}{'' if face is None else f', face {face}'}:")
-        sys.stdout.write(FORMATS[args.format](transcript))
+        print(FORMATS[args.format](transcript), end="", flush=True)
 
 
 def _report(error: DataError) -> None:

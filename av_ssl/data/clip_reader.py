@@ -210,7 +210,7 @@ class ClipReader:
         """The student's audio, and the audio without noise if it is wanted."""
         noisy = clean if self.noise is None else self.noise.mix(clean, rng)
         audio = self._framed(noisy, frames)
-        if not len(audio):
+        if not len(audio) or (frames is None and not len(clean)):
             raise MediaError(
                 f"{clip.audio}: has {len(clean)} samples, less than a video frame of 40 ms; remove the clip "
                 "from the manifest"

@@ -6,10 +6,11 @@ the face is lost or another one takes its place.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,15 @@ LASTING = 0.5  # of the face seen longest: a face seen less is not the leftmost,
 WHOLE, BLOCK = 600, 60  # seconds: sound up to this length is read at once, of longer ones so much
 LOOKED_AT = slice(0, 101, 20)  # frames that decide whether a file holds mouth crops
 
+KINDS = (
+    "frames are uint8 [T, H, W] or [T, H, W, 3] at 25 Hz, samples int16 or floating-point [N] at 16 kHz, one "
+    "channel; a file is named by its path"
+)
+SMALLEST_CROP = 16  # pixels
 LOUDEST = 1.5  # floating-point samples above this are on another scale
 
 Source = Path | Frames
-RecordingLike = str | Path | NDArray[Any]
+RecordingLike = str | os.PathLike[str] | NDArray[Any]
 """A file of video, sound or mouth crops, or an array: frames uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]``
 (RGB) at 25 Hz, or samples ``[N]`` at 16 kHz, int16, or floating-point from -1 to 1."""
 
@@ -114,6 +120,7 @@ class Recording:
         self.source = as_source(source)
         self.cropped = cropped  # the source holds mouth crops
         self.lost: list[tuple[float, float]] = []  # start and end, in seconds, of stretches without the face
+        self.read = 0.0  # seconds that were read
         self._frames = self._seen = 0
         self._crops = None
         if "video" in streams and not _is_sound(self.source):
@@ -166,6 +173,7 @@ class Recording:
         start, frames, choose = 0, round(longest * FRAME_RATE), self._choice(face)
         while True:
             end, last = self._read(start + frames)
+            self.read = end / FRAME_RATE
             if last and end < MIN_FRAMES and not start:
                 raise MediaError(
                     f"{self.name}: lasts {end} frame(s) of 40 ms, {MIN_FRAMES} are needed; name a video or "
@@ -338,8 +346,10 @@ def crop_recording(
     """All mouth crops of a recording; see ``Recording`` and ``Recording.parts``.
 
     Raises:
-        DataError: the recording cannot be read, or no face is seen in it.
+        DataError: the recording cannot be read, no face is seen in it, or the size is none.
     """
+    if not (isinstance(size, (int, np.integer)) and size >= SMALLEST_CROP):
+        raise DataError(f"size is {size!r}; give the side of the crops, at least {SMALLEST_CROP} pixels")
     recording = Recording(source, sound, ("video",), mean_face, size)
     crops: dict[int, Frame] = {}
     samples: dict[int, Samples] = {}
@@ -391,13 +401,18 @@ def _audio_pieces(path: Path) -> Iterator[Samples]:
     if seconds <= WHOLE:
         yield read_audio(path)
         return
+    silent = 0  # blocks without packets: silence, if there is sound after them
     for start in count(0, BLOCK):
         samples = read_audio(path, span=(start, start + BLOCK))
-        if start + BLOCK < seconds:
-            samples = fit_to_frames(samples, BLOCK * FRAME_RATE)  # packets are missing at its end
-        elif not len(samples):
+        if not len(samples):
+            silent += 1
+        else:
+            yield from repeat(np.zeros(BLOCK * SAMPLE_RATE, np.int16), silent)
+            silent = 0
+            # Before the end, packets may be missing at the end of a block.
+            yield fit_to_frames(samples, BLOCK * FRAME_RATE) if start + BLOCK < seconds else samples
+        if start + BLOCK >= seconds and silent:
             return
-        yield samples
 
 
 def _is_sound(source: Source) -> bool:
@@ -406,13 +421,13 @@ def _is_sound(source: Source) -> bool:
 
 def name_of(given: RecordingLike) -> str:
     """How messages name it."""
-    return str(given) if isinstance(given, (str, Path)) else "the array"
+    return str(given) if isinstance(given, (str, os.PathLike)) else "the array"
 
 
 def as_source(given: RecordingLike) -> Path | NDArray[Any]:
     """A path, or an array as the package has them: frames uint8, samples int16; MediaError for others."""
     name = name_of(given)
-    if isinstance(given, (str, Path)):
+    if isinstance(given, (str, os.PathLike)):
         path = Path(given)
         if path.suffix != ".npy":
             return path
@@ -420,19 +435,24 @@ def as_source(given: RecordingLike) -> Path | NDArray[Any]:
             given = mapped_array(path)
         except (OSError, ValueError) as error:
             raise MediaError(f"{name}: cannot be read as an array ({error}); replace or remove it") from error
-    array = np.asarray(given)
+    try:
+        array = np.asarray(given)
+    except ValueError as error:  # a list of arrays of several shapes
+        raise MediaError(f"{name}: is a {type(given).__name__} that makes no array; {KINDS}") from error
     if array.ndim == 1 and array.dtype == np.int16:
         return array
     if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
-            raise MediaError(f"{name}: floating-point samples lie beyond -1 to 1; divide them by 32768")
+            raise MediaError(
+                f"{name}: floating-point samples are not finite, or lie beyond -1 to 1; divide them by 32768 "
+                "if their scale is that of int16"
+            )
         return np.round(np.clip(array, -1, 1) * 32767).astype(np.int16)
-    if array.size and array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[3:] in ((), (3,)):
+    frames = array.size and array.dtype == np.uint8 and array.ndim in (3, 4)
+    if frames and array.shape[3:] in ((), (3,)) and array.shape[2] != 3:  # 3: an image [H, W, 3]
         return array
-    raise MediaError(
-        f"{name}: is {array.dtype} {list(array.shape)}; frames are uint8 [T, H, W] or [T, H, W, 3] at 25 "
-        "Hz, samples int16 or floating-point [N] at 16 kHz, one channel"
-    )
+    kind = f"{array.dtype} {list(array.shape)}" if array.ndim else f"of the type {type(given).__name__}"
+    raise MediaError(f"{name}: is {kind}; {KINDS}")
 
 
 def _views(reader: VideoReader) -> Iterator[View]:

@@ -304,7 +304,7 @@ def _detect(mesh: FaceMesh, rgb: Frame, tiles: bool) -> list[Detection]:
     if faces or not tiles:
         return faces
     longest = max(rgb.shape[:2])
-    side, step = int(longest * TILE), int(longest * (TILE - TILE_OVERLAP))
+    side, step = max(1, int(longest * TILE)), int(longest * (TILE - TILE_OVERLAP))
     for top in _starts(rgb.shape[0], side, step):
         for left in _starts(rgb.shape[1], side, step):
             offset = np.array([left, top], np.float32)

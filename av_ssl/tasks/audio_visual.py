@@ -193,13 +193,16 @@ class AudioVisualTask(FairseqTask):
                 self.cfg[key] = task_cfg[key]
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **unused: Any) -> None:
-        """Read a split's lists, after the model was built; not those of validation that is switched off.
+        """Read a split's lists, after the model was built; in training, none of validation that is off.
 
         Args:
             task_cfg: the task's section of a checkpoint that is decoded; its keys of features win.
         """
         root = root_config(self.cfg)
-        if root is None or not root.dataset.disable_validation or is_training_split(split):
+        without_validation = (
+            root is not None and root.dataset.disable_validation and self.starts_from_pretrained
+        )
+        if is_training_split(split) or not without_validation:
             self.load_split(split, task_cfg)
 
     def load_split(self, split: str, task_cfg: Any) -> None:

@@ -23,6 +23,7 @@ LEAST_SEEN = 0.5  # share of a recording in which lips must be seen to be read
 WORDS_A_SECOND = 5  # at most, in an overlap
 SAME_TIME = 0.3  # seconds: one word found in two parts
 NAMED = 5  # stretches in a note
+LEAST_CUT, CUT = 2.0, 0.02  # seconds, and share, that a file may be shorter than it states
 
 Progress = Callable[[float, float | None], None]
 Streams = tuple[str, ...]
@@ -115,12 +116,8 @@ class Work:
     sound: Path | Samples | None = None
 
     def __post_init__(self) -> None:
-        choices = [tuple(streams) for streams in self.recogniser.stream_choices]
         modalities = self.options.modalities
-        wanted = choices[0] if modalities is None else STREAMS[modalities]
-        if wanted not in choices:
-            takes = ", ".join(name for name, streams in STREAMS.items() if streams in choices)
-            raise DataError(f"--modalities {modalities}: the recogniser takes {takes} alone")
+        wanted, choices = chosen_streams(self.recogniser, modalities)
         side = self.recogniser.crop_side
         self.recording = Recording(
             self.source, self.sound, wanted, self.options.mean_face, side, self.options.cropped
@@ -191,6 +188,9 @@ class Work:
 
     def notes(self) -> Iterator[str]:
         """What went otherwise than asked."""
+        stated, read = self.recording.seconds, self.recording.read
+        if stated is not None and stated - read > max(LEAST_CUT, CUT * stated):
+            yield f"ends after {read:.1f} s, though the file states {stated:.1f} s: it may be truncated"
         missing = [stream for stream in self.wanted if stream not in self.recording.streams]
         for stream in missing:
             yield f"no {stream} stream: only {' and '.join(self.recording.streams)} was recognised"
@@ -201,6 +201,16 @@ class Work:
             more = f" and {len(times) - NAMED} more times" if len(times) > NAMED else ""
             done = "only the sound was recognised" if self._by_sound else "nothing was recognised"
             yield f"no face from {', '.join(times[:NAMED])}{more}: {done} there"
+
+
+def chosen_streams(recogniser: SpeechRecogniser, modalities: str | None) -> tuple[Streams, list[Streams]]:
+    """The streams asked for, and all sets that are accepted; DataError where the first is none of them."""
+    choices = [tuple(streams) for streams in recogniser.stream_choices]
+    wanted = choices[0] if modalities is None else STREAMS.get(modalities, ())
+    if wanted not in choices:
+        takes = ", ".join(name for name, streams in STREAMS.items() if streams in choices)
+        raise DataError(f"--modalities {modalities}: the recogniser takes {takes} alone")
+    return wanted, choices
 
 
 def part_batches(parts: Iterable[Part]) -> Iterator[list[Part]]:

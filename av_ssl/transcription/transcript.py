@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from av_ssl.errors import DataError
+
 if TYPE_CHECKING:
     from av_ssl.media.recording import Part
 
@@ -98,6 +100,10 @@ class SearchOptions:
     lenpen: float = 1.0
     max_len_a: float = 1.0
     max_len_b: int = 10
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.beam, int) and self.beam >= 1):
+            raise DataError(f"beam is {self.beam!r}; give a whole number from 1")
 
 
 class SpeechRecogniser(Protocol):

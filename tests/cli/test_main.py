@@ -1,5 +1,6 @@
 """The command as a whole."""
 
+import os
 import re
 import subprocess
 import sys
@@ -104,6 +105,38 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     (tmp_path / "a.mp4").write_bytes(b"")
     assert call("crop", tmp_path, tmp_path / "out") == 130
     assert "run the same command again" in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_names_the_file(monkeypatch, capsys):
+    from av_ssl.cli import crop
+
+    def refused(args):
+        raise PermissionError(13, "Permission denied", "locked/a.pt")
+
+    monkeypatch.setattr(crop, "run_crop", refused)
+    assert main(["crop", "in", "out"]) == 1
+    assert capsys.readouterr().err.startswith("av-ssl crop: error: locked/a.pt: Permission denied")
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_output_that_is_not_read_or_not_encoded(closed):
+    """A pipe to a program that has ended; a name of a file that is not UTF-8, on a terminal that is not."""
+    code = (
+        "from av_ssl.cli import main, options\n"
+        "options.run_options = lambda args: print('\\udcff\\u65e5') or 0\n"
+        "raise SystemExit(main.main(['options']))"
+    )
+    read, write = os.pipe()
+    if closed:
+        os.close(read)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=REPOSITORY, stdout=write, stderr=subprocess.PIPE, env=environment)
+    assert (done.returncode, done.stderr) == (int(closed), b"")
+    os.close(write)
+    if not closed:
+        with open(read, "rb") as pipe:
+            assert pipe.read() == b"\\udcff\\u65e5\n"
 
 
 def without_torch(code: str) -> str:

@@ -81,6 +81,25 @@ def test_outputs_never_overwrite_each_other(run, talk, tmp_path, refused):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_recording_named_twice_is_transcribed_once(run, talk, tmp_path, capsys):
+    assert run(talk, talk.parent, "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'talk.txt'}\n"
+
+
+@pytest.mark.parametrize("words", [["transcribe", "{talk}", "{talk}"], ["align", "{talk}", "{talk}", "text"]])
+def test_a_folder_that_cannot_be_written_is_reported_before_the_model_is_read(talk, capsys, words):
+    assert main([*(word.format(talk=talk) for word in words), "--out", str(talk / "out")]) == 1
+    assert f"error: {talk / 'out'}: cannot be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_a_path_that_the_system_refuses(run, talk, capsys):
+    """As for a folder of another user, which is none for root: the question whether a file exists fails."""
+    assert run("x" * 300, talk) == 1
+    printed = capsys.readouterr()
+    assert f"error: {'x' * 300}: cannot be read (File name too long)" in printed.err
+    assert printed.out == "lips1\n"
+
+
 def truncated(path):
     talking_head(path, 25, 0.5)
     path.write_bytes(path.read_bytes()[:-500])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+import soundfile
 
 from av_ssl.errors import DataError
+from av_ssl.media import recording
 from av_ssl.transcription.recording import (
     Heard,
     RecordingOptions,
@@ -188,6 +192,18 @@ def test_silence_is_noted_for_what_takes_sound():
     silence = np.full(32000, 9, np.int16)
     for choices, notes in (((AV,), ("the sound is silent",)), ((VIDEO,), ())):
         assert transcribe_recording(Reader(*choices), crops_of(2), sound=silence).notes == notes
+
+
+@pytest.mark.parametrize("whole", [600, 2])
+def test_a_file_that_is_shorter_than_it_states(tmp_path, monkeypatch, whole):
+    """Also where it is read in blocks, of which the last ones are missing."""
+    monkeypatch.setattr(recording, "WHOLE", whole)
+    monkeypatch.setattr(recording, "BLOCK", 2)
+    path = tmp_path / "cut.mp3"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 160000), 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (note,) = transcribe_recording(Reader(AUDIO), path).notes
+    assert re.match(r"ends after [456]\.\d s, though the file states 10\.\d s", note)
 
 
 def test_a_face_that_was_asked_for_is_there():
