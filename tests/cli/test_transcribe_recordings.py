@@ -88,7 +88,7 @@ def test_a_recording_named_twice_is_transcribed_once(run, talk, tmp_path, capsys
 
 @pytest.mark.parametrize("words", [["transcribe", "{talk}", "{talk}"], ["align", "{talk}", "{talk}", "text"]])
 def test_a_folder_that_cannot_be_written_is_reported_before_the_model_is_read(talk, capsys, words):
-    assert main([*(word.format(talk=talk) for word in words), "--out", str(talk / "out")]) == 1
+    assert call(*(word.format(talk=talk) for word in words), "--out", talk / "out") == 1
     assert f"error: {talk / 'out'}: cannot be written (Not a directory)" in capsys.readouterr().err
 
 
