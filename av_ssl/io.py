@@ -108,8 +108,8 @@ def wav_fault(path: Path) -> str:
         # 0 and all ones: written to a pipe, or RF64.
         if head[:4] != b"RIFF" or head[8:] != b"WAVE" or stated in (0, 0xFFFFFFFF):
             return ""
-        if size < stated + 7:  # some count a last byte of padding without writing it
-            return "is cut off; copy it again, or make it again"
+        if size < 8 + stated - stated % 2:  # some count a last byte of padding without writing it
+            return f"is truncated by {stated + 8 - size} bytes; copy it again, or make it again"
         while len(part := file.read(8)) == 8 and all(32 <= byte < 127 for byte in part[:4]):
             length = int.from_bytes(part[4:], "little")
             if part[:4] == b"data" and (not length or end + 8 + length > size):

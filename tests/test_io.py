@@ -41,7 +41,7 @@ def small_disk():
         ({4: 0, 40: 0}, b"", ""),  # written to a pipe
         ({40: 64000}, b"", ""),
         ({40: 16000}, b"", "16000 bytes behind"),
-        ({}, None, "is cut off"),
+        ({}, None, "is truncated by"),
     ],
 )
 def test_lengths_of_wav_files(tmp_path, stated, extra, fault):

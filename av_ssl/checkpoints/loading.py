@@ -109,8 +109,8 @@ def build_config(stored: StoredModel) -> Any:
         for name, structure in MODEL_DATACLASS_REGISTRY.items()
         if structure is not None and structure.__module__.startswith("av_ssl.")
     }
-    name = str(stored.model_cfg.get("_name"))
-    if name not in own:
+    name = stored.model_cfg.get("_name")
+    if not isinstance(name, str) or name not in own:
         raise DataError(
             f"{stored.path} holds a model {name!r}; those that can be loaded are {', '.join(sorted(own))}"
         )
