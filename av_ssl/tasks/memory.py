@@ -9,7 +9,7 @@ LARGEST = 2**31 - 1
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next step instead of giving it back to Linux.
 
-    By default each large tensor gets new memory, which Linux fills with zeros page by page: a tenth of a
+    By default each large tensor gets new memory, which Linux fills with zeros page by page, in every
     training step. Other C libraries are left as they are.
     """
     try:
