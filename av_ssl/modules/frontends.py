@@ -116,7 +116,8 @@ class PReLU(nn.PReLU):
     """``nn.PReLU`` for ``[N, C, ...]``; its backward pass is faster on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type == "cpu" and input.requires_grad:
+        eager = not torch.compiler.is_compiling()  # a compiler would unroll the loop over clips
+        if eager and input.device.type == "cpu" and input.requires_grad:
             return cast(Tensor, _PReLU.apply(input, self.weight))
         return super().forward(input)
 
