@@ -114,3 +114,15 @@ def test_only_the_fused_front_end_draws_he_weights():
     plain = VisualResNet(16, "prelu").trunk.layer4[1].conv2.weight
     he = VideoFrontend(8, 16).resnet.trunk.layer4[1].conv2.weight
     assert (he.var() / plain.var()).item() == pytest.approx(6, rel=0.05)
+
+
+def test_a_compiler_gets_plain_operations():
+    """Rows of maps and loops over clips help kernels that run one by one; inductor fails on them."""
+    programs = []
+    block = frontends.ResidualBlock(16, 16, 1, "prelu")
+    block.compile(backend=lambda graph, inputs: programs.append(graph.code) or graph.forward)
+    x = torch.randn(20, 16, 3, 3, requires_grad=True)
+    assert block(x).shape == x.shape
+    (program,) = programs
+    assert program.count("conv2d(") == program.count("prelu(") == 2
+    assert "pad(" not in program
