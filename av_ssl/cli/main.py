@@ -11,6 +11,7 @@ import argparse
 import importlib
 import io
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -93,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"av-ssl {name}: error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # who reads the output, such as head, has enough
+    except BrokenPipeError:
+        if not reader_is_gone():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -149,6 +152,13 @@ def build_parser(
             getattr(module, f"add_{function}_arguments")(one)
             run = getattr(module, f"run_{function}")
     return parser, run
+
+
+def reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, as after ``| head``; a pipe of another kind may have broken."""
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), 0)  # errors are reported in any case
+    return bool(stdout.poll(0))
 
 
 def missing_package(error: ModuleNotFoundError) -> str:

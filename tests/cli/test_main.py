@@ -139,6 +139,18 @@ def test_output_that_is_not_read_or_not_encoded(closed):
             assert pipe.read() == b"\\udcff\\u65e5\n"
 
 
+def test_another_pipe_that_breaks_is_not_silent(monkeypatch):
+    """Such as that of a worker process."""
+
+    def broken(args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("av_ssl.cli.options.run_options", broken)
+    monkeypatch.setattr(main_module, "reader_is_gone", lambda: False)
+    with pytest.raises(BrokenPipeError):
+        main(["options"])
+
+
 def without_torch(code: str) -> str:
     """Run code in an interpreter of its own that must not import torch; its errors."""
     check = "\nimport sys\nassert not {'torch', 'fairseq'} & set(sys.modules)"
