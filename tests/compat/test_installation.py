@@ -61,8 +61,9 @@ def files(folder: Path) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
-def test_uninstalling_leaves_nothing(tmp_path: Path, editable: bool) -> None:
+def test_uninstalling_leaves_nothing(tmp_path: Path, editable: bool, monkeypatch) -> None:
     """Needs an index that pip can reach for setuptools: skipped where there is none."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # a copy on it would be the one that pip finds
     source, environment = tmp_path / "source", tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     source.mkdir()
