@@ -38,6 +38,8 @@ def read_corpus(
     corpus.label = entry.get("label", "")
     corpus.probes = arguments(entry.get("probes", ""))
     corpus.subsets = [entry["validation"]] if validation else entry["subsets"]
+    corpus.results = out / ("validation.md" if validation else "results.md")
+    corpus.leaderboard = entry.get("leaderboard", 0)
     corpus.updates = entry["updates"][size]
     corpus.overrides = entry.get("overrides", {})
     corpus.finetuning_noise = entry.get("finetuning_noise")

@@ -74,6 +74,7 @@ class Methods:
     def __init__(self, path: Path = FILE) -> None:
         self._content = yaml.safe_load(path.read_text(encoding="utf-8"))
         self.costs, self.about_costs = self._content["costs"], self._content["about_costs"]
+        self.about_leaderboard = self._content["about_leaderboard"]
         self.columns = Section("columns")
         for name, texts in self._content["columns"].items():
             self.columns[name] = [Column.read(text) for text in texts]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ from corpora import Corpus
 from methods import Column, Methods, Row
 from steps import Step, Steps
 
+VSR = Column("video", "clean")
 Runs = Mapping[str, Mapping[int, dict[str, Any]]]
 """What is finished, by method and seed: ``scores`` in percent by SUBSET/COLUMN, ``costs`` by their keys in
 ``methods.yaml``, ``versions`` of the program."""
@@ -30,17 +32,29 @@ def note(step: Step, out: Path) -> dict[str, str | float]:
     return dict(json.loads(file.read_text())) if file.is_file() else {}
 
 
+def processor_seconds(step: Step, out: Path) -> float:
+    """NaN for steps that ran before this was noted."""
+    return float(note(step, out).get("cpu", math.nan))
+
+
 def finished(step: Step, out: Path) -> bool:
     """Whether the step and all before it ended with their present commands."""
     script = hashlib.sha256(step.script.encode()).hexdigest()
     return note(step, out).get("script") == script and all(finished(one, out) for one in step.after)
 
 
+def seeds_of(corpus: Corpus) -> list[int]:
+    """Those of which a step has ended."""
+    return sorted(
+        {int(path.name.split(".")[0].removeprefix("seed_")) for path in corpus.out.glob("done/seed_*")}
+    )
+
+
 def collect(methods: Methods, corpus: Corpus) -> Runs:
     """Everything that is finished, of all methods and seeds; curves of labels may lack points."""
-    out, folders = corpus.out, {path.name.split(".")[0] for path in corpus.out.glob("done/seed_*")}
+    out = corpus.out
     runs: dict[str, dict[int, Any]] = {name: {} for name in methods_of(methods, corpus)}
-    for seed in sorted(int(name.removeprefix("seed_")) for name in folders):
+    for seed in seeds_of(corpus):
         steps = Steps(methods, corpus, seed)
         for name, of_method in runs.items():
             method = methods.methods[name]
@@ -54,12 +68,10 @@ def collect(methods: Methods, corpus: Corpus) -> Runs:
                 for (subset, column), step in scorings.items()
             }
             needed = {one.name: one for step in scorings.values() for one in step.all_steps()}.values()
-            pretrained = any(methods.trainings[model].pretrained for model in method.models.values())
-            paid = [step for step in needed if pretrained or step.kind == "fine-tuning"]
             versions = sorted({str(note(step, out)["version"]) for step in needed})
             of_method[seed] = {
                 "scores": scores,
-                "costs": costs(paid, methods.costs, out),
+                "costs": costs(paid_for(method, needed, methods), methods.costs, out),
                 "versions": versions,
             }
     return runs
@@ -84,11 +96,17 @@ def score(step: Step, method: Row, column: Column, out: Path) -> float:
     return max(found) if layers else found[-1]
 
 
+def paid_for(method: Row, needed: Iterable[Step], methods: Methods) -> list[Step]:
+    """Those that train it: what takes no weights of its start does not pay for them."""
+    pretrained = any(methods.trainings[model].pretrained for model in method.models.values())
+    return [step for step in needed if pretrained or step.kind == "fine-tuning"]
+
+
 def costs(needed: Iterable[Step], kinds: Iterable[str], out: Path) -> dict[str, float]:
-    """Seconds of all steps by kind; of pre-trainings updates and frames, too."""
+    """Processor seconds of all steps by kind; of pre-trainings updates and frames, too."""
     found, pretrainings = dict.fromkeys(kinds, 0.0), []
     for step in needed:
-        seconds = float(note(step, out)["seconds"])
+        seconds = processor_seconds(step, out)
         if step.kind == "pre-training":
             log = (out / "logs" / f"{step.name}.log").read_text(errors="replace")
             pretrainings.append((*logged_work(log), seconds))
@@ -130,6 +148,12 @@ def mean_and_range(values: Sequence[float]) -> str:
         return "-"
     spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
     return f"{mean(values):.1f}{spread}"
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """Without those that are NaN; NaN if all are."""
+    known = [value for value in values if not math.isnan(value)]
+    return mean(known) if known else math.nan
 
 
 def gain(differences: Sequence[float], higher_is_better: bool) -> str:
@@ -180,16 +204,50 @@ def gain_table(table: Row, methods: Mapping[str, Row], runs: Runs, subset: str) 
 def cost_table(methods: Methods, runs: Runs) -> str:
     """Means over the seeds, without columns in which no method has costs."""
     means = {
-        name: {key: mean(run["costs"][key] for run in of_method.values()) for key in methods.costs}
+        name: {key: mean_of_known([run["costs"][key] for run in of_method.values()]) for key in methods.costs}
         for name, of_method in runs.items()
         if of_method
     }
-    keys = [key for key in methods.costs if any(row[key] for row in means.values())]
+    keys = [key for key in methods.costs if any(row[key] > 0 for row in means.values())]
     rows = [
-        [methods.methods[name].title, *(f"{row[key]:,.0f}" if row[key] else "-" for key in keys)]
+        [methods.methods[name].title, *(f"{row[key]:,.0f}" if row[key] > 0 else "-" for key in keys)]
         for name, row in means.items()
     ]
     return markdown_table(["", *(methods.costs[key] for key in keys)], rows)
+
+
+def leaderboard(methods: Methods, corpus: Corpus) -> str:
+    """Methods by the minutes of two cores that their lip-reader takes, with all labels and targets."""
+    subset, limit, rows = corpus.validation, corpus.leaderboard, []
+    for method in methods_of(methods, corpus).values():
+        if method.measure.name != "wer" or "video" not in method.models or method.columns[0].labelled:
+            continue
+        scorings = [Steps(methods, corpus, seed).score(method, VSR, subset) for seed in seeds_of(corpus)]
+        found = [
+            (score(step, method, VSR, corpus.out), processor_minutes(method, step, methods, corpus.out))
+            for step in scorings
+            if finished(step, corpus.out)
+        ]
+        if known := [(rate, minutes) for rate, minutes in found if not math.isnan(minutes)]:
+            rate, minutes = map(mean, zip(*known, strict=True))
+            reached = "yes" if rate <= limit else "no"
+            rows.append(
+                (
+                    rate > limit,
+                    minutes,
+                    [method.title, f"{minutes:.1f}", f"{rate:.1f}", reached, str(len(known))],
+                )
+            )
+    heads = ["", "minutes", f"VSR, {subset}", f"at most {limit} %", "seeds"]
+    return markdown_table(heads, [row for *_, row in sorted(rows)])
+
+
+def processor_minutes(method: Row, scoring: Step, methods: Methods, out: Path) -> float:
+    """Of two cores, for all that ``scoring`` needs but data; NaN if a step noted no processor seconds."""
+    needed = {one.name: one for one in scoring.all_steps()}.values()
+    kinds = {"pre-training", *methods.costs}
+    paid = (step for step in paid_for(method, needed, methods) if step.kind in kinds)
+    return sum(processor_seconds(step, out) for step in paid) / 120
 
 
 def compared(table: Row, methods: Mapping[str, Row], runs: Runs, subsets: Sequence[str]) -> list[str]:
@@ -216,24 +274,27 @@ def machine() -> str:
 
 
 def write(methods: Methods, corpus: Corpus, command: str) -> str:
-    """Write ``results.md`` and ``results.json``; the first text. ``command`` is the one that was run last."""
+    """Write ``corpus.results`` and a ``.json`` beside it; the first text. ``command`` was run last."""
     runs, rows = collect(methods, corpus), methods_of(methods, corpus)
     versions = sorted(
         {one for of_method in runs.values() for run in of_method.values() for one in run["versions"]}
     )
+    numbers = corpus.results.with_suffix(".json")
     updates = ", ".join(f"{name} {count}" for name, count in corpus.updates.items())
     parts = [
         f"# Results on {corpus.title}",
-        f"Written by `{command}`; every number is in results.json. {', '.join(versions)}; {machine()}.",
+        f"Written by `{command}`; every number is in {numbers.name}. {', '.join(versions)}; {machine()}.",
         f"{corpus.about} Mean, and range over seeds. The seed varies initialisation, batches, masks, noise "
         f"in training and clusters, not the corpus. Updates: {updates}.",
     ]
     for name in corpus.tables:
         parts += compared(methods.tables[name], rows, runs, corpus.subsets)
+    if corpus.leaderboard and corpus.subsets == [corpus.validation]:
+        parts += ["## Leaderboard", methods.about_leaderboard, leaderboard(methods, corpus)]
     text = "\n\n".join([*parts, "## Cost", methods.about_costs, cost_table(methods, runs)]) + "\n"
     seeds = {name: {"title": rows[name].title, "seeds": runs[name]} for name in filter(runs.get, rows)}
     document = {"command": command, "versions": versions, "machine": machine(), "sizes": corpus.sizes}
     document["methods"] = seeds
-    (corpus.out / "results.md").write_text(text, encoding="utf-8")
-    (corpus.out / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    corpus.results.write_text(text, encoding="utf-8")
+    numbers.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return text

@@ -3,7 +3,8 @@
     python examples/experiments/run.py --corpus toy --methods scratch av2vec --seeds 1 2 3
 
 Every step becomes a shell file in OUT/commands and a rule in OUT/Makefile; `make -C OUT -jN` runs those that
-are not finished or have changed. Results are OUT/results.md and OUT/results.json, over all that is finished.
+are not finished or have changed. Results are OUT/results.md and OUT/results.json, with --validation
+OUT/validation.md and OUT/validation.json, over all that is finished.
 """
 
 import argparse
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
         make(out, jobs=args.jobs)
     finally:  # after a failure, too
         command = shlex.join(["python", "examples/experiments/run.py", *(arguments or sys.argv[1:])])
-        print(f"\n{report.write(methods, corpus, command)}\nAlso in {out / 'results.md'}.")
+        print(f"\n{report.write(methods, corpus, command)}\nAlso in {corpus.results}.")
     if args.quick:
         print("The quick sizes show that everything runs; their scores mean nothing.")
 

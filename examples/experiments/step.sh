@@ -3,9 +3,10 @@
 #
 #   step.sh UPDATES RESULT done/NAME commands/NAME.sh done/EARLIER...
 #
-# Runs commands/NAME.sh, logs into logs/NAME.log, reports progress, and notes in done/NAME how long it took. A step that was
-# killed resumes from RESULT, what it has made so far. If its command or an earlier step has changed since, RESULT is deleted
-# first: fairseq would resume from a checkpoint of other settings. UPDATES are those of a training, else 0; RESULT may be empty.
+# Runs commands/NAME.sh, logs into logs/NAME.log, reports progress, and notes in done/NAME how many seconds it took, by the clock
+# and of processors: the latter depend less on what else the machine does. A step that was killed resumes from RESULT, what it
+# has made so far. If its command or an earlier step has changed since, RESULT is deleted first: fairseq would resume from a
+# checkpoint of other settings. UPDATES are those of a training, else 0; RESULT may be empty.
 set -euo pipefail
 
 updates=$1 result=$2 note=$3 script=$4
@@ -55,8 +56,10 @@ if ! wait "$command"; then
     echo "$name failed; the whole log: $PWD/$log" >&2
     exit 1
 fi
+times >"$started" # of a subshell they would be 0
+cpu=$(awk -F '[ms ]+' 'NR == 2 { printf "%.0f", 60 * ($1 + $3) + $2 + $4 }' "$started")
 version=$(git -C "$(dirname "$0")" describe --always --dirty 2>/dev/null) || version=none
-printf '{"inputs": "%s", "script": "%s", "seconds": %d, "ended": "%s", "version": "commit %s"}\n' \
-    "$inputs" "$(digest "$script")" "$SECONDS" "$(date +%s) $$" "$version" >"$note"
+printf '{"inputs": "%s", "script": "%s", "seconds": %d, "cpu": %d, "ended": "%s", "version": "commit %s"}\n' \
+    "$inputs" "$(digest "$script")" "$SECONDS" "$cpu" "$(date +%s) $$" "$version" >"$note"
 rm "$started"
 say "done in $SECONDS s"

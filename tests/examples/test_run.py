@@ -52,6 +52,7 @@ def test_finished_steps_are_not_run_again(tmp_path: Path, capfd: pytest.CaptureF
     assert "done in" not in capfd.readouterr().out
     note = json.loads((tmp_path / "done" / "two").read_text())
     assert 0 <= note["seconds"] < 30
+    assert 0 <= note["cpu"] < 30
     assert note["script"] == hashlib.sha256(two.script.encode()).hexdigest()
     assert (tmp_path / "logs" / "two.log").read_text() == ""
 
@@ -164,7 +165,7 @@ def pretend(corpus: Corpus, method: str, seed: int, score: float, version: str =
     for scoring in steps.scores(METHODS.methods[method]).values():
         for step in scoring.all_steps():
             script = hashlib.sha256(step.script.encode()).hexdigest()
-            note = {"script": script, "seconds": 10.0, "version": version}
+            note = {"script": script, "seconds": 99.0, "cpu": 10, "version": version}
             (corpus.out / "done" / step.name).write_text(json.dumps(note))
             log = INNER + EPOCH.format(1, 500.5, 10) + EPOCH.format(2, 600, 12)
             (corpus.out / "logs" / f"{step.name}.log").write_text(log)
@@ -261,6 +262,27 @@ def test_a_curve_shows_the_points_that_are_finished(tmp_path: Path) -> None:
     scores = collect(METHODS, corpus)["scratch_labels"][1]["scores"]
     points = {f"{subset}/video_clean@{n}" for subset in corpus.subsets for n in (10, 20, 50, 100, 200)}
     assert scores == dict.fromkeys(points, 50.0)
+
+
+def test_the_leaderboard_has_the_minutes_of_all_stages_and_who_reaches_the_rate(tmp_path: Path) -> None:
+    corpus = read_corpus("grid", tmp_path, quick=True, validation=True)
+    for method, score in (("scratch", 80), ("av2vec", 40), ("av_hubert_2", 30)):
+        pretend(corpus, method, 1, score)
+    pretend(corpus, "av2vec_mlm", 1, 20)
+    (tmp_path / "done" / "seed_1.pretrain_av2vec_mlm").write_text(
+        (tmp_path / "done" / "seed_1.pretrain_av2vec_mlm").read_text().replace('"cpu": 10, ', "")
+    )
+    text = write(METHODS, corpus, "x").partition("## Leaderboard")[2]
+    rows = [
+        line
+        for line in text.partition("## Cost")[0].splitlines()
+        if line.startswith("| ") and "%" not in line
+    ]
+    assert rows == [  # two trainings of 10 s each; with two iterations four and two clusterings
+        "| AV2vec | 0.2 | 40.0 | yes | 1 |",
+        "| AV-HuBERT, 2nd iteration | 0.4 | 30.0 | yes | 1 |",
+        "| from scratch | 0.1 | 80.0 | no | 1 |",
+    ]
 
 
 def test_a_score_that_is_missing_is_named(corpus: Corpus) -> None:
