@@ -67,7 +67,7 @@ def from_pretrained(name: str | Path, revision: str | None = None, device: str =
 
 def features(
     model: Model | str | Path,
-    recording: RecordingLike | None = None,
+    recording: RecordingLike | MouthCrops | None = None,
     audio: RecordingLike | None = None,
     layers: Sequence[int] | None = None,
     modalities: str | None = None,
@@ -82,7 +82,7 @@ def features(
             Hugging Face speech model.
         recording: a file of any size and rate: a video, of which the speaker's mouth is cropped, a file of
             mouth crops, or sound. Or an array: frames uint8 `[T, H, W]` (gray) or `[T, H, W, 3]` (RGB) at
-            25 Hz, or samples `[N]` at 16 kHz, int16, or floating-point from -1 to 1.
+            25 Hz, or samples `[N]` at 16 kHz, int16, or floating-point from -1 to 1. Or what `crop` returns.
         audio: sound that is not in the recording, a file or samples.
         layers: L of them, from 1; 0 is the input of the Transformer; None: all.
         modalities: `audio`, `video`, `av`; None: those of the recording; if it has both, those that the model
@@ -105,7 +105,7 @@ def features(
 
 def transcribe(
     model: Model | str | Path,
-    recording: RecordingLike | None = None,
+    recording: RecordingLike | MouthCrops | None = None,
     audio: RecordingLike | None = None,
     modalities: str | None = None,
     beam: int = 20,

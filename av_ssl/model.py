@@ -26,6 +26,7 @@ from av_ssl.media.recording import (
     LOOKED_AT,
     PART_SECONDS,
     SPEAKER,
+    MouthCrops,
     Part,
     RecordingLike,
     as_source,
@@ -102,6 +103,13 @@ class Model:
             raise AttributeError(name)
         return getattr(self.module, name)
 
+    def __repr__(self) -> str:
+        """For example ``Model('vsr.pt': AVHubertSeq2Seq, 103.3 M parameters)``."""
+        if self.module is None:
+            return f"Model({str(self.path)!r}: ONNX)"
+        count = sum(parameter.numel() for parameter in self.module.parameters())
+        return f"Model({str(self.path)!r}: {type(self.module).__name__}, {count / 1e6:.1f} M parameters)"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward pass."""
         return self.module(*args, **kwargs)
@@ -117,7 +125,7 @@ class Model:
 
     def transcribe(
         self,
-        recording: RecordingLike | None = None,
+        recording: RecordingLike | MouthCrops | None = None,
         audio: RecordingLike | None = None,
         word_timestamps: bool = False,
         face: str | int = SPEAKER,
@@ -141,7 +149,7 @@ class Model:
 
     def features(
         self,
-        recording: RecordingLike | None = None,
+        recording: RecordingLike | MouthCrops | None = None,
         audio: RecordingLike | None = None,
         layers: Sequence[int] | None = None,
         modalities: str | None = None,
@@ -172,7 +180,7 @@ def opened(model: Model | str | Path) -> Model:
 
 def features_of(
     model: Model | str | Path,
-    recording: RecordingLike | None,
+    recording: RecordingLike | MouthCrops | None,
     audio: RecordingLike | None = None,
     layers: Sequence[int] | None = None,
     modalities: str | None = None,
@@ -195,13 +203,19 @@ class _RecordingInput:
     """A recording and its sound, as a user names them.
 
     Args:
-        recording, audio: see `RecordingLike`; one of them may be None.
+        recording, audio: see `RecordingLike`; one of them may be None. Mouth crops bring their sound along.
         crop_size: side of the frames that the model takes, in pixels.
 
     Raises DataError for what is neither.
     """
 
-    def __init__(self, recording: RecordingLike | None, audio: RecordingLike | None, crop_size: int) -> None:
+    def __init__(
+        self, recording: RecordingLike | MouthCrops | None, audio: RecordingLike | None, crop_size: int
+    ) -> None:
+        cropped = isinstance(recording, MouthCrops)
+        if isinstance(recording, MouthCrops):
+            audio = recording.samples if audio is None else audio
+            recording = recording.frames
         if recording is None and audio is None:
             raise DataError("name a recording: a file, frames or samples")
         self.source = as_source(audio if recording is None else recording)  # type: ignore[arg-type]
@@ -218,6 +232,9 @@ class _RecordingInput:
         if self.sound is not None:
             self.streams.add("audio")
         self.crops = self._ready() if "video" in self.streams else None
+        if cropped and self.crops is None:
+            given, wanted = self.source.shape[1], crop_side(crop_size)  # type: ignore[union-attr]
+            raise DataError(f"the crops have {given} pixels, the model wants av_ssl.crop(..., size={wanted})")
 
     def _check_sound(self) -> None:
         """Raise DataError where the sound is none, is given twice, or is not as long as the frames."""

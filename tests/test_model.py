@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -47,6 +48,7 @@ def test_a_model_is_its_module_and_more(ctc):
     assert model.task_cfg["modalities"] == ["audio", "video"]
     assert model.state_dict().keys() == model.module.state_dict().keys()
     assert not model.training
+    assert re.fullmatch(rf"Model\('{ctc}': CTCModel, 0\.\d M parameters\)", repr(model))
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = model.no_such_thing
 
@@ -75,6 +77,9 @@ def test_a_raw_recording_is_cropped(encoder, head):
     expected = av_ssl.features(encoder, made.frames, made.samples)
     np.testing.assert_array_equal(av_ssl.features(encoder, head), expected)
     np.testing.assert_array_equal(av_ssl.features(encoder, video=head), expected)
+    np.testing.assert_array_equal(av_ssl.features(encoder, made), expected)
+    with pytest.raises(DataError, match=r"96 pixels, .*size=24"):
+        av_ssl.features(encoder, av_ssl.crop(head))
     assert expected.shape == (30, 4, 16)
     assert av_ssl.crop(head, size=24).frames.shape == (30, 24, 24)
 
