@@ -2,12 +2,11 @@
 
     python benchmarks/cropping.py [VIDEO ...] [--frames 250] [--size 96] [--stride 4] [--dlib-model FILE]
 
-Speed is measured on the first VIDEO, drift on all. Without VIDEO, a video of a moving photograph is made
-(224x224 as LRS3 and VoxCeleb2, from scikit-image). Everything runs on one CPU thread; speeds are source
-frames a second of CPU time. There are two baselines: decoding alone, the lower limit of any pipeline, and the
-pipeline of AV-HuBERT's data preparation: dlib's HOG detector at one upsampling and 68 points on every frame
-(pip install 'av_ssl[dlib]'). Without --dlib-model a predictor of the published size is trained here, which is
-good for timing only.
+Without VIDEO, a video of a moving photograph is made (224x224 as LRS3 and VoxCeleb2, from scikit-image).
+Everything runs on one CPU thread; speeds are source frames a second of CPU time. There are two baselines:
+decoding alone, the lower limit of any pipeline, and the pipeline of AV-HuBERT's data preparation: dlib's HOG
+detector at one upsampling and 68 points on every frame (pip install 'av_ssl[dlib]'). Without --dlib-model a
+predictor of the published size is trained here, which is good for timing only. Baselines take the first VIDEO.
 
 Landmarks are found on every ``--stride``-th frame; the shift of the crops that this causes is printed too.
 """
@@ -18,7 +17,7 @@ import argparse
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -45,10 +44,9 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         sources = args.videos or [make_video(Path(folder) / "face.mp4", args.frames)]
-        source = sources[0]
         settings = CropSettings(args.size, stride=args.stride)
-        stages, total = measure(source, Path(folder), settings)
-        others = baselines(source, Path(folder), args.dlib_model)
+        stages, total = measure(sources, Path(folder), settings)
+        others = baselines(sources[0], Path(folder), args.dlib_model)
         moved = np.concatenate([shift(video, settings) for video in sources])
     print(
         f"{platform.processor() or platform.machine()}, {_cpu_name()}, OpenCV {cv2.__version__}, one thread\n"
@@ -87,35 +85,47 @@ def landmarks(source: Path, stride: int) -> np.ndarray:
     return max(faces.tracks, key=len).interpolated(faces.frames)
 
 
-def measure(source: Path, folder: Path, settings: CropSettings) -> tuple[list[tuple[str, float]], float]:
-    """Frames/s of CPU time of each stage on a video, and of all together."""
+def measure(
+    sources: Sequence[Path], folder: Path, settings: CropSettings
+) -> tuple[list[tuple[str, float]], float]:
+    """Frames/s of CPU time of each stage on some videos, and of all together."""
     mesh = FaceMesh()
-    reader = VideoReader(source)
-    frames = sum(1 for _ in reader.stored_frames())  # kept, so that tracking does not decode again
-    gray = list(reader.frames(gray=True))
+    readers = [VideoReader(source) for source in sources]
+    # They keep the frames, so that tracking does not decode again.
+    frames = sum(1 for reader in readers for _ in reader.stored_frames())
     backend = OpenCVBackend(settings.stride, mesh)
-    rows = [
-        ("decode", _speed(lambda: list(VideoReader(source, keep_bytes=0).stored_frames()), frames)),
-        ("audio", _speed(lambda: read_audio(source), frames)),
-        (f"landmarks (stride {settings.stride})", _speed(lambda: backend.track(reader, ""), frames)),
-    ]
-    points = landmarks(source, settings.stride)
-    transforms = crop_transforms(points, settings.region, settings.size)
-    crops = [warp(image, matrix, settings.size) for image, matrix in zip(gray, transforms, strict=True)]
+    points = [landmarks(source, settings.stride) for source in sources]
 
-    def align() -> None:
+    def aligned(reader: VideoReader, clip: np.ndarray) -> list[np.ndarray]:
+        transforms = crop_transforms(clip, settings.region, settings.size)
         images = reader.frames(gray=True)
-        for image, matrix in zip(
-            images, crop_transforms(points, settings.region, settings.size), strict=True
-        ):
-            warp(image, matrix, settings.size)
+        return [warp(image, matrix, settings.size) for image, matrix in zip(images, transforms, strict=True)]
 
-    video, audio = folder / "crop.mp4", folder / "crop.wav"
-    rows += [
+    def align() -> list[np.ndarray]:
+        return [np.stack(aligned(reader, clip)) for reader, clip in zip(readers, points, strict=True)]
+
+    crops, video, audio = align(), folder / "crop.mp4", folder / "crop.wav"
+
+    def decode() -> None:
+        for source in sources:
+            for _ in VideoReader(source, keep_bytes=0).stored_frames():
+                pass
+
+    def crop() -> None:
+        for source in sources:
+            assert crop_clip(source, video, audio, settings, backend).ok
+
+    rows = [
+        ("decode", _speed(decode, frames)),
+        ("audio", _speed(lambda: [read_audio(source) for source in sources], frames)),
+        (
+            f"landmarks (stride {settings.stride})",
+            _speed(lambda: [backend.track(reader, "") for reader in readers], frames),
+        ),
         ("convert, align and warp", _speed(align, frames)),
-        ("encode and write", _speed(lambda: write_video(video, np.stack(crops)), frames)),
+        ("encode and write", _speed(lambda: [write_video(video, clip) for clip in crops], frames)),
     ]
-    return rows, _speed(lambda: crop_clip(source, video, audio, settings, backend), frames)
+    return rows, _speed(crop, frames)
 
 
 def baselines(source: Path, folder: Path, dlib_model: Path | None) -> list[tuple[str, float]]:

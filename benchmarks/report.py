@@ -52,6 +52,7 @@ def benchmarks(cores: int, gpu: bool, word_times: list[str] | None) -> list[Benc
     step = "Each economy switched off in turn, against the step as shipped; the share of the matrix peak."
     decoding = "--clips 16" if gpu else "--clips 2 --beams 1 10 --repeats 1"
     clips = sorted(map(str, (DATA / "grid" / "videos" / "s1").glob("*.mp4")))
+    talkers = [str(min(folder.glob("*.mp4"))) for folder in sorted((DATA / "grid" / "videos").glob("s*"))]
     chosen = [
         Benchmark("A training step, float32", f"training_step.py {steps}".split(), step, cores, True),
         Benchmark(
@@ -62,7 +63,11 @@ def benchmarks(cores: int, gpu: bool, word_times: list[str] | None) -> list[Benc
             f"data_path.py --clips 32 --epochs 4 --workers {' '.join(map(str, workers))}".split(),
             "Frames a second of one worker, against those of the training step.",
         ),
-        Benchmark("Cropping", ["cropping.py"], "Against decoding alone, and against dlib's pipeline."),
+        Benchmark(
+            "Cropping",
+            ["cropping.py", *talkers],
+            "The first clip of each talker; against decoding alone, and against dlib's pipeline.",
+        ),
         Benchmark(
             "Clustering",
             ["clustering.py", "--clips", "2", "--frames", "8000", "--dim", "128", "--clusters", "100"],
@@ -121,7 +126,9 @@ def short(options: list[str]) -> list[str]:
     """Options without paths of this machine: clips become ``GRID/s1/*.mp4``, others their names."""
     clips = [option for option in options if option.endswith(".mp4")]
     others = [Path(option).name for option in options if option not in clips]
-    return ["GRID/s1/*.mp4", *others] if clips else others
+    talkers = {Path(clip).parent.name for clip in clips}
+    shown = [f"GRID/{'s1' if len(talkers) == 1 else 's*'}/*.mp4"] if clips else []
+    return [*shown, *others]
 
 
 def main() -> int:
