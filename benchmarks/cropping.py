@@ -6,7 +6,7 @@ Without VIDEO, a video of a moving photograph is made (224x224 as LRS3 and VoxCe
 Everything runs on one CPU thread; speeds are source frames a second of CPU time. There are two baselines:
 decoding alone, the lower limit of any pipeline, and the pipeline of AV-HuBERT's data preparation: dlib's HOG
 detector at one upsampling and 68 points on every frame (pip install 'av_ssl[dlib]'). Without --dlib-model a
-predictor of the published size is trained here, which is good for timing only. Baselines take the first VIDEO.
+predictor of the published size is trained here, for timing only. Baselines take the first VIDEO.
 
 Landmarks are found on every ``--stride``-th frame; the shift of the crops that this causes is printed too.
 """
