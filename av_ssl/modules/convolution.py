@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+# In torch 2.1 and 2.2 it is elsewhere.
+is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", torch._utils.is_compiling)
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 WIDEST_KERNEL = 7
 """Positions of a kernel's last axis that no number of channels makes wrong."""
@@ -105,10 +107,8 @@ class Conv2d(nn.Conv2d):
                 return F.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
             if self.kernel_size == (3, 3) and self.padding == self.dilation == (1, 1):
                 small = SMALL_MAP_HALF if input.dtype in HALF_PRECISION else SMALL_MAP
-                small *= (
-                    not torch.compiler.is_compiling()
-                )  # inductor fails on rows of a number that may change
-                if input.size(-1) <= small * self.stride[1] and len(input) > 1:
+                few = input.size(-1) <= small * self.stride[1] and len(input) > 1
+                if few and not is_compiling():  # inductor fails on rows of a number that may change
                     return in_rows(self.convolved, input, self.stride[1])
         return self.convolved(input)
 

@@ -22,7 +22,7 @@ from fairseq.modules import GradMultiply
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from av_ssl.modules.convolution import Conv1d, Conv2d, convolve
+from av_ssl.modules.convolution import Conv1d, Conv2d, convolve, is_compiling
 
 
 def with_scaled_gradient(extract: Callable[[], Tensor], scale: float) -> Tensor:
@@ -116,7 +116,7 @@ class PReLU(nn.PReLU):
     """``nn.PReLU`` for ``[N, C, ...]``; its backward pass is faster on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        eager = not torch.compiler.is_compiling()  # a compiler would unroll the loop over clips
+        eager = not is_compiling()  # a compiler would unroll the loop over clips
         if eager and input.device.type == "cpu" and input.requires_grad:
             return cast(Tensor, _PReLU.apply(input, self.weight))
         return super().forward(input)

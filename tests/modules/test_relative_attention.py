@@ -45,7 +45,12 @@ def test_padding_has_no_weight_and_nothing_but_padding_is_finite(attention, dtyp
     x = torch.randn(2, 6, CHANNELS, dtype=dtype, requires_grad=True)
     padding = torch.tensor([[False] * 4 + [True] * 2, [True] * 6])
     positions = relative_positions(6, CHANNELS, x.device).to(dtype)
-    out = attention(x, positions, padding)
+    try:
+        out = attention(x, positions, padding)
+    except RuntimeError as error:
+        if "not implemented for 'Half'" in str(error):
+            pytest.skip("torch 2.1 has no products in float16 on CPUs")
+        raise
     assert out.isfinite().all()
     out[0, :4].sum().backward()
     assert x.grad is not None
