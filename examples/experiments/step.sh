@@ -21,9 +21,11 @@ if grep -qs "\"inputs\": \"$inputs\"" "$note"; then # newer files with the conte
     touch "$note"
     exit
 fi
-if [[ $result && $(cat "$started" 2>/dev/null) != "$inputs" ]]; then rm -rf -- "$result"; fi
+if [[ $(head -n 1 "$started" 2>/dev/null) != "$inputs" ]]; then
+    rm -rf -- ${result:+"$result"}
+    echo "$inputs" >"$started" # below it: what account() writes
+fi
 rm -f "$note"
-echo "$inputs" >"$started"
 
 # Updates done and the time left; of other commands the last line of the log.
 progress() {
@@ -50,16 +52,32 @@ command=$!
 reporter=$!
 set +m
 trap 'kill -- -$reporter 2>/dev/null || true' EXIT
-trap 'kill -- -$command 2>/dev/null || true; say "stopped; run it again to resume"; exit 143' INT TERM
+# Add the seconds of this run, by the clock and of processors, to those of runs before it that were stopped.
+account() {
+    times >"$started.times" # in a subshell they would be 0
+    { tail -n +2 "$started"; awk -F '[ms ]+' -v clock=$SECONDS 'NR == 2 { print clock, 60 * ($1 + $3) + $2 + $4 }' "$started.times"; } |
+        awk '{ clock += $1; processor += $2 } END { print clock, processor }' >"$started.sum"
+    { echo "$inputs"; cat "$started.sum"; } >"$started"
+    rm "$started.times" "$started.sum"
+}
+stop() {
+    kill -- -$command 2>/dev/null || true
+    wait $command 2>/dev/null || true
+    account
+    say "stopped; run it again to resume"
+    exit 143
+}
+trap stop INT TERM
 if ! wait "$command"; then
+    account
     tail -n 25 "$log" >&2
     echo "$name failed; the whole log: $PWD/$log" >&2
     exit 1
 fi
-times >"$started" # of a subshell they would be 0
-cpu=$(awk -F '[ms ]+' 'NR == 2 { printf "%.0f", 60 * ($1 + $3) + $2 + $4 }' "$started")
+account
+read -r seconds processor < <(tail -n 1 "$started")
 version=$(git -C "$(dirname "$0")" describe --always --dirty 2>/dev/null) || version=none
-printf '{"inputs": "%s", "script": "%s", "seconds": %d, "cpu": %d, "ended": "%s", "version": "commit %s"}\n' \
-    "$inputs" "$(digest "$script")" "$SECONDS" "$cpu" "$(date +%s) $$" "$version" >"$note"
+printf '{"inputs": "%s", "script": "%s", "seconds": %d, "cpu": %.0f, "ended": "%s", "version": "commit %s"}\n' \
+    "$inputs" "$(digest "$script")" "$seconds" "$processor" "$(date +%s) $$" "$version" >"$note"
 rm "$started"
 say "done in $SECONDS s"

@@ -88,12 +88,14 @@ def test_a_killed_step_keeps_its_folder_until_its_command_changes(tmp_path: Path
     )
     while not (tmp_path / "one" / "file").is_file():
         time.sleep(0.05)
+    time.sleep(1.1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) != 0
     assert not (tmp_path / "done" / "one").exists()
     (tmp_path.parent / "go").touch()
     make(tmp_path)
     assert content(slow) == "xx"
+    assert json.loads((tmp_path / "done" / "one").read_text())["seconds"] >= 1  # of both runs
     (tmp_path / "done" / "one").unlink()  # asks for another run
     make(tmp_path)
     assert content(slow) == "x"
