@@ -5,7 +5,7 @@ the clip; only with ``segment_frames``) -> ``header`` (classes).  LUPI's teacher
 2302.02845) and its audio-only baseline are such classifiers.  The abstract names them; the rest is ours.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, List, Optional
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.layers import POOLINGS, ClassHead, cut_audio, cut_video
+from av_ssl.compat.keys import option
 from av_ssl.data.classes import SegmentBatch
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.errors import DataError
@@ -34,53 +35,32 @@ class ClassifierConfig(PretrainedEncoderConfig):
     The keys from ``frontend_dim`` to ``video_width`` are for front-ends from scratch.
     """
 
-    streams: str = field(
-        default=II("task.modalities"), metadata={"help": "input of the encoder: audio, video or av"}
+    streams: str = option(II("task.modalities"), "input of the encoder: audio, video or av")
+    audio_input: str = option(II("task.audio_input"), "filterbank or waveform, as the data has it")
+    segment_frames: int = option(
+        II("task.segment_frames"), "frames of a segment; 0: whole clips, and no aggregator"
     )
-    audio_input: str = field(
-        default=II("task.audio_input"), metadata={"help": "filterbank or waveform, as the data has it"}
+    frontend_dim: int = option(256, "channels of each front-end's features")
+    audio_width: int = option(16, "channels of the spectrogram ResNet's first stage")
+    audio_blocks: List[int] = option([3, 4, 6, 3], "residual blocks of its four stages")
+    mel_bands: int = option(80, "mel bands of waveforms (filterbanks have 26)")
+    subtract_mean: bool = option(True, "subtract each mel band's mean over the clip, and with it loudness")
+    video_width: int = option(64, "channels of the visual ResNet's first stage")
+    image_mean: float = option(II("task.image_mean"), "mean of the pixel values (0..1)")
+    image_std: float = option(II("task.image_std"), "standard deviation of the pixel values")
+    frame_pooling: str = option(
+        "mean", "pooling of frames: mean, or asp (attentive statistics; recipes of speakers)"
     )
-    segment_frames: int = field(
-        default=II("task.segment_frames"),
-        metadata={"help": "frames of a segment; 0: whole clips, and no aggregator"},
-    )
-    frontend_dim: int = field(default=256, metadata={"help": "channels of each front-end's features"})
-    audio_width: int = field(
-        default=16, metadata={"help": "channels of the spectrogram ResNet's first stage"}
-    )
-    audio_blocks: List[int] = field(
-        default_factory=lambda: [3, 4, 6, 3], metadata={"help": "residual blocks of its four stages"}
-    )
-    mel_bands: int = field(default=80, metadata={"help": "mel bands of waveforms (filterbanks have 26)"})
-    subtract_mean: bool = field(
-        default=True, metadata={"help": "subtract each mel band's mean over the clip, and with it loudness"}
-    )
-    video_width: int = field(default=64, metadata={"help": "channels of the visual ResNet's first stage"})
-    image_mean: float = field(
-        default=II("task.image_mean"), metadata={"help": "mean of the pixel values (0..1)"}
-    )
-    image_std: float = field(
-        default=II("task.image_std"), metadata={"help": "standard deviation of the pixel values"}
-    )
-    frame_pooling: str = field(
-        default="mean",
-        metadata={"help": "pooling of frames: mean, or asp (attentive statistics; recipes of speakers)"},
-    )
-    embed_dim: int = field(default=256, metadata={"help": "channels of the encoder's embedding"})
-    aggregator: str = field(
-        default="asp", metadata={"help": "pooling of segments: asp (attentive statistics) or mean"}
-    )
-    aggregate_dim: int = field(default=256, metadata={"help": "channels of the aggregated embedding"})
-    header: str = field(
-        default="softmax",
-        metadata={"help": "softmax, or aam (additive angular margin; recipes of speakers)"},
-    )
-    header_hidden: int = field(default=0, metadata={"help": "channels of the head's hidden layer; 0: none"})
-    header_dropout: float = field(default=0.0, metadata={"help": "dropout after the hidden layer"})
-    margin: float = field(default=0.2, metadata={"help": "margin of aam in radians"})
-    scale: float = field(default=30.0, metadata={"help": "factor of the cosines of aam"})
-    margin_updates: int = field(default=0, metadata={"help": "updates during which the margin rises from 0"})
-    num_classes: int = field(default=0, metadata={"help": "set by the task from its list of classes"})
+    embed_dim: int = option(256, "channels of the encoder's embedding")
+    aggregator: str = option("asp", "pooling of segments: asp (attentive statistics) or mean")
+    aggregate_dim: int = option(256, "channels of the aggregated embedding")
+    header: str = option("softmax", "softmax, or aam (additive angular margin; recipes of speakers)")
+    header_hidden: int = option(0, "channels of the head's hidden layer; 0: none")
+    header_dropout: float = option(0.0, "dropout after the hidden layer")
+    margin: float = option(0.2, "margin of aam in radians")
+    scale: float = option(30.0, "factor of the cosines of aam")
+    margin_updates: int = option(0, "updates during which the margin rises from 0")
+    num_classes: int = option(0, "set by the task from its list of classes")
 
 
 CHOICES: dict[str, tuple[Any, ...]] = {

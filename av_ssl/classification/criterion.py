@@ -5,7 +5,7 @@ accuracy" (UA).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from av_ssl.compat.keys import option
 
 Counts = NDArray[np.int64]
 
@@ -151,7 +153,7 @@ def reduce_clip_means(logging_outputs: Sequence[dict[str, Any]], keys: Sequence[
 class AVClassificationCriterionConfig(FairseqDataclass):
     """Cross-entropy; margins belong to the model."""
 
-    label_smoothing: float = field(default=0.0, metadata={"help": "share of a label given to all classes"})
+    label_smoothing: float = option(0.0, "share of a label given to all classes")
 
 
 @register_criterion("av_classification", dataclass=AVClassificationCriterionConfig)

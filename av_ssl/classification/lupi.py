@@ -11,7 +11,7 @@ label is read; the student with ``phase=head``, on labelled clips, which needs n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
@@ -27,6 +27,7 @@ from av_ssl.checkpoints.loading import load
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.classifier import AVClassifier, ClassifierConfig, check_choices
 from av_ssl.classification.criterion import class_log, class_loss, reduce_class_log, reduce_clip_means
+from av_ssl.compat.keys import option
 from av_ssl.data.classes import ClassList, SegmentBatch
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.errors import DataError
@@ -43,40 +44,31 @@ GRADIENT_POLICIES = ("decoupled", "joint")
 class LupiStudentConfig(ClassifierConfig):
     """How the student is trained."""
 
-    streams: str = field(default="audio", metadata={"help": "streams that the student takes"})
-    teacher_path: str = field(
-        default="", metadata={"help": "checkpoint of an av_classifier; needed for training only"}
+    streams: str = option("audio", "streams that the student takes")
+    teacher_path: str = option("", "checkpoint of an av_classifier; needed for training only")
+    phase: ChoiceEnum(PHASES) = option(  # type: ignore[valid-type]
+        "concurrent",
+        "embed, then head: the teacher's embeddings train encoder and aggregator; then labels train the "
+        "head, the rest is frozen (docs/methods/lupi.md); concurrent: both in one run, which soft labels "
+        "need",
     )
-    phase: ChoiceEnum(PHASES) = field(  # type: ignore[valid-type]
-        default="concurrent",
-        metadata={
-            "help": "embed, then head: the teacher's embeddings train encoder and aggregator; then labels "
-            "train the head, the rest is frozen (docs/methods/lupi.md); concurrent: both in one run, "
-            "which soft labels need"
-        },
+    init_student_from: str = option(
+        "", "student whose encoder and aggregator are the initial ones; phase=head needs it"
     )
-    init_student_from: str = field(
-        default="",
-        metadata={"help": "student whose encoder and aggregator are the initial ones; phase=head needs it"},
+    grad_policy: ChoiceEnum(GRADIENT_POLICIES) = option(  # type: ignore[valid-type]
+        "decoupled",
+        "decoupled: labels train the head only (our reading of the abstract); joint: encoder and "
+        "aggregator, too, as the baseline of soft labels needs",
     )
-    grad_policy: ChoiceEnum(GRADIENT_POLICIES) = field(  # type: ignore[valid-type]
-        default="decoupled",
-        metadata={
-            "help": "decoupled: labels train the head only (our reading of the abstract); joint: encoder and "
-            "aggregator, too, as the baseline of soft labels needs"
-        },
-    )
-    embedding_norm: str = field(
-        default="standardize",
-        metadata={
-            "help": "standardize: mean 0 and variance 1 for each channel of the teacher's embeddings (for "
-            "distance=mse, which depends on their scale); none (for distance=nmse, which does not)"
-        },
+    embedding_norm: str = option(
+        "standardize",
+        "standardize: mean 0 and variance 1 for each channel of the teacher's embeddings (for distance=mse, "
+        "which depends on their scale); none (for distance=nmse, which does not)",
     )
     # Keys of version 0.1 with one value left.  They stay so that a checkpoint with another one is refused.
-    agg_grad_to_encoder: bool = field(default=True, metadata={"help": "must be true"})
-    agg_trained_by: str = field(default="teacher", metadata={"help": "must be teacher"})
-    hint_dim: int = field(default=0, metadata={"help": "must be 0"})
+    agg_grad_to_encoder: bool = option(True, "must be true")
+    agg_trained_by: str = option("teacher", "must be teacher")
+    hint_dim: int = option(0, "must be 0")
 
 
 # -- teacher -------------------------------------------------------------------------------------------------
@@ -332,26 +324,22 @@ MEANS = ("loss", "loss_enc", "loss_agg", "loss_distill", "loss_class", "loss_sof
 class LupiCriterionConfig(FairseqDataclass):
     """Weights of the terms, each a mean over clips."""
 
-    alpha: float = field(default=1.0, metadata={"help": "weight of the encoder's embedding"})
-    beta: float = field(default=1.0, metadata={"help": "weight of the aggregator's embedding"})
-    gamma: float = field(default=1.0, metadata={"help": "weight of the labels, hard and soft"})
-    distance: str = field(
-        default="mse",
-        metadata={
-            "help": "between embeddings of student and teacher: mse, for standardised targets; nmse, between "
-            "unit vectors, for speakers, who are compared by cosines"
-        },
+    alpha: float = option(1.0, "weight of the encoder's embedding")
+    beta: float = option(1.0, "weight of the aggregator's embedding")
+    gamma: float = option(1.0, "weight of the labels, hard and soft")
+    distance: str = option(
+        "mse",
+        "between embeddings of student and teacher: mse, for standardised targets; nmse, between unit "
+        "vectors, for speakers, who are compared by cosines",
     )
-    label_smoothing: float = field(default=0.0, metadata={"help": "share of a label given to all classes"})
-    soft_labels: str = field(
-        default="none",
-        metadata={
-            "help": "paper: learn the teacher's class probabilities, too (generalised distillation); with "
-            "alpha=beta=0 and model.grad_policy=joint this is the baseline of docs/methods/lupi.md"
-        },
+    label_smoothing: float = option(0.0, "share of a label given to all classes")
+    soft_labels: str = option(
+        "none",
+        "paper: learn the teacher's class probabilities, too (generalised distillation); with alpha=beta=0 "
+        "and model.grad_policy=joint this is the baseline of docs/methods/lupi.md",
     )
-    imitation: float = field(default=0.5, metadata={"help": "share of soft labels against hard ones, 0 to 1"})
-    temperature: float = field(default=2.0, metadata={"help": "divides the teacher's logits"})
+    imitation: float = option(0.5, "share of soft labels against hard ones, 0 to 1")
+    temperature: float = option(2.0, "divides the teacher's logits")
 
 
 @register_criterion("lupi", dataclass=LupiCriterionConfig)

@@ -23,8 +23,11 @@ Class = TypeVar("Class", bound=type)
 
 
 def option(default: Any, help_text: str) -> Any:
-    """A field of a configuration dataclass, as fairseq reads it."""
-    return dataclasses.field(default=default, metadata={"help": help_text})
+    """A field of a configuration dataclass, as fairseq reads it; ``default`` may be a list."""
+    metadata = {"help": help_text}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 RENAMED = {

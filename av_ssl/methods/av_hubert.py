@@ -11,7 +11,7 @@ targets`).  With noise on the student's audio it is robust AV-HuBERT (Shi et al.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, List, Optional
 
 import torch
@@ -201,9 +201,7 @@ class AVHubertCriterionConfig(FeaturePenaltyConfig):
     pred_masked_weight: float = option(1.0, "weight of masked frames")
     pred_nomask_weight: float = option(0.0, "weight of the other frames")
     loss_weights: Optional[List[float]] = option(None, "one weight, of the mean squared fused feature")
-    log_keys: List[str] = field(
-        default_factory=list, metadata={"help": "more entries of the model's output to log"}
-    )
+    log_keys: List[str] = option([], "more entries of the model's output to log")
 
 
 @register_criterion("av_hubert", dataclass=AVHubertCriterionConfig)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, List, Optional
 
 import torch
@@ -11,6 +11,8 @@ from fairseq.criterions import FairseqCriterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
+
+from av_ssl.compat.keys import option
 
 BITS = math.log(2)
 """Nats in a bit."""
@@ -62,9 +64,8 @@ def log_means(
 class FeaturePenaltyConfig(FairseqDataclass):
     """The one loss that all fused methods add to their own."""
 
-    loss_weights: Optional[List[float]] = field(
-        default_factory=lambda: [10.0],
-        metadata={"help": "weights of extra losses: one, of the mean squared fused feature"},
+    loss_weights: Optional[List[float]] = option(
+        [10.0], "weights of extra losses: one, of the mean squared fused feature"
     )
 
 

@@ -13,7 +13,7 @@ C is the cross-entropy of the soft clusters q.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, List, NamedTuple, cast
 
 import torch
@@ -36,10 +36,7 @@ HEADS_PREFIX = "teacher_heads."
 class TeachersConfig(FairseqDataclass):
     """The speech models that teach."""
 
-    teachers: List[str] = field(
-        default_factory=list,
-        metadata={"help": "folders of teachers, which `av-ssl targets teacher` makes"},
-    )
+    teachers: List[str] = option([], "folders of teachers, which `av-ssl targets teacher` makes")
     teacher_source: SOURCES = option(  # type: ignore[valid-type]
         "disk", "targets in the folders (disk), teachers run in training (online), or as available (mixed)"
     )

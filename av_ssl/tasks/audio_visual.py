@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
@@ -10,6 +10,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
 
+from av_ssl.compat.keys import option
 from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader, CropAndFlip
 from av_ssl.data.dataset import AudioVisualDataset, DataNeeds, needs_of
 from av_ssl.data.noise import NoiseMixer, noise_list, parse_snr
@@ -34,60 +35,39 @@ FEATURE_KEYS = ("audio_input", "normalize", "image_crop_size", "image_mean", "im
 class AudioVisualTaskConfig(FairseqDataclass):
     """Keys of the data pipeline; those that AV-HuBERT has keep its names."""
 
-    data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv"})
-    label_dir: Optional[str] = field(
-        default=None, metadata={"help": "folder with labels and dictionaries; null: data"}
+    data: str = option(MISSING, "folder with {split}.tsv")
+    label_dir: Optional[str] = option(None, "folder with labels and dictionaries; null: data")
+    modalities: ChoiceEnum(list(STREAMS)) = option(  # type: ignore[valid-type]
+        "av", "streams to load: audio, video, or both (av)"
     )
-    modalities: ChoiceEnum(list(STREAMS)) = field(  # type: ignore[valid-type]
-        default="av", metadata={"help": "streams to load: audio, video, or both (av)"}
+    audio_input: ChoiceEnum(list(AUDIO_INPUTS)) = option(  # type: ignore[valid-type]
+        "filterbank",
+        "input of models: stacked log-mel filterbanks, or the 640 raw samples of each video frame (waveform)",
     )
-    audio_input: ChoiceEnum(list(AUDIO_INPUTS)) = field(  # type: ignore[valid-type]
-        default="filterbank",
-        metadata={
-            "help": "input of models: stacked log-mel filterbanks, or the 640 raw samples of each video "
-            "frame (waveform)"
-        },
+    normalize: bool = option(True, "layer norm of each stacked filterbank frame; no effect on waveforms")
+    max_sample_size: Optional[int] = option(500, "leave out longer clips, in video frames")
+    min_sample_size: Optional[int] = option(5, "leave out shorter clips, in video frames")
+    max_trim_sample_size: Optional[int] = option(
+        II("task.max_sample_size"), "cut clips of a batch to so many frames"
     )
-    normalize: bool = field(
-        default=True, metadata={"help": "layer norm of each stacked filterbank frame; no effect on waveforms"}
+    pad_audio: bool = option(True, "pad to the longest clip of a batch; false: cut to the shortest")
+    random_crop: bool = option(False, "cut at a random place instead of the end")
+    image_aug: bool = option(True, "random crop and flip of training frames")
+    image_crop_size: int = option(88, "side of the model's frames, in pixels")
+    image_mean: float = option(0.421, "mean of the pixel values, on the scale 0..1")
+    image_std: float = option(0.165, "their standard deviation")
+    noise_wav: Optional[str] = option(None, "folder with {split}.tsv noise lists")
+    noise_prob: float = option(0.0, "probability of noise, a clip")
+    noise_snr: str = option("0", "signal-to-noise ratio in dB: a number, or (low,high)")
+    noise_num: int = option(1, "noise files averaged")
+    seed: int = option(II("common.seed"), "of crops, noise, masks")
+    bad_clips_dir: Optional[str] = option(
+        None, "folder for bad_clips.{split}.tsv, the clips that cannot be read; null: that of checkpoints"
     )
-    max_sample_size: Optional[int] = field(
-        default=500, metadata={"help": "leave out longer clips, in video frames"}
-    )
-    min_sample_size: Optional[int] = field(
-        default=5, metadata={"help": "leave out shorter clips, in video frames"}
-    )
-    max_trim_sample_size: Optional[int] = field(
-        default=II("task.max_sample_size"), metadata={"help": "cut clips of a batch to so many frames"}
-    )
-    pad_audio: bool = field(
-        default=True, metadata={"help": "pad to the longest clip of a batch; false: cut to the shortest"}
-    )
-    random_crop: bool = field(default=False, metadata={"help": "cut at a random place instead of the end"})
-    image_aug: bool = field(default=True, metadata={"help": "random crop and flip of training frames"})
-    image_crop_size: int = field(default=88, metadata={"help": "side of the model's frames, in pixels"})
-    image_mean: float = field(default=0.421, metadata={"help": "mean of the pixel values, on the scale 0..1"})
-    image_std: float = field(default=0.165, metadata={"help": "their standard deviation"})
-    noise_wav: Optional[str] = field(default=None, metadata={"help": "folder with {split}.tsv noise lists"})
-    noise_prob: float = field(default=0.0, metadata={"help": "probability of noise, a clip"})
-    noise_snr: str = field(
-        default="0", metadata={"help": "signal-to-noise ratio in dB: a number, or (low,high)"}
-    )
-    noise_num: int = field(default=1, metadata={"help": "noise files averaged"})
-    seed: int = field(default=II("common.seed"), metadata={"help": "of crops, noise, masks"})
-    bad_clips_dir: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder for bad_clips.{split}.tsv, the clips that cannot be read; "
-            "null: that of checkpoints"
-        },
-    )
-    frames_per_update: int = field(
-        default=0,
-        metadata={
-            "help": "frames of an update over all GPUs: sets optimization.update_freq by the number of GPUs; "
-            "0: update_freq stays as it is"
-        },
+    frames_per_update: int = option(
+        0,
+        "frames of an update over all GPUs: sets optimization.update_freq by the number of GPUs; 0: "
+        "update_freq stays as it is",
     )
 
 

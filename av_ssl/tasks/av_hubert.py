@@ -3,13 +3,14 @@
 It translates them: pre-training becomes :class:`PretrainingTask`, fine-tuning :class:`RecognitionTask`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import MISSING, OmegaConf
 
+from av_ssl.compat.keys import option
 from av_ssl.tasks.audio_visual import FRAME_RATE
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
@@ -23,61 +24,43 @@ SEQUENCE_LABELS = -1
 class AVHubertTaskConfig(FairseqDataclass):
     """AV-HuBERT's keys, names and defaults, except those marked [ours]."""
 
-    data: str = field(default=MISSING, metadata={"help": "folder with {split}.tsv"})
-    label_dir: Optional[str] = field(
-        default=None, metadata={"help": "folder with labels and dictionaries; null: data"}
-    )
-    labels: List[str] = field(
-        default_factory=lambda: ["ltr"], metadata={"help": "extensions of the label files"}
-    )
-    label_rate: float = field(default=-1.0, metadata={"help": "labels a second; -1: transcripts"})
-    sample_rate: int = field(
-        default=16000, metadata={"help": "unit of clip sizes in pre-training: 25, video frames a second"}
-    )
-    normalize: bool = field(default=False, metadata={"help": "layer norm of each stacked filterbank frame"})
-    enable_padding: bool = field(default=False, metadata={"help": "without effect"})
-    pdb: bool = field(default=False, metadata={"help": "without effect"})
-    skip_verify: bool = field(default=False, metadata={"help": "without effect: labels are always checked"})
-    input_modality: Optional[str] = field(default=None, metadata={"help": "without effect"})
-    max_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out longer clips"})
-    min_sample_size: Optional[int] = field(default=None, metadata={"help": "leave out shorter clips"})
+    data: str = option(MISSING, "folder with {split}.tsv")
+    label_dir: Optional[str] = option(None, "folder with labels and dictionaries; null: data")
+    labels: List[str] = option(["ltr"], "extensions of the label files")
+    label_rate: float = option(-1.0, "labels a second; -1: transcripts")
+    sample_rate: int = option(16000, "unit of clip sizes in pre-training: 25, video frames a second")
+    normalize: bool = option(False, "layer norm of each stacked filterbank frame")
+    enable_padding: bool = option(False, "without effect")
+    pdb: bool = option(False, "without effect")
+    skip_verify: bool = option(False, "without effect: labels are always checked")
+    input_modality: Optional[str] = option(None, "without effect")
+    max_sample_size: Optional[int] = option(None, "leave out longer clips")
+    min_sample_size: Optional[int] = option(None, "leave out shorter clips")
     # AV-HuBERT has ${task.max_sample_size} here, which fairseq-generate cannot resolve if that is null.
-    max_trim_sample_size: Optional[int] = field(
-        default=None, metadata={"help": "cut clips of a batch to so many frames; null: max_sample_size"}
+    max_trim_sample_size: Optional[int] = option(
+        None, "cut clips of a batch to so many frames; null: max_sample_size"
     )
-    single_target: Optional[bool] = field(
-        default=False, metadata={"help": "true for transcripts (label_rate -1)"}
-    )
-    random_crop: Optional[bool] = field(default=True, metadata={"help": "cut at a random place"})
-    pad_audio: Optional[bool] = field(default=False, metadata={"help": "pad to the longest of a batch"})
-    stack_order_audio: int = field(
-        default=1, metadata={"help": "filterbank frames in a frame; only 4 is supported"}
-    )
-    image_aug: bool = field(default=False, metadata={"help": "random crop and flip in training"})
-    image_crop_size: int = field(default=88, metadata={"help": "side of the frames, in pixels"})
-    image_mean: float = field(default=0.421, metadata={"help": "mean of the pixel values"})
-    image_std: float = field(default=0.165, metadata={"help": "their standard deviation"})
-    modalities: Optional[List[str]] = field(
-        default_factory=lambda: ["audio", "video"], metadata={"help": "streams to load"}
-    )
-    is_s2s: bool = field(default=False, metadata={"help": "transcripts are cut into sentencepieces"})
-    fine_tuning: bool = field(default=False, metadata={"help": "recognition instead of pre-training"})
-    tokenizer_bpe_name: Optional[str] = field(default=None, metadata={"help": "sentencepiece"})
-    tokenizer_bpe_model: Optional[str] = field(
-        default=None, metadata={"help": "its model file; null: {label_dir}/spm.model"}
-    )
-    noise_wav: Optional[str] = field(default=None, metadata={"help": "folder with {split}.tsv noise lists"})
-    noise_prob: float = field(default=0.0, metadata={"help": "probability of noise, a clip"})
-    noise_snr: Optional[str] = field(
-        default="0", metadata={"help": "signal-to-noise ratio in dB: a number, or (low,high)"}
-    )
-    noise_num: int = field(default=1, metadata={"help": "noise files averaged"})
-    frames_per_update: int = field(
-        default=0,
-        metadata={
-            "help": "frames of an update over all GPUs: sets optimization.update_freq by the number of GPUs; "
-            "0: update_freq stays as it is [ours]"
-        },
+    single_target: Optional[bool] = option(False, "true for transcripts (label_rate -1)")
+    random_crop: Optional[bool] = option(True, "cut at a random place")
+    pad_audio: Optional[bool] = option(False, "pad to the longest of a batch")
+    stack_order_audio: int = option(1, "filterbank frames in a frame; only 4 is supported")
+    image_aug: bool = option(False, "random crop and flip in training")
+    image_crop_size: int = option(88, "side of the frames, in pixels")
+    image_mean: float = option(0.421, "mean of the pixel values")
+    image_std: float = option(0.165, "their standard deviation")
+    modalities: Optional[List[str]] = option(["audio", "video"], "streams to load")
+    is_s2s: bool = option(False, "transcripts are cut into sentencepieces")
+    fine_tuning: bool = option(False, "recognition instead of pre-training")
+    tokenizer_bpe_name: Optional[str] = option(None, "sentencepiece")
+    tokenizer_bpe_model: Optional[str] = option(None, "its model file; null: {label_dir}/spm.model")
+    noise_wav: Optional[str] = option(None, "folder with {split}.tsv noise lists")
+    noise_prob: float = option(0.0, "probability of noise, a clip")
+    noise_snr: Optional[str] = option("0", "signal-to-noise ratio in dB: a number, or (low,high)")
+    noise_num: int = option(1, "noise files averaged")
+    frames_per_update: int = option(
+        0,
+        "frames of an update over all GPUs: sets optimization.update_freq by the number of GPUs; 0: "
+        "update_freq stays as it is [ours]",
     )
 
 

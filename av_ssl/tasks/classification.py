@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -26,6 +26,7 @@ from av_ssl.classification.lupi import (
     check_training,
 )
 from av_ssl.classification.verification import equal_error_rate, unit_length
+from av_ssl.compat.keys import option
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
@@ -132,37 +133,25 @@ def all_workers(embeddings: dict[str, NDArray[np.float32]]) -> dict[str, NDArray
 class ClassificationConfig(AudioVisualTaskConfig):
     """Keys of labels, crops and segments.  All values are ours."""
 
-    label: str = field(
-        default="emo",
-        metadata={
-            "help": "label files are {split}.LABEL, one class name a line, the list of classes is "
-            "classes.LABEL.txt; a student with model.phase=embed needs neither; empty: no labels"
-        },
+    label: str = option(
+        "emo",
+        "label files are {split}.LABEL, one class name a line, the list of classes is classes.LABEL.txt; a "
+        "student with model.phase=embed needs neither; empty: no labels",
     )
-    max_trim_sample_size: Optional[int] = field(
-        default=75,
-        metadata={"help": "frames of a training crop; evaluation takes whole clips; null: whole clips"},
+    max_trim_sample_size: Optional[int] = option(
+        75, "frames of a training crop; evaluation takes whole clips; null: whole clips"
     )
-    random_crop: bool = field(default=True, metadata={"help": "crop at a random place instead of the start"})
-    segment_frames: int = field(
-        default=0,
-        metadata={
-            "help": "frames of the segments into which clips are cut (sequential setting); 0: whole clips"
-        },
+    random_crop: bool = option(True, "crop at a random place instead of the start")
+    segment_frames: int = option(
+        0, "frames of the segments into which clips are cut (sequential setting); 0: whole clips"
     )
-    segment_hop: int = field(
-        default=0, metadata={"help": "frames from one segment to the next; 0: segment_frames"}
-    )
-    class_balanced: bool = field(
-        default=False, metadata={"help": "draw the clips of every class equally often in training"}
-    )
-    eer: bool = field(
-        default=False,
-        metadata={
-            "help": "log the equal error rate (%) over the pairs of validation clips, whose labels are "
-            "speakers, for checkpoint.best_checkpoint_metric=eer; of more than 3000 clips, a part that is "
-            "balanced over speakers is used"
-        },
+    segment_hop: int = option(0, "frames from one segment to the next; 0: segment_frames")
+    class_balanced: bool = option(False, "draw the clips of every class equally often in training")
+    eer: bool = option(
+        False,
+        "log the equal error rate (%) over the pairs of validation clips, whose labels are speakers, for "
+        "checkpoint.best_checkpoint_metric=eer; of more than 3000 clips, a part that is balanced over "
+        "speakers is used",
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, List
@@ -10,6 +10,7 @@ from typing import Any, List
 from fairseq.data import Dictionary
 from fairseq.tasks import register_task
 
+from av_ssl.compat.keys import option
 from av_ssl.data.labels import FrameLabels, keep_agreeing
 from av_ssl.data.text import dictionary_of, load_dictionary, stored_label_sets
 from av_ssl.errors import DataError
@@ -24,11 +25,10 @@ logger = logging.getLogger(__name__)
 class PretrainingConfig(AudioVisualTaskConfig):
     """Keys of cluster labels, for methods that predict them."""
 
-    labels: List[str] = field(
-        default_factory=list,
-        metadata={"help": "label sets: files {split}.LABEL with dictionaries dict.LABEL.txt; empty: none"},
+    labels: List[str] = option(
+        [], "label sets: files {split}.LABEL with dictionaries dict.LABEL.txt; empty: none"
     )
-    label_rate: float = field(default=25.0, metadata={"help": "labels a second"})
+    label_rate: float = option(25.0, "labels a second")
 
 
 @register_task("av_pretraining", dataclass=PretrainingConfig)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,6 +12,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 
 from av_ssl.checkpoints.stored import StoredModel
+from av_ssl.compat.keys import option
 from av_ssl.data.clip_reader import ClipReader, TimeMask
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.text import TextEncoder, load_dictionary, text_state
@@ -36,49 +37,35 @@ TOLERATED_LENGTH = 2
 class RecognitionConfig(AudioVisualTaskConfig):
     """Keys of labels, time masks (RAVEn's, with its strides) and decoding."""
 
-    labels: str = field(
-        default="wrd", metadata={"help": "label files are {split}.LABELS, the dictionary dict.LABELS.txt"}
+    labels: str = option("wrd", "label files are {split}.LABELS, the dictionary dict.LABELS.txt")
+    tokenizer: Optional[str] = option(
+        None,
+        "sentencepiece model; null: {label_dir}/spm.model if there is one; empty: none, the labels are "
+        "symbols already",
     )
-    tokenizer: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "sentencepiece model; null: {label_dir}/spm.model if there is one; empty: none, "
-            "the labels are symbols already"
-        },
+    time_mask_audio: float = option(
+        0.0, "longest time mask of the audio in training, in seconds; 0: none (RAVEn: 0.6)"
     )
-    time_mask_audio: float = field(
-        default=0.0,
-        metadata={"help": "longest time mask of the audio in training, in seconds; 0: none (RAVEn: 0.6)"},
+    time_mask_audio_stride: float = option(2.0, "a mask for every so many seconds")
+    time_mask_video: float = option(
+        0.0, "longest time mask of the video in training, in seconds; 0: none (RAVEn: 0.4)"
     )
-    time_mask_audio_stride: float = field(default=2.0, metadata={"help": "a mask for every so many seconds"})
-    time_mask_video: float = field(
-        default=0.0,
-        metadata={"help": "longest time mask of the video in training, in seconds; 0: none (RAVEn: 0.4)"},
+    time_mask_video_stride: float = option(1.0, "a mask for every so many seconds")
+    ctc_weight: float = option(
+        0.1,
+        "decoding of models with a CTC head and an attention decoder: weight of CTC's prefix scores, the "
+        "decoder has the rest (default: RAVEn's); 0: fairseq's beam search, 1: CTC alone",
     )
-    time_mask_video_stride: float = field(default=1.0, metadata={"help": "a mask for every so many seconds"})
-    ctc_weight: float = field(
-        default=0.1,
-        metadata={
-            "help": "decoding of models with a CTC head and an attention decoder: weight of CTC's prefix "
-            "scores, the decoder has the rest (default: RAVEn's); 0: fairseq's beam search, 1: CTC alone"
-        },
+    length_bonus: float = option(0.0, "decoding: added to the score for each token, in nats")
+    pre_beam: float = option(
+        1.5,
+        "joint search: candidates for the next token, those most probable by the decoder, as a multiple of "
+        "the beam (default: RAVEn's)",
     )
-    length_bonus: float = field(
-        default=0.0, metadata={"help": "decoding: added to the score for each token, in nats"}
-    )
-    pre_beam: float = field(
-        default=1.5,
-        metadata={
-            "help": "joint search: candidates for the next token, those most probable by the decoder, as a "
-            "multiple of the beam (default: RAVEn's)"
-        },
-    )
-    valid_beam: int = field(
-        default=1,
-        metadata={
-            "help": "beam of the search that measures the word error rate of validation (wer in the log, for "
-            "checkpoint.best_checkpoint_metric=wer); 1: greedy, 0: none is measured"
-        },
+    valid_beam: int = option(
+        1,
+        "beam of the search that measures the word error rate of validation (wer in the log, for "
+        "checkpoint.best_checkpoint_metric=wer); 1: greedy, 0: none is measured",
     )
 
 
