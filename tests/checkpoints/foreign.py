@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import struct
 import zipfile
 from pathlib import Path
@@ -83,3 +84,19 @@ def write_legacy(path: Path, content: bytes, tail: bytes | None = None) -> None:
 def write_safetensors_file(path: Path, header: Any, data: bytes, length: int | None = None) -> None:
     content = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(content) if length is None else length) + content + data)
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """A bit flipped, some bytes overwritten, taken out or repeated, or the end cut off."""
+    place, kind = rng.randrange(len(content)), rng.randrange(5)
+    length = min(rng.choice([1, 4, 100]), len(content) - place)
+    return (
+        content[:place]
+        + {
+            0: bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :],
+            1: rng.randbytes(length) + content[place + length :],
+            2: content[place + length :],
+            3: content[place : place + length] * 2 + content[place + length :],
+            4: b"",
+        }[kind]
+    )

@@ -26,6 +26,7 @@ from tests.checkpoints.foreign import (
     RECORDS,
     call,
     checkpoint,
+    damaged,
     entry,
     many,
     name,
@@ -37,7 +38,6 @@ from tests.checkpoints.foreign import (
     write_legacy,
     write_safetensors_file,
 )
-from tests.damage import damaged
 
 MEMORY = 3 << 30
 """Bytes of address space that a file may take on top of what the process has."""
@@ -319,7 +319,6 @@ HEADERS = {
     "behind the end": ({"a": part(0, 32, [8])}, None),
     "left over": ({"a": part(0, 8, [2])}, None),
     "other shape": ({"a": part(0, 16, [5])}, None),
-    "zero of a huge shape": ({"a": part(0, 16, [4]), "b": part(16, 16, [0, 1 << 62])}, None),
     "zero inside": ({"a": part(0, 16, [4]), "b": part(8, 8, [0])}, None),
     "product overflows": ({"a": part(0, 16, [1 << 32, 1 << 32])}, None),
     "negative": ({"a": part(0, 16, [-4])}, None),
@@ -331,7 +330,6 @@ HEADERS = {
     "a list": ([1], None),
     "no JSON": (b"{", None),
     "nested": (b"[" * 100_000, None),
-    "named twice": (b'{"a":%s,"a":%s}' % ((json.dumps(part(0, 16, [4])).encode(),) * 2), None),
     "bloated": (b"{" + b" " * (1 << 22) + b"}", None),
     "long header": ({"a": part(0, 16, [4])}, 1 << 62),
     "longer than the file": ({"a": part(0, 16, [4])}, 10_000),
