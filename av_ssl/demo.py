@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from av_ssl.checkpoints.files import CONFIG
 from av_ssl.data.noise import add_noise
-from av_ssl.errors import DataError
+from av_ssl.errors import DataError, optional_package
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, STREAMS
 from av_ssl.media.audio import read_audio
 from av_ssl.media.container import stated_seconds
@@ -162,11 +162,7 @@ def gradio_package(folder: str) -> Any:
     os.environ["GRADIO_TEMP_DIR"] = folder
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        import gradio
-    except ModuleNotFoundError as error:
-        raise DataError(f"{error.name} is not installed; pip install 'av_ssl[demo]'") from error
-    return gradio
+    return optional_package("gradio", "demo")
 
 
 def build_page(gradio: Any, comparison: Comparison, folder: Path) -> Any:

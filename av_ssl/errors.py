@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DataError(ValueError):
     """A manifest, label file, dictionary, tokenizer or media file cannot be used as it is."""
@@ -9,3 +11,14 @@ class DataError(ValueError):
 
 class MediaError(DataError):
     """A video or audio file cannot be read (or written), or lacks the stream that is needed."""
+
+
+def optional_package(name: str, extra: str, option: str = "") -> Any:
+    """A package, or that of a module, which only the extra ``extra`` of this package installs.
+
+    Raises DataError, which begins with the command's ``option`` that needs it.
+    """
+    try:
+        return __import__(name)
+    except ModuleNotFoundError as error:
+        raise DataError(f"{option}{error.name} is not installed; pip install 'av_ssl[{extra}]'") from error

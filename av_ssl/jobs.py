@@ -29,7 +29,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from av_ssl.errors import DataError
+from av_ssl.errors import DataError, optional_package
 from av_ssl.io import ProgressBar, write_atomically
 
 Job = TypeVar("Job")
@@ -295,10 +295,7 @@ def _run_on_slurm(
 
 
 def _slurm_executor(cluster: ClusterOptions, log_dir: Path) -> Any:
-    try:
-        import submitit  # an optional extra
-    except ModuleNotFoundError as error:
-        raise DataError("--cluster slurm: submitit is not installed; pip install 'av_ssl[slurm]'") from error
+    submitit = optional_package("submitit", "slurm", "--cluster slurm: ")
     try:
         executor = submitit.AutoExecutor(os.fspath(log_dir / "slurm"), cluster="slurm")
     except RuntimeError as error:  # there is no srun

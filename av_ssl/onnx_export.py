@@ -40,7 +40,7 @@ from av_ssl.data.reading import (
     WINDOW,
     mel_filters,
 )
-from av_ssl.errors import DataError
+from av_ssl.errors import DataError, optional_package
 from av_ssl.inference import CENTRE, as_source, find_encoder, stored_reader
 from av_ssl.io import write_atomically
 from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS, crop_side
@@ -134,10 +134,7 @@ def export_onnx(stored: StoredModel, path: Path) -> list[Path]:
         DataError: the model is none, or its task section lacks an entry; a package is missing; the outputs
             differ by more than `TOLERANCE`; the file cannot be written.
     """
-    try:
-        import onnx  # an extra
-    except ModuleNotFoundError as error:
-        raise DataError(f"{error.name} is not installed; pip install 'av_ssl[onnx]'") from error
+    onnx = optional_package("onnx", "onnx")
     network = network_of(stored)
     proto = traced(onnx, network)
     for key, value in metadata(stored, network.reader).items():

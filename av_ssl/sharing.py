@@ -26,7 +26,7 @@ from omegaconf import OmegaConf
 
 from av_ssl.checkpoints.files import CONFIG, WEIGHTS, read_stored, write_safetensors
 from av_ssl.checkpoints.stored import StoredModel, is_reference, plain_config
-from av_ssl.errors import DataError
+from av_ssl.errors import DataError, optional_package
 
 ErrorRates = Mapping[str, float]
 """Word error rates in % by the name of the test set."""
@@ -114,12 +114,9 @@ def explained(problem: str) -> Iterator[None]:
 
 def hub_class() -> Any:
     """A stored model with the methods of huggingface_hub's mixin; the package is an optional extra."""
-    try:
-        from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-    except ModuleNotFoundError as error:
-        raise DataError(f"{error.name} is not installed; pip install 'av_ssl[hub]'") from error
+    hub = optional_package("huggingface_hub", "hub")
 
-    class SharedModel(ModelHubMixin, library_name="av_ssl"):
+    class SharedModel(hub.ModelHubMixin, library_name="av_ssl"):  # type: ignore[misc, name-defined]
         def __init__(self, stored: StoredModel) -> None:
             self.stored = stored
 
@@ -129,10 +126,12 @@ def hub_class() -> Any:
         @classmethod
         def _from_pretrained(cls, *, model_id: str, **options: Any) -> SharedModel:
             del options["force_download"]
-            return cls(read_stored(snapshot_download(model_id, allow_patterns=[WEIGHTS, CONFIG], **options)))
+            return cls(
+                read_stored(hub.snapshot_download(model_id, allow_patterns=[WEIGHTS, CONFIG], **options))
+            )
 
-        def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-            return ModelCard(model_card(self.stored, **kwargs))
+        def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+            return hub.ModelCard(model_card(self.stored, **kwargs))
 
     return SharedModel
 

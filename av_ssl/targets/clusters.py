@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_ssl.errors import DataError
+from av_ssl.errors import DataError, optional_package
 from av_ssl.io import atomic_file, mapped_array, write_json
 from av_ssl.targets.feature_shards import FeatureShard
 
@@ -130,7 +130,7 @@ def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int =
             f"{len(frames)} frames cannot make {clusters} clusters; lower --clusters or raise --fit-share "
             "(of a teacher: --fit-targets)"
         )
-    model = import_sklearn().MiniBatchKMeans(
+    model = import_sklearn().cluster.MiniBatchKMeans(
         clusters,
         init="k-means++",
         n_init=starts,
@@ -146,13 +146,8 @@ def fit_kmeans(frames: NDArray[Any], clusters: int, seed: int = 0, starts: int =
 
 
 def import_sklearn() -> Any:
-    try:
-        import sklearn.cluster  # an optional extra, which training does not need
-    except ModuleNotFoundError as error:
-        if error.name != "sklearn":
-            raise
-        raise DataError("scikit-learn is not installed; pip install 'av_ssl[clusters]'") from error
-    return sklearn.cluster
+    """The package, which training does not need."""
+    return optional_package("sklearn.cluster", "clusters")
 
 
 # -- soft clusters -------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from av_ssl.data.clip_reader import samples_of
 from av_ssl.data.reading import frame_waveform
-from av_ssl.errors import DataError, MediaError
+from av_ssl.errors import DataError, MediaError, optional_package
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
 from av_ssl.modules.convolution import right_convolutions
 from av_ssl.targets.ema import averaged_targets, instance_norm
@@ -406,7 +406,7 @@ def load_teacher(spec: TeacherSpec) -> SpeechTeacher:
     Raises DataError if ``transformers`` is not installed, or the checkpoint is neither a folder nor in the
     Hugging Face cache, incomplete, of another kind, made for another sampling rate, or lacks the layers.
     """
-    transformers = import_transformers()
+    transformers = optional_package("transformers", "teachers")
     options = {"local_files_only": True}
     try:
         config = transformers.AutoConfig.from_pretrained(spec.model, **options)
@@ -435,16 +435,6 @@ def make_teacher(model: Any, extractor: Any, spec: TeacherSpec) -> SpeechTeacher
     if model.config.model_type == WHISPER:
         return WhisperTeacher(model.get_encoder(), spec, extractor)
     return WaveformTeacher(model, spec, bool(extractor.do_normalize))
-
-
-def import_transformers() -> Any:
-    try:
-        import transformers  # an optional extra
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise
-        raise DataError("transformers is not installed; pip install 'av_ssl[teachers]'") from error
-    return transformers
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from av_ssl.errors import DataError, MediaError
+from av_ssl.errors import DataError, MediaError, optional_package
 from av_ssl.layout import LARGEST_FRAME, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.recognition.prefix_search import prefix_search
 from av_ssl.transcription.hypotheses import confidence
@@ -172,10 +172,7 @@ class OnnxRecogniser:
 
 def open_session(path: Path, content: bytes | None, threads: int) -> Any:
     """The network on the CPU; DataError if the package is missing or the file cannot be used."""
-    try:
-        import onnxruntime  # an extra
-    except ModuleNotFoundError as error:
-        raise DataError(f"{error.name} is not installed; pip install 'av_ssl[onnx]'") from error
+    onnxruntime = optional_package("onnxruntime", "onnx")
     if content is None and not path.is_file():
         raise DataError(f"{path}: there is no such file")
     options = onnxruntime.SessionOptions()
