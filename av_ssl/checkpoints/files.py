@@ -23,11 +23,10 @@ from torch import Tensor
 
 from av_ssl.checkpoints.raven_weights import published_tensors, stored_encoder
 from av_ssl.checkpoints.recogniser_encoder import encoder_args, lacks_encoder_args
-from av_ssl.checkpoints.safetensors_header import check_safetensors
 from av_ssl.checkpoints.stored import StoredModel, plain_config
 from av_ssl.data.classes import CLASSES
 from av_ssl.data.text import dictionary_of, stored_label_sets, text_state
-from av_ssl.errors import DataError
+from av_ssl.errors import DataError, optional_package
 from av_ssl.io import read_json, write_atomically
 from av_ssl_fairseq_hook.checkpoints import completions
 from av_ssl_fairseq_hook.checkpoints import read_file as read_torch_file
@@ -232,14 +231,7 @@ def pickled_tokenizer(model: bytes) -> Any:
 
 
 def safetensors_package() -> Any:
-    """The package, which is an optional extra."""
-    try:
-        import safetensors.torch
-    except ModuleNotFoundError as error:
-        if error.name != "safetensors":
-            raise
-        raise DataError("safetensors is not installed; pip install 'av_ssl[convert]'") from error
-    return safetensors
+    return optional_package("safetensors.torch", "convert")
 
 
 def read_safetensors(path: Path) -> StoredModel:
@@ -260,8 +252,9 @@ def read_safetensors(path: Path) -> StoredModel:
             f"{beside}: its format is not {FORMAT!r}, as av-ssl model convert writes it; {SPEECH_MODELS}"
         )
     try:
-        check_safetensors(path, rest.get("crc32"))
-        tensors = package.torch.load_file(path)
+        if rest.get("crc32") is not None and file_crc32(path) != rest["crc32"]:
+            raise ValueError("it does not have its checksum")
+        tensors = package.torch.load_file(path)  # it checks that the tensors fill the file
     except (
         OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, package.SafetensorError,
     ) as error:  # fmt: skip
@@ -279,6 +272,14 @@ def read_safetensors(path: Path) -> StoredModel:
         raise DataError(
             f"{beside}: its entries are damaged ({error}); convert the checkpoint again"
         ) from error
+
+
+def file_crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def write_safetensors(stored: StoredModel, path: Path, beside: Path) -> None:
