@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from av_ssl.compat.keys import option
+from av_ssl.methods.criterion import Logs, MeanCriterion, log_means, logged
 
 Counts = NDArray[np.int64]
 
@@ -118,7 +119,7 @@ def class_log(logits: Tensor, target: Tensor, training: bool) -> dict[str, Any]:
     return log
 
 
-def reduce_class_log(logging_outputs: Sequence[dict[str, Any]]) -> None:
+def reduce_class_log(logging_outputs: Logs) -> None:
     """Log ``accuracy`` and, in validation, ``uar`` (mean recall) and ``macro_f1``, in percent."""
     known = sum(float(log.get("n_known", 0)) for log in logging_outputs)
     if known:
@@ -137,15 +138,6 @@ def _logged_scores(meters: Any) -> ClassScores:
     return class_scores(counts.view(side, side).numpy())
 
 
-def reduce_clip_means(logging_outputs: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
-    """Log means over the clips of all workers and micro-batches, of the ``keys`` that occur."""
-    clips = max(1, sum(log.get("sample_size", 0) for log in logging_outputs))
-    for key in keys:
-        if any(key in log for log in logging_outputs):
-            total = sum(log.get(key, 0) for log in logging_outputs)
-            metrics.log_scalar(key, torch.as_tensor(total / clips).item(), clips, round=4)
-
-
 # -- criterion -----------------------------------------------------------------------------------------------
 
 
@@ -157,12 +149,8 @@ class AVClassificationCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("av_classification", dataclass=AVClassificationCriterionConfig)
-class AVClassificationCriterion(FairseqCriterion):
+class AVClassificationCriterion(MeanCriterion):
     """Mean cross-entropy (nats) over clips; those of unknown class add nothing."""
-
-    def __init__(self, cfg: AVClassificationCriterionConfig, task: Any) -> None:
-        super().__init__(task)
-        self.cfg = cfg
 
     def forward(
         self, model: Any, sample: dict[str, Any], reduce: bool = True
@@ -170,20 +158,10 @@ class AVClassificationCriterion(FairseqCriterion):
         target = sample["target"]
         output = model(target=target, **sample["net_input"])
         loss = class_loss(output["margin_logits"], target, self.cfg.label_smoothing).sum()
-        log = {
-            "loss": loss.detach(),
-            "ntokens": sample["ntokens"],
-            "nsentences": sample["nsentences"],
-            "sample_size": len(target),
-            **class_log(output["logits"], target, model.training),
-        }
-        return loss, len(target), log
+        log = logged(sample, len(target), loss=loss)
+        return loss, len(target), log | class_log(output["logits"], target, model.training)
 
     @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        reduce_clip_means(logging_outputs, ("loss",))
+    def reduce_metrics(logging_outputs: Logs) -> None:
+        log_means(logging_outputs, ["loss"])
         reduce_class_log(logging_outputs)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        return True

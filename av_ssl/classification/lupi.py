@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import register_model
 from torch import Tensor, nn
@@ -26,12 +26,13 @@ from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
 from av_ssl.checkpoints.loading import load
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.classifier import AVClassifier, ClassifierConfig, check_choices
-from av_ssl.classification.criterion import class_log, class_loss, reduce_class_log, reduce_clip_means
+from av_ssl.classification.criterion import class_log, class_loss, reduce_class_log
 from av_ssl.compat.keys import option
 from av_ssl.data.classes import ClassList, SegmentBatch
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.errors import DataError
-from av_ssl.methods.fused_encoder import Source
+from av_ssl.methods.criterion import Logs, MeanCriterion, log_means, logged
+from av_ssl.methods.encoder_model import Source
 
 # -- configuration -------------------------------------------------------------------------------------------
 
@@ -343,7 +344,7 @@ class LupiCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("lupi", dataclass=LupiCriterionConfig)
-class LupiCriterion(FairseqCriterion):
+class LupiCriterion(MeanCriterion):
     """``alpha d(enc) + beta d(agg) + gamma [(1 - imitation) CE + imitation soft]``, a mean over clips.
 
     d(enc) is a mean over the segments of a clip.  Without soft labels the bracket is the cross-entropy.  A
@@ -351,9 +352,8 @@ class LupiCriterion(FairseqCriterion):
     """
 
     def __init__(self, cfg: LupiCriterionConfig, task: Any) -> None:
-        super().__init__(task)
+        super().__init__(cfg, task)
         check_choices("criterion", cfg)
-        self.cfg = cfg
         if not 0 <= cfg.imitation <= 1 or cfg.temperature <= 0:
             raise DataError(
                 f"criterion.imitation={cfg.imitation}, criterion.temperature={cfg.temperature}: imitation is "
@@ -373,11 +373,11 @@ class LupiCriterion(FairseqCriterion):
         if "logits" in output:
             sums |= self.label_sums(output, target)
             loss = loss + self.cfg.gamma * sums["loss_labels"]
-        log: dict[str, Any] = {key: value.detach() for key, value in sums.items() if key in MEANS}
+        means = {key: value for key, value in sums.items() if key in MEANS}
+        log = logged(sample, len(target), loss=loss, **means)
         if "logits" in output:
             log |= class_log(output["logits"], target, model.training)
-        log |= {key: sample[key] for key in ("ntokens", "nsentences")}
-        return loss, len(target), {**log, "loss": loss.detach(), "sample_size": len(target)}
+        return loss, len(target), log
 
     def embedding_sums(self, output: dict[str, Tensor]) -> dict[str, Tensor]:
         """Distances and cosines to the teacher's embeddings, summed over clips; needs no labels."""
@@ -404,10 +404,6 @@ class LupiCriterion(FairseqCriterion):
         return {"loss_class": hard, "loss_soft": soft, "loss_labels": labels}
 
     @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        reduce_clip_means(logging_outputs, MEANS)
+    def reduce_metrics(logging_outputs: Logs) -> None:
+        log_means(logging_outputs, MEANS)
         reduce_class_log(logging_outputs)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        return True

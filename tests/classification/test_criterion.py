@@ -15,9 +15,9 @@ from av_ssl.classification.criterion import (
     class_scores,
     confusion_matrix,
     confusion_table,
-    reduce_clip_means,
     score_line,
 )
+from av_ssl.methods.criterion import log_means
 
 EXAMPLE = np.array([[5, 1, 0], [0, 2, 0], [1, 0, 1]])
 
@@ -96,5 +96,5 @@ def test_what_is_not_logged():
     assert CONFUSION in class_log(torch.zeros(1, MOST_CLASSES), target, training=False)
     assert CONFUSION not in class_log(torch.zeros(1, MOST_CLASSES + 1), target, training=False)
     with metrics.aggregate() as meters:  # a term that one micro-batch lacks, and one that both lack
-        reduce_clip_means([{"sample_size": 3, "loss": 8.0}, {"sample_size": 1}], ["loss", "loss_enc"])
+        log_means([{"sample_size": 3, "loss": 8.0}, {"sample_size": 1}], ["loss", "loss_enc"])
     assert meters.get_smoothed_values() == {"loss": 2.0}
