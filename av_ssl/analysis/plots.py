@@ -24,7 +24,9 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.preprocessing import StandardScaler
 
 from av_ssl.analysis.alignments import labelled_frames, shared_clips, titles
 from av_ssl.analysis.cka import cka_matrix, shared_frames
@@ -46,10 +48,9 @@ def project(x: Floats, method: str, seed: int = 0) -> NDArray[np.float32]:
     """
     if len(x) < 4:
         raise DataError(f"{len(x)} frames are too few to be laid out; take at least 4")
-    centred = np.asarray(x, np.float64) - np.mean(x, axis=0, dtype=np.float64)
-    deviation = centred.std(axis=0)
-    scaled = centred / np.where(deviation > 0, deviation, 1.0)
-    components = principal_components(scaled, 2 if method == "pca" else PRINCIPAL_COMPONENTS)
+    scaled = StandardScaler().fit_transform(np.asarray(x, np.float64))
+    count = 2 if method == "pca" else PRINCIPAL_COMPONENTS
+    components = PCA(min(count, *scaled.shape), svd_solver="full").fit_transform(scaled)
     if method == "pca":
         return components.astype(np.float32)
     if method == "tsne":
@@ -65,14 +66,6 @@ def project(x: Floats, method: str, seed: int = 0) -> NDArray[np.float32]:
             raise
         raise DataError("--method umap: is not installed; pip install umap-learn") from error
     return np.asarray(UMAP(random_state=seed).fit_transform(components), np.float32)
-
-
-def principal_components(x: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Scores ``[N, count]`` of centred features ``[N, C]``; signs are fixed by the largest weight."""
-    values, vectors = np.linalg.eigh(x.T @ x)
-    vectors = vectors[:, np.argsort(values)[::-1][:count]]
-    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
-    return np.asarray(x @ (vectors * np.sign(largest)))
 
 
 CLEAN = math.inf

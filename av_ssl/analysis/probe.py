@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from av_ssl.analysis.alignments import labelled_frames, shared_clips, titles
 from av_ssl.analysis.features import FeatureFolder, Floats
@@ -93,13 +95,12 @@ def fitted_labels(x: Floats, labels: NDArray[np.str_], unseen: Floats) -> NDArra
     """Labels of `unseen` `[M, C]` by a logistic regression of features `x` `[N, C]` and their labels."""
     if len(np.unique(labels)) < 2:
         raise DataError(f"all {len(labels)} training frames are of one class, {labels[0]}")
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    classifier = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=ITERATIONS, tol=1e-3)
+    regression = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=ITERATIONS, tol=1e-3)
+    classifier = make_pipeline(StandardScaler(), regression)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is as good as it gets by then
-        classifier.fit((x - mean) / deviation, labels)
-    return np.asarray(classifier.predict((unseen - mean) / deviation))
+        classifier.fit(x, labels)
+    return np.asarray(classifier.predict(unseen))
 
 
 def probe_folders(

@@ -14,7 +14,6 @@ from av_ssl.analysis.plots import (
     draw_frames,
     draw_noise,
     draw_similarity,
-    principal_components,
     project,
     read_results,
     read_table,
@@ -35,13 +34,6 @@ def test_groups_stay_apart(method):
     spread = max(points[group == GROUPS].std() for group in (0, 1))
     assert np.linalg.norm(centres[0] - centres[1]) > 2 * spread
     np.testing.assert_array_equal(points, project(X, method))
-
-
-def test_principal_components_are_those_of_the_singular_values():
-    centred = X - X.mean(axis=0)
-    found = principal_components(centred, 3)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    np.testing.assert_allclose(np.abs(found), np.abs(u[:, :3] * s[:3]), atol=1e-8)
 
 
 def test_channels_that_never_change_and_few_points():
