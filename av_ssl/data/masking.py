@@ -199,31 +199,21 @@ class UnimodalMasks(TypedDict):
 
 @dataclass(frozen=True)
 class UnimodalMasking:
-    """Masks of both streams, drawn independently of each other unless they are `shared`.
+    """Masks of both streams, drawn independently of each other.
 
     RAVEn's are `SpanMask(0.2, 3, min_spans=1)` for either stream. Padding is never masked; with
     `equal_counts` of the spans all clips have equally many masked frames.
-
-    Raises ValueError if shared masks have two settings.
     """
 
     audio: SpanMask
     video: SpanMask
-    shared: bool = False
-
-    def __post_init__(self) -> None:
-        if self.shared and self.audio != self.video:
-            raise ValueError(
-                "one mask for both streams needs equal settings: set the video's probability and length as "
-                f"for audio ({self.audio.probability}, {self.audio.length})"
-            )
 
     def draw(
         self, lengths: Sequence[int], frames: int, rng: np.random.Generator, training: bool = True
     ) -> UnimodalMasks:
         """Draw for B clips of `lengths` real frames in a batch of T = `frames`; validation has masks, too."""
         audio = draw_spans(lengths, frames, self.audio, rng)
-        video = audio.copy() if self.shared else draw_spans(lengths, frames, self.video, rng)
+        video = draw_spans(lengths, frames, self.video, rng)
         return {
             "audio": torch.from_numpy(audio),
             "video": torch.from_numpy(video),

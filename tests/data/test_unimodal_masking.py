@@ -48,14 +48,6 @@ def test_streams_may_differ_in_setting() -> None:
     assert masks["audio"].any()
 
 
-def test_shared_mask() -> None:
-    masks = draw(0, shared=True)
-    assert torch.equal(masks["audio"], masks["video"])
-    assert torch.equal(masks["audio_index"], masks["video_index"])
-    with pytest.raises(ValueError, match=r"equal settings: .* as for audio \(0\.2, 3\)"):
-        draw(0, video=SpanMask(0.3, 3), shared=True)
-
-
 def test_same_generator_same_masks_in_training_and_validation() -> None:
     first, second = draw(3), draw(3, training=False)
     assert all(torch.equal(first[key], second[key]) for key in first)
