@@ -45,7 +45,7 @@ from av_ssl.layout import (
     untrained_streams,
     with_lengths,
 )
-from av_ssl.methods.fused_encoder import Source
+from av_ssl.methods.encoder_model import Source
 from av_ssl.targets.feature_shards import FrameFeatures, device_of
 from av_ssl.targets.speech_teacher import TeacherSpec
 

@@ -19,10 +19,11 @@ from fairseq.optim import register_optimizer
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.utils import clip_grad_norm_
 from omegaconf import II
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.adamw import adamw
 
 from av_ssl.compat.keys import option
+from av_ssl.modules.convolution import in_float32
 
 logger = logging.getLogger(__name__)
 
@@ -141,11 +142,6 @@ class Adam(torch.optim.Optimizer):
 
 
 fairseq_adam.Adam = Adam  # recipes name fairseq's "adam"
-
-
-def in_float32(x: Tensor) -> Tensor:
-    """``x``; in float32 if it is of half precision."""
-    return x.float() if x.dtype in {torch.float16, torch.bfloat16} else x
 
 
 @dataclass

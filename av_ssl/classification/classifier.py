@@ -20,7 +20,7 @@ from av_ssl.data.classes import SegmentBatch
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.errors import DataError
 from av_ssl.layout import SAMPLES_PER_FRAME, STREAMS
-from av_ssl.methods.fused_encoder import Source
+from av_ssl.methods.encoder_model import Source
 from av_ssl.modules.frontends import VideoFrontend
 from av_ssl.modules.spectrogram_frontend import FILTERBANK_BANDS, RowBatchNorm, SpectrogramResNet
 from av_ssl.recognition.encoder import FineTunedEncoder, PretrainedEncoderConfig
@@ -339,6 +339,3 @@ class AVClassifier(BaseFairseqModel):
             f"layer {layer!r}: this model has {'no' if self.aggregator is None else 'an'} aggregator and a "
             f"head with {self.cfg.header_hidden} hidden channels; choose from {', '.join(EMBEDDING_LAYERS)}"
         )
-
-    def max_positions(self) -> None:
-        return None

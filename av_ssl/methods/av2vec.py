@@ -37,6 +37,7 @@ from av_ssl.methods.criterion import (
     penalty_weight,
     regression_loss,
 )
+from av_ssl.methods.encoder_model import Source
 from av_ssl.methods.encoders import load_pretrained
 from av_ssl.methods.fused_encoder import (
     REPLACEMENTS,
@@ -44,7 +45,6 @@ from av_ssl.methods.fused_encoder import (
     Features,
     MaskedAudioVisualEncoder,
     RecipeConfig,
-    Source,
 )
 from av_ssl.methods.masked_units import (
     CLUSTER_HEAD_TENSORS,

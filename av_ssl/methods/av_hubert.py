@@ -30,7 +30,8 @@ from av_ssl.methods.criterion import (
     logged,
     penalty_weight,
 )
-from av_ssl.methods.fused_encoder import MaskedAudioVisualEncoder, MaskedEncoderConfig, Source
+from av_ssl.methods.encoder_model import Source
+from av_ssl.methods.fused_encoder import MaskedAudioVisualEncoder, MaskedEncoderConfig
 from av_ssl.methods.masked_units import (
     CLUSTER_HEAD_TENSORS,
     ClusterHead,

@@ -37,7 +37,8 @@ from av_ssl.methods.criterion import (
     logged,
     penalty_weight,
 )
-from av_ssl.methods.fused_encoder import MaskedAudioVisualEncoder, RecipeConfig, Source
+from av_ssl.methods.encoder_model import Source
+from av_ssl.methods.fused_encoder import MaskedAudioVisualEncoder, RecipeConfig
 from av_ssl.methods.teacher_heads import (
     HEADS_PREFIX,
     TeacherLosses,

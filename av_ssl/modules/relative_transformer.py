@@ -242,7 +242,8 @@ class RelativeTransformerBlock(nn.Module):
         self.norm_ff = make_ffn_norm(sizes.ffn_norm, channels)
         self.feed_forward = FeedForward(channels, sizes.ffn_channels, sizes.dropout)
         for name in ("gamma_mha", "gamma_ff"):
-            self.register_parameter(name, make_layer_scale(sizes.layer_scale, channels))
+            scale = None if sizes.layer_scale is None else torch.full((channels,), sizes.layer_scale)
+            self.register_parameter(name, None if scale is None else nn.Parameter(scale))
         self.dropout = nn.Dropout(sizes.dropout)
         self.drop_path = DropPath(sizes.drop_path)
 
@@ -260,10 +261,6 @@ class RelativeTransformerBlock(nn.Module):
             return self.norm_ff(x)
         flat = x.flatten(0, 1).to(self.norm_ff.weight.dtype)
         return self.norm_ff(flat).view(x.shape).to(x.dtype)
-
-
-def make_layer_scale(factor: float | None, channels: int) -> nn.Parameter | None:
-    return None if factor is None else nn.Parameter(torch.full((channels,), factor))
 
 
 def make_ffn_norm(name: str, channels: int) -> nn.Module:

@@ -236,9 +236,6 @@ class CTCModel(BaseFairseqModel):
         logits = net_output["encoder_out"].float()
         return logits.log_softmax(-1) if log_probs else logits.softmax(-1)
 
-    def max_positions(self) -> None:
-        return None
-
 
 # -- both ----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -158,22 +158,3 @@ def decorrelation_loss(x: Tensor) -> Tensor:
     standard = (x - x.mean(0)) * (x.var(0, correction=0) + 1e-5).rsqrt()
     correlation = standard.T @ standard / len(x)
     return (correlation.square().sum() - correlation.diagonal().square().sum()) / x.shape[1]
-
-
-def monitor_bounds(teachers: Iterable[str], least_std: float, largest_cosine: float) -> dict[str, Bounds]:
-    """Bounds of the monitors of teachers, for :class:`CollapseGuard`."""
-    limits = {
-        "std": Bounds("model.min_target_std", low=least_std),
-        "cosine_between_clips": Bounds("model.max_target_cosine", high=largest_cosine),
-    }
-    return {f"{teacher}_target_{name}": limit for teacher in teachers for name, limit in limits.items()}
-
-
-def bounded(monitors: Mapping[str, TargetMonitor], clips: int) -> dict[str, Tensor]:
-    """The numbers of :func:`monitor_bounds` in a batch; a single clip cannot be compared with another."""
-    names = ("std", "cosine_between_clips") if clips > 1 else ("std",)
-    return {
-        f"{teacher}_target_{name}": getattr(monitor, name)
-        for teacher, monitor in monitors.items()
-        for name in names
-    }

@@ -11,7 +11,7 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import MISSING, OmegaConf
 
 from av_ssl.compat.keys import option
-from av_ssl.tasks.audio_visual import FRAME_RATE
+from av_ssl.layout import FRAME_RATE
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from html import escape
 from itertools import accumulate
 from pathlib import Path
 from textwrap import wrap
@@ -35,7 +36,7 @@ def srt(transcript: Transcript) -> str:
 def vtt(transcript: Transcript) -> str:
     """WebVTT subtitles."""
     return "WEBVTT\n\n" + "".join(
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{_escaped(cue.text)}\n\n"
+        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{escape(cue.text, quote=False)}\n\n"
         for cue in cues(transcript)
     )
 
@@ -175,7 +176,3 @@ def _clock(seconds: float, point: str) -> str:
     left, milliseconds = divmod(round(1000 * seconds), 1000)
     minutes, left = divmod(left, 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{left:02d}{point}{milliseconds:03d}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -42,7 +42,7 @@ from av_ssl.modules.relative_transformer import (
     use_batch_statistics,
 )
 from av_ssl.optim import clip_together
-from av_ssl.targets.collapse import CollapseGuard, bounded, monitor_bounds, target_monitor
+from av_ssl.targets.collapse import Bounds, CollapseGuard, target_monitor
 from av_ssl.targets.ema import (
     TEACHER_PREFIX,
     EMATeacher,
@@ -173,8 +173,12 @@ class RavenModel(BaseFairseqModel):
         self.teachers: dict[str, EMATeacher] = {}
         self.synchronised = not cfg.sync_batch_norm
         self.updates = 0
+        self.bounds = {
+            "std": Bounds("model.min_target_std", low=cfg.min_target_std),
+            "cosine_between_clips": Bounds("model.max_target_cosine", high=cfg.max_target_cosine),
+        }
         self.collapse_guard = CollapseGuard(
-            monitor_bounds(STREAMS, cfg.min_target_std, cfg.max_target_cosine),
+            {f"{stream}_target_{name}": b for stream in STREAMS for name, b in self.bounds.items()},
             cfg.collapse_check_start,
             COLLAPSE_PATIENCE,
             "Lower the learning rate, lengthen the warm-up, or raise the batch (task.frames_per_update).",
@@ -331,7 +335,14 @@ class RavenModel(BaseFairseqModel):
         # Not of the targets: after instance norm, noise around a constant looks healthy.
         monitors = {stream: target_monitor(output, padding_mask) for stream, output in outputs.items()}
         if self.training:
-            self.collapse_guard.record(bounded(monitors, clips=len(padding_mask)))
+            # A single clip cannot be compared with another.
+            names = list(self.bounds) if len(padding_mask) > 1 else ["std"]
+            guarded = {
+                f"{stream}_target_{name}": getattr(monitor, name)
+                for stream, monitor in monitors.items()
+                for name in names
+            }
+            self.collapse_guard.record(guarded)
         return {"pairs": pairs, "weights": self.loss_weights, "monitors": monitors}
 
     # -- checkpoints -----------------------------------------------------------------------------------------
@@ -357,9 +368,6 @@ class RavenModel(BaseFairseqModel):
         if not self.teachers:
             logger.info("the checkpoint holds no teachers: they start as copies of the students")
         return result
-
-    def max_positions(self) -> None:
-        return None
 
 
 @register_model("braven", dataclass=BravenConfig)
