@@ -38,7 +38,6 @@ from av_ssl.methods.criterion import (
     regression_loss,
 )
 from av_ssl.methods.encoder_model import Source
-from av_ssl.methods.encoders import load_pretrained
 from av_ssl.methods.fused_encoder import (
     REPLACEMENTS,
     AudioVisualEncoder,
@@ -56,6 +55,7 @@ from av_ssl.methods.masked_units import (
     masked_unit_losses,
     reduce_masked_unit_metrics,
 )
+from av_ssl.methods.pretrained import load_pretrained
 from av_ssl.modules.transformer import TransformerEncoder
 from av_ssl.targets.collapse import (
     LOOK_EVERY,

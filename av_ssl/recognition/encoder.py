@@ -25,7 +25,7 @@ from av_ssl.checkpoints.stored import StoredModel, encoder_prefix, plain_config,
 from av_ssl.compat.keys import accepts_without_effect, option
 from av_ssl.data.dataset import DataNeeds
 from av_ssl.methods.encoder_model import EncoderModel, Source
-from av_ssl.methods.encoders import family_of, load_pretrained
+from av_ssl.methods.pretrained import family_of, load_pretrained
 from av_ssl.methods.teacher_heads import HEADS_PREFIX, TeacherHeads, TeachersConfig, make_heads, open_targets
 from av_ssl.modules.relative_transformer import synchronise_batch_norm
 from av_ssl.optim import mark_depths, set_depth

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf, open_dict
 
 from av_ssl.checkpoints.files import CheckpointError, read_checkpoint
 from av_ssl.methods.av2vec import AV2vecConfig, AV2vecModel
-from av_ssl.methods.encoders import load_pretrained
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
+from av_ssl.methods.pretrained import load_pretrained
 from av_ssl.optim import group_of
 from av_ssl.recognition import encoder
 from av_ssl.recognition.encoder import read_pretrained

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import av_ssl
 from av_ssl.checkpoints.files import CheckpointError
-from av_ssl.methods.encoders import FUSED, family_of
+from av_ssl.methods.pretrained import FUSED, family_of
 from av_ssl.methods.raven.encoder import RavenEncoder
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.heads import CTCConfig, CTCModel, HybridConfig, HybridModel

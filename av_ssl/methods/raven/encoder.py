@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from av_ssl.compat.keys import option
 from av_ssl.methods.encoder_model import EncoderModel, Source
-from av_ssl.methods.encoders import EncoderFamily
+from av_ssl.methods.pretrained import EncoderFamily
 from av_ssl.modules.frontends import (
     FRAME_SAMPLES,
     VisualResNet,
