@@ -114,9 +114,10 @@ def explained(problem: str) -> Iterator[None]:
 
 def hub_class() -> Any:
     """A stored model with the methods of huggingface_hub's mixin; the package is an optional extra."""
-    hub = optional_package("huggingface_hub", "hub")
+    optional_package("huggingface_hub", "hub")
+    from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 
-    class SharedModel(hub.ModelHubMixin, library_name="av_ssl"):  # type: ignore[misc, name-defined]
+    class SharedModel(ModelHubMixin, library_name="av_ssl"):
         def __init__(self, stored: StoredModel) -> None:
             self.stored = stored
 
@@ -126,12 +127,10 @@ def hub_class() -> Any:
         @classmethod
         def _from_pretrained(cls, *, model_id: str, **options: Any) -> SharedModel:
             del options["force_download"]
-            return cls(
-                read_stored(hub.snapshot_download(model_id, allow_patterns=[WEIGHTS, CONFIG], **options))
-            )
+            return cls(read_stored(snapshot_download(model_id, allow_patterns=[WEIGHTS, CONFIG], **options)))
 
-        def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
-            return hub.ModelCard(model_card(self.stored, **kwargs))
+        def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+            return ModelCard(model_card(self.stored, **kwargs))
 
     return SharedModel
 
