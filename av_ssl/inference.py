@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import av_ssl.tasks  # noqa: F401 - registers all models
 from av_ssl.checkpoints.loading import load, load_untrained
-from av_ssl.classification.classifier import AVClassifier
+from av_ssl.classification.classifier import AVClassifier, FrontEnds
 from av_ssl.data.classes import ClassificationDataset, Segmentation
 from av_ssl.data.clip_reader import ClipReader, CropAndFlip
 from av_ssl.data.collate import Sample
@@ -45,7 +45,7 @@ from av_ssl.layout import (
     untrained_streams,
     with_lengths,
 )
-from av_ssl.methods.encoder_model import Source
+from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.targets.feature_shards import FrameFeatures, device_of
 from av_ssl.targets.speech_teacher import TeacherSpec
 
@@ -148,26 +148,8 @@ def moved(value: Any, device: torch.device) -> Any:
 # -- layers --------------------------------------------------------------------------------------------------
 
 
-@runtime_checkable
-class LayeredEncoder(Protocol):
-    """An encoder whose layers can be read; any module with these members is found by `find_encoder`."""
-
-    @property
-    def depth(self) -> int:
-        """Layers of its Transformer; 0 if there is none."""
-
-    @property
-    def output_dim(self) -> int:
-        """Channels C of each layer."""
-
-    @property
-    def stream_choices(self) -> Sequence[Streams]:
-        """Sets of streams that it accepts."""
-
-    def hidden_states(
-        self, source: Source, padding_mask: Tensor | None = None, last: int | None = None
-    ) -> list[Tensor]:
-        """Layers ``[B, T, C]`` up to ``last`` (None: all); item 0 is the input of the Transformer."""
+LayeredEncoder = EncoderModel | FrontEnds
+"""Whose layers can be read."""
 
 
 def find_encoder(model: nn.Module, modalities: str | None, origin: str) -> tuple[LayeredEncoder, Streams]:
@@ -181,7 +163,7 @@ def find_encoder(model: nn.Module, modalities: str | None, origin: str) -> tuple
 
     Raises DataError if no encoder takes these streams, or it is unclear which one is meant.
     """
-    found = [part for part in model.modules() if isinstance(part, LayeredEncoder)]
+    found = [part for part in model.modules() if isinstance(part, EncoderModel | FrontEnds)]
     choices = {streams: encoder for encoder in reversed(found) for streams in encoder.stream_choices}
     if not choices:
         raise DataError(f"{origin}: {type(model).__name__} has no encoder whose layers can be read")
@@ -235,7 +217,7 @@ class EncoderFeatures:
     @torch.inference_mode()
     def of_source(self, source: Source) -> Tensor:
         """Float32 ``[T, L, C]`` of a batch of one clip, without padding."""
-        device = next(self.encoder.parameters()).device  # type: ignore[attr-defined]
+        device = next(self.encoder.parameters()).device
         states = self.encoder.hidden_states(moved(source, device), None, last=max(self.layers))
         return torch.stack([states[number][0].float() for number in self.layers], dim=1)
 
