@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from av_ssl.cli.main import main
+from av_ssl.transcription.folder import shards_for
 from av_ssl.transcription.hypotheses import read_hypotheses
-from av_ssl.transcription.transcribe import shards_for
 from tests.tiny_checkpoints import write_checkpoint
 
 from .conftest import call

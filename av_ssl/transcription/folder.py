@@ -1,4 +1,4 @@
-"""Transcripts of a subset: from a manifest to `{subset}.hyp.tsv`, in shards that can be resumed.
+"""Transcripts of a data folder: from a manifest to `{subset}.hyp.tsv`, in shards that can be resumed.
 
     OUT/{subset}.hyp.tsv            id, confidence, words, seconds, text
     OUT/{subset}.hyp.json           settings; other settings are refused
