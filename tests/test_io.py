@@ -4,6 +4,7 @@ import os
 import resource
 import socket
 import wave
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -23,13 +24,18 @@ from av_ssl.io import (
 # -- files ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
-    """Files cannot grow beyond 1000 bytes, so that larger writes stop halfway as on a full disk."""
+    """Files cannot grow beyond 1000 bytes, so that larger writes stop halfway as on a full disk.
+
+    Pytest's own output, which may go to a file, is written outside.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
@@ -57,16 +63,16 @@ def test_lengths_of_wav_files(tmp_path, stated, extra, fault):
     assert bool(fault) == bool(wav_fault(path))
 
 
-def test_a_full_disk_leaves_nothing(tmp_path, small_disk):
-    with pytest.raises(MediaError, match=r"new/a\.bin: "):
+def test_a_full_disk_leaves_nothing(tmp_path):
+    with pytest.raises(MediaError, match=r"new/a\.bin: "), small_disk():
         write_atomically(tmp_path / "new" / "a.bin", bytes(5000))
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_full_disk_keeps_what_was_there(tmp_path, small_disk):
+def test_a_full_disk_keeps_what_was_there(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"before")
-    with pytest.raises(MediaError, match=r"a\.mp4"):
+    with pytest.raises(MediaError, match=r"a\.mp4"), small_disk():
         write_atomically(path, bytes(5000))
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
