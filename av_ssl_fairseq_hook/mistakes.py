@@ -251,7 +251,11 @@ def section_of(cfg: Any, key: str = "") -> str:
 
 
 def check_names(module: ModuleType) -> None:
-    """Let `fairseq.dataclass.initialize` refuse recipes, tasks, models, ... that do not exist."""
+    """Let `fairseq.dataclass.initialize` refuse recipes, tasks, models, ... that do not exist, and values out of
+    range.
+    """
+    from av_ssl_fairseq_hook.ranges import check_values  # which imports this module
+
     stock: Callable[[Any], None] = module.add_defaults
 
     def add_defaults(cfg: Any) -> None:
@@ -274,6 +278,7 @@ def check_names(module: ModuleType) -> None:
                 ours = f"if it is av_ssl's, set common.user_dir={plug_in()}"
                 fix = nearest(name, known) if folder else ours
                 raise Mistake(f"{section}._name={name} is not registered; {fix}")
+        check_values(cfg)
 
     stock_init: Callable[[str], None] = module.hydra_init
 
@@ -286,6 +291,21 @@ def check_names(module: ModuleType) -> None:
 
     module.add_defaults = add_defaults  # type: ignore[attr-defined]
     module.hydra_init = hydra_init  # type: ignore[attr-defined]
+
+
+def check_options(module: ModuleType) -> None:
+    """Let `fairseq.dataclass.utils` refuse options of commands without hydra that are out of range."""
+    from av_ssl_fairseq_hook.ranges import check_values  # which imports this module
+
+    stock: Callable[[Any], Any] = module.convert_namespace_to_omegaconf
+
+    @functools.wraps(stock)
+    def convert(args: Any) -> Any:
+        cfg = stock(args)
+        check_values(cfg)
+        return cfg
+
+    module.convert_namespace_to_omegaconf = convert  # type: ignore[attr-defined]
 
 
 def check_recipe(folder: str | None, name: str) -> None:
