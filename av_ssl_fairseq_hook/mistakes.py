@@ -51,7 +51,7 @@ def one_line(error: BaseException) -> str | None:
         return f"{error.filename}: is a folder; name a file in it"
     if isinstance(error, OSError) and str(error).startswith("Model file not found: "):
         return f"{str(error).partition(': ')[2]}: there is no such checkpoint"
-    if isinstance(error, KeyError | AssertionError) and (text := of_fairseq(error)):
+    if isinstance(error, KeyError | AssertionError | ValueError) and (text := of_fairseq(error)):
         return text
     if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a process for one GPU
         _, *found = OWN.split(str(error))
@@ -64,6 +64,12 @@ def of_fairseq(error: BaseException) -> str | None:
     if error.__traceback__ is None:
         return None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if "ignored_paths" in frame.f_locals:  # of fairseq.data.data_utils
+        names = ",".join(sorted(frame.f_locals["ignored_paths"]))
+        return (
+            f"dataset.valid_subset does not name {names}, which {frame.f_locals['train_cfg'].task.data} has: "
+            "name them (valid,valid1), or set dataset.ignore_unused_valid_subsets=true"
+        )
     if not str(frame.f_globals.get("__name__")).startswith("fairseq_cli."):
         return None
     if isinstance(error, KeyError) and "stats" in frame.f_locals:  # after a validation
@@ -251,9 +257,7 @@ def section_of(cfg: Any, key: str = "") -> str:
 
 
 def check_names(module: ModuleType) -> None:
-    """Let `fairseq.dataclass.initialize` refuse recipes, tasks, models, ... that do not exist, and values out of
-    range.
-    """
+    """Let `fairseq.dataclass.initialize` refuse recipes, tasks, ... that do not exist, and numbers out of range."""
     from av_ssl_fairseq_hook.ranges import check_values  # which imports this module
 
     stock: Callable[[Any], None] = module.add_defaults

@@ -1,4 +1,4 @@
-"""The range of every number in a recipe, by the name of its key; a value outside it is refused before work starts.
+"""The range of every number in a recipe, by the name of its key; others are refused before work starts.
 
 A number is not negative, unless its default is; the table has what holds besides.
 """
@@ -41,10 +41,10 @@ RANGES: dict[str, Range] = {
     "length_bonus": ANY,
     "*seed": Range(0, 2**32 - 1),  # numpy's
     **dict.fromkeys(
-        ("*dropout", "dropout_*", "*layerdrop", "drop_path", "*_prob", "mask_prob_*", "label_smoothing"), SHARE
+        ("*dropout", "dropout_*", "*layerdrop", "drop_path", "*_prob", "mask_prob_*"), SHARE
     ),
     **dict.fromkeys(
-        ("ctc_weight", "ema_decay", "ema_end_decay", "layer_decay", "imitation", "phase_ratio", "adam_betas"),
+        ("label_smoothing", "ctc_weight", "ema_*decay", "layer_decay", "imitation", "phase_ratio", "adam_betas"),
         SHARE,
     ),
     **dict.fromkeys(("*_temp", "temperature", "image_std", "*_stride", "t_mult"), ABOVE_0),
@@ -63,6 +63,8 @@ RANGES: dict[str, Range] = {
 """Pattern of a key (the first that fits counts) to its range."""
 LITERALS = ("adam_betas",)
 """Keys whose value may be the text of a Python literal."""
+PER_EPOCH = ("lr", "update_freq")
+"""Lists that must not be empty."""
 OF_FAIRSEQ = ("criterion", "optimizer", "lr_scheduler", "optimization", "dataset", "checkpoint", "common")
 """Sections of fairseq's own whose values are checked, beside all of av_ssl's."""
 
@@ -78,7 +80,7 @@ def allowed(field: dataclasses.Field[Any]) -> Range:
 
 
 def check_values(cfg: Any) -> None:
-    """Raise `Mistake` for the first number of a whole configuration, defaults included, that is out of range."""
+    """Raise `Mistake` for the first number of a whole configuration that is out of range."""
     from fairseq.dataclass.configs import FairseqConfig
     from omegaconf import OmegaConf
 
@@ -113,8 +115,8 @@ def check_section(section: str, structure: Any, part: Mapping[str, Any]) -> None
             check_section(f"{section}.{field.name}", structure_of(section.partition(".")[0], value), value)
             continue
         shown = f"{section}.{field.name}={value}"
-        if value == [] and section == "optimization":
-            raise Mistake(f"{shown}: is empty; name a number, or one for each epoch: [VALUE]")
+        if not value and section == "optimization" and field.name in PER_EPOCH:
+            raise Mistake(f"{shown}: names no number; name one, or one for each epoch: [VALUE]")
         limits = allowed(field)
         for number in numbers(field.name, value):
             if number not in limits:

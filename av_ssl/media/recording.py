@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import mapped_array
-from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
+from av_ssl.layout import FRAME_RATE, LOUDEST, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
 from av_ssl.media.alignment import OWN, MeanFace
 from av_ssl.media.audio import Samples, fit_to_frames, frame_energy, read_audio
 from av_ssl.media.container import MissingStreamError, stated_seconds
@@ -60,7 +60,6 @@ KINDS = (
     "channel; a file is named by its path"
 )
 SMALLEST_CROP = 16  # pixels
-LOUDEST = 1.5  # floating-point samples above this are on another scale
 
 Source = Path | Frames
 RecordingLike = str | os.PathLike[str] | NDArray[Any]
@@ -444,8 +443,8 @@ def as_source(given: RecordingLike) -> Path | NDArray[Any]:
     if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
             raise MediaError(
-                f"{name}: floating-point samples are not finite, or lie beyond -1 to 1; divide them by 32768 "
-                "if their scale is that of int16"
+                f"{name}: floating-point samples are not finite, or lie far beyond -1 to 1; divide them by "
+                "32768 if their scale is that of int16"
             )
         return np.round(np.clip(array, -1, 1) * 32767).astype(np.int16)
     frames = array.size and array.dtype == np.uint8 and array.ndim in (3, 4)

@@ -14,7 +14,6 @@ from av_ssl_fairseq_hook.mistakes import Mistake
 from av_ssl_fairseq_hook.ranges import check_values
 from tests.compat.test_overrides import RECIPE
 
-
 NAMES = {"model": "av2vec", "task": "av_pretraining", "criterion": "av2vec", "optimizer": "adam"}
 INSIDE = {
     "_name": "distillation_finetuning",
@@ -41,6 +40,7 @@ INSIDE = {
         ("criterion", INSIDE, "recognition.label_smoothing=1.5: 1.5 is out of range; allowed: 0 to 1"),
         ("optimizer.adam_betas", "(0.9,1.5)", "0 to 1"),
         ("optimization.update_freq", [], "[VALUE]"),
+        ("optimization.update_freq", None, "[VALUE]"),
         ("optimization.update_freq", [0], "1 or more"),
         ("optimization.lr", [], "[VALUE]"),
         ("optimization.lr", [0.1, float("inf")], "0 or more"),
