@@ -257,7 +257,7 @@ def section_of(cfg: Any, key: str = "") -> str:
 
 
 def check_names(module: ModuleType) -> None:
-    """Let `fairseq.dataclass.initialize` refuse recipes, tasks, ... that do not exist, and numbers out of range."""
+    """Let `fairseq.dataclass.initialize` refuse names that do not exist and numbers out of range."""
     from av_ssl_fairseq_hook.ranges import check_values  # which imports this module
 
     stock: Callable[[Any], None] = module.add_defaults

@@ -30,7 +30,9 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         if self.high < math.inf:
             return f"{self.low:g} to {self.high:.10g}"
-        return f"above {self.low:g}" if self.open else f"{self.low:g} or more" if self.low > -math.inf else ""
+        if self.low == -math.inf:
+            return "finite numbers"
+        return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
 
 
 ANY, NOT_NEGATIVE, SHARE = Range(), Range(0), Range(0, 1)
@@ -44,9 +46,10 @@ RANGES: dict[str, Range] = {
         ("*dropout", "dropout_*", "*layerdrop", "drop_path", "*_prob", "mask_prob_*"), SHARE
     ),
     **dict.fromkeys(
-        ("label_smoothing", "ctc_weight", "ema_*decay", "layer_decay", "imitation", "phase_ratio", "adam_betas"),
+        ("label_smoothing", "ctc_weight", "ema_*decay", "layer_decay", "imitation"),
         SHARE,
     ),
+    **dict.fromkeys(("phase_ratio", "adam_betas"), SHARE),
     **dict.fromkeys(("*_temp", "temperature", "image_std", "*_stride", "t_mult"), ABOVE_0),
     **dict.fromkeys(
         ("*_dim", "*_heads", "encoder_layers", "decoder_layers", "*_width", "mask_length*", "conv_pos*"),
@@ -110,7 +113,9 @@ def check_section(section: str, structure: Any, part: Mapping[str, Any]) -> None
     if not dataclasses.is_dataclass(structure):
         return
     for field in dataclasses.fields(structure):
-        value = part.get(field.name)
+        if field.name not in part:
+            continue
+        value = part[field.name]
         if isinstance(value, Mapping):  # a criterion inside another one
             check_section(f"{section}.{field.name}", structure_of(section.partition(".")[0], value), value)
             continue
@@ -120,7 +125,7 @@ def check_section(section: str, structure: Any, part: Mapping[str, Any]) -> None
         limits = allowed(field)
         for number in numbers(field.name, value):
             if number not in limits:
-                raise Mistake(f"{shown}: {number:g} is out of range; allowed: {limits or 'finite numbers'}")
+                raise Mistake(f"{shown}: {number:g} is out of range; allowed: {limits}")
 
 
 def numbers(key: str, value: Any) -> Iterator[int | float]:

@@ -22,7 +22,7 @@ from av_ssl.errors import DataError, MediaError
 from av_ssl.io import mapped_array
 from av_ssl.layout import FRAME_RATE, LOUDEST, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
 from av_ssl.media.alignment import OWN, MeanFace
-from av_ssl.media.audio import Samples, fit_to_frames, frame_energy, read_audio
+from av_ssl.media.audio import Samples, chosen_track, fit_to_frames, frame_energy, read_audio
 from av_ssl.media.container import MissingStreamError, stated_seconds
 from av_ssl.media.crops import MIN_FRAMES
 from av_ssl.media.face_crops import (
@@ -124,7 +124,8 @@ class Recording:
         self._crops = None
         if "video" in streams and not _is_sound(self.source):
             self._crops = self._open_video(self.source, size, mean_face)
-        self._sound = _open_sound(self.source if sound is None else as_source(sound))
+        self._sound_source = self.source if sound is None else as_source(sound)
+        self._sound = _open_sound(self._sound_source)
         if not set(streams) & set(self.streams):
             kind = "" if self.streams or isinstance(self.source, np.ndarray) else ", not an image"
             raise MediaError(
@@ -141,6 +142,12 @@ class Recording:
     def face_share(self) -> float:
         """Share of the recording, as far as it was read, in which the face was seen; 0 to 1."""
         return self._seen / max(1, self._frames)
+
+    @property
+    def track(self) -> str:
+        """The audio track that is read, such as ``2 of 3``; empty where the file has not several."""
+        path = self._sound_source
+        return chosen_track(path) if self._sound is not None and isinstance(path, Path) else ""
 
     @property
     def silent(self) -> bool:

@@ -76,7 +76,7 @@ class TrainingLog:
         for split, other in others.items():
             if other is not dataset and (both := clips_in_both(dataset.clips, other.clips)):
                 logger.warning(
-                    "%d of %d clips of %s are in training, too (by id or file; e.g. %s): results are too good",
+                    "%d of %d clips of %s are in training, too (id or file; e.g. %s): results are too good",
                     len(both), len(other), split, both[0].id,
                 )  # fmt: skip
         if self.updates:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from av_ssl.errors import MediaError
-from av_ssl.media.audio import read_audio, read_sound
+from av_ssl.media.audio import chosen_track, read_audio, read_sound
 from av_ssl.media.container import MissingStreamError, check_complete
 from av_ssl.media.sound_clock import Run, place
 from av_ssl.media.video import VideoReader, read_video, write_video
@@ -309,7 +309,9 @@ def test_a_format_that_changes_loses_no_sample(tmp_path):
 )
 def test_the_first_track_with_sound_is_read(tmp_path, levels, taken):
     tracks = [level * tone(0.5, hertz=300.0 + 200 * number) for number, level in enumerate(levels)]
-    sound = read_sound(write_clip(tmp_path / "a.mkv", None, *tracks[:1], more_sound=tracks[1:]))
+    path = write_clip(tmp_path / "a.mkv", None, *tracks[:1], more_sound=tracks[1:])
+    sound = read_sound(path)
+    assert chosen_track(path) == f"{taken + 1} of {len(tracks)}"
     assert sound.silent == (max(levels) == 0)
     if not sound.silent:
         pitch = np.abs(np.fft.rfft(sound.samples[:8000])).argmax() * 2
