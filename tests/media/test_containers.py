@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+from av_ssl.data.reading import read_wave
 from av_ssl.errors import MediaError
 from av_ssl.media.audio import chosen_track, read_audio, read_sound
 from av_ssl.media.container import MissingStreamError, check_complete
@@ -285,11 +287,35 @@ def test_samples_that_need_nothing_are_kept(times, start, end):
     assert (sound.gaps, sound.drift) == (0, 0)
 
 
+@pytest.mark.parametrize("unknown", [0, 4])
 @pytest.mark.parametrize("second", [[5.0, 5.02], [4000.0, 4000.02]])
-def test_sound_that_goes_far_back_or_ahead_is_an_error(second):
+def test_sound_that_goes_far_back_or_ahead_is_an_error(second, unknown):
+    """Frames without a time stamp before the jump do not hide it, as in joined FLAC files."""
     times = [6.0 + time for time in STEADY] + [second[0] + 0.02 * k for k in range(10)]
+    times[len(STEADY) - unknown : len(STEADY)] = [None] * unknown
     with pytest.raises(ValueError, match="time stamps"):
         place([run(times)])
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_joined_ogg_files_lose_no_sound(tmp_path, subtype):
+    """Libsndfile, the reader of training clips, takes the first alone; FFmpeg may find their times going back."""
+    for number in range(2):
+        path = tmp_path / f"{number}.ogg"
+        soundfile.write(path, noise(1.0, seed=number)[0], 16000, format="OGG", subtype=subtype)
+        assert len(read_wave(path)) == 16000
+    joined = tmp_path / "joined.ogg"
+    joined.write_bytes(b"".join((tmp_path / f"{number}.ogg").read_bytes() for number in range(2)))
+    with pytest.raises(MediaError, match=r"joined.ogg: .*several Ogg streams.*ffmpeg"):
+        read_wave(joined)
+    if subtype == "VORBIS":
+        with pytest.raises(MediaError, match=r"joined.ogg: .*time stamps go back"):
+            read_audio(joined)
+        return
+    samples = read_audio(joined)
+    assert len(samples) == pytest.approx(32000, abs=200)
+    for number in range(2):
+        assert abs(late(samples[16000 * number :], noise(1.0, seed=number), 0.4)) < 20
 
 
 def test_a_format_that_changes_loses_no_sample(tmp_path):
