@@ -183,6 +183,15 @@ def test_a_cut_that_the_file_states(tmp_path, suffix):
             read_audio(path)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
+def test_films_joined_byte_by_byte_are_refused(tmp_path, suffix):
+    """Of mp4 and mov files FFmpeg reads the first; of others the times go back."""
+    clip = write_clip(tmp_path / f"a.{suffix}", corners(30), tone(1.2))
+    clip.write_bytes(clip.read_bytes() * 2)
+    with pytest.raises(MediaError, match=rf"a\.{suffix}: .*ffmpeg -f concat"):
+        read_video(clip)
+
+
 @pytest.mark.parametrize("head", ["1a45dfa3", "1a45dfa38018538067ff", "1a45dfa300", b"RIFF".hex()])
 def test_a_file_that_states_no_length(tmp_path, head):
     (tmp_path / "a").write_bytes(bytes.fromhex(head))
