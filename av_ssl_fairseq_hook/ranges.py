@@ -31,7 +31,7 @@ class Range(NamedTuple):
         if self.high < math.inf:
             return f"{self.low:g} to {self.high:.10g}"
         if self.low == -math.inf:
-            return "finite numbers"
+            return "any finite number"
         return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
 
 
