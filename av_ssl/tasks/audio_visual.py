@@ -214,10 +214,11 @@ class AudioVisualTask(FairseqTask):
         """Read a split's lists, after the model was built; in training, none of validation that is off.
 
         Args:
-            combine: fairseq's way to name all subsets whose name begins with ``valid``, which is refused.
+            combine: fairseq's word for all subsets whose name begins with this one, set for training, too,
+                where it has no effect.
             task_cfg: the task's section of a checkpoint that is decoded; its keys of features win.
         """
-        if combine:
+        if combine and not self.trains_on(split):
             raise DataError(
                 "dataset.combine_valid_subsets=true is not supported: set dataset.valid_subset=valid,valid1"
             )
