@@ -16,7 +16,9 @@ from av_ssl.cli.arguments import (
     add_cluster_arguments,
     add_face_argument,
     add_recogniser_arguments,
+    amount,
     check_paths,
+    not_negative,
     open_recogniser,
     positive,
 )
@@ -92,11 +94,11 @@ def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-len-a",
-        type=float,
+        type=amount,
         default=defaults.max_len_a,
         help="at most A x frames + B tokens (default: 1)",
     )
-    group.add_argument("--max-len-b", type=int, default=defaults.max_len_b, help="(default: 10)")
+    group.add_argument("--max-len-b", type=not_negative, default=defaults.max_len_b, help="(default: 10)")
     group.add_argument(
         "--task-option",
         metavar="KEY=VALUE",
