@@ -29,6 +29,9 @@ OWN = re.compile(r"^(?:av_ssl\.errors\.\w+|av_ssl_fairseq_hook\.mistakes\.Mistak
 logger = logging.getLogger(__name__)
 
 
+OTHER_MODEL = re.compile(r"Cannot load model parameters from checkpoint (.+); please ensure")
+
+
 class Mistake(ValueError):
     """A command or a recipe that cannot work as it is; the text is for the user."""
 
@@ -51,6 +54,14 @@ def one_line(error: BaseException) -> str | None:
         return f"{error.filename}: is a folder; name a file in it"
     if isinstance(error, OSError) and str(error).startswith("Model file not found: "):
         return f"{str(error).partition(': ')[2]}: there is no such checkpoint"
+    if other := OTHER_MODEL.match(str(error)):
+        within = None if error.__context__ is None else one_line(error.__context__)
+        _, *details = str(error.__context__).splitlines()
+        first = details[0].strip() if details else str(error.__context__)
+        return within or (
+            f"{other[1]}: was trained with another model than that of the recipe now ({first}): restore the "
+            "keys of model, or begin in another checkpoint.save_dir"
+        )
     if isinstance(error, KeyError | AssertionError | ValueError) and (text := of_fairseq(error)):
         return text
     if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a process for one GPU

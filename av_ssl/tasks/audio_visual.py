@@ -292,6 +292,8 @@ class AudioVisualTask(FairseqTask):
     def make_noise(self, split: str, train: bool) -> NoiseMixer | None:
         """The noise that is added to the audio of a split; None: none."""
         cfg = self.cfg
+        if train and cfg.noise_prob > 0 and not cfg.noise_wav:
+            logger.warning("task.noise_prob=%g has no effect: task.noise_wav names no noise", cfg.noise_prob)
         if not cfg.noise_wav or cfg.noise_prob <= 0 or "audio" not in self.streams:
             return None
         return NoiseMixer(
