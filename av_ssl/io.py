@@ -112,6 +112,8 @@ def wav_fault(path: Path) -> str:
             return f"is truncated by {stated + 8 - size} bytes; copy it again, or make it again"
         while len(part := file.read(8)) == 8 and all(32 <= byte < 127 for byte in part[:4]):
             length = int.from_bytes(part[4:], "little")
+            if part[:4] == b"RIFF":
+                return "has another wav file behind the first; join their sound: sox FIRST SECOND OUT.wav"
             if part[:4] == b"data" and (not length or end + 8 + length > size):
                 return ""  # decoders read up to the end of the file
             end += 8 + length + length % 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,11 @@ class Clip:
     line: int
     """Line of the manifest, from 1; the root directory is line 1."""
 
+    @property
+    def keys(self) -> list[str | Path]:
+        """What two clips of the same recording share: id or a file."""
+        return [composed(self.id), *(path for path in (self.video, self.audio) if path is not None)]
+
 
 START_FOLDER = "AV_SSL_START_FOLDER"
 """Environment variable: the folder in which `fairseq-hydra-train` was started, since hydra leaves it."""
@@ -166,6 +171,12 @@ def _root(path: Path, line: str) -> Path:
         f"{path}, line 1: the root directory {line!r} is neither in {start_folder()} nor beside the "
         "manifest; write its absolute path"
     )
+
+
+def clips_in_both(one: Iterable[Clip], other: Iterable[Clip]) -> list[Clip]:
+    """The clips of ``other`` whose id, video or audio is that of a clip of ``one``."""
+    known = {key for clip in one for key in clip.keys}
+    return [clip for clip in other if not known.isdisjoint(clip.keys)]
 
 
 def lists_clips(path: Path) -> bool:

@@ -29,6 +29,9 @@ OWN = re.compile(r"^(?:av_ssl\.errors\.\w+|av_ssl_fairseq_hook\.mistakes\.Mistak
 logger = logging.getLogger(__name__)
 
 
+OTHER_MODEL = re.compile(r"Cannot load model parameters from checkpoint (.+); please ensure")
+
+
 class Mistake(ValueError):
     """A command or a recipe that cannot work as it is; the text is for the user."""
 
@@ -51,7 +54,15 @@ def one_line(error: BaseException) -> str | None:
         return f"{error.filename}: is a folder; name a file in it"
     if isinstance(error, OSError) and str(error).startswith("Model file not found: "):
         return f"{str(error).partition(': ')[2]}: there is no such checkpoint"
-    if isinstance(error, KeyError | AssertionError) and (text := of_fairseq(error)):
+    if other := OTHER_MODEL.match(str(error)):
+        within = None if error.__context__ is None else one_line(error.__context__)
+        _, *details = str(error.__context__).splitlines()
+        first = details[0].strip() if details else str(error.__context__)
+        return within or (
+            f"{other[1]}: was trained with another model than that of the recipe now ({first}): restore the "
+            "keys of model, or begin in another checkpoint.save_dir"
+        )
+    if isinstance(error, KeyError | AssertionError | ValueError) and (text := of_fairseq(error)):
         return text
     if type(error).__name__ == "ProcessRaisedException":  # its text is the traceback of a process for one GPU
         _, *found = OWN.split(str(error))
@@ -64,6 +75,12 @@ def of_fairseq(error: BaseException) -> str | None:
     if error.__traceback__ is None:
         return None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if "ignored_paths" in frame.f_locals:  # of fairseq.data.data_utils
+        names = ",".join(sorted(frame.f_locals["ignored_paths"]))
+        return (
+            f"dataset.valid_subset does not name {names}, which {frame.f_locals['train_cfg'].task.data} has: "
+            "name them (valid,valid1), or set dataset.ignore_unused_valid_subsets=true"
+        )
     if not str(frame.f_globals.get("__name__")).startswith("fairseq_cli."):
         return None
     if isinstance(error, KeyError) and "stats" in frame.f_locals:  # after a validation
@@ -251,7 +268,9 @@ def section_of(cfg: Any, key: str = "") -> str:
 
 
 def check_names(module: ModuleType) -> None:
-    """Let `fairseq.dataclass.initialize` refuse recipes, tasks, models, ... that do not exist."""
+    """Let `fairseq.dataclass.initialize` refuse names that do not exist and numbers out of range."""
+    from av_ssl_fairseq_hook.ranges import check_values  # which imports this module
+
     stock: Callable[[Any], None] = module.add_defaults
 
     def add_defaults(cfg: Any) -> None:
@@ -274,6 +293,7 @@ def check_names(module: ModuleType) -> None:
                 ours = f"if it is av_ssl's, set common.user_dir={plug_in()}"
                 fix = nearest(name, known) if folder else ours
                 raise Mistake(f"{section}._name={name} is not registered; {fix}")
+        check_values(cfg)
 
     stock_init: Callable[[str], None] = module.hydra_init
 
@@ -286,6 +306,21 @@ def check_names(module: ModuleType) -> None:
 
     module.add_defaults = add_defaults  # type: ignore[attr-defined]
     module.hydra_init = hydra_init  # type: ignore[attr-defined]
+
+
+def check_options(module: ModuleType) -> None:
+    """Let `fairseq.dataclass.utils` refuse options of commands without hydra that are out of range."""
+    from av_ssl_fairseq_hook.ranges import check_values  # which imports this module
+
+    stock: Callable[[Any], Any] = module.convert_namespace_to_omegaconf
+
+    @functools.wraps(stock)
+    def convert(args: Any) -> Any:
+        cfg = stock(args)
+        check_values(cfg)
+        return cfg
+
+    module.convert_namespace_to_omegaconf = convert  # type: ignore[attr-defined]
 
 
 def check_recipe(folder: str | None, name: str) -> None:

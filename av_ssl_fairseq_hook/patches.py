@@ -261,6 +261,7 @@ def read_renamed_keys(module: ModuleType) -> None:
     stock: Callable[..., Any] = module.merge_with_parent
     if hasattr(stock, "__wrapped__"):  # patched before
         return
+    mistakes.check_options(module)
 
     @functools.wraps(stock)
     def merge_with_parent(structure: Any, cfg: Any, remove_missing: bool = False) -> Any:

@@ -48,6 +48,7 @@ def small_disk():
         ({40: 64000}, b"", ""),
         ({40: 16000}, b"", "16000 bytes behind"),
         ({}, None, "is truncated by"),
+        ({}, b"RIFF\4\0\0\0WAVE", "another wav file"),
     ],
 )
 def test_lengths_of_wav_files(tmp_path, stated, extra, fault):

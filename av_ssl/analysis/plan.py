@@ -31,6 +31,7 @@ import av_ssl.tasks
 from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE
 from av_ssl_fairseq_hook.mistakes import Mistake, check_schedule, one_line
+from av_ssl_fairseq_hook.ranges import check_values
 
 OPTIMIZER_BYTES = 8  # per parameter: two moments of Adam in float32
 MANY_EPOCHS = 1000
@@ -134,6 +135,7 @@ def read_recipe(path: Path, data: Path, overrides: Sequence[str] = ()) -> Any:
         OmegaConf.set_struct(cfg, False)
         cfg.task.data, cfg.common.user_dir = str(data), str(Path(av_ssl.__file__).parent)
         add_defaults(cfg)
+        check_values(cfg)
         whole = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     except Exception as error:  # hydra, omegaconf, antlr and PyYAML each have errors of their own
         text = one_line(error) or " ".join(str(error).split())

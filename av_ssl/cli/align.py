@@ -14,7 +14,7 @@ from av_ssl.cli.arguments import add_face_argument, add_recogniser_arguments, ch
 from av_ssl.errors import DataError
 from av_ssl.io import check_writable, read_text
 from av_ssl.transcription.forced_alignment import align_recording
-from av_ssl.transcription.formats import ALL, FORMATS, write_transcript
+from av_ssl.transcription.formats import ALL, FORMATS, keep_own_files, write_transcript
 from av_ssl.transcription.transcript import SearchOptions
 
 NAME_LENGTH = 255
@@ -38,14 +38,15 @@ def run_align(args: argparse.Namespace) -> int:
     if args.format == ALL and args.out is None:
         raise DataError(f"--format {ALL}: needs --out, a folder for the files")
     text = known_text(args.text)
+    formats = tuple(FORMATS) if args.format == ALL else (args.format,)
     if args.out is not None:
         check_writable(args.out)
+        keep_own_files(args.recording, args.out / args.recording.stem, formats)
     recogniser = open_recogniser(args, SearchOptions())
     transcript = align_recording(recogniser, args.recording, text, args.modalities, args.face)
     if args.out is None:
         sys.stdout.write(FORMATS[args.format](transcript))
         return 0
-    formats = tuple(FORMATS) if args.format == ALL else (args.format,)
     print(*write_transcript(transcript, args.out / args.recording.stem, formats), sep="\n")
     return 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from av_ssl.cli.arguments import check_paths, positive
+from av_ssl.cli.arguments import check_paths, not_negative, positive
 from av_ssl.io import ProgressBar
 from av_ssl.layout import read_manifest
 
@@ -35,7 +35,7 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", metavar="N", type=positive, help="drawn at random, to be faster (default: all)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the draws (default: 0)")
 
 
 def run_probe(args: argparse.Namespace) -> int:
@@ -161,7 +161,9 @@ def add_frames_arguments(parser: argparse.ArgumentParser) -> None:
         help="to colour: the N most frequent, or phones or words, without frames of others (default: 7)",
     )
     parser.add_argument("--only", choices=("phone", "word", "viseme"), help="colour by it alone")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw and the layout (default: 0)")
+    parser.add_argument(
+        "--seed", type=not_negative, default=0, help="of the draw and the layout (default: 0)"
+    )
 
 
 def _classes(text: str) -> int | list[str]:

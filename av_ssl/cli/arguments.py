@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,15 @@ def _at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
-positive, at_least_two = _at_least(1), _at_least(2)
+not_negative, positive, at_least_two = _at_least(0), _at_least(1), _at_least(2)
+
+
+def amount(text: str) -> float:
+    """A finite number from 0 on."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {value:g}")
+    return value
 
 
 def share_or_number(text: str) -> float:
@@ -168,10 +177,10 @@ def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes on this machine, or Slurm jobs, --workers of them at a time (default: local)",
     )
     group.add_argument("--slurm-partition", metavar="NAME", help="(default: the cluster's)")
-    group.add_argument("--slurm-hours", metavar="H", type=float, default=24.0, help="a job (default: 24)")
+    group.add_argument("--slurm-hours", metavar="H", type=amount, default=24.0, help="a job (default: 24)")
     group.add_argument("--slurm-cpus", metavar="N", type=positive, default=1, help="a job (default: 1)")
-    group.add_argument("--slurm-gpus", metavar="N", type=int, default=0, help="a job (default: 0)")
-    group.add_argument("--slurm-memory", metavar="GB", type=float, help="a job (default: the cluster's)")
+    group.add_argument("--slurm-gpus", metavar="N", type=not_negative, default=0, help="a job (default: 0)")
+    group.add_argument("--slurm-memory", metavar="GB", type=amount, help="a job (default: the cluster's)")
     group.add_argument(
         "--slurm-option",
         metavar="KEY=VALUE",

@@ -9,8 +9,10 @@ from typing import Any
 
 from av_ssl.cli.arguments import (
     add_corpus_arguments,
+    amount,
     available_cores,
     chosen_clips,
+    not_negative,
     positive,
     share,
     share_or_number,
@@ -51,7 +53,7 @@ def add_manifest_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="validation clips: those that FILE lists, one id a line",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the random choices (default: 0)")
     parser.add_argument(
         "--labelled",
         type=positive,
@@ -151,9 +153,9 @@ def add_noise_arguments(parser: argparse.ArgumentParser) -> None:
         "--number", type=positive, default=100, help="recordings, 80/10/10 over the lists (default: 100)"
     )
     parser.add_argument(
-        "--minutes", type=float, help="length of all recordings together (default: 10 s each)"
+        "--minutes", type=amount, help="length of all recordings together (default: 10 s each)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the random choices (default: 0)")
     parser.add_argument(
         "--from",
         dest="folder",
@@ -188,7 +190,7 @@ def add_musan_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--speech-hours",
-        type=float,
+        type=amount,
         default=62.0,
         help="of clips of OUT/train.tsv as noise, 80/10/10 (default: 62; 0: none)",
     )
@@ -201,7 +203,7 @@ def add_musan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=positive, default=available_cores(), help="processes (default: one a core)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the random choices (default: 0)")
 
 
 def run_musan(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from av_ssl.cli.arguments import (
     add_shard_arguments,
     check_paths,
     cluster_options,
+    not_negative,
     positive,
 )
 
@@ -58,7 +59,7 @@ def add_features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--untrained",
         metavar="SEED",
-        type=int,
+        type=not_negative,
         help="use random weights instead of the checkpoint's, as an untrained baseline",
     )
     add_shard_arguments(parser)

@@ -7,7 +7,7 @@ import logging
 import math
 from pathlib import Path
 
-from av_ssl.cli.arguments import check_paths, positive
+from av_ssl.cli.arguments import check_paths, not_negative, positive
 from av_ssl.errors import DataError
 
 # What imports torch is imported where it is needed: --help and a wrong path are then fast.
@@ -132,7 +132,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measure",
         metavar="N",
-        type=int,
+        type=not_negative,
         default=2,
         help="time N training steps on this machine; 0: no hours and no memory (default: 2)",
     )

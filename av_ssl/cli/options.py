@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from av_ssl.errors import DataError
+from av_ssl_fairseq_hook.ranges import allowed
 
 SHOWN = ("task", "model", "criterion", "optimizer", "lr_scheduler")
 
@@ -68,7 +69,7 @@ def structures() -> Iterator[tuple[str, str, type]]:
 
 
 def keys(section: str, structure: type) -> Iterator[str]:
-    """A line for each key: ``section.key=default``, its type, its help."""
+    """A line for each key: ``section.key=default``, its type and range, its help."""
     types = typing.get_type_hints(structure)
     for field in dataclasses.fields(structure):
         if field.name == "_name":
@@ -76,7 +77,10 @@ def keys(section: str, structure: type) -> Iterator[str]:
         factory: Any = field.default_factory
         default = field.default if factory is dataclasses.MISSING else factory()
         text = " ".join(str(field.metadata.get("help") or "").split())
-        yield f"{section}.{field.name}={shown(default)}  [{type_name(types[field.name])}]  {text}".rstrip()
+        kind = type_name(types[field.name])
+        if "int" in kind or "float" in kind:
+            kind += f", {allowed(field)}"
+        yield f"{section}.{field.name}={shown(default)}  [{kind}]  {text}".rstrip()
 
 
 def shown(default: Any) -> str:

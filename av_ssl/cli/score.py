@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from av_ssl.cli.arguments import at_least_two, check_paths
+from av_ssl.cli.arguments import at_least_two, check_paths, not_negative, positive
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar, digest, write_atomically
 from av_ssl.layout import Clip, read_manifest
@@ -31,7 +31,7 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="the clips, e.g. DATA/test.tsv")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
-    parser.add_argument("--workers", type=int, default=2, help="threads that read clips (default: 2)")
+    parser.add_argument("--workers", type=positive, default=2, help="threads that read clips (default: 2)")
     parser.add_argument(
         "--noise", metavar="LIST", type=Path, help="add noise from the files that LIST names to every clip"
     )
@@ -116,7 +116,7 @@ def add_trials_arguments(parser: argparse.ArgumentParser) -> None:
         default=10000,
         help="trials, half of them of one speaker; fewer if there are not so many (default: 10000)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random choice (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the random choice (default: 0)")
 
 
 def run_trials(args: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from av_ssl.cli.arguments import (
     add_shard_arguments,
     check_paths,
     cluster_options,
+    not_negative,
     positive,
 )
 from av_ssl.errors import DataError
@@ -42,7 +43,7 @@ def add_clusters_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="FILE", type=Path, help="cluster a layer of this model (default: MFCC)"
     )
-    parser.add_argument("--layer", metavar="N", type=int, help="layer of its Transformer, from 1")
+    parser.add_argument("--layer", metavar="N", type=not_negative, help="layer of its Transformer, from 1")
     parser.add_argument(
         "--modalities",
         choices=("audio", "video", "av"),
@@ -197,7 +198,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help="k-means is fitted to the first (default: train valid)",
     )
     parser.add_argument("--clusters", metavar="K", type=positive, required=True, help="number of clusters")
-    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the random choices (default: 0)")
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="for the model (default: cpu)"
     )

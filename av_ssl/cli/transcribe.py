@@ -16,7 +16,9 @@ from av_ssl.cli.arguments import (
     add_cluster_arguments,
     add_face_argument,
     add_recogniser_arguments,
+    amount,
     check_paths,
+    not_negative,
     open_recogniser,
     positive,
 )
@@ -25,7 +27,7 @@ from av_ssl.io import ProgressBar, check_writable
 from av_ssl.layout import SPLITS
 from av_ssl.media.alignment import OWN, load_mean_face
 from av_ssl.media.sources import find_recordings
-from av_ssl.transcription.formats import ALL, FORMATS, write_transcript
+from av_ssl.transcription.formats import ALL, FORMATS, keep_own_files, write_transcript
 from av_ssl.transcription.recording import RecordingOptions, transcribe_faces, transcribe_recording
 from av_ssl.transcription.transcript import SearchOptions, SpeechRecogniser, Transcript
 
@@ -92,11 +94,11 @@ def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-len-a",
-        type=float,
+        type=amount,
         default=defaults.max_len_a,
         help="at most A x frames + B tokens (default: 1)",
     )
-    group.add_argument("--max-len-b", type=int, default=defaults.max_len_b, help="(default: 10)")
+    group.add_argument("--max-len-b", type=not_negative, default=defaults.max_len_b, help="(default: 10)")
     group.add_argument(
         "--task-option",
         metavar="KEY=VALUE",
@@ -136,6 +138,8 @@ def _transcribe_recordings(args: argparse.Namespace) -> int:
         return 1
     if args.out is not None:
         check_writable(args.out)
+        for name, path in recordings.items():
+            keep_own_files(path, args.out / name, _formats(args))
     mean_face = OWN if args.mean_face is None else load_mean_face(args.mean_face)
     options = RecordingOptions(args.face, args.modalities, args.words, mean_face=mean_face)
     search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
@@ -186,17 +190,20 @@ def _write(
     args: argparse.Namespace, name: str, path: Path, transcripts: dict[int | None, Transcript], several: bool
 ) -> None:
     """Write the files of a recording, or print its text; notes go to stderr."""
-    formats = tuple(FORMATS) if args.format == ALL else (args.format,)
     for face, transcript in transcripts.items():
         for note in transcript.notes:
             print(f"{path}: {note}", file=sys.stderr)
         if args.out is not None:
             stem = args.out / (name if face is None else f"{name}.face{face}")
-            print(*write_transcript(transcript, stem, formats), sep="\n", flush=True)
+            print(*write_transcript(transcript, stem, _formats(args)), sep="\n", flush=True)
             continue
         if several or face is not None:
             print(f"{path}{'' if face is None else f', face {face}'}:")
         print(FORMATS[args.format](transcript), end="", flush=True)
+
+
+def _formats(args: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(FORMATS) if args.format == ALL else (args.format,)
 
 
 def _report(error: DataError) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,22 @@ class Word:
     end: float
 
 
+JOINERS = "\u200c\u200d"
+"""Invisible characters that belong to the spelling of Persian, Hindi and others."""
+
+
 def normalised(text: str) -> str:
-    """Lower case, single spaces, one code point for each accented letter."""
-    return composed(" ".join(text.split()).lower())
+    """Lower case, single spaces, one code point for each accented letter, no other invisible characters."""
+    visible = (
+        char if char in JOINERS or unicodedata.category(char) not in ("Cc", "Cf") else _in_place_of(char)
+        for char in text
+    )
+    return composed(" ".join("".join(visible).split()).lower())
+
+
+def _in_place_of(invisible: str) -> str:
+    """A space for a line break, a tab or a zero-width space, nothing for a soft hyphen and the like."""
+    return " " if invisible.isspace() or invisible == "\u200b" else ""
 
 
 def read_transcript(path: Path) -> str | None:
@@ -55,8 +69,8 @@ def read_transcript(path: Path) -> str | None:
 CLOCK = r"\s*[\[(<]?\d{1,2}:\d\d(:\d\d)?\b"
 DECIMALS = r".*(^|\s)\d*\.\d+[\s,;]+\d*\.\d+"  # CTM, STM, tables of words with times
 LINES = {
-    "with time stamps": re.compile(rf"\s*\d+\s+\d+\s+\S|{CLOCK}|{DECIMALS}"),
-    "of metadata": re.compile(r"\s*[\w .()/-]{1,30}(:|\s=)(\s|$)"),
+    "with time stamps": re.compile(rf"\s*\d+[\s,;|]+\d+[\s,;|]+\S|{CLOCK}|{DECIMALS}"),
+    "of metadata": re.compile(r"\s*(\||[\w .()/-]{1,30}(:|\s=)(\s|$))"),
 }
 """What half of the lines of files begin with that hold more than words."""
 STARTS = re.compile(
@@ -64,10 +78,12 @@ STARTS = re.compile(
 )
 """Start of subtitles, TextGrid, XML, JSON, RTF."""
 
+TAGS = re.compile(r"</\w+>|<\w+\s+\w+=")
+
 
 def _form(text: str) -> str:
     """Which file a text is that holds more than words; empty for a transcript."""
-    if STARTS.match(text) or "-->" in text:
+    if STARTS.match(text) or "-->" in text or TAGS.search(text):
         return "of subtitles, XML or the like"
     lines = [line for line in text.split("\n") if line.strip()]
     for form, pattern in LINES.items():

@@ -39,7 +39,8 @@ from av_ssl.layout import (
 NOT_MANIFESTS = re.compile(r"clips|bad_clips\..*|.*\.hyp", re.DOTALL)
 """Names of other lists that end in .tsv."""
 SHORTEST, LONGEST = 5, 500  # frames: what training keeps by default
-NEEDED = ("train", "valid")
+VALIDATION = "valid"
+NEEDED = ("train", VALIDATION)
 LABEL_RATES = (25.0, 50.0, 100.0)  # labels a second that are in use
 
 Manifests = dict[Path, list[Clip]]
@@ -67,13 +68,13 @@ def check_folder(
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; name the one that holds train.tsv")
     remarks: list[str] = []
-    manifests, problems = _manifests(data)
+    manifests, problems = _manifests(data, remarks)
     problems += _labels(label_dir, manifests, remarks) + _class_labels(label_dir, manifests)
     for folder in labelled_folders(data):
-        subset, found = _manifests(folder)
+        subset, found = _manifests(folder, remarks)
         problems += found + _labels(folder, subset, remarks)
     for folder in fold_folders(data):  # for classification: their transcripts have no tokenizer
-        subset, found = _manifests(folder)
+        subset, found = _manifests(folder, remarks)
         problems += found + _class_labels(folder, subset)
     noises, found = _noise_lists(noise or data / "noise", manifests, wanted=noise is not None)
     problems += found
@@ -91,7 +92,8 @@ def _described(path: Path, clips: Sequence[Clip]) -> str:
     return f"{path}: {len(clips)} clips, {hours:.2f} hours{left_out}"
 
 
-def _manifests(folder: Path) -> tuple[Manifests, list[str]]:
+def _manifests(folder: Path, remarks: list[str]) -> tuple[Manifests, list[str]]:
+    """Clips and problems; ``remarks`` are added to."""
     lists = {
         path.stem: path for path in sorted(folder.glob("*.tsv")) if not NOT_MANIFESTS.fullmatch(path.stem)
     }
@@ -104,9 +106,19 @@ def _manifests(folder: Path) -> tuple[Manifests, list[str]]:
     for split, path in lists.items():
         if split not in NEEDED and not lists_clips(path):
             continue  # of a corpus too small for it
+        if split == VALIDATION and _names_root_alone(path):
+            remarks.append(
+                f"{path}: lists no clips: transcribe and features work, training needs some: add videos, or "
+                "set dataset.disable_validation=true"
+            )
+            continue
         manifests[path], found = check_manifest(path)
         problems += found
     return manifests, problems + check_splits_apart(manifests)
+
+
+def _names_root_alone(path: Path) -> bool:
+    return len(read_text(path, "make it readable").split()) > 0 and not lists_clips(path)
 
 
 def _labels(folder: Path, manifests: Manifests, remarks: list[str]) -> list[str]:
@@ -271,17 +283,20 @@ def _partly_missing(path: Path, clips: Sequence[Clip]) -> list[str]:
 
 
 def check_splits_apart(splits: Mapping[Path, Sequence[Clip]]) -> list[str]:
-    """Clips that stand in two manifests: results on the one would be flattered by the other."""
+    """Clips that stand in two manifests, by id or file: the one flatters results on the other."""
     problems: list[str] = []
-    seen: dict[str, tuple[Path, int]] = {}
+    seen: dict[str | Path, tuple[Path, int]] = {}
     for path, clips in splits.items():
         for clip in clips:
-            known = seen.setdefault(composed(clip.id), (path, clip.line))
-            if known[0] != path:
-                problems.append(
-                    f"{path}, line {clip.line}: id {clip.id!r} stands in {known[0].name}, line {known[1]}, "
-                    "too; take it out of one of them"
-                )
+            known = {key: seen.setdefault(key, (path, clip.line)) for key in clip.keys}
+            for key, (other, line) in known.items():
+                if other != path:
+                    what = f"id {clip.id!r}" if isinstance(key, str) else key
+                    problems.append(
+                        f"{path}, line {clip.line}: {what} stands in {other.name}, line {line}, too; take it "
+                        "out of one of them"
+                    )
+                    break
     return problems
 
 

@@ -23,6 +23,9 @@ from av_ssl.errors import MediaError
 from av_ssl.io import POINTER, existing, is_pointer, mapped_array, wav_fault
 from av_ssl.layout import FRAME_RATE, LOUDEST, SAMPLE_RATE, SAMPLES_PER_FRAME
 
+OGG_START = b"OggS\0\2"
+"""Start of the first page of a stream."""
+
 
 def read_wave(path: Path) -> NDArray[np.int16]:
     """Samples `[N]`, int16; those of floating-point files, full scale 1, are scaled to the range of int16.
@@ -45,9 +48,17 @@ def read_wave(path: Path) -> NDArray[np.int16]:
         raise MediaError(f"{path}: cannot be read as audio ({reason})") from error
     if not len(wave):
         raise MediaError(f"{path}: holds no samples")
-    if fault := wav_fault(path):
+    if fault := wav_fault(path) or _ogg_fault(path):
         raise MediaError(f"{path}: {fault}")
     return _to_int16(path, wave) if is_float else np.asarray(wave, np.int16)
+
+
+def _ogg_fault(path: Path) -> str:
+    """What libsndfile passes over in a chained Ogg file; empty: nothing."""
+    with path.open("rb") as file:
+        if file.read(4) != b"OggS" or file.read().count(OGG_START) < 1:
+            return ""
+    return "holds several Ogg streams in a row; join them: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
 
 
 def _to_int16(path: Path, wave: NDArray[np.float64]) -> NDArray[np.int16]:

@@ -37,6 +37,13 @@ def read_audio(path: Path, rate: int = SAMPLE_RATE, span: Span | None = None) ->
     return read_sound(path, rate, span).samples
 
 
+def chosen_track(path: Path) -> str:
+    """The audio track that ``read_sound`` reads, such as ``2 of 3``; empty where there are not several."""
+    with open_media(path) as container:
+        tracks = len(container.streams.audio)
+        return f"{_track(path, container) + 1} of {tracks}" if tracks > 1 else ""
+
+
 def read_sound(path: Path, rate: int = SAMPLE_RATE, span: Span | None = None) -> Sound:
     """Audio at ``rate`` Hz from the start of the file's earliest stream, placed by its time stamps.
 

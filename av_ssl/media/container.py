@@ -72,6 +72,8 @@ def check_complete(path: Path) -> None:
                 fault = "is a wav file of big-endian samples; convert it: sox IN OUT.wav"
             file.seek(0)
             stated = _stated_bytes(file, size)
+            if _is_joined(file, size):
+                fault = "has another film behind the first; join the two with ffmpeg -f concat"
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if fault:
@@ -93,19 +95,34 @@ def _stated_bytes(file: BinaryIO, size: int) -> int:
     if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
         length = int.from_bytes(head[4:8], "little")
         return 0 if length >= STREAMED else 8 + length
+    boxes = list(_boxes(file, size))
+    return boxes[-1][1] if boxes else 0
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """Kind and end of the boxes of an mp4 or mov file; an end of 0 where it is unknown."""
     start = 0
     while start + BOX_HEADER <= size:
         file.seek(start)
         header = file.read(LONG_BOX_HEADER)
-        if header[4:8] not in BOXES or (start == 0 and header[4:8] != b"ftyp"):
-            return 0  # another format, or bytes behind the last box
+        kind = header[4:8]
+        if kind not in BOXES or (start == 0 and kind != b"ftyp"):
+            yield b"", 0  # another format, or bytes behind the last box
+            return
         length = int.from_bytes(header[:4], "big")
         if length == 1:  # the length follows, in 8 bytes
             length = int.from_bytes(header[BOX_HEADER:], "big")
         if length < BOX_HEADER:  # 0: up to the end of the file; others are invalid
-            return 0
+            yield kind, 0
+            return
         start += length
-    return start
+        yield kind, start
+
+
+def _is_joined(file: BinaryIO, size: int) -> bool:
+    """Whether an mp4 or mov file stands behind another one, which FFmpeg reads alone; not in fragments."""
+    kinds = [kind for kind, _ in _boxes(file, size)]
+    return kinds.count(b"ftyp") > 1 and b"moof" not in kinds
 
 
 def _ebml_length(head: bytes, at: int) -> tuple[int | None, int]:

@@ -28,6 +28,7 @@ from av_ssl.media.video import read_video
 CLIPS = "clips.tsv"
 HEADER = ("id", "video", "audio", "frames", "samples")
 LONGEST_BAR = 30  # seconds; the last bar of the histogram holds all longer clips
+MOSTLY = 0.95  # share of frames with the mouth below which a clip has a remark
 SOUND_APART = 0.2  # seconds; audio codecs lengthen the audio by up to 0.1 s
 SHEET_CROPS, SHEET_COLUMNS = 64, 8
 CROP_SIDE, CAPTION, BORDER = 128, 14, 4  # pixels of a crop on the sheet, of the text below, around both
@@ -137,8 +138,11 @@ def _share(part: int, total: int) -> float:
 
 def remark(result: CropResult) -> str:
     """What is unusual about a clip that was cropped; empty for most."""
+    share = 1.0 if result.face_share is None else result.face_share
     remarks = [
         *(["the audio is silent"] if result.silent else []),
+        *([f"audio track {result.sound_track} is used"] if result.sound_track else []),
+        *([f"no mouth in {1 - share:.0%} of the frames; interpolated"] if share < MOSTLY else []),
         *([f"{result.sound_gaps:.2f} s of audio are missing"] if result.sound_gaps else []),
         *([f"the audio clock was off by up to {result.sound_drift:.2f} s"] if result.sound_drift else []),
         *([f"the video has no new frame for {result.frozen:.2f} s"] if result.frozen else []),

@@ -22,7 +22,7 @@ from av_ssl.media.alignment import (
     placed,
     warp,
 )
-from av_ssl.media.audio import fit_to_frames, frame_energy, read_sound, write_audio
+from av_ssl.media.audio import chosen_track, fit_to_frames, frame_energy, read_sound, write_audio
 from av_ssl.media.backends import BACKENDS, OPENCV, Backend, make_backend
 from av_ssl.media.container import MissingStreamError
 from av_ssl.media.face_mesh import FaceMesh, Floats
@@ -115,6 +115,7 @@ class CropResult:
     face_share: float | None = None  # of the frames, with the speaker's face; None: unknown
     inside: float | None = None  # share of the crops' area inside the frame
     frozen: float = 0.0  # seconds without a new frame, in gaps of more than half a second
+    sound_track: str = ""  # that is read, such as "2 of 3", where the file has several
     face_changes: int = 0  # times that another face appeared in the place of one, as at a cut
 
     @property
@@ -151,9 +152,9 @@ def crop_clip(
     mean_face = settings.load_mean_face()
     reader = VideoReader(source.video, span=source.span)
     try:
-        sound = _read_sound(source)
+        sound, track = _read_sound(source)
         faces = backend.track(reader, source.recording or clip)
-        result, points = _judge(faces, sound, reader, settings)
+        result, points = _judge(faces, sound, track, reader, settings)
         if points is None:
             return result
         transforms = crop_transforms(points, settings.region, settings.size, mean_face)
@@ -175,17 +176,18 @@ def crop_clip(
     return result
 
 
-def _read_sound(source: ClipSource) -> Sound:
+def _read_sound(source: ClipSource) -> tuple[Sound, str]:
+    """The sound of a clip, and which track of several it is."""
     try:
-        return read_sound(source.video, span=source.span)
+        return read_sound(source.video, span=source.span), chosen_track(source.video)
     except MissingStreamError:
         if source.sound is None:
             raise
-        return read_sound(source.sound, span=source.span)
+        return read_sound(source.sound, span=source.span), chosen_track(source.sound)
 
 
 def _judge(
-    faces: Faces, sound: Sound, reader: VideoReader, settings: CropSettings
+    faces: Faces, sound: Sound, track: str, reader: VideoReader, settings: CropSettings
 ) -> tuple[CropResult, Floats | None]:
     """Whether the clip can be used, and the speaker's landmarks ``[T, P, 2 or 3]`` if so."""
     frames, samples = faces.frames, sound.samples
@@ -195,6 +197,7 @@ def _judge(
         samples=frames * SAMPLES_PER_FRAME,
         faces=sum(faces.share(track) >= LASTING for track in faces.tracks),
         source_fps=reader.source_fps,
+        sound_track=track,
         frozen=round(reader.frozen, 3),
         sound_gaps=sound.gaps,
         sound_drift=sound.drift,

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import mapped_array
-from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
+from av_ssl.layout import FRAME_RATE, LOUDEST, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
 from av_ssl.media.alignment import OWN, MeanFace
-from av_ssl.media.audio import Samples, fit_to_frames, frame_energy, read_audio
+from av_ssl.media.audio import Samples, chosen_track, fit_to_frames, frame_energy, read_audio
 from av_ssl.media.container import MissingStreamError, stated_seconds
 from av_ssl.media.crops import MIN_FRAMES
 from av_ssl.media.face_crops import (
@@ -60,7 +60,6 @@ KINDS = (
     "channel; a file is named by its path"
 )
 SMALLEST_CROP = 16  # pixels
-LOUDEST = 1.5  # floating-point samples above this are on another scale
 
 Source = Path | Frames
 RecordingLike = str | os.PathLike[str] | NDArray[Any]
@@ -125,7 +124,8 @@ class Recording:
         self._crops = None
         if "video" in streams and not _is_sound(self.source):
             self._crops = self._open_video(self.source, size, mean_face)
-        self._sound = _open_sound(self.source if sound is None else as_source(sound))
+        self._sound_source = self.source if sound is None else as_source(sound)
+        self._sound = _open_sound(self._sound_source)
         if not set(streams) & set(self.streams):
             kind = "" if self.streams or isinstance(self.source, np.ndarray) else ", not an image"
             raise MediaError(
@@ -142,6 +142,12 @@ class Recording:
     def face_share(self) -> float:
         """Share of the recording, as far as it was read, in which the face was seen; 0 to 1."""
         return self._seen / max(1, self._frames)
+
+    @property
+    def track(self) -> str:
+        """The audio track that is read, such as ``2 of 3``; empty where the file has not several."""
+        path = self._sound_source
+        return chosen_track(path) if self._sound is not None and isinstance(path, Path) else ""
 
     @property
     def silent(self) -> bool:
@@ -444,8 +450,8 @@ def as_source(given: RecordingLike) -> Path | NDArray[Any]:
     if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
             raise MediaError(
-                f"{name}: floating-point samples are not finite, or lie beyond -1 to 1; divide them by 32768 "
-                "if their scale is that of int16"
+                f"{name}: floating-point samples are not finite, or lie far beyond -1 to 1; divide them by "
+                "32768 if their scale is that of int16"
             )
         return np.round(np.clip(array, -1, 1) * 32767).astype(np.int16)
     frames = array.size and array.dtype == np.uint8 and array.ndim in (3, 4)

@@ -110,8 +110,7 @@ def _segments(run: Run, length: int, end: float) -> Iterator[tuple[Array, Array]
     if not len(positions):
         return
     if known.any():
-        frames = np.arange(len(times))
-        error = np.interp(frames, frames[known], (times - positions)[known])
+        error = _filled((times - positions), known, JUMP * run.rate)
         error = np.median(sliding_window_view(_extended(error, MEDIAN), MEDIAN), axis=1)
     else:
         error = np.full(len(times), end)
@@ -125,6 +124,15 @@ def _segments(run: Run, length: int, end: float) -> Iterator[tuple[Array, Array]
         else:
             part = np.full(len(part), np.median(part))
         yield positions[first : last + 1], np.append(part, part[-1])
+
+
+def _filled(error: Array, known: NDArray[np.bool_], jump: float) -> Array:
+    """Unknown errors interpolated; where the known ones on either side are a jump apart, the earlier one."""
+    frames, values = np.arange(len(error)), error[known]
+    before = np.searchsorted(frames[known], frames, side="right") - 1
+    earlier, later = (values[np.clip(before + step, 0, len(values) - 1)] for step in (0, 1))
+    between = np.interp(frames, frames[known], values)
+    return np.where(np.abs(later - earlier) > jump, earlier, between)
 
 
 def _extended(values: Array, window: int) -> Array:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
+import numpy as np
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
@@ -111,6 +112,22 @@ class AudioVisualTask(FairseqTask):
             self.log.describe_model(cfg._name, model)
         return model
 
+    def build_criterion(self, cfg: Any) -> Any:
+        """Build the criterion; DataError if no validation measures what is to choose the best checkpoint."""
+        root, measured = root_config(self.cfg), self.measured(cfg)
+        if root is not None and measured and not root.dataset.disable_validation:
+            metric = root.checkpoint.best_checkpoint_metric
+            if metric not in measured:
+                raise DataError(
+                    f"checkpoint.best_checkpoint_metric={metric}: validation measures "
+                    f"{', '.join(sorted(measured))}; take one"
+                )
+        return super().build_criterion(cfg)
+
+    def measured(self, criterion: Any) -> set[str]:
+        """What validation measures with a criterion, by its configuration; empty: not known beforehand."""
+        return set()
+
     def build_generator(self, models: Any, args: Any, *others: Any, **options: Any) -> Any:
         """fairseq's search; DataError for models that encode only, and for tasks without transcripts."""
         self.refuse_encoders(models)
@@ -142,11 +159,12 @@ class AudioVisualTask(FairseqTask):
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **options: Any) -> Any:
         """fairseq's iterator over epochs; that of a training split is timed, and compared when resumed."""
+        check_budget(dataset, options.get("max_tokens"))
         epochs = super().get_batch_iterator(dataset, *args, **options)
         if not dataset.train:
             return epochs
         if self.log is not None:
-            self.log.start(dataset, len(epochs))
+            self.log.start(dataset, len(epochs), self.datasets)
         return self.data_wait.watch(ResumableEpochs(epochs, data_digest(dataset, str(self.teacher_state()))))
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
@@ -176,14 +194,38 @@ class AudioVisualTask(FairseqTask):
         """Read a split's lists, after the model was built; in training, none of validation that is off.
 
         Args:
+            combine: fairseq's word for all subsets whose name begins with this one, set for training, too,
+                where it has no effect.
             task_cfg: the task's section of a checkpoint that is decoded; its keys of features win.
         """
+        if combine and not self.trains_on(split):
+            raise DataError(
+                "dataset.combine_valid_subsets=true is not supported: set dataset.valid_subset=valid,valid1"
+            )
         root = root_config(self.cfg)
         without_validation = (
             root is not None and root.dataset.disable_validation and self.starts_from_pretrained
         )
-        if is_training_split(split) or not without_validation:
+        if self.trains_on(split) or not without_validation:
+            self.require_list(split)
             self.load_split(split, task_cfg)
+
+    def trains_on(self, split: str) -> bool:
+        """Whether a split is for training, and so augmented in every epoch: by its name, or as
+        ``dataset.train_subset``."""
+        root = root_config(self.cfg)
+        return split.startswith("train") or (root is not None and split == root.dataset.train_subset)
+
+    def require_list(self, split: str) -> None:
+        """Raise DataError, with the subsets that there are, if a split has no list of clips."""
+        data = Path(self.cfg.data)
+        if not (data / f"{split}.tsv").exists():
+            there = ", ".join(sorted(path.stem for path in data.glob("*.tsv"))) or "none"
+            raise DataError(
+                f"{data / f'{split}.tsv'}: does not exist, so {split!r} is no subset; subsets there: {there} "
+                "(dataset.train_subset, dataset.valid_subset, --gen-subset; without validation: "
+                "dataset.disable_validation=true)"
+            )
 
     def load_split(self, split: str, task_cfg: Any) -> None:
         """Set ``datasets[split]`` from ``{data}/{split}.tsv`` and its labels."""
@@ -230,6 +272,8 @@ class AudioVisualTask(FairseqTask):
     def make_noise(self, split: str, train: bool) -> NoiseMixer | None:
         """The noise that is added to the audio of a split; None: none."""
         cfg = self.cfg
+        if train and cfg.noise_prob > 0 and not cfg.noise_wav:
+            logger.warning("task.noise_prob=%g has no effect: task.noise_wav names no noise", cfg.noise_prob)
         if not cfg.noise_wav or cfg.noise_prob <= 0 or "audio" not in self.streams:
             return None
         return NoiseMixer(
@@ -256,9 +300,15 @@ class AudioVisualTask(FairseqTask):
             )
 
 
-def is_training_split(split: str) -> bool:
-    """Whether a split is for training, and so augmented in every epoch: its name begins with ``train``."""
-    return split.startswith("train")
+def check_budget(dataset: AudioVisualDataset, max_tokens: int | None) -> None:
+    """Raise DataError if a batch of ``max_tokens`` frames does not hold the longest clip."""
+    frames = dataset.num_tokens_vec(np.arange(len(dataset)))
+    if max_tokens and frames.max() > max_tokens:
+        clip = dataset.clips[int(frames.argmax())]
+        raise DataError(
+            f"dataset.max_tokens={max_tokens} (--max-tokens): is less than the {frames.max()} frames of clip "
+            f"{clip.id}: raise it, or lower task.max_sample_size"
+        )
 
 
 def root_config(cfg: Any) -> Any:

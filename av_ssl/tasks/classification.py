@@ -20,6 +20,7 @@ from torch import Tensor
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.classification.lupi import (
     EMBEDDING_PHASE,
+    MEANS,
     FrozenTeacher,
     LupiCriterion,
     LupiStudent,
@@ -36,7 +37,6 @@ from av_ssl.tasks.audio_visual import (
     FEATURE_KEYS,
     AudioVisualTask,
     AudioVisualTaskConfig,
-    is_training_split,
 )
 
 logger = logging.getLogger(__name__)
@@ -214,12 +214,19 @@ class ClassificationTask(AudioVisualTask):
                 self.teacher.check_classes(self.require_classes())
         return criterion
 
+    def measured(self, criterion: Any) -> set[str]:
+        of_labels = {"loss", "accuracy", "uar", "macro_f1"}
+        known = {"av_classification": of_labels, "lupi": {*of_labels, *MEANS}}.get(
+            str(criterion._name), set()
+        )
+        return known | {METRIC} if known and self.cfg.eer else known
+
     # -- data ------------------------------------------------------------------------------------------------
 
     def load_split(self, split: str, task_cfg: Any) -> None:
         self.adopt_features(task_cfg, "segment_frames", "segment_hop")
         cfg = self.cfg
-        train = is_training_split(split)
+        train = self.trains_on(split)
         clips, kept = self.read_split(split)
         classes = self.read_classes(split, clips, train)
         if self.validation_eer is not None and not train:
@@ -239,7 +246,7 @@ class ClassificationTask(AudioVisualTask):
         cfg, streams = self.cfg, self.streams
         manifest = Path(cfg.data) / f"{split}.tsv"
         clips = with_lengths(read_manifest(manifest))
-        longest = cfg.max_sample_size if is_training_split(split) else None
+        longest = cfg.max_sample_size if self.trains_on(split) else None
         kept = [
             index
             for index in keep_by_length(clips, cfg.min_sample_size, longest)

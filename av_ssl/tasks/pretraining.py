@@ -16,7 +16,7 @@ from av_ssl.data.text import dictionary_of, load_dictionary, stored_label_sets
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip
 from av_ssl.methods.teacher_heads import attach_teacher_shapes
-from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split
+from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class PretrainingTask(AudioVisualTask):
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
-            train=is_training_split(split),
+            train=self.trains_on(split),
             labels=[one.select(kept) for one in labels],
         )
 

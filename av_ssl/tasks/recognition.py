@@ -23,12 +23,19 @@ from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.recognition.error_rates import ErrorReport
 from av_ssl.recognition.generation import check_stored_dictionary, choose_search, decode_output, save_options
 from av_ssl.recognition.heads import CTCModel, Seq2SeqModel
-from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, is_training_split, root_config
+from av_ssl.recognition.hybrid_criterion import PER_CLIP
+from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig, root_config
 from av_ssl.tasks.data_wait import WatchedEpochs
 
 logger = logging.getLogger(__name__)
 
 WORD_ERRORS, WORDS = "_word_errors", "_words"
+MEASURED = {
+    "ctc": ("nll_loss", "uer", "wer", "raw_wer"),
+    "hybrid_ctc_attention": (*PER_CLIP, "nll_loss", "ppl", "accuracy", "uer"),
+    "label_smoothed_cross_entropy": ("nll_loss", "ppl", "accuracy", "n_correct", "total"),
+}
+"""What criteria measure in validation, besides the loss."""
 TOLERATED_LENGTH = 2
 """Outputs of attention decoders in validation are cut at so many times the batch's longest transcript."""
 
@@ -142,6 +149,10 @@ class RecognitionTask(AudioVisualTask):
             )
         return criterion
 
+    def measured(self, criterion: Any) -> set[str]:
+        known = MEASURED.get(str(criterion._name))
+        return set() if known is None else {"loss", *known, *(["wer"] if self.cfg.valid_beam else [])}
+
     # -- validation in training ------------------------------------------------------------------------------
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
@@ -193,7 +204,7 @@ class RecognitionTask(AudioVisualTask):
         self.datasets[split] = self.make_dataset(
             split,
             [clips[index] for index in kept],
-            train=is_training_split(split),
+            train=self.trains_on(split),
             labels=labels.select(kept),
         )
 

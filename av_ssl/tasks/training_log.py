@@ -10,14 +10,14 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Any
 
 from fairseq.logging import metrics
 from torch import nn
 
-from av_ssl.layout import FRAME_RATE
+from av_ssl.layout import FRAME_RATE, clips_in_both
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +55,13 @@ class TrainingLog:
         every, trained = sum(size for size, _ in sizes), sum(size for size, grad in sizes if grad)
         self.model = f"{name}, {every / 1e6:,.1f} M parameters, {trained / 1e6:,.1f} M of them trained"
 
-    def start(self, dataset: Any, batches: int) -> None:
-        """Log the summary, once.
+    def start(self, dataset: Any, batches: int, others: Mapping[str, Any]) -> None:
+        """Log the summary, once, and a warning of clips that training and validation share.
 
         Args:
             dataset: of training.
             batches: of an epoch on this device.
+            others: all data sets by their split.
         """
         if self.started:
             return
@@ -72,6 +73,12 @@ class TrainingLog:
         hours = dataset.sizes.sum() / FRAME_RATE / 3600
         logger.info("data: %d clips, %.2f hours, %d updates an epoch", len(dataset), hours, an_epoch)
         logger.info("model: %s", self.model)
+        for split, other in others.items():
+            if other is not dataset and (both := clips_in_both(dataset.clips, other.clips)):
+                logger.warning(
+                    "%d of %d clips of %s are in training, too (id or file; e.g. %s): results are too good",
+                    len(both), len(other), split, both[0].id,
+                )  # fmt: skip
         if self.updates:
             logger.info("training: %d updates = %.1f epochs", self.updates, self.updates / an_epoch)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from av_ssl.errors import DataError
 from av_ssl.io import write_atomically
 from av_ssl.transcription.transcript import Segment, Transcript, Word
 
@@ -84,9 +85,27 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
 ALL = "all"
 
 
+def transcript_files(stem: Path, formats: tuple[str, ...]) -> list[Path]:
+    """``{stem}.{format}`` for each of the formats."""
+    return [stem.with_name(f"{stem.name}.{name}") for name in formats]
+
+
+def keep_own_files(recording: Path, stem: Path, formats: tuple[str, ...]) -> None:
+    """Raise DataError where a file of the transcript is there already, in the recording's own folder.
+
+    It may be the user's own transcript, which data preparation reads there.
+    """
+    for file in transcript_files(stem, formats):
+        if file.exists() and file.parent.resolve() == recording.parent.resolve():
+            raise DataError(
+                f"{file}: is there already, beside {recording.name}, and may be your own transcript: move it "
+                "away, or choose another --out"
+            )
+
+
 def write_transcript(transcript: Transcript, stem: Path, formats: tuple[str, ...]) -> list[Path]:
-    """Write ``{stem}.{format}`` for each of the formats; returns the files."""
-    files = [stem.with_name(f"{stem.name}.{name}") for name in formats]
+    """Write ``transcript_files``; returns them."""
+    files = transcript_files(stem, formats)
     for name, file in zip(formats, files, strict=True):
         write_atomically(file, FORMATS[name](transcript).encode())
     return files

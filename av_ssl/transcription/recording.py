@@ -116,6 +116,7 @@ class Work:
     sound: Path | Samples | None = None
 
     def __post_init__(self) -> None:
+        self.asked_for_face = False
         modalities = self.options.modalities
         wanted, choices = chosen_streams(self.recogniser, modalities)
         side = self.recogniser.crop_side
@@ -137,6 +138,7 @@ class Work:
     def heard(self, all_faces: bool, progress: Progress) -> Iterator[tuple[int | None, Heard]]:
         """The parts in order, each with the number of its face."""
         total = self.recording.seconds
+        self.asked_for_face = all_faces or self.options.face != SPEAKER
         progress(0, total)
         parts = self.recording.parts(self.options.face, all_faces, self.options.longest)
         for batch in read_ahead(part_batches(parts)):
@@ -194,6 +196,10 @@ class Work:
         missing = [stream for stream in self.wanted if stream not in self.recording.streams]
         for stream in missing:
             yield f"no {stream} stream: only {' and '.join(self.recording.streams)} was recognised"
+        if self.asked_for_face and not {"video"}.intersection(self.wanted, self.recording.streams):
+            yield "only the sound is recognised, so the choice of a face (--face, --all-faces) has no effect"
+        if "audio" in self.wanted and self.recording.track:
+            yield f"the sound is that of audio track {self.recording.track}"
         if "audio" in self.wanted and self.recording.silent:
             yield "the sound is silent"
         if "video" in self.wanted and not missing and self.recording.lost:

@@ -5,7 +5,23 @@ import argparse
 import pytest
 
 from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, available_cores, cluster_options
+from av_ssl.cli.main import main
 from av_ssl.jobs import ClusterOptions
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data noise DATA --seed -1", "data noise DATA --minutes -3", "score verify M D --workers 0",
+        "transcribe M R --max-len-b -5", "transcribe M R --max-len-a nan", "model plan R D --measure -1",
+        "targets clusters D --seed -1",
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range(words, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(words.split())
+    assert error.value.code == 2
+    assert f"argument {words.split()[-2]}: must be " in capsys.readouterr().err
 
 
 def test_arguments():

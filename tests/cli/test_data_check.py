@@ -101,6 +101,28 @@ def test_an_id_in_two_splits_is_found_in_either_unicode_form(data, capsys):
     assert "stands in train.tsv, line 3" in lines[0]
 
 
+def test_a_recording_in_two_splits_is_found_under_another_id(data, capsys):
+    edit(data / "valid.tsv", 2, "audio/valid 0.wav", "audio/train 1.wav")
+    status, lines = check(data, capsys, "--lists-only")
+    assert status == 1
+    assert (
+        f"{data / 'valid.tsv'}, line 2: {data / 'audio/train 1.wav'} stands in train.tsv, line 3" in lines[0]
+    )
+
+
+def test_a_folder_without_validation_is_no_wrong_one(data, capsys):
+    """As folder.sh makes it of a video or two."""
+    (data / "valid.tsv").write_text(f"{data}\n")
+    for path in data.glob("valid.*[!v]"):
+        path.unlink()
+    status, lines = check(data, capsys, "--lists-only")
+    assert status == 0
+    (remark,) = [line for line in lines if "valid.tsv: lists no clips" in line]
+    assert "dataset.disable_validation=true" in remark
+    (data / "train.tsv").write_text(f"{data}\n")
+    assert check(data, capsys, "--lists-only")[0] == 1
+
+
 def test_labels_are_checked_line_by_line(data, capsys):
     edit(data / "train.wrd", 1, "bin", "bim")
     edit(data / "train.wrd", 2, "bin blue", "")

@@ -10,11 +10,11 @@ from .conftest import call
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("av2vec", "model.encoder_layers=12  [int]  number of Transformer layers"),
+        ("av2vec", "model.encoder_layers=12  [int, 1 or more]  number of Transformer layers"),
         ("av2vec", "criterion (criterion._name=av2vec)"),
         ("av_recognition", "task.modalities=av  [one of audio, video, av]  streams to load"),
-        ("grouped_adam", "optimizer.head_lr=null  [float or null]"),
-        ("tri_stage", "lr_scheduler.warmup_steps=0  [int]"),
+        ("grouped_adam", "optimizer.head_lr=null  [float or null, 0 or more]"),
+        ("tri_stage", "lr_scheduler.warmup_steps=0  [int, 0 or more]"),
         ("checkpoint", "checkpoint.best_checkpoint_metric=loss  [str]"),
     ],
 )

@@ -81,6 +81,27 @@ def test_outputs_never_overwrite_each_other(run, talk, tmp_path, refused):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_text_beside_the_recording_is_kept(run, talk, refused):
+    """It may be the user's transcript; a file that no recording lies beside is written anew."""
+    own = talk.with_suffix(".txt")
+    own.write_text("what is said\n")
+    assert f"{own}: is there already" in refused(run(talk, "--out", talk.parent))
+    assert own.read_text() == "what is said\n"
+    assert run(talk, "--format", "srt", "--out", talk.parent) == 0
+    for _ in range(2):
+        assert run(talk, "--out", talk.parent / "out") == 0
+
+
+@pytest.mark.parametrize("words", [["--face", "2"], ["--face", "left"], ["--all-faces"], []])
+def test_a_face_of_sound_alone(run, tmp_path, capsys, words):
+    """And which of several audio tracks is used."""
+    sound = write_clip(tmp_path / "a.mka", None, 0 * tone(0.5), more_sound=[tone(0.5)])
+    assert run(sound, *words, choices=(AV, AUDIO)) == 0
+    printed = capsys.readouterr().err
+    assert ("--face, --all-faces" in printed) == bool(words)
+    assert "audio track 2 of 2" in printed
+
+
 def test_a_recording_named_twice_is_transcribed_once(run, talk, tmp_path, capsys):
     assert run(talk, talk.parent, "--out", tmp_path / "out") == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'talk.txt'}\n"

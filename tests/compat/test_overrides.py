@@ -126,6 +126,27 @@ def test_what_a_command_of_fairseq_misses() -> None:
     assert one_line(AssertionError("--path needed")) is None
 
 
+def test_resuming_with_another_model() -> None:
+    """Fairseq's trainer hides why."""
+
+    def fail(text: str) -> BaseException:
+        try:
+            try:
+                torch.nn.Linear(2, 2).load_state_dict(torch.nn.Linear(2, 3).state_dict())
+            except Exception:
+                raise Exception(text)  # noqa: B904 - as the trainer does
+        except Exception as error:
+            return error
+
+    text = "Cannot load model parameters from checkpoint /s/checkpoint_last.pt; please ensure that the ..."
+    line = str(one_line(fail(text)))
+    assert line.startswith("/s/checkpoint_last.pt: ")
+    assert "size mismatch for weight" in line
+    assert "checkpoint.save_dir" in line
+    assert "\n" not in line
+    assert one_line(fail("another error")) is None
+
+
 def test_parts_of_a_configuration_are_copied_alone() -> None:
     whole = OmegaConf.create({"task": {"rate": 25, "labels": ["wrd"]}, "model": {"rate": "${task.rate}"}})
     part = copy.deepcopy(whole.model)

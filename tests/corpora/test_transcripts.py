@@ -25,6 +25,12 @@ from tests.corpora.trees import lrs_text
         (b"\xef\xbb\xbfText: Bom", "bom"),
         (b"Text:\nConf: 3\n", None),
         (b" \n", None),
+        ("\u202bhel\u00adlo\u200bthere\ufeff\x1b\u202c".encode(), "hello there"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645".encode(),
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
+        (b"\x1b", None),
     ],
 )
 def test_transcripts(tmp_path, content, expected):
@@ -64,6 +70,12 @@ SUBTITLES = "1\n00:00:00,500 --> 00:00:01,900\nHello there\n"
         r"{\rtf1 Hello}",
         "Disk reference: 62\nChannel: BBC1\nDuration: 1.16 seconds\n",
         "Identity  : \tid00012\nReference : \tabc\n",
+        "0,1200,hello\n1200,2400,there\n",
+        "0;1200;hello\n1200;2400;there\n",
+        "| word | start |\n|---|---|\n| hello | 1 |\n",
+        "<p>hello</p>",
+        "<i>hello</i> there",
+        "<Trans>\n<Sync time='0'/>hello\n",
     ],
 )
 def test_files_that_hold_more_than_words_are_refused(tmp_path, content):

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+from av_ssl.data.reading import read_wave
 from av_ssl.errors import MediaError
-from av_ssl.media.audio import read_audio, read_sound
+from av_ssl.media.audio import chosen_track, read_audio, read_sound
 from av_ssl.media.container import MissingStreamError, check_complete
 from av_ssl.media.sound_clock import Run, place
 from av_ssl.media.video import VideoReader, read_video, write_video
@@ -181,6 +183,15 @@ def test_a_cut_that_the_file_states(tmp_path, suffix):
             read_audio(path)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
+def test_films_joined_byte_by_byte_are_refused(tmp_path, suffix):
+    """Of mp4 and mov files FFmpeg reads the first; of others the times go back."""
+    clip = write_clip(tmp_path / f"a.{suffix}", corners(30), tone(1.2))
+    clip.write_bytes(clip.read_bytes() * 2)
+    with pytest.raises(MediaError, match=rf"a\.{suffix}: .*ffmpeg -f concat"):
+        read_video(clip)
+
+
 @pytest.mark.parametrize("head", ["1a45dfa3", "1a45dfa38018538067ff", "1a45dfa300", b"RIFF".hex()])
 def test_a_file_that_states_no_length(tmp_path, head):
     (tmp_path / "a").write_bytes(bytes.fromhex(head))
@@ -285,11 +296,33 @@ def test_samples_that_need_nothing_are_kept(times, start, end):
     assert (sound.gaps, sound.drift) == (0, 0)
 
 
+@pytest.mark.parametrize("unknown", [0, 4])
 @pytest.mark.parametrize("second", [[5.0, 5.02], [4000.0, 4000.02]])
-def test_sound_that_goes_far_back_or_ahead_is_an_error(second):
+def test_sound_that_goes_far_back_or_ahead_is_an_error(second, unknown):
+    """Frames without a time stamp before the jump do not hide it, as in joined FLAC files."""
     times = [6.0 + time for time in STEADY] + [second[0] + 0.02 * k for k in range(10)]
+    times[len(STEADY) - unknown : len(STEADY)] = [None] * unknown
     with pytest.raises(ValueError, match="time stamps"):
         place([run(times)])
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_joined_ogg_files_lose_no_sound(tmp_path, subtype):
+    """Libsndfile, which reads training clips, takes the first alone; times may go back for FFmpeg."""
+    for number in range(2):
+        path = tmp_path / f"{number}.ogg"
+        soundfile.write(path, noise(1.0, seed=number)[0], 16000, format="OGG", subtype=subtype)
+        assert len(read_wave(path)) == 16000
+    joined = tmp_path / "joined.ogg"
+    joined.write_bytes(b"".join((tmp_path / f"{number}.ogg").read_bytes() for number in range(2)))
+    with pytest.raises(MediaError, match=r"joined.ogg: .*several Ogg streams.*ffmpeg"):
+        read_wave(joined)
+    if subtype == "VORBIS":
+        return
+    samples = read_audio(joined)
+    assert len(samples) == pytest.approx(32000, abs=200)
+    for number in range(2):
+        assert abs(late(samples[16000 * number :], noise(1.0, seed=number), 0.4)) < 20
 
 
 def test_a_format_that_changes_loses_no_sample(tmp_path):
@@ -309,7 +342,9 @@ def test_a_format_that_changes_loses_no_sample(tmp_path):
 )
 def test_the_first_track_with_sound_is_read(tmp_path, levels, taken):
     tracks = [level * tone(0.5, hertz=300.0 + 200 * number) for number, level in enumerate(levels)]
-    sound = read_sound(write_clip(tmp_path / "a.mkv", None, *tracks[:1], more_sound=tracks[1:]))
+    path = write_clip(tmp_path / "a.mkv", None, *tracks[:1], more_sound=tracks[1:])
+    sound = read_sound(path)
+    assert chosen_track(path) == f"{taken + 1} of {len(tracks)}"
     assert sound.silent == (max(levels) == 0)
     if not sound.silent:
         pitch = np.abs(np.fft.rfft(sound.samples[:8000])).argmax() * 2

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 import av_ssl.tasks  # noqa: F401  (registers everything)
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
 from av_ssl.methods.raven.encoder import RavenEncoder
+from av_ssl_fairseq_hook.ranges import check_values
 from tests.targets.teacher_folders import write_teacher_folder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -64,6 +65,7 @@ def load(recipe: Path, **values: str):
 
 def complete(cfg):
     add_defaults(cfg)
+    check_values(cfg)  # all of a recipe's numbers are in their ranges
     return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 

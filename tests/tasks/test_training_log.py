@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,11 +12,14 @@ import torch
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
+from av_ssl.layout import Clip
 from av_ssl.tasks.training_log import FIRST_ESTIMATE, TrainingLog, for_people
+from tests.data_folder import listed_clips
 
 
 class Clips:
     sizes = np.full(9, 25 * 3600)
+    clips = listed_clips(*range(10, 19))
 
     def __len__(self) -> int:
         return 9
@@ -32,15 +36,36 @@ def started(max_update: int, max_epoch: int = 0, frozen: bool = True) -> Trainin
     now = iter(range(0, 100_000, 36))
     log = TrainingLog(root, clock=lambda: next(now))
     log.describe_model("toy", torch.nn.Linear(1000, 1000))
-    log.start(Clips(), batches=7)
+    log.start(Clips(), 7, {})
     return log
+
+
+def test_clips_of_training_in_validation_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By id or by file, in one line."""
+    dataset = Clips()
+    dataset.clips = [Clip("a", Path("a.mp4"), None, 9, 0, 2), Clip("b", Path("b.mp4"), None, 9, 0, 3)]
+    held_out = Clips()
+    held_out.clips = [
+        Clip("c", Path("c.mp4"), None, 9, 0, 2),
+        Clip("b", Path("other.mp4"), None, 9, 0, 3),
+        Clip("d", Path("a.mp4"), None, 9, 0, 4),
+    ]
+    apart = Clips()
+    apart.clips = held_out.clips[:1]
+    log = started(max_update=110)
+    log.started = False
+    for _ in range(2):
+        log.start(dataset, 7, {"train": dataset, "valid": held_out, "test": apart})
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "2 of 9 clips of valid" in warning
+    assert "e.g. b)" in warning
 
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_summary_estimate_and_time_left(frozen: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     log = started(max_update=110, frozen=frozen)
-    log.start(Clips(), batches=7)  # of the second epoch
+    log.start(Clips(), 7, {})  # of the second epoch
     with metrics.aggregate() as aggregator:
         for done in range(1, FIRST_ESTIMATE + 2):
             log.end_update(done)

@@ -210,10 +210,10 @@ def test_a_face_that_was_asked_for_is_there():
     options = RecordingOptions(face=2)
     with pytest.raises(DataError, match="face 2 is seen in no part"):
         transcribe_recording(Reader(AV, AUDIO, VIDEO), moving_face(20, 0.1), options, numbered(640 * 20))
-    found = transcribe_recording(
-        Reader(AV, AUDIO), numbered(640 * 20), options
-    )  # no video: nothing to choose
-    assert found.notes == ("no video stream: only audio was recognised",)
+    found = transcribe_recording(Reader(AV, AUDIO), numbered(640 * 20), options)
+    missing, no_choice = found.notes
+    assert missing == "no video stream: only audio was recognised"
+    assert "--face" in no_choice
 
 
 def test_reading_ahead_keeps_order_and_errors():

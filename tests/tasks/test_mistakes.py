@@ -1,0 +1,113 @@
+"""Mistakes in the names of subsets and metrics, and in the size of batches, end before work starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fairseq.data.data_utils import raise_if_valid_subsets_unintentionally_ignored
+from omegaconf import OmegaConf
+
+from av_ssl.errors import DataError
+from av_ssl.tasks.audio_visual import AudioVisualTask, check_budget
+from av_ssl.tasks.classification import ClassificationConfig, ClassificationTask
+from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
+from av_ssl_fairseq_hook.mistakes import one_line
+from tests.data_folder import write_split, write_transcripts, write_vocabulary
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for split in ("lrs3", "valid"):
+        write_split(folder, split, [10, 12])
+        write_transcripts(folder, split)
+    write_vocabulary(folder)
+    return folder
+
+
+def task_of(folder: Path, metric: str = "loss", **keys: Any) -> AudioVisualTask:
+    kinds = {"eer": (ClassificationTask, ClassificationConfig), None: (RecognitionTask, RecognitionConfig)}
+    kind, config = kinds["eer" if "eer" in keys else None]
+    root = OmegaConf.create(
+        {
+            "dataset": {"train_subset": "lrs3", "disable_validation": False, "max_tokens": 100},
+            "optimization": {"update_freq": [1]},
+            "distributed_training": {"distributed_world_size": 1},
+            "checkpoint": {"save_dir": str(folder), "best_checkpoint_metric": metric},
+            "common": {"cpu": False},
+            "generation": {"lm_path": None},
+            "task": OmegaConf.structured(config(data=str(folder), seed=1, image_crop_size=22, **keys)),
+        }
+    )
+    return kind(root.task)
+
+
+def test_training_clips_are_augmented_under_any_name(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And that noise without a list of it has no effect is said once."""
+    task = task_of(folder, noise_prob=0.25)
+    task.load_dataset("lrs3", combine=True)  # as fairseq's trainer does
+    task.load_dataset("valid")
+    assert task.dataset("lrs3").train
+    assert not task.dataset("valid").train
+    assert caplog.text.count("task.noise_prob=0.25 has no effect") == 1
+
+
+def test_subsets_that_do_not_exist(folder: Path) -> None:
+    task = task_of(folder)
+    with pytest.raises(DataError, match=r"vlaid\.tsv: does not exist.*lrs3, valid.*dataset\.valid_subset"):
+        task.load_dataset("vlaid")
+    with pytest.raises(DataError, match=r"dataset\.combine_valid_subsets=true.*dataset\.valid_subset="):
+        task.load_dataset("valid", combine=True)
+
+
+def test_further_validation_subsets_are_named(tmp_path: Path) -> None:
+    (tmp_path / "valid2.tsv").touch()
+    dataset = SimpleNamespace(
+        ignore_unused_valid_subsets=False, combine_valid_subsets=False, disable_validation=False,
+        valid_subset="valid",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="valid2") as error:
+        raise_if_valid_subsets_unintentionally_ignored(
+            SimpleNamespace(dataset=dataset, task=SimpleNamespace(data=str(tmp_path)))
+        )
+    text = str(one_line(error.value))
+    assert text.startswith("dataset.valid_subset does not name valid2")
+    assert "dataset.ignore_unused_valid_subsets=true" in text
+
+
+def test_a_batch_holds_the_longest_clip(folder: Path) -> None:
+    task = task_of(folder)
+    task.load_dataset("lrs3")
+    check_budget(task.dataset("lrs3"), 12)
+    check_budget(task.dataset("lrs3"), None)
+    with pytest.raises(DataError, match=r"dataset\.max_tokens=11 .*12 frames of clip lrs3_1"):
+        check_budget(task.dataset("lrs3"), 11)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "keys", "metric", "measured"),
+    [
+        ("ctc", {}, "wrr", "wer"),
+        ("ctc", {"valid_beam": 0}, "accuracy", "raw_wer"),
+        ("label_smoothed_cross_entropy", {"valid_beam": 0}, "wer", "nll_loss"),
+        ("label_smoothed_cross_entropy", {}, "wer", None),
+        ("hybrid_ctc_attention", {}, "uer", None),
+        ("of_another_package", {}, "anything", None),
+        ("av_classification", {"eer": False}, "eer", "uar"),
+        ("lupi", {"eer": True, "label": "spk"}, "wer", "eer"),
+    ],
+)
+def test_a_metric_that_is_not_measured(
+    folder: Path, criterion: str, keys: dict[str, Any], metric: str, measured: str | None, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("fairseq.criterions.build_criterion", lambda cfg, task: cfg)
+    task = task_of(folder, metric, **keys)
+    cfg = OmegaConf.create({"_name": criterion})
+    if measured is None:
+        assert task.build_criterion(cfg) is cfg
+        return
+    with pytest.raises(DataError, match=rf"best_checkpoint_metric={metric}: .*\b{measured}\b"):
+        task.build_criterion(cfg)
