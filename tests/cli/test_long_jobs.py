@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from av_ssl.targets import cluster_labels, feature_shards
-from av_ssl.transcription import transcribe
+from av_ssl.transcription import folder
 
 from .conftest import call
 
@@ -75,7 +75,7 @@ def made(name: str, folder: Path) -> list[bytes]:
         ("clusters", feature_shards, "dump_shard", 4),
         ("clusters", cluster_labels, "fit_job", 0),
         ("clusters", cluster_labels, "label_shard", 4),
-        ("transcripts", transcribe, "transcribe_shard", 1),
+        ("transcripts", folder, "transcribe_shard", 1),
     ],
 )
 def test_a_killed_run_goes_on(name, module, stage, done, make, tmp_path, monkeypatch):

@@ -110,6 +110,7 @@ def test_an_encoder_that_is_never_trained_is_reported(updates, warned, caplog):
 
 
 def test_missing_dictionary_is_named(tmp_path):
+    (tmp_path / "test.tsv").write_text("/\n")
     task = RecognitionTask(OmegaConf.structured(RecognitionConfig(data=str(tmp_path), seed=1)))
     with pytest.raises(DataError, match=r"dict\.wrd\.txt: does not exist.*transcripts"):
         task.load_dataset("test")
