@@ -50,6 +50,7 @@ from av_ssl.recognition.heads import CTCModel, HybridModel
 from av_ssl.transcription.onnx_recogniser import FORMAT, OnnxRecogniser
 
 OPSET = 17
+OLDEST_TORCH = (2, 6)  # the exporter of 2.1 crashes; those between were not tried
 TOLERANCE = 1e-4
 """Largest difference to torch, absolute or relative, whichever is larger."""
 LENGTHS = (31, 18)
@@ -131,10 +132,13 @@ def export_onnx(stored: StoredModel, path: Path) -> list[Path]:
     """Write a recogniser with a CTC head as ONNX; it is compared with torch on synthetic clips before.
 
     Raises:
-        DataError: the model is none, or its task section lacks an entry; a package is missing; the outputs
-            differ by more than `TOLERANCE`; the file cannot be written.
+        DataError: the model is none, or its task section lacks an entry; a package is missing, or torch too
+            old; the outputs differ by more than `TOLERANCE`; the file cannot be written.
     """
     onnx = optional_package("onnx", "onnx")
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise DataError(f"ONNX files are written by torch {oldest} and newer; this is {torch.__version__}")
     network = network_of(stored)
     proto = traced(onnx, network)
     for key, value in metadata(stored, network.reader).items():

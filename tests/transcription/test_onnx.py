@@ -19,7 +19,13 @@ from av_ssl.data.reading import audio_features
 from av_ssl.errors import DataError, MediaError
 from av_ssl.layout import read_manifest
 from av_ssl.media.recording import Part
-from av_ssl.onnx_export import FilterbankLayer, check_against_torch, log_probs_by_torch, network_of
+from av_ssl.onnx_export import (
+    FilterbankLayer,
+    check_against_torch,
+    export_onnx,
+    log_probs_by_torch,
+    network_of,
+)
 from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
 from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions
 from tests.data_folder import write_split
@@ -34,6 +40,13 @@ KINDS: dict[str, Any] = {
     "waveform": lambda path: write_raven_recogniser(path, "audio"),
     "raven video": lambda path: write_raven_recogniser(path, "video"),
 }
+
+
+def test_an_exporter_that_is_too_old_is_not_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.1.2+cpu")
+    with pytest.raises(DataError, match=r"torch 2\.6 .*2\.1\.2"):
+        export_onnx(read_stored(KINDS["av"](tmp_path / "model.pt")), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 @pytest.fixture(scope="module")
