@@ -19,6 +19,7 @@ def test_usage(tmp_path):
     assert usage["entropy_bits"] == pytest.approx(1.5)
     assert usage["perplexity"] == pytest.approx(2**1.5)
     assert usage["largest_share"] == 0.5
+    assert usage["hours"] == pytest.approx(8 / 25 / 3600)
     assert usage["clips_without_labels"] == usage["clips_of_other_length"] == ["clip2"]
     assert (tmp_path / "dict.km.txt").read_text() == "0 10000\n1 10000\n2 10000\n3 10000\n"
 

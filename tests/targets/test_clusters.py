@@ -6,8 +6,10 @@ import torch
 
 from av_ssl import io
 from av_ssl.errors import DataError
+from av_ssl.targets import clusters
 from av_ssl.targets.clusters import Codebook, SoftClusters, draw_frames, fit_kmeans
-from av_ssl.targets.feature_shards import FeatureShard
+from av_ssl.targets.feature_shards import FeatureShard, SplitFeatures
+from tests.data_folder import listed_clips
 
 
 def blobs(rng, centres, each=200):
@@ -28,7 +30,7 @@ def test_finds_well_separated_clusters():
     assert inertia / len(frames) == pytest.approx(3 * 0.01, rel=0.1)
 
 
-def test_nearest_equals_the_definition():
+def test_nearest_equals_the_definition(monkeypatch):
     rng = np.random.default_rng(0)
     frames, centroids = rng.normal(size=(300, 39)) * 20, rng.normal(size=(50, 39)) * 20
     squared = ((frames[:, None] - centroids) ** 2).sum(axis=2)
@@ -36,6 +38,9 @@ def test_nearest_equals_the_definition():
     assert np.array_equal(labels, squared.argmin(axis=1))
     assert inertia == pytest.approx(squared.min(axis=1).sum(), rel=1e-5)
     assert Codebook(centroids.astype(np.float32)).nearest(frames[:0]) == (pytest.approx(np.zeros(0)), 0.0)
+    monkeypatch.setattr(clusters, "BLOCK", 70)
+    found = Codebook(centroids.astype(np.float32)).inertia(frames)
+    assert found == pytest.approx(squared.min(axis=1).mean(), rel=1e-5)
 
 
 def test_half_precision_features_are_computed_in_single():
@@ -98,6 +103,14 @@ def test_damaged_shards_are_refused(tmp_path):
         draw_frames((shard,), 1.0, 0)
 
 
+@pytest.mark.parametrize(("clips", "complete"), [((3, 4), True), ((3, 4, 5), False)])
+def test_a_shard_of_another_number_of_clips_is_made_again(clips, complete, tmp_path):
+    (shard,) = write_shards(tmp_path, np.array([3, 4]), 1)
+    manifest = tmp_path / "train.tsv"
+    split = SplitFeatures(manifest, "", listed_clips(*clips), None, shard.folder, tmp_path, wanted=1)
+    assert [split.is_complete(job) for job in split.jobs] == [complete]
+
+
 # -- soft clusters -------------------------------------------------------------------------------------------
 
 INERTIA = 300.0
@@ -131,11 +144,11 @@ def test_largest_at_the_centroid_itself(centroids):
 
 
 def test_half_precision_vectors_are_compared_in_float32(centroids, vectors):
-    clusters, half = SoftClusters(centroids, INERTIA), vectors.half()
-    assert clusters(half).dtype == torch.float32
-    assert torch.equal(clusters(half), clusters(half.float()))
+    soft, half = SoftClusters(centroids, INERTIA), vectors.half()
+    assert soft(half).dtype == torch.float32
+    assert torch.equal(soft(half), soft(half.float()))
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(clusters(half), clusters(half.float()))
+        assert torch.equal(soft(half), soft(half.float()))
 
 
 def test_the_same_seed_gives_the_same_centroids():

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from av_ssl.data.teacher_batch import OnlineTeacher
 from av_ssl.errors import DataError
 from av_ssl.layout import Clip
-from av_ssl.targets.teacher_targets import StoredFeatures, TeacherFolder
+from av_ssl.targets.teacher_targets import StoredFeatures, TeacherFolder, TeacherTargets
 from tests.targets.teacher_folders import DIM, write_teacher_folder
 
 FRAMES = {"train": {"a": 10, "b": 7, "c": 12}, "valid": {"d": 9}}
@@ -63,6 +65,24 @@ def test_a_split_that_is_not_finished_does_not_count(folder: TeacherFolder):
     (folder.path / "train_1_2.len").unlink()
     with pytest.raises(DataError, match=r"it has the splits valid\."):
         StoredFeatures(folder, "train", clips("a"))
+
+
+@pytest.mark.parametrize(("source", "online"), [("online", [True, True]), ("mixed", [False, True])])
+def test_teachers_that_run_in_training(source, online, folder: TeacherFolder, tmp_path: Path):
+    bare = TeacherFolder.read(write_teacher_folder(tmp_path / "bare", missing=0))
+    inputs = TeacherTargets([folder, bare], source).inputs("train", clips("a"))
+    assert [isinstance(each, OnlineTeacher) for each in inputs] == online
+    assert inputs[1] == OnlineTeacher(2, 0)
+
+
+def test_targets_of_the_frames_that_count(folder: TeacherFolder):
+    features = torch.randn(2, 6, DIM, generator=torch.Generator().manual_seed(0)).half()
+    teachers = {"index": [torch.tensor([1, 3])], "features": [features]}
+    (found,) = TeacherTargets([folder], temperature=0.3)({}, teachers)
+    vectors = torch.cat([features[0, 2:4], features[1, :2]]).float()
+    distances = torch.cdist(vectors, torch.from_numpy(folder.centroids())).square()
+    assert torch.equal(found.vectors, vectors)
+    torch.testing.assert_close(found.posteriors, (-distances / (0.3 * folder.inertia)).softmax(1))
 
 
 def test_damaged_folders(folder: TeacherFolder, tmp_path: Path):
