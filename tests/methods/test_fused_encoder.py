@@ -7,7 +7,7 @@ from torch import nn
 
 import av_ssl
 from av_ssl.methods.fused_encoder import AudioVisualEncoder
-from tests.methods.helpers import tiny_av2vec
+from tests.methods.helpers import source, tiny_av2vec
 
 
 class Once(nn.Module):
@@ -99,6 +99,15 @@ def test_masks_where_they_are_asked_for(reference, streams):
             outputs.append(encoder.extract_finetune(source, arrays["padding_mask"], mask=True)[0])
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.allclose(outputs[0], outputs[2], atol=1e-2)
+
+
+def test_padding_is_not_masked():
+    batch = source([30, 12], 30)
+    plain, padding = batch["source"], batch["padding_mask"]
+    masked = tiny_av2vec(masking_type="input", mask_prob_audio=1.0).masked_source(plain, padding)
+    changed = (masked["audio"] != plain["audio"]).any(1)
+    assert changed.any(1).all()
+    assert not changed[padding].any()
 
 
 def test_masks_that_cannot_be_had(reference):
