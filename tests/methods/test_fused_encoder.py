@@ -110,6 +110,11 @@ def test_padding_is_not_masked():
     assert not changed[padding].any()
 
 
+def test_the_frames_of_the_loss_are_those_of_the_configuration():
+    masking = tiny_av2vec(loss_on="all", mask_margin=2).masking
+    assert (masking.loss_on, masking.video_margin) == ("all", 2)
+
+
 def test_masks_that_cannot_be_had(reference):
     _, arrays = reference
     model = tiny_av2vec(masking_type="stream_feature")
