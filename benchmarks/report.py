@@ -26,7 +26,9 @@ HERE = Path(__file__).resolve().parent
 INTRODUCTION = """# Benchmarks
 
 `make benchmarks` wrote this file. Every table is from one run on one machine, so that ratios within a table
-hold; figures of two machines do not compare. What each script measures is said at its top.
+hold; figures of two machines do not compare. What each script measures is said at its top. Cores of a
+virtual machine change their speed: of a step in bfloat16, one row was 165 frames/s in one run and 77 in the
+next, so that only large ratios between rows of that table mean something.
 
 `benchmarks/gpu.sh` is for a machine with an NVIDIA GPU: correctness, then tables of every method, in under
 ten minutes. It has not been run on a GPU yet, only on a CPU at tiny sizes.
