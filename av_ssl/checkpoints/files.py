@@ -254,6 +254,9 @@ def read_safetensors(path: Path) -> StoredModel:
     try:
         if rest.get("crc32") is not None and file_crc32(path) != rest["crc32"]:
             raise ValueError("it does not have its checksum")
+        with path.open("rb") as file:  # the library parses headers of up to 100 MB
+            if (length := int.from_bytes(file.read(8), "little")) > LONGEST_HEADER:
+                raise ValueError(f"its header would have {length} bytes")
         tensors = package.torch.load_file(path)  # it checks that the tensors fill the file
     except (
         OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, package.SafetensorError,
@@ -272,6 +275,10 @@ def read_safetensors(path: Path) -> StoredModel:
         raise DataError(
             f"{beside}: its entries are damaged ({error}); convert the checkpoint again"
         ) from error
+
+
+LONGEST_HEADER = 1 << 22
+"""Bytes; that of a model of 1,000 tensors has 100,000."""
 
 
 def file_crc32(path: Path) -> int:
