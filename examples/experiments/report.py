@@ -273,6 +273,12 @@ def machine() -> str:
     return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
+def with_known_costs(run: dict[str, Any]) -> dict[str, Any]:
+    """A run without the costs that are NaN, which JSON does not have."""
+    costs = {key: cost for key, cost in run["costs"].items() if not math.isnan(cost)}
+    return {**run, "costs": costs}
+
+
 def write(methods: Methods, corpus: Corpus, command: str) -> str:
     """Write ``corpus.results`` and a ``.json`` beside it; the first text. ``command`` was run last."""
     runs, rows = collect(methods, corpus), methods_of(methods, corpus)
@@ -292,9 +298,15 @@ def write(methods: Methods, corpus: Corpus, command: str) -> str:
     if corpus.leaderboard and corpus.subsets == [corpus.validation]:
         parts += ["## Leaderboard", methods.about_leaderboard, leaderboard(methods, corpus)]
     text = "\n\n".join([*parts, "## Cost", methods.about_costs, cost_table(methods, runs)]) + "\n"
-    seeds = {name: {"title": rows[name].title, "seeds": runs[name]} for name in filter(runs.get, rows)}
+    seeds = {
+        name: {
+            "title": rows[name].title,
+            "seeds": {seed: with_known_costs(run) for seed, run in runs[name].items()},
+        }
+        for name in filter(runs.get, rows)
+    }
     document = {"command": command, "versions": versions, "machine": machine(), "sizes": corpus.sizes}
     document["methods"] = seeds
     corpus.results.write_text(text, encoding="utf-8")
-    numbers.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    numbers.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return text

@@ -275,6 +275,11 @@ def test_the_leaderboard_has_the_minutes_of_all_stages_and_who_reaches_the_rate(
         (tmp_path / "done" / "seed_1.pretrain_av2vec_mlm").read_text().replace('"cpu": 10, ', "")
     )
     text = write(METHODS, corpus, "x").partition("## Leaderboard")[2]
+    costs = json.loads((tmp_path / "validation.json").read_text())["methods"]["av2vec_mlm"]["seeds"]["1"][
+        "costs"
+    ]
+    assert "seconds" not in costs  # not NaN, which JSON does not have
+    assert costs["earlier seconds"] == 10
     rows = [
         line
         for line in text.partition("## Cost")[0].splitlines()
