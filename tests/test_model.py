@@ -116,6 +116,7 @@ def test_frames_of_the_models_size_without_a_mouth_in_the_middle_are_warned_of(e
         (np.zeros((9, 24, 24, 4), np.uint8), r"uint8 \[9, 24, 24, 4\]"),
         (np.zeros((16000, 2), np.int16), r"int16 \[16000, 2\]; .* one channel"),
         (np.full(16000, 300.0), "divide them by 32768"),
+        (np.full(16000, 1.6), "divide them by 32768"),
         (np.array([np.nan] * 16000), "beyond -1 to 1"),
         (np.zeros((288, 360, 3), np.uint8), r"uint8 \[288, 360, 3\]; frames are"),
         ([[1], [2, 3]], "a list that makes no array"),

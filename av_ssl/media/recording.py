@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import mapped_array
-from av_ssl.layout import FRAME_RATE, LOUDEST, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS
 from av_ssl.media.alignment import OWN, MeanFace
 from av_ssl.media.audio import Samples, chosen_track, fit_to_frames, frame_energy, read_audio
 from av_ssl.media.container import MissingStreamError, stated_seconds
@@ -50,6 +50,7 @@ OVERLAP = 37  # frames (1.5 s) that two parts share where there is no pause: one
 EARLIEST_CUT = 0.4  # of a part
 PAUSE = 5  # frames, 0.2 s
 PAUSE_LEVEL = 0.1  # of the loud frames of the part: -20 dB
+LOUDEST_ARRAY = 1.5  # of floating-point samples: resampling makes a little over 1, only decoders make more
 SILENCE = 10.0  # root mean square of int16 samples, -70 dB
 LASTING = 0.5  # of the face seen longest: a face seen less is not the leftmost, ...
 WHOLE, BLOCK = 600, 60  # seconds: sound up to this length is read at once, of longer ones so much
@@ -448,10 +449,10 @@ def as_source(given: RecordingLike) -> Path | NDArray[Any]:
     if array.ndim == 1 and array.dtype == np.int16:
         return array
     if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST:
+        if not np.isfinite(array).all() or np.abs(array).max(initial=0) > LOUDEST_ARRAY:
             raise MediaError(
-                f"{name}: floating-point samples are not finite, or lie far beyond -1 to 1; divide them by "
-                "32768 if their scale is that of int16"
+                f"{name}: floating-point samples are not finite, or lie beyond -1 to 1; divide them by 32768 "
+                "if their scale is that of int16"
             )
         return np.round(np.clip(array, -1, 1) * 32767).astype(np.int16)
     frames = array.size and array.dtype == np.uint8 and array.ndim in (3, 4)
