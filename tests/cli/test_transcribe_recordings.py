@@ -82,7 +82,7 @@ def test_outputs_never_overwrite_each_other(run, talk, tmp_path, refused):
 
 
 def test_a_text_beside_the_recording_is_kept(run, talk, refused):
-    """It may be the user's transcript; a file that no recording lies beside is written anew."""
+    """It may be the user's transcript; a file that no recording lies beside is written again."""
     own = talk.with_suffix(".txt")
     own.write_text("what is said\n")
     assert f"{own}: is there already" in refused(run(talk, "--out", talk.parent))
