@@ -29,24 +29,20 @@ from torch import Tensor, nn
 
 import av_ssl.tasks  # noqa: F401 - registers all models
 from av_ssl.checkpoints.loading import load, load_untrained
+from av_ssl.checkpoints.stored import stored_streams, untrained_streams
 from av_ssl.classification.classifier import AVClassifier, FrontEnds
 from av_ssl.data.classes import ClassificationDataset, Segmentation
 from av_ssl.data.clip_reader import ClipReader, CropAndFlip
 from av_ssl.data.collate import Sample
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.noise import NoiseMixer
+from av_ssl.device import device_of
 from av_ssl.errors import DataError
 from av_ssl.io import digest
-from av_ssl.layout import (
-    FRAME_RATE,
-    STREAMS,
-    Clip,
-    stored_streams,
-    untrained_streams,
-    with_lengths,
-)
+from av_ssl.layout import FRAME_RATE, STREAMS
+from av_ssl.manifest import Clip, with_lengths
 from av_ssl.methods.encoder_model import EncoderModel, Source
-from av_ssl.targets.feature_shards import FrameFeatures, device_of
+from av_ssl.targets.feature_shards import FrameFeatures
 from av_ssl.targets.speech_teacher import TeacherSpec
 
 logger = logging.getLogger(__name__)

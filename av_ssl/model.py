@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from av_ssl.checkpoints.loading import assemble, load
 from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops
+from av_ssl.device import device_of
 from av_ssl.errors import DataError
 from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_model
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
@@ -35,8 +36,7 @@ from av_ssl.media.recording import (
 )
 from av_ssl.media.sources import AUDIO_SUFFIXES
 from av_ssl.media.video import VideoReader
-from av_ssl.sharing import ErrorRates, from_pretrained, save_pretrained
-from av_ssl.targets.feature_shards import device_of
+from av_ssl.sharing.folder import ErrorRates, from_pretrained, save_pretrained
 from av_ssl.transcription.onnx_recogniser import OnnxRecogniser
 from av_ssl.transcription.recogniser import Recogniser, RecogniserSpec, SearchOptions
 from av_ssl.transcription.recording import RecordingOptions, chosen_streams, transcribe_recording
@@ -85,7 +85,7 @@ class Model:
         error_rates: ErrorRates | None = None,
         **hub: Any,
     ) -> list[Path]:
-        """Write a folder to share the model in; see `av_ssl.sharing.save_pretrained`."""
+        """Write a folder to share the model in; see `av_ssl.sharing.folder.save_pretrained`."""
         stored = replace(self._of_torch.stored, tensors=self.module.state_dict())
         return save_pretrained(stored, folder, license, error_rates, **hub)
 

@@ -21,13 +21,14 @@ from typing import Any, TypeVar
 import numpy as np
 from timing import machine
 
+from av_ssl.device import torch_threads
 from av_ssl.inference import EncoderFeatures
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video
 from av_ssl.methods.fused_encoder import AudioVisualEncoder, AudioVisualEncoderConfig
 from av_ssl.targets.clusters import Codebook, fit_kmeans
-from av_ssl.targets.feature_shards import FrameFeatures, torch_threads
+from av_ssl.targets.feature_shards import FrameFeatures
 from av_ssl.targets.mfcc import MfccSource
 
 FRAMES = 75  # of a clip, 3 s

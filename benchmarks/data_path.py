@@ -27,7 +27,8 @@ from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader, CropAndFlip
 from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.masking import StreamMasking
 from av_ssl.data.spans import SpanMask
-from av_ssl.layout import SAMPLES_PER_FRAME, Clip
+from av_ssl.layout import SAMPLES_PER_FRAME
+from av_ssl.manifest import Clip
 from av_ssl.media.video import write_video
 
 SIDE = 96

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from timing import machine, median_time
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
-from av_ssl.recognition.ctc import CTCBeamSearch
+from av_ssl.recognition.ctc_generator import CTCBeamSearch
 from av_ssl.recognition.heads import (
     CTCConfig,
     CTCModel,

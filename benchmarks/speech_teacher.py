@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from av_ssl.layout import Clip, read_manifest
+from av_ssl.manifest import Clip, read_manifest
 from av_ssl.targets.speech_teacher import TeacherSpec
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from av_ssl.analysis.alignments import read_alignment
 from av_ssl.data.clip_reader import frames_of, samples_of
-from av_ssl.layout import Clip, read_manifest
+from av_ssl.manifest import Clip, read_manifest
 from av_ssl.media.recording import Part
 from av_ssl.transcription.recogniser import RecogniserSpec
 from av_ssl.transcription.transcript import Word

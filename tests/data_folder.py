@@ -9,7 +9,7 @@ import numpy as np
 import sentencepiece
 import soundfile
 
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 
 WORDS = ("bin", "lay", "blue", "green", "at", "by", "one", "two", "now", "soon")
 SIDE = 24

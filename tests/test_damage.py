@@ -23,7 +23,7 @@ from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.text import load_dictionary
 from av_ssl.errors import DataError
 from av_ssl.io import growing_array, write_atomically
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from av_ssl.targets.feature_shards import FeatureShard
 from tests.checkpoints.foreign import damaged
 from tests.data_folder import write_data, write_labels

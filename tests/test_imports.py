@@ -9,12 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "av_ssl"
 LAYERS = (
-    "errors", "io", "layout", "jobs", "compat", "media", "corpora", "data", "modules", "optim", "targets",
-    "checkpoints", "methods", "recognition", "classification", "tasks", "inference", "export", "sharing",
-    "transcription", "onnx_export", "model", "demo", "analysis", "cli",
+    "errors", "io", "layout", "manifest", "jobs", "compat", "media", "corpora", "device", "data", "modules",
+    "optim", "targets", "checkpoints", "methods", "recognition", "classification", "tasks", "inference",
+    "transcription", "sharing", "model", "demo", "analysis", "cli",
 )  # fmt: skip
 """Modules and packages of av_ssl; each may import those before it."""
-WITHOUT_TORCH = ("errors", "io", "layout", "jobs", "media", "corpora")
+WITHOUT_TORCH = ("errors", "io", "layout", "manifest", "jobs", "media", "corpora")
 
 Imports = dict[str, set[str]]
 

@@ -15,7 +15,7 @@ from av_ssl.analysis.alignments import read_alignment
 from av_ssl.analysis.features import Floats, frame_times
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 
 
 def agreement(clusters: NDArray[np.int64], classes: NDArray[np.str_]) -> tuple[float, float, float]:

@@ -36,7 +36,7 @@ from av_ssl.io import (
     zipped_arrays,
 )
 from av_ssl.jobs import HERE, ClusterOptions
-from av_ssl.layout import Clip, check_streams, manifest_part, read_manifest
+from av_ssl.manifest import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.feature_shards import FeatureShard, FeatureSource, SplitFeatures, remove_shards
 
 SETTINGS = "settings.json"

@@ -1,6 +1,6 @@
 """A stored model as plain data: configuration, tensors, dictionary and tokenizer."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from fairseq.models import MODEL_REGISTRY
 from omegaconf import Node
 from torch import Tensor
+
+from av_ssl.layout import STREAMS
 
 SHOWN = 5
 ENCODER = "w2v_model."
@@ -119,3 +121,23 @@ def pretraining_only() -> tuple[str, ...]:
     return tuple(
         sorted({p for model in MODEL_REGISTRY.values() for p in getattr(model, "pretraining_only", ())})
     )
+
+
+def stored_streams(task_cfg: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The streams of a stored task, this package's (a name) or AV-HuBERT's (a list); None if it has none."""
+    stored = task_cfg.get("modalities")
+    if isinstance(stored, Sequence) and not isinstance(stored, str):
+        return next((streams for streams in STREAMS.values() if sorted(stored) == sorted(streams)), None)
+    return STREAMS.get(str(stored))
+
+
+def untrained_streams(task_cfg: Mapping[str, Any], streams: Sequence[str]) -> str:
+    """What is wrong with giving ``streams`` to a model that was trained on others; empty: nothing.
+
+    A model of both streams takes each alone. ``task_cfg`` is the task of the model's last training.
+    """
+    trained = stored_streams(task_cfg)
+    if trained is None or set(trained).issuperset(streams):
+        return ""
+    given = " and ".join(stream for stream in streams if stream not in trained)
+    return f"was trained on {' and '.join(trained)} alone and now receives {given}"

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
 from av_ssl.io import atomic_file, read_text, zipped_arrays
-from av_ssl.layout import Clip, read_manifest
+from av_ssl.manifest import Clip, read_manifest
 from av_ssl.media.sources import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 Floats = NDArray[np.float64]

@@ -16,7 +16,7 @@ import numpy as np
 
 from av_ssl.cli.arguments import check_paths, not_negative, positive
 from av_ssl.io import ProgressBar
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 
 # Probes need scikit-learn and figures matplotlib, two extras, and all need torch, which takes seconds:
 # each is imported where it is used.

@@ -65,15 +65,15 @@ def run_convert(args: argparse.Namespace) -> int:
 
     stored = read_stored(args.source)
     if args.to == "av_hubert":
-        from av_ssl.export import as_av_hubert
+        from av_ssl.sharing.av_hubert import as_av_hubert
 
         stored = as_av_hubert(stored)
     if args.out.suffix == ONNX:
-        from av_ssl.onnx_export import export_onnx
+        from av_ssl.sharing.onnx import export_onnx
 
         written = export_onnx(stored, args.out)
     elif not args.out.suffix:
-        from av_ssl.sharing import save_pretrained
+        from av_ssl.sharing.folder import save_pretrained
 
         written = save_pretrained(stored, args.out, args.license or "other", dict(args.wer))
     else:

@@ -12,7 +12,7 @@ import numpy as np
 from av_ssl.cli.arguments import at_least_two, check_paths, not_negative, positive
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar, digest, write_atomically
-from av_ssl.layout import Clip, read_manifest
+from av_ssl.manifest import Clip, read_manifest
 
 if TYPE_CHECKING:
     from av_ssl.classification.verification import EmbeddingCache, Embeddings, TrialList

@@ -29,7 +29,7 @@ from av_ssl.cli.arguments import (
 )
 from av_ssl.errors import DataError
 from av_ssl.io import read_json
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 
 if TYPE_CHECKING:
     from av_ssl.targets.feature_shards import FeatureSource

@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 
 from av_ssl.cli.arguments import available_cores, cluster_options
+from av_ssl.device import device_of
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE, SPLITS, lists_clips
-from av_ssl.targets.feature_shards import device_of
+from av_ssl.layout import FRAME_RATE, SPLITS
+from av_ssl.manifest import lists_clips
 from av_ssl.transcription.folder import Lengths, TranscriptPlan, Transcripts, transcribe
 from av_ssl.transcription.hypotheses import hypothesis_row
 from av_ssl.transcription.recogniser import RecogniserSpec

@@ -29,12 +29,10 @@ from av_ssl.layout import (
     SAMPLES_PER_FRAME,
     SPEAKER,
     TOKENIZER,
-    Clip,
     fold_folders,
     labelled_folders,
-    lists_clips,
-    scan_manifest,
 )
+from av_ssl.manifest import Clip, lists_clips, scan_manifest
 
 NOT_MANIFESTS = re.compile(r"clips|bad_clips\..*|.*\.hyp", re.DOTALL)
 """Names of other lists that end in .tsv."""

@@ -23,7 +23,7 @@ from av_ssl.data.dataset import AudioVisualDataset
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
 from av_ssl.io import composed, read_text
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import audio_features, frame_waveform, read_crops, read_wave
 from av_ssl.data.spans import BoolArray, check_choice
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import FRAME_RATE, LARGEST_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
+from av_ssl.layout import FRAME_RATE, LARGEST_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME
+from av_ssl.manifest import Clip
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from av_ssl.data.labels import FrameLabels, TextLabels
 from av_ssl.data.masking import Masking
 from av_ssl.data.teacher_batch import TeacherInput, collate_teachers
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from typing_extensions import Self
 from av_ssl.data.text import TextEncoder, load_dictionary
 from av_ssl.errors import DataError
 from av_ssl.io import composed, decoded
-from av_ssl.layout import FRAME_RATE, Clip
+from av_ssl.layout import FRAME_RATE
+from av_ssl.manifest import Clip
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The student's masks, drawn in the data workers, so that the training step never waits for the device.
 
 `StreamMasking` serves fused encoders, `UnimodalMasking` two students of one stream each (RAVEn, Haliassos et
-al., 2023, section 3; BRAVEn, 2024). Models decide what replaces masked frames (`av_ssl.modules.masking`).
+al., 2023, section 3; BRAVEn, 2024). What replaces masked frames is decided in `av_ssl.modules.masked_frames`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import composed, read_text, write_atomically
 from av_ssl.jobs import Crash, run_isolated
-from av_ssl.layout import SAMPLE_RATE, SPEAKER, SPLITS, check_streams, read_manifest
+from av_ssl.layout import SAMPLE_RATE, SPEAKER, SPLITS
+from av_ssl.manifest import check_streams, read_manifest
 from av_ssl.media.audio import Samples, plain_wav_length, read_audio, read_plain_wav, write_audio
 from av_ssl.media.sources import find_audio
 

@@ -27,7 +27,7 @@ from av_ssl.data.spans import SPAN_LENGTHS, SpanMask
 from av_ssl.layout import STREAMS
 from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.modules.frontends import AudioFrontend, VideoFrontend, with_scaled_gradient
-from av_ssl.modules.masking import gray_frames, replace_frames, take_frames
+from av_ssl.modules.masked_frames import gray_frames, replace_frames, take_frames
 from av_ssl.modules.transformer import TransformerConfig, TransformerEncoder
 
 FUSIONS = ChoiceEnum(["concat", "add"])

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from av_ssl.modules.masking import replace_frames
+from av_ssl.modules.masked_frames import replace_frames
 
 Change = Callable[[Tensor], Tensor]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from av_ssl import __version__
 from av_ssl.data.text import difference, load_dictionary
 from av_ssl.errors import DataError
-from av_ssl.recognition.ctc import CTCBeamSearch
+from av_ssl.recognition.ctc_generator import CTCBeamSearch
 from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 
 logger = logging.getLogger(__name__)

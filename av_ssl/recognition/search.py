@@ -5,7 +5,8 @@ language model:
 
     (1 - c) log p_attention + c log p_ctc(prefix) + w log p_lm + bonus * length
 
-The beam grows by one token at a time (label-synchronous). For CTC alone see :mod:`av_ssl.recognition.ctc`.
+The beam grows by one token at a time (label-synchronous).
+For CTC alone see :mod:`av_ssl.recognition.ctc_generator`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from av_ssl.recognition.ctc import as_fairseq
+from av_ssl.recognition.ctc_generator import as_fairseq
 
 
 @dataclass

@@ -24,19 +24,13 @@ from numpy.typing import NDArray
 
 from av_ssl.data.dataset import TOLERATED_SHARE
 from av_ssl.data.labels import FrameLabels
+from av_ssl.device import device_of, torch_threads
 from av_ssl.errors import DataError
 from av_ssl.io import digest, keep_settings, read_json, remove_abandoned, write_atomically, write_json
 from av_ssl.jobs import HERE, ClusterOptions, run_missing
-from av_ssl.layout import Clip, check_streams, read_manifest
+from av_ssl.manifest import Clip, check_streams, read_manifest
 from av_ssl.targets.clusters import Codebook, FitJob, fit_job, import_sklearn, read_centroids
-from av_ssl.targets.feature_shards import (
-    FeatureShard,
-    FeatureSource,
-    SplitFeatures,
-    device_of,
-    remove_shards,
-    torch_threads,
-)
+from av_ssl.targets.feature_shards import FeatureShard, FeatureSource, SplitFeatures, remove_shards
 
 COUNT = 10_000
 """Stands beside every id in the dictionary, as AV-HuBERT's tools write it; it has no meaning."""

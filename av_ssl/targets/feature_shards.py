@@ -14,20 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from av_ssl.data.dataset import BadClips
+from av_ssl.device import torch_threads
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import digest, growing_array, keep_settings, mapped_array, read_text, write_atomically
 from av_ssl.jobs import ClusterOptions, run_missing
-from av_ssl.layout import Clip, read_manifest
+from av_ssl.manifest import Clip, read_manifest
 
 Lengths = NDArray[np.int64]
 
@@ -65,31 +65,6 @@ class FeatureSource(Protocol):
 
     def open(self, rank: int = 0) -> FrameFeatures:
         """The model on its device, loaded once a process; ``rank`` chooses among several GPUs."""
-
-
-def device_of(device: str, rank: int = 0) -> str:
-    """A device by torch's name; DataError if there is no GPU.
-
-    Args:
-        device: ``cpu``; ``cuda``: the GPUs take turns by ``rank``; ``auto``: a GPU if there is one.
-        rank: number of a shard or process.
-    """
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise DataError(f"--device {device}: torch finds no GPU here; use --device cpu")
-    return f"cuda:{rank % torch.cuda.device_count()}"
-
-
-@contextlib.contextmanager
-def torch_threads(number: int | None) -> Iterator[None]:
-    """Let torch use this many threads; None changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # -- files ---------------------------------------------------------------------------------------------------

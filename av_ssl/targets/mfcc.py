@@ -21,7 +21,8 @@ from torch import Tensor
 from av_ssl.data.mel import mel, mel_corners, triangles
 from av_ssl.data.reading import read_wave
 from av_ssl.errors import MediaError
-from av_ssl.layout import SAMPLE_RATE, Clip
+from av_ssl.layout import SAMPLE_RATE
+from av_ssl.manifest import Clip
 
 MFCC_RATE = 100
 """Frames a second."""

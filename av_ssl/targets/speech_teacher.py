@@ -25,11 +25,12 @@ from torch import Tensor, nn
 
 from av_ssl.data.clip_reader import samples_of
 from av_ssl.data.reading import frame_waveform
+from av_ssl.device import device_of
 from av_ssl.errors import DataError, MediaError, optional_package
-from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
+from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from av_ssl.manifest import Clip
 from av_ssl.modules.convolution import right_convolutions
 from av_ssl.targets.ema import averaged_targets, instance_norm
-from av_ssl.targets.feature_shards import device_of
 
 NORMS = ("instance", "none")
 COMBINATIONS = ("average", "stack")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from av_ssl.device import torch_threads
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import (
     check_settings,
@@ -28,9 +29,10 @@ from av_ssl.io import (
     write_atomically,
 )
 from av_ssl.jobs import HERE, ClusterOptions, Crash, run_isolated, run_missing
-from av_ssl.layout import FRAME_RATE, Clip, check_streams, manifest_part, read_manifest
+from av_ssl.layout import FRAME_RATE
+from av_ssl.manifest import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.clusters import FitJob, fit_job, import_sklearn
-from av_ssl.targets.feature_shards import SplitFeatures, remove_shards, torch_threads
+from av_ssl.targets.feature_shards import SplitFeatures, remove_shards
 from av_ssl.targets.speech_teacher import TeacherSpec
 from av_ssl.targets.teacher_targets import CENTROIDS, CLUSTERS, SETTINGS
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from av_ssl.data.teacher_batch import OnlineTeacher, StoredFrames, TeacherInput
 from av_ssl.errors import DataError
 from av_ssl.io import read_json, read_text
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 from av_ssl.targets.clusters import Centroids, SoftClusters, read_centroids
 from av_ssl.targets.feature_shards import FeatureShard
 from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec, load_teacher

@@ -11,16 +11,18 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask
 from omegaconf import II, MISSING, OmegaConf
 
+from av_ssl.checkpoints.stored import untrained_streams
 from av_ssl.compat.keys import option
 from av_ssl.data.clip_reader import AUDIO_INPUTS, ClipReader, CropAndFlip
 from av_ssl.data.dataset import AudioVisualDataset, DataNeeds, needs_of
 from av_ssl.data.noise import NoiseMixer, noise_list, parse_snr
+from av_ssl.device import keep_freed_memory
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE, STREAMS, Clip, keep_by_length, read_manifest, untrained_streams
+from av_ssl.layout import FRAME_RATE, STREAMS
+from av_ssl.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.teacher_heads import target_digests
 from av_ssl.tasks.data_wait import DataWaitMeter
-from av_ssl.tasks.memory import keep_freed_memory
 from av_ssl.tasks.resuming import ResumableEpochs, data_digest
 from av_ssl.tasks.training_log import TrainingLog
 

@@ -31,7 +31,7 @@ from av_ssl.compat.keys import option
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
-from av_ssl.layout import Clip, keep_by_length, read_manifest, with_lengths
+from av_ssl.manifest import Clip, keep_by_length, read_manifest, with_lengths
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.tasks.audio_visual import (
     FEATURE_KEYS,

@@ -14,7 +14,7 @@ from av_ssl.compat.keys import option
 from av_ssl.data.labels import FrameLabels, keep_agreeing
 from av_ssl.data.text import dictionary_of, load_dictionary, stored_label_sets
 from av_ssl.errors import DataError
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 from av_ssl.methods.teacher_heads import attach_teacher_shapes
 from av_ssl.tasks.audio_visual import AudioVisualTask, AudioVisualTaskConfig
 

@@ -17,7 +17,8 @@ from typing import Any
 from fairseq.logging import metrics
 from torch import nn
 
-from av_ssl.layout import FRAME_RATE, clips_in_both
+from av_ssl.layout import FRAME_RATE
+from av_ssl.manifest import clips_in_both
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from av_ssl.data.dataset import BadClips
+from av_ssl.device import torch_threads
 from av_ssl.errors import DataError
 from av_ssl.io import digest, keep_settings, remove_abandoned, write_atomically
 from av_ssl.jobs import HERE, ClusterOptions, run_missing
-from av_ssl.layout import Clip, check_streams, read_manifest
-from av_ssl.targets.feature_shards import torch_threads
+from av_ssl.manifest import Clip, check_streams, read_manifest
 from av_ssl.transcription.hypotheses import HEADER, Hypothesis, hypotheses_text, read_hypotheses
 from av_ssl.transcription.recogniser import RecogniserSpec
 

@@ -1,6 +1,6 @@
 """A recogniser of recordings in ONNX, by numpy, onnxruntime and sentencepiece, without torch or fairseq.
 
-`av_ssl.onnx_export` writes such files and describes their inputs and outputs.
+`av_ssl.sharing.onnx` writes such files and describes their inputs and outputs.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ from av_ssl.data.labels import LabelFile
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
 from av_ssl.io import digest, keep_settings, write_atomically, write_json
-from av_ssl.layout import DICTIONARY, FRAME_RATE, PIECES, TOKENIZER, Clip, manifest_text, read_manifest
+from av_ssl.layout import DICTIONARY, FRAME_RATE, PIECES, TOKENIZER
+from av_ssl.manifest import Clip, manifest_text, read_manifest
 from av_ssl.transcription.hypotheses import Hypothesis, read_hypotheses
 
 UNTRANSCRIBED, TOO_SHORT, TOO_LONG = "without transcript", "too short", "too long"

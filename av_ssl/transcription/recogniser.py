@@ -21,9 +21,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from av_ssl.checkpoints.stored import stored_streams, untrained_streams
 from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.collate import add_lengths
 from av_ssl.data.dataset import AudioVisualDataset, BadClips
+from av_ssl.device import device_of
 from av_ssl.errors import DataError
 from av_ssl.inference import (
     Streams,
@@ -32,10 +34,10 @@ from av_ssl.inference import (
     read_batches,
 )
 from av_ssl.io import digest
-from av_ssl.layout import STREAMS, Clip, crop_side, stored_streams, untrained_streams
+from av_ssl.layout import STREAMS, crop_side
+from av_ssl.manifest import Clip
 from av_ssl.media.recording import Part
 from av_ssl.recognition.search import encode
-from av_ssl.targets.feature_shards import device_of
 from av_ssl.tasks.audio_visual import FEATURE_KEYS
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from av_ssl.transcription.hypotheses import Hypothesis, confidence

@@ -8,4 +8,5 @@ from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.spans import SpanMask, draw_spans
 from av_ssl.errors import DataError
 from av_ssl.io import write_atomically
-from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, manifest_text, read_manifest
+from av_ssl.layout import SAMPLE_RATE, SAMPLES_PER_FRAME
+from av_ssl.manifest import Clip, manifest_text, read_manifest

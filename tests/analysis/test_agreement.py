@@ -5,7 +5,7 @@ import pytest
 
 from av_ssl.analysis.agreement import agreement, agreement_table
 from av_ssl.errors import DataError
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import av_ssl
 import av_ssl.tasks
 from av_ssl.checkpoints.files import read_stored, write_stored
 from av_ssl.errors import DataError
-from av_ssl.export import as_av_hubert
+from av_ssl.sharing.av_hubert import as_av_hubert
 from tests.checkpoints.published_layout import (
     clusters,
     finetuned_state,

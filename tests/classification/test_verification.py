@@ -26,7 +26,7 @@ from av_ssl.classification.verification import (
     utterance_key,
 )
 from av_ssl.errors import DataError
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 
 # -- trial lists ---------------------------------------------------------------------------------------------
 

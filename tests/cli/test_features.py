@@ -13,7 +13,7 @@ import av_ssl
 from av_ssl.analysis.features import FeatureFolder
 from av_ssl.errors import DataError
 from av_ssl.inference import FeatureSpec
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from tests.methods import raven_layout
 
 from .conftest import call

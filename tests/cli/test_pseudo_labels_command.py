@@ -9,7 +9,7 @@ import pytest
 
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.text import TextEncoder
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from av_ssl.transcription.hypotheses import HEADER, Hypothesis, hypotheses_text
 from tests.data_folder import write_vocabulary
 

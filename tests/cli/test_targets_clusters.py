@@ -13,7 +13,7 @@ import torch
 
 from av_ssl import jobs
 from av_ssl.data.labels import FrameLabels, keep_agreeing
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from av_ssl.targets import feature_shards
 from av_ssl.targets.clusters import Codebook
 from av_ssl.targets.mfcc import mfcc

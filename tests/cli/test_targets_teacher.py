@@ -15,7 +15,7 @@ from av_ssl.data.collate import Extent, Sample
 from av_ssl.data.reading import frame_waveform, read_wave
 from av_ssl.data.teacher_batch import collate_teachers
 from av_ssl.errors import DataError
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from av_ssl.targets import teacher_dump
 from av_ssl.targets.speech_teacher import TeacherSpec
 from av_ssl.targets.teacher_targets import StoredFeatures, TeacherFolder, TeacherTargets

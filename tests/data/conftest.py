@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from av_ssl.data.noise import NoiseMixer
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 
 WriteClip = Callable[..., Clip]
 

@@ -6,7 +6,7 @@ import pytest
 
 from av_ssl.data.dataset import BadClips
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 
 
 def clip(id: str) -> Clip:

@@ -17,7 +17,7 @@ from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.spans import SpanMask
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 
 MASKING = UnimodalMasking(SpanMask(0.2, 3, min_spans=1), SpanMask(0.2, 3, min_spans=1))
 TIME_MASKS = {"audio_time_mask": TimeMask(0.3, 0.4), "video_time_mask": TimeMask(0.2, 0.4)}

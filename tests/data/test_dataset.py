@@ -18,7 +18,7 @@ from av_ssl.data.reading import read_crops
 from av_ssl.data.spans import SpanMask
 from av_ssl.data.text import TextEncoder
 from av_ssl.errors import DataError
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 from tests.dictionaries import dictionary_of
 
 MASKING = StreamMasking(SpanMask(0.8, 10), SpanMask(0.3, 5), modality_dropout=0.5, audio_dropout=0.5)

@@ -10,7 +10,7 @@ import soundfile
 
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from tests.data.conftest import write_video
 
 

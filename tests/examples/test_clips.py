@@ -9,7 +9,7 @@ import soundfile
 from clips import fit, main
 
 from av_ssl.data.reading import read_crops, read_wave
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 
 FRAMES = (5, 6, 4, 9, 7)
 SAMPLES = (3200, 3000, 5000, 5760, 4480)

@@ -13,7 +13,7 @@ from av_ssl.checkpoints.loading import load
 from av_ssl.data.reading import audio_features, read_crops, read_wave
 from av_ssl.errors import DataError, MediaError
 from av_ssl.inference import FeatureSpec
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from av_ssl.targets import cluster_labels as label_shards
 from av_ssl.targets.cluster_labels import LabelJob, label_shard
 from av_ssl.targets.feature_shards import FeatureShard

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from av_ssl.checkpoints.stored import stored_streams
 from av_ssl.errors import DataError
-from av_ssl.inference import EncoderFeatures, find_encoder, stored_streams
+from av_ssl.inference import EncoderFeatures, find_encoder
 from av_ssl.methods.raven.encoder import RavenEncoder, RavenEncoderConfig
 from tests.classification.tiny import classifier, student
 from tests.methods import raven_layout

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from av_ssl.modules.frontends import WaveformResNet
-from av_ssl.modules.masking import mask_waveform
+from av_ssl.modules.masked_frames import mask_waveform
 
 
 def frontend() -> WaveformResNet:

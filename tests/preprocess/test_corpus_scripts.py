@@ -8,7 +8,7 @@ import pytest
 
 from av_ssl.corpora import CORPORA
 from av_ssl.data.noise import read_noise_list
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from tests.corpora import trees
 from tests.media.synthetic import moving_face, tone, write_clip
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from av_ssl.cli.main import main
-from av_ssl.layout import SPLITS, lists_clips, read_manifest
+from av_ssl.layout import SPLITS
+from av_ssl.manifest import lists_clips, read_manifest
 from tests.corpora.trees import touch
 from tests.media.synthetic import talking_head
 

@@ -10,7 +10,7 @@ import pytest
 
 from av_ssl.cli.main import main
 from av_ssl.corpora import CORPORA
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from av_ssl.media import crop_folder, crops
 from av_ssl.media.audio import write_audio
 from av_ssl.media.video import write_video

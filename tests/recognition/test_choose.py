@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.recognition.ctc import CTCBeamSearch
+from av_ssl.recognition.ctc_generator import CTCBeamSearch
 from av_ssl.recognition.generation import check_stored_dictionary, choose_search
 from av_ssl.recognition.search import JointBeamSearch
 from tests.dictionaries import dictionary_of

@@ -11,7 +11,7 @@ import torch
 
 from av_ssl.errors import DataError, MediaError
 from av_ssl.jobs import Crash
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 from av_ssl.targets import teacher_dump
 from av_ssl.targets.speech_teacher import TeacherSpec
 from av_ssl.targets.teacher_dump import hours_of_work, speed_on

@@ -11,7 +11,7 @@ import torch
 
 from av_ssl.data.teacher_batch import OnlineTeacher
 from av_ssl.errors import DataError
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 from av_ssl.targets.teacher_targets import StoredFeatures, TeacherFolder, TeacherTargets
 from tests.targets.teacher_folders import DIM, write_teacher_folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from av_ssl.cli.main import main
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from av_ssl.targets import teacher_dump
 from tests.media.synthetic import run_in_process
 from tests.targets.teacher_folders import write_teacher_folder

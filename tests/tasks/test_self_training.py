@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from tests.stock import REPOSITORY
 from tests.tiny_checkpoints import write_recogniser
 

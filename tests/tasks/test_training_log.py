@@ -12,7 +12,7 @@ import torch
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
-from av_ssl.layout import Clip
+from av_ssl.manifest import Clip
 from av_ssl.tasks.training_log import FIRST_ESTIMATE, TrainingLog, for_people
 from tests.data_folder import listed_clips
 

@@ -14,11 +14,11 @@ from av_ssl import inference
 from av_ssl.checkpoints.loading import load
 from av_ssl.data.collate import add_lengths
 from av_ssl.data.reading import read_crops, read_wave
+from av_ssl.device import device_of
 from av_ssl.errors import DataError
 from av_ssl.inference import frame_batches
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from av_ssl.media.recording import Part
-from av_ssl.targets.feature_shards import device_of
 from av_ssl.transcription.recogniser import RecogniserSpec, SearchOptions
 from tests.tiny_checkpoints import write_recogniser
 

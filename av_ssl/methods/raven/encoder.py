@@ -26,7 +26,7 @@ from av_ssl.modules.frontends import (
     unpacked,
     with_scaled_gradient,
 )
-from av_ssl.modules.masking import gray_frames, mask_waveform
+from av_ssl.modules.masked_frames import gray_frames, mask_waveform
 from av_ssl.modules.relative_transformer import FFN_NORMS, RelativeTransformer, RelativeTransformerSizes
 
 MODALITIES = ("audio", "video")

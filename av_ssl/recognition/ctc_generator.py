@@ -3,8 +3,8 @@
 The search, `prefix_search`, extends prefixes frame by frame. Joint search with a CTC weight of 1 extends them
 token by token, by the sum over all outputs with the same prefix. For peaked posteriors the two agree; for
 flat ones, as of weak models, joint search inserts tokens and returns less probable outputs, even with a wide
-beam (see tests/recognition/test_ctc.py). So this search decodes models with only a CTC head, unless there is
-a language model.
+beam (see tests/recognition/test_ctc_generator.py). So this search decodes models with only a CTC head, unless
+there is a language model.
 """
 
 import math

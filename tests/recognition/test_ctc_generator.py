@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from av_ssl.recognition.ctc import CTCBeamSearch, as_fairseq
+from av_ssl.recognition.ctc_generator import CTCBeamSearch, as_fairseq
 from av_ssl.recognition.prefix_search import greedy, log_add
 from av_ssl.recognition.search import JointBeamSearch, SearchConfig
 from tests.dictionaries import dictionary_of

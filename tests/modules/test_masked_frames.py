@@ -1,6 +1,6 @@
 import torch
 
-from av_ssl.modules.masking import gray_frames, replace_frames, take_frames
+from av_ssl.modules.masked_frames import gray_frames, replace_frames, take_frames
 
 
 def test_replace_frames():

@@ -17,9 +17,9 @@ from av_ssl.checkpoints.files import read_stored
 from av_ssl.cli.main import main
 from av_ssl.data.reading import audio_features
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import read_manifest
+from av_ssl.manifest import read_manifest
 from av_ssl.media.recording import Part
-from av_ssl.onnx_export import (
+from av_ssl.sharing.onnx import (
     FilterbankLayer,
     check_against_torch,
     export_onnx,

@@ -1,4 +1,4 @@
-"""Replace masked frames. The data pipeline draws the masks (``av_ssl.data.masking``)."""
+"""What stands in place of masked frames. Data workers draw the masks (``av_ssl.data.masking``)."""
 
 import torch
 from torch import Tensor

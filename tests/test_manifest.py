@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.layout import START_FOLDER, Clip, keep_by_length, manifest_part, read_manifest
+from av_ssl.layout import START_FOLDER
+from av_ssl.manifest import Clip, keep_by_length, manifest_part, read_manifest
 from tests.data_folder import listed_clips
 
 

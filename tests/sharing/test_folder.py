@@ -18,7 +18,7 @@ import av_ssl
 from av_ssl.checkpoints.files import read_stored
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
-from av_ssl.sharing import training_command
+from av_ssl.sharing.folder import training_command
 from tests.checkpoints.published_layout import Call
 from tests.classification.tiny import TASK, classifier
 from tests.classification.tiny import TINY as CLASSIFIER

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from av_ssl.tasks import memory
+from av_ssl import device
 from tests.stock import run_interpreter
 
 FAULTS = """
@@ -22,10 +22,10 @@ print("faults", resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.parametrize(("how", "least", "most"), [("kept", 0, 1000), ("given back", 10_000, 20_000)])
 def test_memory_is_used_again(how, least, most, tmp_path):
     """Page faults while 64 MB, 16,384 pages, are written for the second time."""
-    printed = run_interpreter([sys.executable, "-c", FAULTS, memory.__file__, how], 0, tmp_path)
+    printed = run_interpreter([sys.executable, "-c", FAULTS, device.__file__, how], 0, tmp_path)
     assert least <= int(printed.split()[-1]) <= most
 
 
 def test_other_c_libraries(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    memory.keep_freed_memory()
+    device.keep_freed_memory()
