@@ -279,9 +279,36 @@ def with_known_costs(run: dict[str, Any]) -> dict[str, Any]:
     return {**run, "costs": costs}
 
 
-def write(methods: Methods, corpus: Corpus, command: str) -> str:
-    """Write ``corpus.results`` and a ``.json`` beside it; the first text. ``command`` was run last."""
-    runs, rows = collect(methods, corpus), methods_of(methods, corpus)
+def read_runs(file: Path, rows: Mapping[str, Row]) -> tuple[Runs, str]:
+    """The runs in a ``.json`` that `write` wrote, and the machine that they are of.
+
+    Raises:
+        ValueError: the file is none, or has a method that is not in ``rows``.
+    """
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        runs = {
+            name: {int(seed): run for seed, run in method["seeds"].items()}
+            for name, method in document["methods"].items()
+        }
+        machine = str(document["machine"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file}: holds no results of run.py ({error})") from error
+    if unknown := runs.keys() - rows.keys():
+        raise ValueError(f"{file}: has methods that are in no table: {', '.join(sorted(unknown))}")
+    return runs, machine
+
+
+def write(methods: Methods, corpus: Corpus, command: str, more: Path | None = None) -> str:
+    """Write ``corpus.results`` and a ``.json`` beside it; the first text. ``command`` was run last.
+
+    Scores in ``more``, of another machine, are added where a method has no run with this seed here. Costs are
+    not: they would be of other processors.
+    """
+    here, rows = collect(methods, corpus), methods_of(methods, corpus)
+    others, machines = ({}, "") if more is None else read_runs(more, rows)
+    machines = "; ".join(dict.fromkeys([*filter(None, machines.split("; ")), machine()]))
+    runs = {name: dict(sorted({**others.get(name, {}), **here[name]}.items())) for name in rows}
     versions = sorted(
         {one for of_method in runs.values() for run in of_method.values() for one in run["versions"]}
     )
@@ -289,7 +316,7 @@ def write(methods: Methods, corpus: Corpus, command: str) -> str:
     updates = ", ".join(f"{name} {count}" for name, count in corpus.updates.items())
     parts = [
         f"# Results on {corpus.title}",
-        f"Written by `{command}`; every number is in {numbers.name}. {', '.join(versions)}; {machine()}.",
+        f"Written by `{command}`; every number is in {numbers.name}. {', '.join(versions)}; {machines}.",
         f"{corpus.about} Mean, and range over seeds. The seed varies initialisation, batches, masks, noise "
         f"in training and clusters, not the corpus. Updates: {updates}.",
     ]
@@ -297,7 +324,8 @@ def write(methods: Methods, corpus: Corpus, command: str) -> str:
         parts += compared(methods.tables[name], rows, runs, corpus.subsets)
     if corpus.leaderboard and corpus.subsets == [corpus.validation]:
         parts += ["## Leaderboard", methods.about_leaderboard, leaderboard(methods, corpus)]
-    text = "\n\n".join([*parts, "## Cost", methods.about_costs, cost_table(methods, runs)]) + "\n"
+    parts += ["## Cost", f"{methods.about_costs} {machine()}.", cost_table(methods, here)]
+    text = "\n\n".join(parts) + "\n"
     seeds = {
         name: {
             "title": rows[name].title,
@@ -305,7 +333,7 @@ def write(methods: Methods, corpus: Corpus, command: str) -> str:
         }
         for name in filter(runs.get, rows)
     }
-    document = {"command": command, "versions": versions, "machine": machine(), "sizes": corpus.sizes}
+    document = {"command": command, "versions": versions, "machine": machines, "sizes": corpus.sizes}
     document["methods"] = seeds
     corpus.results.write_text(text, encoding="utf-8")
     numbers.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
     )
     add("--labelled", type=int, metavar="N", help="labelled clips (default: the corpus's first number)")
     add("--validation", action="store_true", help="score the validation clips, to choose settings")
+    add("--add", type=Path, metavar="FILE", help="results.json of another machine, whose scores are added")
     add("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     add("--out", type=Path, help="(default: out/CORPUS or out/CORPUS-quick)")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="steps at once (default: cores)")
@@ -104,6 +105,11 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
     seeds = [Steps(methods, corpus, seed) for seed in args.seeds]
     chosen = [known[one] for one in args.methods or known]
     wanted = [step for steps in seeds for method in chosen for step in steps.scores(method).values()]
+    try:
+        if args.add is not None:
+            report.read_runs(args.add, known)
+    except ValueError as error:
+        sys.exit(f"--add: {error}")
     write_plan(out, wanted, args.threads)
     if args.dry_run:
         return
@@ -111,7 +117,7 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
         make(out, jobs=args.jobs)
     finally:  # after a failure, too
         command = shlex.join(["python", "examples/experiments/run.py", *(arguments or sys.argv[1:])])
-        print(f"\n{report.write(methods, corpus, command)}\nAlso in {corpus.results}.")
+        print(f"\n{report.write(methods, corpus, command, args.add)}\nAlso in {corpus.results}.")
     if args.quick:
         print("The quick sizes show that everything runs; their scores mean nothing.")
 

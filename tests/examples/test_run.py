@@ -219,6 +219,37 @@ def test_the_report_has_scores_gains_costs_and_versions_of_finished_seeds(corpus
     assert (seed["scores"]["test/audio_0dB"], seed["costs"]["frames"]) == (50.0, 6205)
 
 
+def test_scores_of_another_machine_are_added_but_not_its_costs(corpus: Corpus, tmp_path: Path) -> None:
+    write(METHODS, corpus, "x")
+    other = read_corpus("toy", tmp_path / "other", quick=True)
+    other.out.mkdir()
+    pretend(other, "av2vec", 1, 20)  # also in the file, which loses
+    pretend(other, "av2vec", 2, 30)
+    document = json.loads((corpus.out / "results.json").read_text())
+    document["machine"] = "an older one"
+    (corpus.out / "results.json").write_text(json.dumps(document))
+    text = write(METHODS, other, "x", corpus.out / "results.json")
+    assert "| from scratch |" + " 71.0 (70.0 to 72.0) |" * 5 + " 1, 2 |" in text
+    assert "| AV2vec |" + " 25.0 (20.0 to 30.0) |" * 5 + " 1, 2 |" in text
+    scores, costs = text.split("## Cost")
+    assert "an older one; " in scores
+    assert "| AV2vec |" in costs
+    assert "from scratch" not in costs
+    merged = json.loads((other.out / "results.json").read_text())
+    assert list(merged["methods"]["scratch"]["seeds"]) == ["1", "2"]
+    assert merged["machine"].startswith("an older one; ")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"methods": {}}', '{"machine": "x", "methods": {"none": {"seeds": {}}}}']
+)
+def test_what_is_added_must_be_results_of_this_corpus(text: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"--add: .*results\.json: h"):
+        main(["--add", str(tmp_path / "results.json"), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_was_made_by_another_command_is_not_finished(corpus: Corpus) -> None:
     (corpus.out / "done" / "data").write_text('{"script": "of before"}')
     assert not any(collect(METHODS, corpus).values())
