@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine in words, and median times."""
+"""What the benchmarks share: the machine in words, and times."""
 
 from __future__ import annotations
 
@@ -33,14 +33,19 @@ def processor() -> str:
 
 def median_time(run: Callable[[], Any], device: str, repeats: int, warmup: int = 1) -> float:
     """Seconds of a run, after ``warmup`` runs that do not count."""
-    times = []
-    for _ in range(warmup + repeats):
+    return statistics.median(times(run, device, warmup + repeats)[warmup:])
+
+
+def times(run: Callable[[], Any], device: str, repeats: int) -> list[float]:
+    """Seconds of each run."""
+    found = []
+    for _ in range(repeats):
         synchronize(device)
         start = time.perf_counter()
         run()
         synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[warmup:])
+        found.append(time.perf_counter() - start)
+    return found
 
 
 def synchronize(device: str) -> None:

@@ -4,8 +4,11 @@
     python benchmarks/training_step.py --check --device cuda         # losses in half precision, all methods
 
 Prints a markdown table: real frames a second, peak memory, and the share of the machine's own matrix-product
-peak (measured in the same run) that the useful multiply-adds of the step reach.  On a CPU each row has a
-process of its own, so that its peak memory holds nothing of the rows before it.
+peak (measured in the same run) that the useful multiply-adds of the step reach.
+
+Virtual machines change their speed from minute to minute.  So on a CPU each step of a row comes after one as
+shipped, and the ratio is the median over these pairs.  There each row has a process of its own, so that its
+peak memory holds nothing of the others.
 """
 
 import argparse
@@ -14,17 +17,18 @@ import json
 import multiprocessing
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from timing import machine, median_time
+from timing import machine, median_time, times
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import av_ssl.tasks  # noqa: F401  (registers everything)
@@ -294,36 +298,73 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
     return size**3 / seconds
 
 
-def measure(variant: Variant, args: argparse.Namespace, lengths: list[int]) -> tuple[float, float, float]:
-    """Seconds a step, peak memory in GB (of the device; of the process on a CPU), its useful multiply-adds.
+class Steps:
+    """The steps of a variant, in this process."""
 
-    To be called once in a process, whose ``ru_maxrss`` never falls.
-    """
-    device = torch.device(args.device)
-    torch.manual_seed(0)
-    model, criterion = make_model(args.method, args.size, **variant.model)
-    model.to(device, args.dtype)
-    batch = make_batch(args.method, model, lengths, device)
+    def __init__(self, variant: Variant, args: argparse.Namespace, lengths: list[int]) -> None:
+        self.variant, self.args, self.device = variant, args, torch.device(args.device)
+        torch.manual_seed(0)
+        self.model, self.criterion = make_model(args.method, args.size, **variant.model)
+        self.model.to(self.device, args.dtype)
+        self.batch = make_batch(args.method, self.model, lengths, self.device)
+        self.useful = 3 * forward_multiply_adds(args.method, self.model.cfg, sum(lengths))
+        self.updates = itertools.count(1)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.seconds(args.warmup)
 
-    updates = itertools.count(1)
-
-    def step() -> None:
-        inputs = variant.change_batch(batch) if variant.change_batch else batch
-        loss, _ = run_criterion(args.method, model, criterion, inputs)
-        model.zero_grad()
+    def step(self) -> None:
+        change = self.variant.change_batch
+        inputs = change(self.batch) if change else self.batch
+        loss, _ = run_criterion(self.args.method, self.model, self.criterion, inputs)
+        self.model.zero_grad()
         loss.backward()
-        model.set_num_updates(next(updates))
+        self.model.set_num_updates(next(self.updates))
 
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    stem = mock.patch.object(VisualResNet, "forward", stem_3d) if variant.stem_3d else nullcontext()
-    with stem, nullcontext() if variant.fused_attention else sdpa_kernel(SDPBackend.MATH):
-        seconds = median_time(step, args.device, args.steps, args.warmup)
-    if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(device) / 1e9
-    else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return seconds, memory, 3 * forward_multiply_adds(args.method, model.cfg, sum(lengths))
+    def seconds(self, steps: int) -> list[float]:
+        stem = mock.patch.object(VisualResNet, "forward", stem_3d) if self.variant.stem_3d else nullcontext()
+        with stem, nullcontext() if self.variant.fused_attention else sdpa_kernel(SDPBackend.MATH):
+            return times(self.step, self.args.device, steps)
+
+    def facts(self) -> tuple[float, float]:
+        """Peak memory in GB (of the device; of the process on a CPU), useful multiply-adds of a step."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e9, self.useful
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, self.useful
+
+    def end(self) -> None:
+        """Give the memory back."""
+        self.model = self.criterion = self.batch = None
+
+
+class RemoteSteps:
+    """`Steps` in a process of their own, whose ``ru_maxrss`` never falls."""
+
+    def __init__(self, *arguments: Any) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.connection, other = spawn.Pipe()
+        self.process = spawn.Process(target=serve, args=(other, *arguments), daemon=True)
+        self.process.start()
+        other.close()  # that of the process is then the only one: its death ends recv()
+
+    def seconds(self, steps: int) -> list[float]:
+        self.connection.send(steps)
+        return list(self.connection.recv())
+
+    def facts(self) -> tuple[float, float]:
+        self.connection.send(0)
+        memory, useful = self.connection.recv()
+        return memory, useful
+
+    def end(self) -> None:
+        self.connection.send(None)
+        self.process.join()
+
+
+def serve(connection: Any, *arguments: Any) -> None:
+    steps = Steps(*arguments)
+    for wanted in iter(connection.recv, None):
+        connection.send(steps.seconds(wanted) if wanted else steps.facts())
 
 
 TOLERANCE = 0.02
@@ -390,11 +431,43 @@ def print_heading(of: dict[str, Any]) -> None:
     print("|---|---|---|---|---|")
 
 
-def print_row(row: dict[str, Any], shipped: dict[str, Any]) -> None:
-    speed = row["frames_per_second"]
-    cells = (row["step"], f"{speed:.0f}", f"{speed / shipped['frames_per_second']:.2f} x")
+def print_row(row: dict[str, Any]) -> None:
+    cells = (row["step"], f"{row['frames_per_second']:.0f}", f"{row['against_shipped']:.2f} x")
     cells += (f"{row['peak_memory_gb']:.1f}", f"{row['share_of_matrix_peak']:.0%}")
     print("|", " | ".join(cells), "|", flush=True)
+
+
+def measure(args: argparse.Namespace, lengths: list[int], peak: float) -> Iterator[dict[str, Any]]:
+    """The rows of the table, one by one."""
+
+    def row(variant: Variant, seconds: float, ratio: float, memory: float, useful: float) -> dict[str, Any]:
+        return {
+            "step": variant.name,
+            "frames_per_second": sum(lengths) / seconds,
+            "against_shipped": ratio,
+            "peak_memory_gb": memory,
+            "share_of_matrix_peak": useful / seconds / peak,
+        }
+
+    on_gpu = args.device.startswith("cuda")  # its speed is steady, and it may not hold two models
+    start = Steps if on_gpu else RemoteSteps
+    first, *others = chosen_variants(args)
+    shipped = start(first, args, lengths)
+    usual = shipped.seconds(args.steps)
+    yield row(first, median(usual), 1.0, *shipped.facts())
+    if on_gpu:
+        shipped.end()
+    for variant in others:
+        steps = start(variant, args, lengths)
+        pairs = [
+            (usual[number] if on_gpu else shipped.seconds(1)[0], steps.seconds(1)[0])
+            for number in range(args.steps)
+        ]
+        ratio = median(before / after for before, after in pairs)
+        yield row(variant, median(after for _, after in pairs), ratio, *steps.facts())
+        steps.end()
+    if not on_gpu:
+        shipped.end()
 
 
 def main() -> int:
@@ -402,20 +475,17 @@ def main() -> int:
     lengths = clip_lengths(args.frames, np.random.default_rng(1))
     if args.check:
         return check(args, lengths)
-    rows: list[dict[str, Any]] = []
     # The matrix product, too, runs in a worker: Linux hands this process's own peak memory down to the next.
-    once = None if args.device.startswith("cuda") else 1
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=once) as pool:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         peak = pool.apply(matrix_peak, (torch.device(args.device), args.dtype))
-        heading = conditions(args, lengths, peak)
-        print_heading(heading)
-        for variant in chosen_variants(args):
-            seconds, memory, useful = pool.apply(measure, (variant, args, lengths))
-            row = {"step": variant.name, "frames_per_second": sum(lengths) / seconds}
-            rows.append({**row, "peak_memory_gb": memory, "share_of_matrix_peak": useful / seconds / peak})
-            print_row(rows[-1], rows[0])
-            if args.json:  # after each row: an interrupted run keeps what it has
-                write_atomically(args.json, json.dumps({**heading, "rows": rows}, indent=1).encode() + b"\n")
+    heading = conditions(args, lengths, peak)
+    print_heading(heading)
+    rows: list[dict[str, Any]] = []
+    for row in measure(args, lengths, peak):
+        rows.append(row)
+        print_row(row)
+        if args.json:  # after each row: an interrupted run keeps what it has
+            write_atomically(args.json, json.dumps({**heading, "rows": rows}, indent=1).encode() + b"\n")
     return 0
 
 
