@@ -50,7 +50,7 @@ class Benchmark:
 def benchmarks(cores: int, gpu: bool, word_times: list[str] | None) -> list[Benchmark]:
     steps = "--steps 10 --compile --frames 1000" if gpu else "--steps 7 --frames 250"
     workers = sorted({1, min(2, cores), cores})
-    step = "Each economy switched off in turn, in pairs with the step as shipped; the share of the matrix peak."
+    step = "Each economy switched off in turn, in pairs with a step as shipped; share of the matrix peak."
     decoding = "--clips 16" if gpu else "--clips 2 --beams 1 10 --repeats 1"
     clips = sorted(map(str, (DATA / "grid" / "videos" / "s1").glob("*.mp4")))
     talkers = [str(min(folder.glob("*.mp4"))) for folder in sorted((DATA / "grid" / "videos").glob("s*"))]
