@@ -24,7 +24,8 @@ def read_corpus(
     """The corpus whose data lies, or will lie, in ``out``; options as in ``run.py``."""
     entry, size = CORPORA[name], "quick" if quick else "full"
     sizes = entry["sizes"][size]
-    budget = labelled or sizes.get("labelled", [0])[0]
+    usual = sizes.get("labelled", [0])[0]
+    budget = labelled or usual
     values = {**sizes, "source": source, "repository": REPOSITORY, "out": out, "labelled": budget}
 
     def arguments(command: str) -> tuple[str, ...]:
@@ -38,7 +39,8 @@ def read_corpus(
     corpus.label = entry.get("label", "")
     corpus.probes = arguments(entry.get("probes", ""))
     corpus.subsets = [entry["validation"]] if validation else entry["subsets"]
-    corpus.results = out / ("validation.md" if validation else "results.md")
+    kind = "validation" if validation else "results"
+    corpus.results = out / f"{kind}{'' if budget == usual else f'_{budget}'}.md"
     corpus.leaderboard = entry.get("leaderboard", 0)
     corpus.updates = entry["updates"][size]
     corpus.overrides = entry.get("overrides", {})

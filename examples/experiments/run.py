@@ -4,7 +4,7 @@
 
 Every step becomes a shell file in OUT/commands and a rule in OUT/Makefile; `make -C OUT -jN` runs those that
 are not finished or have changed. Results are OUT/results.md and OUT/results.json, with --validation
-OUT/validation.md and OUT/validation.json, over all that is finished.
+OUT/validation.md and OUT/validation.json, over all that is finished; with --labelled 20 OUT/results_20.md.
 """
 
 import argparse

@@ -151,6 +151,21 @@ def test_a_dry_run_writes_a_makefile_for_make(tmp_path: Path) -> None:
         assert order[:2] == ["corpus", "data"]
 
 
+@pytest.mark.parametrize(
+    ("labelled", "validation", "name"),
+    [
+        (None, False, "results.md"),
+        (100, True, "validation.md"),
+        (20, False, "results_20.md"),
+        (20, True, "validation_20.md"),
+    ],
+)
+def test_each_number_of_labelled_clips_has_tables_of_its_own(
+    labelled: int | None, validation: bool, name: str, tmp_path: Path
+) -> None:
+    assert read_corpus("grid", tmp_path, False, labelled, validation).results == tmp_path / name
+
+
 def test_unknown_methods_are_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"tables of toy have scratch, .*not teacher_video"):
         main(["--methods", "teacher_video", "--out", str(tmp_path)])
