@@ -1,6 +1,6 @@
 """A trained model over clips: layers as features, or class scores.
 
-All ways to use a checkpoint stand on the same ground: `open_model` reads it once a process, `stored_reader`
+All ways to use a checkpoint stand on the same ground: `open_model` reads it, `stored_reader`
 reads clips as the model was trained on them, `read_batches` puts them into batches on the model's device.
 Transcripts, in `transcription.recogniser`, build on them, too.
 
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import av_ssl.tasks  # noqa: F401 - registers all models
+from av_ssl.checkpoints.files import model_file
 from av_ssl.checkpoints.loading import load, load_untrained
 from av_ssl.checkpoints.stored import stored_streams, untrained_streams
 from av_ssl.classification.classifier import AVClassifier, FrontEnds
@@ -59,15 +60,19 @@ BATCHES_AHEAD = 2
 # -- models, readers and batches -----------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
 def open_model(
-    checkpoint: Path, device: str = "cpu", untrained: int | None = None, dtype: torch.dtype | None = None
+    checkpoint: Path, device: str = "cpu", untrained: int | None = None, dtype: torch.dtype = torch.float32
 ) -> Any:
-    """The model of a checkpoint on a device, in eval mode, read once a process.
+    """The model of a checkpoint on a device, in eval mode; the last one is kept and not read again.
 
     It has ``task_cfg``, ``text_encoder`` and ``class_names``, see :func:`av_ssl.checkpoints.loading.load`;
-    with ``untrained``, a seed, it has random weights; ``dtype``: of its weights, None: float32.
+    with ``untrained``, a seed, it has random weights; ``dtype``: of its weights.
     """
+    return _open_model(checkpoint, device, untrained, dtype)
+
+
+@lru_cache(maxsize=1)
+def _open_model(checkpoint: Path, device: str, untrained: int | None, dtype: torch.dtype) -> Any:
     model = load(checkpoint) if untrained is None else load_untrained(checkpoint, untrained)
     return model.to(device=device, dtype=dtype)
 
@@ -270,6 +275,7 @@ class LayerSource:
     untrained: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint", model_file(self.checkpoint))
         if self.of_speech and self.modalities not in (None, "audio"):
             raise DataError(
                 f"--modalities {self.modalities}: {self.checkpoint} is a speech model. Speech models take "
@@ -341,6 +347,9 @@ class FeatureSpec:
     device: str = "cpu"
     modalities: str | None = None
     rate: ClassVar[int] = FRAME_RATE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint", model_file(self.checkpoint))
 
     @property
     def streams(self) -> Streams:

@@ -141,14 +141,15 @@ def _serve(function: Callable[[Job], Result], pipe: Connection) -> None:
             return
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 # -- shards --------------------------------------------------------------------------------------------------
 
 POLL_SECONDS = 2.0  # between looks at the jobs of a cluster
 FAILURES_TOLERATED = 2  # more end a run: what fails so often fails everywhere
-
-
-class ShardsFailedError(DataError):
-    """Some shards failed; the text names them, their errors and logs."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def run_shards(
         log_dir: folder for tracebacks ``shard_{index}.log`` and for the logs and pickles of submitit.
         progress: called as ``progress(done, total)`` at the start and after every shard.
 
-    Raises ShardsFailedError if some shards failed; the others are finished first, but a DataError or more
+    Raises DataError if some shards failed; the others are finished first, but a DataError or more
     than two failures end the run at once.
     """
     log_dir = log_dir.absolute()  # jobs need not run in this folder
@@ -229,7 +230,7 @@ def run_shards(
         for index, outcome in outcomes:
             if isinstance(outcome, Crash):
                 if outcome.of_data:
-                    raise ShardsFailedError(outcome.message)
+                    raise DataError(outcome.message)
                 failures[index] = outcome
                 if len(failures) > FAILURES_TOLERATED:
                     break
@@ -241,7 +242,7 @@ def run_shards(
             f"  shard {index}: {crash.message}" + (f"; see {crash.log}" if crash.log else "")
             for index, crash in failures.items()
         ]
-        raise ShardsFailedError(
+        raise DataError(
             f"{len(failures)} of {len(jobs)} shards failed. Finished shards are kept; the same command "
             "continues with the others:\n" + "\n".join(lines)
         )

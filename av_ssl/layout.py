@@ -18,6 +18,8 @@ LOUDEST = 4.0
 STREAMS = {"audio": ("audio",), "video": ("video",), "av": ("audio", "video")}
 """The names that configurations and commands have for a set of streams; all other code uses the tuples."""
 
+IMAGE_MEAN, IMAGE_STD = 0.421, 0.165
+"""Of mouth crops in gray, on the scale 0..1 (AV-HuBERT)."""
 CROP_MARGIN = 96 / 88
 """Side of a mouth crop, in sides of what models take out of its middle (AV-HuBERT, Shi et al., 2022)."""
 LARGEST_FRAME = 4 / 3

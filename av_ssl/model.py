@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from av_ssl.checkpoints.files import model_file
 from av_ssl.checkpoints.loading import assemble, load
 from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops
@@ -19,7 +21,7 @@ from av_ssl.errors import DataError
 from av_ssl.inference import EncoderFeatures, LayerSource, find_encoder, open_model
 from av_ssl.layout import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.media.audio import read_audio
-from av_ssl.media.container import open_media, stated_seconds
+from av_ssl.media.container import has_film, open_media, stated_seconds
 from av_ssl.media.crops import MIN_FRAMES
 from av_ssl.media.face_crops import are_mouth_crops
 from av_ssl.media.face_mesh import FaceMesh
@@ -43,6 +45,7 @@ from av_ssl.transcription.recording import RecordingOptions, chosen_streams, tra
 from av_ssl.transcription.transcript import Segment, SpeechRecogniser, Transcript
 
 logger = logging.getLogger(__name__)
+ONNX = ".onnx"
 DIFFERENCE, LEAST_DIFFERENCE = 0.1, 0.5
 """Share of the recording's length, and seconds, by which that of samples may differ: more is another rate."""
 READY = 1.2
@@ -70,7 +73,7 @@ class Model:
 
     def __init__(self, path: str | Path, device: str = "auto", module: Any = None) -> None:
         self.path, self.device = Path(path), device
-        self.onnx = OnnxRecogniser(self.path) if self.path.suffix == ".onnx" else None
+        self.onnx = OnnxRecogniser(self.path) if self.path.suffix == ONNX else None
         self.module: Any = load(path) if module is None and self.onnx is None else module
 
     @classmethod
@@ -134,12 +137,14 @@ class Model:
     ) -> Transcript:
         """The text of a recording; see `av_ssl.transcribe`."""
         given = _RecordingInput(recording, audio, self._crop_size)
+        recogniser = self.recogniser(modalities, beam)
         modalities = modalities or given.only_stream
-        recogniser = self.recogniser(beam=beam)
         streams, _ = chosen_streams(recogniser, modalities)
-        if given.crops is None or not MIN_FRAMES <= len(given.crops) <= PART_SECONDS * FRAME_RATE:
-            given.check_crops()
-            options = RecordingOptions(face, modalities, word_timestamps, cropped=given.crops is not None)
+        crops = given.crops if "video" in streams else None
+        if crops is None or not MIN_FRAMES <= len(crops) <= PART_SECONDS * FRAME_RATE:
+            if crops is not None:
+                given.check_crops()
+            options = RecordingOptions(face, modalities, word_timestamps, cropped=crops is not None)
             return transcribe_recording(recogniser, given.source, options, given.sound)
         clip = given.clip(streams, face, str(self.path))
         (found,) = recogniser.recognise([Part(0.0, clip.pixels, clip.wave)], streams, word_timestamps)
@@ -172,10 +177,11 @@ class Model:
 
 
 def opened(model: Model | str | Path) -> Model:
-    """A model, or that of a file, which is read once a process."""
+    """A model, or that of a file; the model of the last file is kept."""
     if isinstance(model, Model):
         return model
-    return Model(model, module=open_model(Path(model), device_of("auto")))
+    path = Path(model)
+    return Model(path) if path.suffix == ONNX else Model(path, module=open_model(path, device_of("auto")))
 
 
 def features_of(
@@ -187,7 +193,7 @@ def features_of(
     face: str | int = SPEAKER,
 ) -> NDArray[np.float32]:
     """See `av_ssl.features`."""
-    if isinstance(model, Model) or not Path(model).is_dir():
+    if isinstance(model, Model) or not model_file(Path(model)).is_dir():
         return opened(model).features(recording, audio, layers, modalities, face)
     source = LayerSource(Path(model), None if layers is None else tuple(layers), modalities, "auto")
     settings = source.settings()
@@ -224,14 +230,11 @@ class _RecordingInput:
         self._check_sound()
         self.name = name_of(self.source if recording is None else recording)
         if isinstance(self.source, Path):
-            with open_media(self.source) as container:
-                found = {kind for kind in STREAMS["av"] if getattr(container.streams, kind)}
-            self.streams = found - {"video"} if self.source.suffix.lower() in AUDIO_SUFFIXES else found
+            self.streams = streams_of(self.source)
         else:
             self.streams = {"audio"} if self.source.ndim == 1 else {"video"}
         if self.sound is not None:
             self.streams.add("audio")
-        self.crops = self._ready() if "video" in self.streams else None
         if cropped and self.crops is None:
             given, wanted = self.source.shape[1], crop_side(crop_size)  # type: ignore[union-attr]
             raise DataError(f"the crops have {given} pixels, the model wants av_ssl.crop(..., size={wanted})")
@@ -289,8 +292,11 @@ class _RecordingInput:
                 *looks[0].shape[1::-1],
             )
 
-    def _ready(self) -> NDArray[np.uint8] | None:
+    @cached_property
+    def crops(self) -> NDArray[np.uint8] | None:
         """The frames, if they have the size of the crops that the model takes."""
+        if "video" not in self.streams:
+            return None
         if isinstance(self.source, Path):
             reader = VideoReader(self.source, keep_bytes=0)
             first = next(reader.frames(gray=True))
@@ -300,6 +306,17 @@ class _RecordingInput:
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         return shape[0] == shape[1] and self.size <= shape[0] <= READY * self.size
+
+
+def streams_of(path: Path) -> set[str]:
+    """Streams of a file; a cover image is none."""
+    found = set[str]()
+    with open_media(path) as container:
+        if container.streams.audio:
+            found.add("audio")
+        if path.suffix.lower() not in AUDIO_SUFFIXES and has_film(container, path):
+            found.add("video")
+    return found
 
 
 def windows(clip: ArrayClip) -> Iterator[tuple[ArrayClip, slice]]:

@@ -141,7 +141,9 @@ class Adam(torch.optim.Optimizer):
                 parameter.data.copy_(value)
 
 
-fairseq_adam.Adam = Adam  # recipes name fairseq's "adam"
+def use_fused_adam() -> None:
+    """Let this Adam stand for fairseq's, which recipes name as ``adam``."""
+    fairseq_adam.Adam = Adam
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from av_ssl import jobs
 from av_ssl.errors import DataError
-from av_ssl.jobs import HERE, ClusterOptions, Crash, ShardsFailedError, run_isolated, run_missing, run_shards
+from av_ssl.jobs import HERE, ClusterOptions, Crash, run_isolated, run_missing, run_shards
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TWO = ClusterOptions(workers=2)
@@ -90,16 +90,14 @@ def test_no_shards(tmp_path):
 
 def test_a_failure_names_shard_and_log_and_lets_the_others_finish(tmp_path):
     done = []
-    with pytest.raises(
-        ShardsFailedError, match=r"1 of 3 shards [\s\S]*\n  shard 1: KeyError: 'fourteen'; see"
-    ):
+    with pytest.raises(DataError, match=r"1 of 3 shards [\s\S]*\n  shard 1: KeyError: 'fourteen'; see"):
         run_shards(double, [1, 14, 2], HERE, tmp_path, lambda *step: done.append(step))
     assert done[-1] == (2, 3)
     assert 'raise KeyError("fourteen")' in (tmp_path / "shard_1.log").read_text()
 
 
 def test_a_dead_process_is_a_failure(tmp_path):
-    with pytest.raises(ShardsFailedError, match=r"shard 0: its process died \(exit code 7\)"):
+    with pytest.raises(DataError, match=r"shard 0: its process died \(exit code 7\)"):
         run_shards(double, [13, 1], TWO, tmp_path)
 
 
@@ -111,7 +109,7 @@ def test_bad_data_ends_the_run_with_its_own_text(tmp_path):
 
 
 def test_what_fails_again_and_again_is_given_up(tmp_path):
-    with pytest.raises(ShardsFailedError, match="3 of 9 shards failed"):
+    with pytest.raises(DataError, match="3 of 9 shards failed"):
         run_shards(double, [14] * 9, HERE, tmp_path)
 
 
@@ -169,11 +167,11 @@ def test_submitit_gives_the_same_results(tmp_path):
 
 @pytest.mark.usefixtures("local_submitit")
 def test_failures_through_submitit(tmp_path):
-    with pytest.raises(ShardsFailedError, match=r"shard 0: KeyError: 'fourteen'; see .*shard_0\.log"):
+    with pytest.raises(DataError, match=r"shard 0: KeyError: 'fourteen'; see .*shard_0\.log"):
         run_shards(double, [14, 1], ClusterOptions("slurm"), tmp_path)
 
 
 @pytest.mark.usefixtures("local_submitit")
 def test_a_dead_job_names_the_log_of_submitit(tmp_path):
-    with pytest.raises(ShardsFailedError, match=r"shard 0: job \d+ died .*see .*_log\.err"):
+    with pytest.raises(DataError, match=r"shard 0: job \d+ died .*see .*_log\.err"):
         run_shards(double, [13, 1], ClusterOptions("slurm"), tmp_path)

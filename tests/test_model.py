@@ -187,6 +187,21 @@ def test_a_stream_that_is_missing_is_named(encoder, clip):
         av_ssl.features(encoder, clip[1], modalities="video")
 
 
+def test_a_cover_image_is_no_video(ctc, tmp_path):
+    """As in sound files with a picture of the album."""
+    sound = tone(1.2)
+    song = write_clip(tmp_path / "song.mkv", None, sound, cover=np.zeros((1, 32, 32, 3), np.uint8))
+    assert av_ssl.transcribe(ctc, song).segments[0].modalities == "audio"
+    assert len(av_ssl.features(ctc, song, modalities="audio")) == 30
+
+
+def test_frames_that_are_not_wanted_are_not_read(ctc, clip, monkeypatch):
+    expected = av_ssl.transcribe(ctc, *clip, modalities="audio")
+    monkeypatch.setattr("av_ssl.model.read_crops", None)
+    assert av_ssl.transcribe(ctc, *clip, modalities="audio") == expected
+    assert len(av_ssl.features(ctc, *clip, modalities="audio")) == 10
+
+
 def test_samples_keep_their_scale():
     samples = np.array([-32768, -1, 0, 1, 32767], np.int16)
     np.testing.assert_array_equal(as_source(samples), samples)

@@ -15,21 +15,12 @@ from av_ssl.errors import DataError
 Matrix = NDArray[np.float64]
 
 
-def linear_cka(x: Floats, y: Floats) -> float:
-    """CKA of features ``[N, C]`` and ``[N, D]`` of the same N frames, from 0 to 1.
-
-    With few frames it is too high: it nears 1 as channels outnumber frames, whatever they hold.  Take many
-    times more frames than channels.
-
-    >>> x = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
-    >>> round(linear_cka(x, -3 * x + 5), 6)
-    1.0
-    """
-    return float(cka_matrix(np.asarray(x)[:, None], np.asarray(y)[:, None])[0, 0])
-
-
 def cka_matrix(x: Floats, y: Floats) -> Matrix:
-    """CKA ``[L, M]`` of all layers ``[N, L, C]`` with all layers ``[N, M, D]``; see ``linear_cka``."""
+    """CKA ``[L, M]``, 0 to 1, of all layers ``[N, L, C]`` with all layers ``[N, M, D]`` of the same N frames.
+
+    With few frames it is too high: it nears 1 as channels outnumber frames, whatever they hold. Take many
+    times more frames than channels.
+    """
     if len(x) != len(y):
         raise DataError(f"CKA compares features of the same frames, not of {len(x)} and {len(y)}")
     ours = [_centred(x[:, layer]) for layer in range(x.shape[1])]

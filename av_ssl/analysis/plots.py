@@ -192,7 +192,7 @@ def draw_frames(
         points: ``[N, 2]`` each; N may differ.
         labels: of each set of points strings ``[N]`` by kind, the same kinds for all.
         names: of the sets of points.
-        classes: the most frequent ones of all sets are coloured, the others grey.
+        classes: the most frequent ones of all sets are coloured, the others gray.
     """
     kinds = list(labels[0])
     figure = new_figure(PANEL * len(points) + 1.1, PANEL * len(kinds))

@@ -58,6 +58,15 @@ def read_checkpoint(path: str | Path, key: str = "model.w2v_path") -> StoredMode
         raise CheckpointError(f"{key}: {error}") from error
 
 
+def model_file(path: Path) -> Path:
+    """The tensors in a folder of `av_ssl.sharing`; other paths, also those of speech models, as they are."""
+    inner = path / WEIGHTS
+    if not inner.is_file() or not (path / CONFIG).is_file():
+        return path
+    ours = read_json(path / CONFIG, "convert the checkpoint again").get("format") == FORMAT
+    return inner if ours else path
+
+
 def read_stored(path: str | Path) -> StoredModel:
     """Read a model on the CPU from a file, or a folder with one; see the module's description.
 

@@ -44,7 +44,7 @@ UNBUILDABLE = (
 class StoredTask:
     """The part of a task that models use while they are built."""
 
-    starts_from_pretrained = False
+    for_training = False
     pretrained = None
 
     def __init__(self, stored: StoredModel) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from av_ssl.checkpoints.stored import StoredModel, listed
 from av_ssl.errors import DataError
-from av_ssl.layout import SAMPLES_PER_FRAME
+from av_ssl.layout import IMAGE_MEAN, IMAGE_STD, SAMPLES_PER_FRAME
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ OLDER_NAMES = {"input_layer.": "embed.", "norm.": "after_norm."}
 UNUSED = (".gamma_ff_macaron", ".gamma_conv", ".pe")
 """Tensors of parts that these encoders do not have, and the table of positions, which is computed here."""
 AFTER_NORM = "after_norm."
-PIXEL_VALUES = {"image_mean": 0.421, "image_std": 0.165}
+PIXEL_VALUES = {"image_mean": IMAGE_MEAN, "image_std": IMAGE_STD}
 CROP_SIZE = 88
 FRAMES_TRIED = 3
 LEAST_DIFFERENCE = 1e-3

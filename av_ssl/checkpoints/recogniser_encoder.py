@@ -14,6 +14,7 @@ from torch import Tensor
 
 from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.errors import DataError
+from av_ssl.layout import IMAGE_MEAN, IMAGE_STD
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,12 @@ ENCODER_PREFIX = {
 }
 """Before the encoder's names, by the recogniser's name."""
 HEAD_CHANNELS = 64
-PUBLISHED = {"layer_norm_first": True, "activation_fn": "gelu", "image_mean": 0.421, "image_std": 0.165}
+PUBLISHED = {
+    "layer_norm_first": True,
+    "activation_fn": "gelu",
+    "image_mean": IMAGE_MEAN,
+    "image_std": IMAGE_STD,
+}
 """What shapes do not say, as AV-HuBERT's published models have it; and the number of heads."""
 NOT_IN_SHAPES = ("encoder_attention_heads", *PUBLISHED)
 

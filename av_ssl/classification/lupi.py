@@ -198,7 +198,7 @@ class LupiStudent(AVClassifier):
     @classmethod
     def build_model(cls, cfg: LupiStudentConfig, task: Any) -> Self:
         """Build a student; for training with the task's teacher and the weights of ``init_student_from``."""
-        training, phase = task.starts_from_pretrained, str(cfg.phase)
+        training, phase = task.for_training, str(cfg.phase)
         teacher = getattr(task, "teacher", None) if training else None
         if training and phase != "head" and teacher is None:
             raise DataError(f"model.phase={phase}: name the teacher in model.teacher_path")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from av_ssl.corpora import CORPORA, FOLDER, CorpusClip, read_corpus
 from av_ssl.corpora.corpus import read_id_lists, read_ids
 from av_ssl.errors import DataError
-from av_ssl.jobs import ClusterOptions
+from av_ssl.jobs import ClusterOptions, available_cores
 from av_ssl.layout import STREAMS
 from av_ssl.media.recording import FACE_RULES, SPEAKER
 from av_ssl.transcription.transcript import SearchOptions
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from av_ssl.transcription.recogniser import Recogniser
 
 FLOAT32 = "float32"
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(device: str) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 from av_ssl.cli.arguments import (
     add_cluster_arguments,
     add_corpus_arguments,
-    available_cores,
     chosen_clips,
     cluster_options,
     positive,
@@ -18,6 +17,7 @@ from av_ssl.cli.arguments import (
 from av_ssl.corpora import CORPORA
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar
+from av_ssl.jobs import available_cores
 from av_ssl.media.alignment import REGIONS
 from av_ssl.media.backends import BACKENDS, OPENCV
 from av_ssl.media.crop_folder import check_out, crop_folder, crop_on_cluster

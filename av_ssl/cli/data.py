@@ -10,7 +10,6 @@ from typing import Any
 from av_ssl.cli.arguments import (
     add_corpus_arguments,
     amount,
-    available_cores,
     chosen_clips,
     not_negative,
     positive,
@@ -24,6 +23,7 @@ from av_ssl.corpora.musan import find_recordings
 from av_ssl.corpora.vocabulary import write_vocabulary
 from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar
+from av_ssl.jobs import available_cores
 from av_ssl.layout import DICTIONARY, TOKENIZER
 from av_ssl.media.noise_files import make_babble_lists, make_musan_lists, make_own_lists
 
@@ -249,7 +249,7 @@ def run_check(args: argparse.Namespace) -> int:
     from av_ssl.data.check import check_folder
 
     with ProgressBar("file") as bar:
-        manifests, problems = check_folder(
+        remarks, problems = check_folder(
             args.data,
             args.label_dir or args.data,
             args.noise,
@@ -257,7 +257,7 @@ def run_check(args: argparse.Namespace) -> int:
             args.workers,
             bar.update,
         )
-    for line in [*problems, *manifests]:
+    for line in [*problems, *remarks]:
         print(line)
     number = {0: "no problem", 1: "1 problem"}.get(len(problems), f"{len(problems)} problems")
     print(f"{args.data}: {number}")

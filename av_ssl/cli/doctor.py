@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from av_ssl import __version__
-from av_ssl.cli.arguments import available_cores
+from av_ssl.jobs import available_cores
 from av_ssl.media import INSTALL
 
 WORKS, MISSING, BROKEN = "works", "missing", "BROKEN"

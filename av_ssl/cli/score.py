@@ -246,6 +246,7 @@ def known_trials(args: argparse.Namespace, trials: TrialList, clips: Mapping[str
 
 def embedding_cache(args: argparse.Namespace) -> EmbeddingCache:
     """The cache of a checkpoint's embeddings; its model is read when a clip is not in the cache."""
+    from av_ssl.checkpoints.files import model_file
     from av_ssl.classification.verification import EmbeddingCache
     from av_ssl.inference import Classifier
 
@@ -257,7 +258,7 @@ def embedding_cache(args: argparse.Namespace) -> EmbeddingCache:
             return classifier.embeddings(clips, args.layer, bar.update)
 
     settings = {
-        "checkpoint": digest(args.checkpoint),
+        "checkpoint": digest(model_file(args.checkpoint)),
         "layer": args.layer,
         "noise": [] if args.noise is None else [digest(args.noise), args.snr],
     }

@@ -7,9 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from av_ssl.cli.arguments import available_cores, cluster_options
+from av_ssl.cli.arguments import cluster_options
 from av_ssl.device import device_of
 from av_ssl.errors import DataError
+from av_ssl.jobs import available_cores
 from av_ssl.layout import FRAME_RATE, SPLITS
 from av_ssl.manifest import lists_clips
 from av_ssl.transcription.folder import Lengths, TranscriptPlan, Transcripts, transcribe

@@ -16,10 +16,10 @@ import numpy as np
 from av_ssl.data.checksums import Checksum, read_checksums
 from av_ssl.data.classes import ClassList
 from av_ssl.data.clip_reader import CropAndFlip
-from av_ssl.data.labels import ID_FIRST, TOLERATED_SECONDS, TOLERATED_UNKNOWN, holds_ids
+from av_ssl.data.labels import ID_FIRST, TOLERATED_SECONDS, holds_ids
 from av_ssl.data.noise import noise_list, read_noise_list
 from av_ssl.data.reading import read_crops, read_wave
-from av_ssl.data.text import TextEncoder
+from av_ssl.data.text import TOLERATED_UNKNOWN, TextEncoder
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import composed, read_text
 from av_ssl.jobs import Crash, run_isolated

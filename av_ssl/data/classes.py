@@ -127,7 +127,7 @@ class Segmentation:
             return [0]
         return [*range(0, last, self.hop), last]
 
-    def draw_up(self, lengths: Sequence[int], frames: int) -> SegmentBatch:
+    def segments(self, lengths: Sequence[int], frames: int) -> SegmentBatch:
         """Compute the segments of clips of ``lengths`` frames in a batch of T = ``frames``."""
         starts = [self.starts(length) for length in lengths]
         most = max(map(len, starts))
@@ -177,7 +177,7 @@ class ClassificationDataset(AudioVisualDataset):
         self, samples: Sequence[Sample], extent: Extent, net_input: dict[str, Any]
     ) -> dict[str, Any]:
         if self.segmentation is not None:
-            net_input["segments"] = self.segmentation.draw_up(extent.lengths, extent.frames)
+            net_input["segments"] = self.segmentation.segments(extent.lengths, extent.frames)
         return {"target": torch.from_numpy(self.classes[[sample.index for sample in samples]])}
 
     @property

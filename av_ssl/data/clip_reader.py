@@ -16,7 +16,7 @@ from av_ssl.data.noise import NoiseMixer
 from av_ssl.data.reading import audio_features, frame_waveform, read_crops, read_wave
 from av_ssl.data.spans import BoolArray, check_choice
 from av_ssl.errors import DataError, MediaError
-from av_ssl.layout import FRAME_RATE, LARGEST_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME
+from av_ssl.layout import FRAME_RATE, LARGEST_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, crop_side
 from av_ssl.manifest import Clip
 
 
@@ -85,7 +85,7 @@ class CropAndFlip:
             raise MediaError(
                 f"frames of {width}x{height} pixels are no mouth crops for a model of {self.size}, which "
                 f"takes {self.size} to {int(LARGEST_FRAME * self.size)}; crop the video: av-ssl crop --size "
-                f"{round(self.size * 12 / 11)}, or set task.image_crop_size to the model's"
+                f"{crop_side(self.size)}, or set task.image_crop_size to the model's"
             )
         if not self.random:
             return Crop(round(free_rows / 2), round(free_columns / 2), False)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from av_ssl.data.spans import BoolArray
+from av_ssl.layout import IMAGE_MEAN
 
-MEAN_GRAY = 107
-"""Pixels of padded and of masked frames: AV-HuBERT's mean of 0.421, which normalisation turns into zero."""
+MEAN_GRAY = round(255 * IMAGE_MEAN)
+"""Pixels of padded and of masked frames, which the usual normalisation turns into zero."""
 PLACEHOLDER_TOKEN = 4
 """The first id after fairseq's specials: `src_tokens` tells fairseq-generate lengths, not symbols."""
 AudioFrames = NDArray[np.float32] | NDArray[np.int16]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from av_ssl.data.text import TextEncoder, load_dictionary
+from av_ssl.data.text import TOLERATED_UNKNOWN, TextEncoder, load_dictionary
 from av_ssl.errors import DataError
 from av_ssl.io import composed, decoded
 from av_ssl.layout import FRAME_RATE
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLED_LINES = 2000
 """Lines searched for unknown symbols, evenly spaced: another dictionary shows in any of them."""
-TOLERATED_UNKNOWN = 0.1
 TOLERATED_SECONDS = 0.1
 
 

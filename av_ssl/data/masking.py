@@ -19,7 +19,7 @@ from av_ssl.data.spans import BoolArray, SpanMask, check_choice, draw_spans
 
 Stream = Literal["audio", "video"]
 LOSS_FRAMES = ("union", "surviving", "all")
-REPLACEMENTS = ("same_seq", "same_other_seq")
+REPLACING_FRAMES = ("same_other_seq", "same_seq")
 
 
 class Masking(Protocol):
@@ -83,7 +83,7 @@ class StreamMasking:
 
     def __post_init__(self) -> None:
         if self.replacement is not None:
-            check_choice("selection_type", self.replacement, REPLACEMENTS)
+            check_choice("selection_type", self.replacement, REPLACING_FRAMES)
         check_choice("loss_on", self.loss_on, LOSS_FRAMES)
         if self.shared and self.audio != self.video:
             raise ValueError(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from av_ssl.errors import DataError
 from av_ssl.io import mapped_array
-from av_ssl.media.face_mesh import FaceMesh, Floats, Frame, Region
+from av_ssl.media.face_mesh import MIN_SCORE, FaceMesh, Floats, Frame, Region
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def is_face(mesh: FaceMesh, frame: Frame, points: Floats) -> bool:
         np.linalg.norm(eyes - [right, left]) / max(1.0, float(np.linalg.norm(eyes[1] - eyes[0])))
         for eyes in faces
     ]
-    return score >= mesh.min_score and score >= turned and min(apart, default=0.0) < AGREEMENT
+    return score >= MIN_SCORE and score >= turned and min(apart, default=0.0) < AGREEMENT
 
 
 def _angle(across: Floats) -> float:

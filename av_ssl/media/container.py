@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -155,6 +156,15 @@ def film(container: InputContainer, path: Path) -> VideoStream:
     moving = [stream for stream in films if stream.codec_context.name not in STILL_CODECS] or films
     best = container.streams.best("video")
     return next((stream for stream in moving if best is not None and stream.index == best.index), moving[0])
+
+
+def has_film(container: InputContainer, path: Path) -> bool:
+    """Whether the file holds a film; of one picture alone, decodes it."""
+    try:
+        stream = film(container, path)
+    except MissingStreamError:
+        return False
+    return stream.codec_context.name not in STILL_CODECS or len(list(islice(container.decode(stream), 2))) > 1
 
 
 def start_seconds(container: InputContainer) -> float:

@@ -98,7 +98,7 @@ def crop_on_cluster(
         progress: called with numbers of shards.
 
     Raises:
-        ShardsFailedError: jobs have failed; the clips that they finished are kept.
+        DataError: jobs have failed; the clips that they finished are kept.
     """
     clips = _clips(source, out)
     shard = partial(crop_shard, out=out.absolute(), settings=settings, workers=cluster.cpus)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.media.alignment import MESH, OWN, MeanFace, crop_transforms, warp
-from av_ssl.media.face_mesh import FaceMesh, Floats, Frame, Region
-from av_ssl.media.tracking import FORGET_AFTER, MIN_SCORE, SAME_FACE, FaceTracker, FaceWatch, Track
+from av_ssl.media.face_mesh import MIN_SCORE, FaceMesh, Floats, Frame, Region
+from av_ssl.media.tracking import FORGET_AFTER, SAME_FACE, FaceTracker, FaceWatch, Track
 from av_ssl.media.video import Frames
 
 GAP = 25  # frames: a face that is not found for longer is lost

@@ -79,15 +79,14 @@ class Detection:
         return Region((float(x), float(y)), side, _eye_angle(self.key_points[0], self.key_points[1]))
 
 
+MIN_SCORE = 0.5
+"""Of a face, 0 to 1: below, there is none."""
+
+
 class FaceMesh:
-    """Face detector and face mesh; keeps no state between frames.
+    """Face detector and face mesh; keeps no state between frames."""
 
-    Args:
-        min_score: lowest score, 0 to 1, of a face that ``detect`` and ``find`` return.
-    """
-
-    def __init__(self, min_score: float = 0.5) -> None:
-        self.min_score = min_score
+    def __init__(self) -> None:
         self._detector = _load("face_detection_short_range.tflite")
         self._mesh = _load("face_landmark.tflite")
         self._detector_outputs = self._detector.getUnconnectedOutLayersNames()
@@ -106,7 +105,7 @@ class FaceMesh:
 
         anchors = _anchors()
         scores = _sigmoid(outputs[len(anchors)].reshape(-1))
-        keep = scores > self.min_score
+        keep = scores > MIN_SCORE
         if not keep.any():
             return []
         values = outputs[16 * len(anchors)].reshape(-1, 8, 2)[keep] / DETECTOR_SIDE
@@ -139,7 +138,7 @@ class FaceMesh:
         if not faces:
             return None
         score, points = self.landmarks(rgb, max(faces, key=lambda face: face.area).region)
-        return points if score >= self.min_score else None
+        return points if score >= MIN_SCORE else None
 
 
 def _load(name: str) -> cv2.dnn.Net:

@@ -1,6 +1,7 @@
 """Landmarks that were made elsewhere: pickles as auto_avsr and AV-HuBERT store them, or numpy arrays.
 
-``pickle.load`` calls whatever a file names; :mod:`av_ssl_fairseq_hook.strict_pickle` knows arrays of numbers.
+``pickle.load`` calls whatever a file names; :mod:`av_ssl_fairseq_hook.strict_pickle` reads nothing but arrays
+of numbers.
 """
 
 from __future__ import annotations

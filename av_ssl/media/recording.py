@@ -167,17 +167,14 @@ class Recording:
             return stated_seconds(self.source)
         return len(self.source) / (SAMPLE_RATE if _is_sound(self.source) else FRAME_RATE)
 
-    def parts(
-        self, face: str | int = SPEAKER, all_faces: bool = False, longest: float = PART_SECONDS
-    ) -> Iterator[Part]:
-        """Parts in order; can be called once.
+    def parts(self, face: str | int = SPEAKER, all_faces: bool = False) -> Iterator[Part]:
+        """Parts of `PART_SECONDS` in order; can be called once.
 
         Args:
             face: one of FACE_RULES, or the number of a face. Where it is not seen, the rules take another.
             all_faces: every face in turn; only parts with a face.
-            longest: seconds of a part.
         """
-        start, frames, choose = 0, round(longest * FRAME_RATE), self._choice(face)
+        start, frames, choose = 0, round(PART_SECONDS * FRAME_RATE), self._choice(face)
         while True:
             end, last = self._read(start + frames)
             self.read = end / FRAME_RATE
@@ -348,7 +345,6 @@ def crop_recording(
     sound: RecordingLike | None = None,
     face: str | int = SPEAKER,
     size: int = 96,
-    mean_face: MeanFace = OWN,
 ) -> MouthCrops:
     """All mouth crops of a recording; see ``Recording`` and ``Recording.parts``.
 
@@ -357,7 +353,7 @@ def crop_recording(
     """
     if not (isinstance(size, (int, np.integer)) and size >= SMALLEST_CROP):
         raise DataError(f"size is {size!r}; give the side of the crops, at least {SMALLEST_CROP} pixels")
-    recording = Recording(source, sound, ("video",), mean_face, size)
+    recording = Recording(source, sound, ("video",), size=size)
     crops: dict[int, Frame] = {}
     samples: dict[int, Samples] = {}
     for part in recording.parts(face):

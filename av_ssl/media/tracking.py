@@ -19,10 +19,9 @@ from typing import Protocol
 import numpy as np
 
 from av_ssl.media.alignment import face_patch, shows_mouth
-from av_ssl.media.face_mesh import Detection, FaceMesh, Floats, Frame, Region
+from av_ssl.media.face_mesh import MIN_SCORE, Detection, FaceMesh, Floats, Frame, Region
 from av_ssl.media.video import VideoReader
 
-MIN_SCORE = 0.5  # of the mesh: below, the face is lost
 DETECT_EVERY = 25  # frames
 FORGET_AFTER = 50  # frames: a face that returns later is another track
 SAME_FACE = 0.5  # centres nearer than this many face widths belong to one face

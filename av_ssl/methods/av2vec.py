@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from av_ssl.checkpoints.files import read_checkpoint
 from av_ssl.compat.keys import option
 from av_ssl.data.dataset import DataNeeds
-from av_ssl.data.masking import StreamMasking
+from av_ssl.data.masking import LOSS_FRAMES, StreamMasking
 from av_ssl.methods.criterion import (
     FeaturePenaltyConfig,
     Logs,
@@ -98,7 +98,7 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
     # objectives
     use_regression: bool = option(True, "regress the teacher's targets")
     use_mlm: bool = option(False, "predict the cluster ids of task.labels, too (AV2vec-MLM)")
-    loss_on: ChoiceEnum(["union", "surviving", "all"]) = option(  # type: ignore[valid-type]
+    loss_on: ChoiceEnum(list(LOSS_FRAMES)) = option(  # type: ignore[valid-type]
         "union", "frames in the loss: masked in either stream, in the streams kept, or all [reconstructed]"
     )
     # teacher
@@ -184,7 +184,7 @@ class AV2vecModel(ClusterHead, MaskedAudioVisualEncoder):
     @classmethod
     def build_model(cls, cfg: AV2vecConfig, task: Any = None) -> "AV2vecModel":
         model = cls(cfg, label_classes(task) if cfg.use_mlm else ())
-        if cfg.w2v_path and task.starts_from_pretrained:
+        if cfg.w2v_path and task.for_training:
             load_pretrained(model, cfg.w2v_path, read_checkpoint(cfg.w2v_path).tensors)
         return model
 

@@ -115,7 +115,7 @@ class AVHubertModel(ClusterHead, MaskedAudioVisualEncoder):
     @classmethod
     def build_model(cls, cfg: AVHubertConfig, task: Any = None) -> "AVHubertModel":
         classes = label_classes(task)
-        check_supported(cfg, training=task.starts_from_pretrained)
+        check_supported(cfg, training=task.for_training)
         return cls(cfg, classes)
 
     def forward(

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from av_ssl.compat.keys import option
 from av_ssl.data.dataset import DataNeeds
-from av_ssl.data.masking import StreamMasking
+from av_ssl.data.masking import LOSS_FRAMES, StreamMasking
 from av_ssl.data.spans import SpanMask
 from av_ssl.methods.criterion import (
     FeaturePenaltyConfig,
@@ -60,7 +60,7 @@ class DistillAVConfig(RecipeConfig, TeachersConfig):
     """DistillAV Base; masking and encoder as in :class:`~av_ssl.methods.fused_encoder.RecipeConfig`."""
 
     mask_equal_counts: bool = option(True, "equally many masked frames in all clips [public code]")
-    loss_on: ChoiceEnum(["all", "union", "surviving"]) = option(  # type: ignore[valid-type]
+    loss_on: ChoiceEnum(list(LOSS_FRAMES)) = option(  # type: ignore[valid-type]
         "all", "frames in the loss: all [public code], masked in either stream, or in the streams kept [ours]"
     )
     logit_temp: float = option(0.1, "cosines are divided by it [public code]")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from av_ssl.compat.keys import option
 from av_ssl.data.dataset import DataNeeds
-from av_ssl.data.masking import StreamMasking
+from av_ssl.data.masking import REPLACING_FRAMES, StreamMasking
 from av_ssl.data.spans import SPAN_LENGTHS, SpanMask
 from av_ssl.layout import STREAMS
 from av_ssl.methods.encoder_model import EncoderModel, Source
@@ -147,7 +147,7 @@ class AudioVisualEncoder(EncoderModel):
 
 MASKINGS = ChoiceEnum(["stream_feature", "input", "feature"])
 SELECTIONS = ChoiceEnum(list(SPAN_LENGTHS))
-REPLACEMENTS = ChoiceEnum(["same_other_seq", "same_seq"])
+REPLACEMENTS = ChoiceEnum(list(REPLACING_FRAMES))
 
 
 @dataclass

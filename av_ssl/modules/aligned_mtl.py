@@ -34,9 +34,9 @@ def aligned_weights(gram: Tensor) -> Tensor:
 class GradientBalancer:
     """Hands the representation to K tasks and weights what they send back.
 
-    The weights are computed in every backward pass, from what this process and micro-batch sees: nothing is
-    synchronised between workers.  The products of the gradients are brought to the host, which waits for the
-    heads' backward pass: once a step.
+    The weights are computed in every backward pass, from the gradients of this process and micro-batch:
+    nothing is synchronised between workers.  The products of the gradients are brought to the host, which
+    waits for the heads' backward pass: once a step.
 
     Args:
         gram: what the products are of: ``batch_sum``: gradients summed over the clips of the batch, which

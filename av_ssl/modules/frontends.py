@@ -22,6 +22,7 @@ from fairseq.modules import GradMultiply
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from av_ssl.layout import IMAGE_MEAN, IMAGE_STD
 from av_ssl.modules.convolution import Conv1d, Conv2d, convolve, is_compiling
 
 
@@ -230,8 +231,8 @@ class VideoFrontend(nn.Module):
         output_dim: int,
         width: int = 64,
         activation: str = "prelu",
-        mean: float = 0.421,
-        std: float = 0.165,
+        mean: float = IMAGE_MEAN,
+        std: float = IMAGE_STD,
     ) -> None:
         super().__init__()
         self.resnet = VisualResNet(width, activation)

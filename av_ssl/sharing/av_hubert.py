@@ -9,12 +9,12 @@ from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 from torch import Tensor
 
-import av_ssl.tasks  # noqa: F401 - registers all models
 from av_ssl.checkpoints.loading import build_config
 from av_ssl.checkpoints.stored import StoredModel, pretraining_only
 from av_ssl.errors import DataError
 from av_ssl.methods.av_hubert import AVHubertConfig
 from av_ssl.methods.masked_units import CLUSTER_HEAD_TENSORS
+from av_ssl.tasks.av_hubert import SHARED_KEYS
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,7 @@ OURS = ("checkpoint_activations", "compile", "image_mean", "image_std", "resnet_
 RESNET_WIDTH = 64
 PIXEL_KEYS = ("image_mean", "image_std")
 """Keys that AV-HuBERT has only in its task."""
-SHARED_TASK_KEYS = (
-    "data", "label_dir", "labels", "label_rate", "normalize", "max_sample_size", "min_sample_size",
-    "max_trim_sample_size", "random_crop", "pad_audio", "image_aug", "image_crop_size", "image_mean",
-    "image_std", "noise_wav", "noise_prob", "noise_num",
-)  # fmt: skip
+SHARED_TASK_KEYS = {*SHARED_KEYS, "labels", "label_rate"} - {"frames_per_update"}
 CLUSTERS = "label_embs_concat"
 
 

@@ -7,7 +7,6 @@ kept beside the files, and other settings are refused.  :mod:`av_ssl.targets.tea
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from av_ssl.io import (
     remove_abandoned,
     write_atomically,
 )
-from av_ssl.jobs import HERE, ClusterOptions, Crash, run_isolated, run_missing
+from av_ssl.jobs import HERE, ClusterOptions, Crash, available_cores, run_isolated, run_missing
 from av_ssl.layout import FRAME_RATE
 from av_ssl.manifest import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.clusters import FitJob, fit_job, import_sklearn
@@ -285,7 +284,7 @@ def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> tuple[float, int]:
         raise MediaError(f"none of {len(clips)} clips can be read: {problem}")
     timed = times[1:] or times
     seconds, frames = (sum(column) for column in zip(*timed, strict=True))
-    workers = torch.cuda.device_count() if source.device == "cuda" else os.cpu_count() or 1
+    workers = torch.cuda.device_count() if source.device == "cuda" else available_cores()
     return seconds * FRAME_RATE / frames, workers
 
 

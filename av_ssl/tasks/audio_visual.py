@@ -18,7 +18,7 @@ from av_ssl.data.dataset import AudioVisualDataset, DataNeeds, needs_of
 from av_ssl.data.noise import NoiseMixer, noise_list, parse_snr
 from av_ssl.device import keep_freed_memory
 from av_ssl.errors import DataError
-from av_ssl.layout import FRAME_RATE, STREAMS
+from av_ssl.layout import FRAME_RATE, IMAGE_MEAN, IMAGE_STD, STREAMS
 from av_ssl.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.teacher_heads import target_digests
@@ -57,8 +57,8 @@ class AudioVisualTaskConfig(FairseqDataclass):
     random_crop: bool = option(False, "cut at a random place instead of the end")
     image_aug: bool = option(True, "random crop and flip of training frames")
     image_crop_size: int = option(88, "side of the model's frames, in pixels")
-    image_mean: float = option(0.421, "mean of the pixel values, on the scale 0..1")
-    image_std: float = option(0.165, "their standard deviation")
+    image_mean: float = option(IMAGE_MEAN, "mean of the pixel values, on the scale 0..1")
+    image_std: float = option(IMAGE_STD, "their standard deviation")
     noise_wav: Optional[str] = option(None, "folder with {split}.tsv noise lists")
     noise_prob: float = option(0.0, "probability of noise, a clip")
     noise_snr: str = option("0", "signal-to-noise ratio in dB: a number, or (low,high)")
@@ -88,13 +88,9 @@ class AudioVisualTask(FairseqTask):
         super().__init__(cfg)
         self.data_wait = DataWaitMeter()
         root = root_config(cfg)
-        self.log = TrainingLog(root) if root is not None else None
+        self.log: TrainingLog | None = None
         self.bad_clips_dir = Path(cfg.bad_clips_dir or root.checkpoint.save_dir) if root is not None else None
-        if root is not None:
-            keep_effective_batch(root, cfg.frames_per_update)
-            if root.common.cpu:
-                keep_freed_memory()
-        self.starts_from_pretrained = True
+        self.for_training = True
         self.needs = DataNeeds()
 
     @property
@@ -106,8 +102,14 @@ class AudioVisualTask(FairseqTask):
         return STREAMS[str(self.cfg.modalities)]
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """Build a model and read its ``data_needs``; only training starts from pre-trained files."""
-        self.starts_from_pretrained = not from_checkpoint
+        """Build a model and read its ``data_needs``; for training, prepare the process for it."""
+        self.for_training = not from_checkpoint
+        root = root_config(self.cfg)
+        if self.for_training and root is not None:
+            self.log = TrainingLog(root)
+            keep_effective_batch(root, self.cfg.frames_per_update)
+            if root.common.cpu:
+                keep_freed_memory()
         model = super().build_model(cfg, from_checkpoint)
         self.needs = needs_of(model)
         if self.log is not None:
@@ -132,13 +134,6 @@ class AudioVisualTask(FairseqTask):
 
     def build_generator(self, models: Any, args: Any, *others: Any, **options: Any) -> Any:
         """fairseq's search; DataError for models that encode only, and for tasks without transcripts."""
-        self.refuse_encoders(models)
-        if self.target_dictionary is None:
-            raise DataError(f"--task {self.cfg._name}: has no transcripts; decode with --task av_recognition")
-        return super().build_generator(models, args, *others, **options)
-
-    def refuse_encoders(self, models: Any) -> None:
-        """Raise DataError for pre-trained models, which cannot be decoded."""
         root = root_config(self.cfg)
         path = root.common_eval.path if root is not None else "the model"
         for model in models:
@@ -147,6 +142,9 @@ class AudioVisualTask(FairseqTask):
                     f"{path}: is pre-trained only ({type(model).__name__}) and cannot be decoded; fine-tune "
                     "it first (model.w2v_path)"
                 )
+        if self.target_dictionary is None:
+            raise DataError(f"--task {self.cfg._name}: has no transcripts; decode with --task av_recognition")
+        return super().build_generator(models, args, *others, **options)
 
     # -- batching, as fairseq asks for it --------------------------------------------------------------------
 
@@ -205,9 +203,7 @@ class AudioVisualTask(FairseqTask):
                 "dataset.combine_valid_subsets=true is not supported: set dataset.valid_subset=valid,valid1"
             )
         root = root_config(self.cfg)
-        without_validation = (
-            root is not None and root.dataset.disable_validation and self.starts_from_pretrained
-        )
+        without_validation = root is not None and root.dataset.disable_validation and self.for_training
         if self.trains_on(split) or not without_validation:
             self.require_list(split)
             self.load_split(split, task_cfg)

@@ -11,7 +11,7 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import MISSING, OmegaConf
 
 from av_ssl.compat.keys import option
-from av_ssl.layout import FRAME_RATE
+from av_ssl.layout import FRAME_RATE, IMAGE_MEAN, IMAGE_STD
 from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 
@@ -46,8 +46,8 @@ class AVHubertTaskConfig(FairseqDataclass):
     stack_order_audio: int = option(1, "filterbank frames in a frame; only 4 is supported")
     image_aug: bool = option(False, "random crop and flip in training")
     image_crop_size: int = option(88, "side of the frames, in pixels")
-    image_mean: float = option(0.421, "mean of the pixel values")
-    image_std: float = option(0.165, "their standard deviation")
+    image_mean: float = option(IMAGE_MEAN, "mean of the pixel values")
+    image_std: float = option(IMAGE_STD, "their standard deviation")
     modalities: Optional[List[str]] = option(["audio", "video"], "streams to load")
     is_s2s: bool = option(False, "transcripts are cut into sentencepieces")
     fine_tuning: bool = option(False, "recognition instead of pre-training")

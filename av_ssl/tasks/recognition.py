@@ -17,6 +17,7 @@ from av_ssl.data.clip_reader import ClipReader, TimeMask
 from av_ssl.data.labels import TextLabels
 from av_ssl.data.text import TextEncoder, load_dictionary, text_state
 from av_ssl.errors import DataError
+from av_ssl.layout import TOKENIZER
 from av_ssl.methods.teacher_heads import attach_teacher_shapes
 from av_ssl.recognition.distillation import DistillationFineTuning, Recorder
 from av_ssl.recognition.encoder import read_pretrained
@@ -103,7 +104,7 @@ class RecognitionTask(AudioVisualTask):
     def find_tokenizer(self) -> Path | None:
         if self.cfg.tokenizer:
             return Path(self.cfg.tokenizer)
-        beside = self.dictionary_file.parent / "spm.model"
+        beside = self.dictionary_file.parent / TOKENIZER
         return beside if self.cfg.tokenizer is None and beside.exists() else None
 
     @property
@@ -232,7 +233,6 @@ class RecognitionTask(AudioVisualTask):
         The options of the command are written into the folder of its results. ``extra_gen_cls_kwargs`` has
         ``lm_model`` and ``lm_weight``, as fairseq-generate reads them.
         """
-        self.refuse_encoders(models)
         extra = extra_gen_cls_kwargs or {}
         lm, lm_weight = extra.get("lm_model"), extra.get("lm_weight", 0.0)
         search = choose_search(models, self.target_dictionary, self.cfg, args, lm, lm_weight)

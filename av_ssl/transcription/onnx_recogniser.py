@@ -41,16 +41,15 @@ class OnnxRecogniser:
     Args:
         path: the file, for messages, too.
         beam: prefixes kept by the search; 1 is greedy.
-        threads: of onnxruntime; 0: one a core.
         content: of the file, if it was read already.
 
     Raises:
         DataError: onnxruntime is missing; the file is damaged, no ONNX, or was not written by this package.
     """
 
-    def __init__(self, path: Path, beam: int = 20, threads: int = 0, content: bytes | None = None) -> None:
+    def __init__(self, path: Path, beam: int = 20, content: bytes | None = None) -> None:
         self.path, self.beam = path, beam
-        self.session = open_session(path, content, threads)
+        self.session = open_session(path, content)
         meta = self.session.get_modelmeta().custom_metadata_map
         if meta.get("format") != json.dumps(FORMAT):
             raise DataError(
@@ -170,13 +169,12 @@ class OnnxRecogniser:
         return Recognition(text, confidence(score, len(tokens)), words)
 
 
-def open_session(path: Path, content: bytes | None, threads: int) -> Any:
+def open_session(path: Path, content: bytes | None) -> Any:
     """The network on the CPU; DataError if the package is missing or the file cannot be used."""
     onnxruntime = optional_package("onnxruntime", "onnx")
     if content is None and not path.is_file():
         raise DataError(f"{path}: there is no such file")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what is wrong is in the exception
     # Threads that wait would keep the cores busy on which the next part is cropped.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

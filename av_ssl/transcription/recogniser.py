@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from av_ssl.checkpoints.files import model_file
 from av_ssl.checkpoints.stored import stored_streams, untrained_streams
 from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.collate import add_lengths
@@ -68,6 +69,9 @@ class RecogniserSpec:
     task_options: tuple[str, ...] = ()
     precision: str = "float32"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint", model_file(self.checkpoint))
+
     def settings(self) -> dict[str, Any]:
         """What the transcripts depend on; a checkpoint counts by its content."""
         settings = {"checkpoint": digest(self.checkpoint), "modalities": self.modalities, **vars(self.search)}
@@ -95,8 +99,7 @@ class Recogniser:
     def __init__(self, spec: RecogniserSpec, device: str = "cpu", model: Any = None) -> None:
         self.spec, self.device = spec, torch.device(device)
         if model is None:
-            other = {} if spec.precision == "float32" else {"dtype": getattr(torch, spec.precision)}
-            model = open_model(spec.checkpoint, device, **other)
+            model = open_model(spec.checkpoint, device, dtype=getattr(torch, spec.precision))
         self.model = model
         if self.model.text_encoder is None:
             raise DataError(
@@ -128,6 +131,10 @@ class Recogniser:
     def _modalities(self, stored: Mapping[str, Any]) -> str:
         streams = stored_streams(stored)
         if self.spec.modalities is not None:
+            if self.spec.modalities not in STREAMS:
+                raise DataError(
+                    f"--modalities {self.spec.modalities}: the recogniser takes {', '.join(STREAMS)}"
+                )
             return self.spec.modalities
         if streams is None:
             raise DataError(
@@ -144,7 +151,7 @@ class Recogniser:
     def stream_choices(self) -> list[Streams]:
         """Sets of streams that it accepts: those asked for, or else of its training, and each alone if both.
 
-        A recogniser of sound knows nothing of lips, though its encoder may have a front-end for them.
+        A recogniser of sound was not trained on lips, though its encoder may have a front-end for them.
         """
         encoder = find_encoder(self.model, self.spec.modalities, str(self.spec.checkpoint))[0]
         own = self.streams

@@ -15,7 +15,7 @@ from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE, STREAMS
 from av_ssl.media.alignment import OWN, MeanFace
 from av_ssl.media.audio import Samples
-from av_ssl.media.recording import PART_SECONDS, SPEAKER, NoFaceError, Part, Recording, Source
+from av_ssl.media.recording import SPEAKER, NoFaceError, Part, Recording, Source
 from av_ssl.transcription.transcript import Recognition, Segment, SpeechRecogniser, Transcript, Word
 
 BATCH_FRAMES = 400  # that the recogniser is given at a time (16 s), a part or several short ones
@@ -38,7 +38,6 @@ class RecordingOptions:
         face: which of several faces, see ``Recording.parts``.
         modalities: ``audio``, ``video``, ``av``; None: the recogniser's first choice.
         word_times: whether the words have times.
-        longest: seconds that are recognised at a time.
         mean_face: see ``av_ssl.media.alignment``.
         cropped: the frames are crops; False: they are looked at.
     """
@@ -46,7 +45,6 @@ class RecordingOptions:
     face: str | int = SPEAKER
     modalities: str | None = None
     word_times: bool = False
-    longest: float = PART_SECONDS
     mean_face: MeanFace = OWN
     cropped: bool = False
 
@@ -140,7 +138,7 @@ class Work:
         total = self.recording.seconds
         self.asked_for_face = all_faces or self.options.face != SPEAKER
         progress(0, total)
-        parts = self.recording.parts(self.options.face, all_faces, self.options.longest)
+        parts = self.recording.parts(self.options.face, all_faces)
         for batch in read_ahead(part_batches(parts)):
             yield from self._recognise(batch)
             progress(batch[-1].end, total)

@@ -15,7 +15,7 @@ from av_ssl.checkpoints.stored import StoredModel
 from av_ssl.errors import DataError
 from av_ssl.recognition.encoder import encoder_part
 from av_ssl.recognition.heads import CTCConfig, CTCModel
-from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
+from av_ssl.tasks.pretraining import PretrainingConfig, PretrainingTask
 from tests.checkpoints.published_layout import clusters, pretrained_model, pretrained_state, save
 from tests.methods.helpers import build, config, tiny_av2vec
 from tests.methods.raven_layout import published
@@ -97,7 +97,7 @@ def test_a_speech_model_as_w2v_path(tmp_path, make):
 
 
 def test_a_pre_trained_model_cannot_be_decoded():
-    task = RecognitionTask(RecognitionConfig(data="/nowhere"))
+    task = PretrainingTask(PretrainingConfig(data="/nowhere"))
     with pytest.raises(DataError, match=r"pre-trained only \(AV2vecModel.*model\.w2v_path"):
         task.build_generator([tiny_av2vec()], None)
 

@@ -356,7 +356,7 @@ def test_the_embedding_phase_needs_no_labels_and_has_no_head():
 def test_what_each_phase_needs_for_training(options, teacher, key):
     cfg = configured(LupiStudentConfig, **{**TINY, "streams": "audio", **options})
     with pytest.raises(DataError, match=rf"model\.phase={options['phase']}: .*model\.{key}"):
-        LupiStudent.build_model(cfg, task(starts_from_pretrained=True, teacher=teacher))
+        LupiStudent.build_model(cfg, task(for_training=True, teacher=teacher))
     cfg.teacher_path = cfg.init_student_from = "/none"
     assert LupiStudent.build_model(cfg, task()).teacher is None  # to be used
 

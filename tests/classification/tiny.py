@@ -58,7 +58,7 @@ def batch(
     frames = frames or max(lengths)
     net_input = source(lengths, frames, size=16, seed=seed)
     if segment:
-        net_input["segments"] = Segmentation(segment, hop or segment).draw_up(lengths, frames)
+        net_input["segments"] = Segmentation(segment, hop or segment).segments(lengths, frames)
     return net_input
 
 
@@ -70,4 +70,4 @@ def sample(segment: int = 4, seed: int = 0) -> dict[str, Any]:
 
 def task(**parts: Any) -> Any:
     """What models ask of a task."""
-    return SimpleNamespace(**{"starts_from_pretrained": False, "pretrained": None, "teacher": None, **parts})
+    return SimpleNamespace(**{"for_training": False, "pretrained": None, "teacher": None, **parts})

@@ -88,6 +88,15 @@ def test_verification(checkpoint, manifest, trials, tmp_path, refused, capsys, m
     assert "layer 'header'" in capsys.readouterr().err
 
 
+def test_a_folder_to_share_is_a_checkpoint(checkpoint, manifest, trials, tmp_path, capsys):
+    assert run("verify", checkpoint, manifest, trials, "--cache", tmp_path / "cache") == 0
+    expected = capsys.readouterr().out
+    assert call("model", "convert", checkpoint, tmp_path / "shared") == 0
+    capsys.readouterr()
+    assert run("verify", tmp_path / "shared", manifest, trials) == 0
+    assert capsys.readouterr().out == expected
+
+
 def test_trials_that_are_not_there(checkpoint, manifest, trials, tmp_path, refused, capsys):
     command = ["verify", checkpoint, manifest, trials, "--cache", tmp_path / "cache"]
     with trials.open("a") as file:

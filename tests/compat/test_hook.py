@@ -149,17 +149,6 @@ for _ in range(20):
     assert check(code).splitlines() == ["10000.0 10000.0"] * 20
 
 
-def test_a_missing_fairseq_names_the_mend(tmp_path: Path) -> None:
-    code = """
-sys.modules['fairseq'] = None
-from av_ssl.compat import prepare
-prepare()
-"""
-    result = run_code(code)
-    assert result.returncode == 1
-    assert "python -m av_ssl.compat.install_fairseq" in result.stderr
-
-
 def test_the_launcher_lists_the_commands_it_knows(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "av_ssl_fairseq_hook", "fairseq-trian"],

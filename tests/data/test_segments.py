@@ -17,7 +17,7 @@ def test_how_many(hop, counts):
 
 def test_index_tensors_cut_the_segments():
     lengths, frames = [7, 2, 4], 7
-    batch = Segmentation(4, 3).draw_up(lengths, frames)
+    batch = Segmentation(4, 3).segments(lengths, frames)
     assert batch["empty"].tolist() == [[False, False], [False, True], [False, True]]
     assert batch["slots"].tolist() == [0, 1, 2, 4]
     numbers = torch.arange(3 * frames)  # frame t of clip b is 7 b + t

@@ -246,7 +246,7 @@ def test_models_of_all_pretrainings_build(name: str, toy: Steps, tmp_path: Path)
     if training.teachers:
         cfg.model.teachers = [str(write_teacher_folder(tmp_path / name)) for name in training.teachers]
         attach_teacher_shapes(cfg.model)
-    task = SimpleNamespace(dictionaries=[range(54)], starts_from_pretrained=True)
+    task = SimpleNamespace(dictionaries=[range(54)], for_training=True)
     with torch.device("meta"):
         built = MODEL_REGISTRY[cfg.model._name].build_model(cfg.model, task)
     assert built.masking is not None

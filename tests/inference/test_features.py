@@ -50,6 +50,13 @@ def test_a_checkpoint_counts_by_its_content(checkpoint, tmp_path):
     assert FeatureSpec(checkpoint, 2).settings() != settings
 
 
+def test_the_last_model_is_not_read_again(checkpoint):
+    model = inference.open_model(checkpoint)
+    assert inference.open_model(checkpoint, "cpu", None) is model
+    assert inference.open_model(checkpoint, dtype=torch.float32) is model
+    assert inference.open_model(checkpoint, untrained=1) is not model
+
+
 @pytest.mark.parametrize("layer", [-1, 0, 4])
 def test_layers_that_do_not_exist(layer, checkpoint):
     with pytest.raises(DataError, match=f"--layer {layer}: this model has layers 1 to 3"):

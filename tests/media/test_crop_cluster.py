@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from av_ssl.jobs import ClusterOptions, ShardsFailedError
+from av_ssl.errors import DataError
+from av_ssl.jobs import ClusterOptions
 from av_ssl.media import crop_folder as crop_module
 from av_ssl.media.crop_folder import crop_folder, crop_on_cluster, divide
 from av_ssl.media.crops import CropSettings
@@ -43,7 +44,7 @@ def test_jobs_give_what_one_run_gives_and_go_on_after_a_failure(tmp_path, monkey
     cluster, counts = ClusterOptions("local", workers=1), []
     monkeypatch.setattr(crop_module, "CLIPS_A_SHARD", 1)
     monkeypatch.setattr(crop_module, "crop_shard", lose_one)
-    with pytest.raises(ShardsFailedError, match="machine is gone"):
+    with pytest.raises(DataError, match="machine is gone"):
         crop_on_cluster(clips, tmp_path / "out", CropSettings(), cluster)
     crops = sorted(path.name for path in (tmp_path / "out" / "video").iterdir())
     assert crops == ["a 0.mp4", "a 2.mp4"]

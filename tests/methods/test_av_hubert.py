@@ -317,9 +317,7 @@ def test_features_as_callers_of_av_hubert_ask_for_them():
 def build(**overrides: Any) -> AVHubertModel:
     """As the task does, for training."""
     cfg = OmegaConf.merge(OmegaConf.structured(AVHubertConfig()), {**SMALL, **RECIPE, **overrides})
-    return AVHubertModel.build_model(
-        cfg, SimpleNamespace(dictionaries=[range(24)], starts_from_pretrained=True)
-    )
+    return AVHubertModel.build_model(cfg, SimpleNamespace(dictionaries=[range(24)], for_training=True))
 
 
 def test_what_is_not_supported_is_refused(caplog):

@@ -110,8 +110,8 @@ def test_a_loss_on_masked_frames_needs_masks(key, within):
 def test_a_training_of_unknown_length_is_refused(model):
     cfg = OmegaConf.merge(model.cfg, {"ema_anneal_end_step": 0})
     with pytest.raises(ValueError, match=r"model\.ema_anneal_end_step is 0.*optimization\.max_update"):
-        RavenModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=True))
-    RavenModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=False))  # a checkpoint, to be used
+        RavenModel.build_model(cfg, SimpleNamespace(for_training=True))
+    RavenModel.build_model(cfg, SimpleNamespace(for_training=False))  # a checkpoint, to be used
 
 
 def test_across_streams_all_real_frames_count_within_one_the_masked():

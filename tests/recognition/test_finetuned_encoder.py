@@ -37,14 +37,14 @@ def test_av2vec_starts_from_another_encoder(checkpoint, tmp_path):
     path, pretrained = checkpoint
     cfg = OmegaConf.merge(OmegaConf.structured(AV2vecConfig()), {**TINY, "w2v_path": str(path)})
     torch.manual_seed(1)
-    model = AV2vecModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=True))
+    model = AV2vecModel.build_model(cfg, SimpleNamespace(for_training=True))
     own, stored = model.state_dict(), pretrained.state_dict()
     differing = {name for name, tensor in own.items() if not torch.equal(tensor, stored[name])}
     assert differing == {"mask_emb", "mask_emb_video", "final_pred_proj.weight", "final_pred_proj.bias"}
     path.unlink()
-    AV2vecModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=False))  # of a checkpoint
+    AV2vecModel.build_model(cfg, SimpleNamespace(for_training=False))  # of a checkpoint
     with pytest.raises(CheckpointError, match=r"model\.w2v_path: .*there is no such file"):
-        AV2vecModel.build_model(cfg, SimpleNamespace(starts_from_pretrained=True))
+        AV2vecModel.build_model(cfg, SimpleNamespace(for_training=True))
 
 
 def test_from_scratch_takes_the_configuration_only(checkpoint, dictionary):

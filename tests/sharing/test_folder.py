@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +23,7 @@ from av_ssl.sharing.folder import training_command
 from tests.checkpoints.published_layout import Call
 from tests.classification.tiny import TASK, classifier
 from tests.classification.tiny import TINY as CLASSIFIER
+from tests.data_folder import write_data
 from tests.methods.helpers import source
 from tests.tiny_checkpoints import write_checkpoint, write_recogniser
 
@@ -101,6 +103,17 @@ def test_weights_that_changed_are_saved(shared, tmp_path):
 def test_a_folder_is_a_model_for_every_command(shared, tmp_path):
     assert main(["model", "convert", str(shared), str(tmp_path / "back.pt")]) == 0
     assert av_ssl.load(tmp_path / "back.pt").cfg == av_ssl.load(shared).cfg
+    data = write_data(tmp_path / "data", {"train": 3})
+    for command, model, *options in (
+        (["transcribe"], str(shared), str(data), "--subset", "train", "--out", str(tmp_path / "text")),
+        (["features"], str(shared), str(data), "--subset", "train", "--out", str(tmp_path / "features")),
+        (["targets", "clusters"], str(data), "--checkpoint", str(shared), "--layer", "1", "--clusters", "2",
+         "--splits", "train"),
+    ):  # fmt: skip
+        assert main([*command, model, *options]) == 0
+    samples = np.zeros(640 * 30, np.int16)
+    expected = av_ssl.from_pretrained(shared).features(audio=samples)
+    np.testing.assert_array_equal(av_ssl.features(shared, audio=samples), expected)
 
 
 def test_the_card(shared, tmp_path):

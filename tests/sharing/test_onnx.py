@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+import av_ssl
 from av_ssl.checkpoints.files import read_stored
 from av_ssl.cli.main import main
 from av_ssl.data.reading import audio_features
@@ -114,6 +115,13 @@ def test_word_times_lie_in_the_part(files, kind):
     (found,) = recogniser.recognise([part(40)], recogniser.streams, word_times=True)
     assert " ".join(word.word for word in found.words) == found.text
     assert all(0 <= word.start < word.end <= 40 / 25 and 0 <= word.score <= 1 for word in found.words)
+
+
+def test_the_public_functions_take_the_file_too(files):
+    samples, file = part(30).samples, files["waveform"].with_suffix(".onnx")
+    assert av_ssl.transcribe(file, audio=samples).text == av_ssl.load(file).transcribe(audio=samples).text
+    with pytest.raises(DataError, match=r"model\.onnx: an ONNX file gives text alone"):
+        av_ssl.features(file, audio=samples)
 
 
 def test_streams_of_another_model(files):

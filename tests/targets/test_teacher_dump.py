@@ -45,7 +45,7 @@ def clips(count: int) -> list[Clip]:
 def test_timed_in_one_thread_on_clips_that_can_be_read(monkeypatch):
     features, seconds = Features("0", "2"), itertools.count(0, 0.5)
     monkeypatch.setattr(teacher_dump, "perf_counter", lambda: next(seconds))
-    monkeypatch.setattr(teacher_dump.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(teacher_dump, "available_cores", lambda: 6)
     assert speed_on((features, clips(9))) == (0.25, 6)  # half a second for two of audio
     assert features.tried == [(str(number), 1) for number in range(6)]
     assert speed_on((Features(), clips(1)))[0] == 0.25

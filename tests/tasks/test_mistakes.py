@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from fairseq.data.data_utils import raise_if_valid_subsets_unintentionally_ignored
+from fairseq.tasks import FairseqTask
 from omegaconf import OmegaConf
 
 from av_ssl.errors import DataError
-from av_ssl.tasks.audio_visual import AudioVisualTask, check_budget
+from av_ssl.tasks.audio_visual import AudioVisualTask, check_budget, root_config
 from av_ssl.tasks.classification import ClassificationConfig, ClassificationTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
 from av_ssl_fairseq_hook.mistakes import one_line
@@ -53,6 +55,21 @@ def test_training_clips_are_augmented_under_any_name(folder: Path, caplog: pytes
     assert task.dataset("lrs3").train
     assert not task.dataset("valid").train
     assert caplog.text.count("task.noise_prob=0.25 has no effect") == 1
+
+
+def test_only_training_sets_the_batch(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that decodes has the same keys, and is built by the same function."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(FairseqTask, "build_model", lambda self, cfg, from_checkpoint: torch.nn.Linear(1, 1))
+    task = task_of(folder, frames_per_update=400)
+    model = OmegaConf.create({"_name": "x"})
+    AudioVisualTask.build_model(task, model, from_checkpoint=True)
+    assert root_config(task.cfg).optimization.update_freq == [1]
+    assert "effective batch" not in caplog.text
+    AudioVisualTask.build_model(task, model)
+    assert root_config(task.cfg).optimization.update_freq == [4]
 
 
 def test_subsets_that_do_not_exist(folder: Path) -> None:

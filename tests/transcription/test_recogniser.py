@@ -93,9 +93,10 @@ def test_streams_are_those_of_the_training_unless_named(tmp_path, data):
     state = torch.load(checkpoint)
     del state["cfg"]["task"]["modalities"]
     torch.save(state, checkpoint)
-    inference.open_model.cache_clear()
+    inference._open_model.cache_clear()
     with pytest.raises(DataError, match=r"vsr\.pt: .* name --modalities"):
         RecogniserSpec(checkpoint).open()
+    assert av_ssl.transcribe(checkpoint, data / "train_0.npy", modalities="video").segments
 
 
 def test_further_keys_of_the_task(ctc, data):

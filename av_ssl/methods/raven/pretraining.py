@@ -112,7 +112,7 @@ class BravenConfig(RavenConfig):
 
 # -- model ---------------------------------------------------------------------------------------------------
 
-STREAMS = ("video", "audio")
+STUDENTS = ("video", "audio")
 SHORT = {"video": "v", "audio": "a"}
 COLLAPSE_PATIENCE = 500
 """Updates that a collapse must last to end the training [ours]."""
@@ -152,7 +152,7 @@ class RavenModel(BaseFairseqModel):
     encoder_family = dataclasses.replace(
         RavenEncoder.encoder_family, holds="RAVEn's encoders", prefix="{}_student."
     )
-    loss_weights: Mapping[str, float] = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
+    pair_weights: Mapping[str, float] = dict.fromkeys(("va", "av", "aa", "vv"), 1.0)
     """Default weight of each pair's loss; the criterion's configuration wins."""
 
     def __init__(self, cfg: RavenConfig) -> None:
@@ -178,7 +178,7 @@ class RavenModel(BaseFairseqModel):
             "cosine_between_clips": Bounds("model.max_target_cosine", high=cfg.max_target_cosine),
         }
         self.collapse_guard = CollapseGuard(
-            {f"{stream}_target_{name}": b for stream in STREAMS for name, b in self.bounds.items()},
+            {f"{stream}_target_{name}": b for stream in STUDENTS for name, b in self.bounds.items()},
             cfg.collapse_check_start,
             COLLAPSE_PATIENCE,
             "Lower the learning rate, lengthen the warm-up, or raise the batch (task.frames_per_update).",
@@ -187,7 +187,7 @@ class RavenModel(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: RavenConfig, task: Any = None) -> "RavenModel":
-        if getattr(task, "starts_from_pretrained", False) and cfg.ema_anneal_end_step < 1:
+        if getattr(task, "for_training", False) and cfg.ema_anneal_end_step < 1:
             raise ValueError(
                 f"model.ema_anneal_end_step is {cfg.ema_anneal_end_step}; its default is "
                 "optimization.max_update: set that, or +model.ema_anneal_end_step=N for a training that ends "
@@ -211,7 +211,7 @@ class RavenModel(BaseFairseqModel):
 
     def name_clip_groups(self) -> None:
         """Let ``grouped_adam`` clip the gradients of each student and its predictors by their own norm."""
-        for stream in STREAMS:
+        for stream in STUDENTS:
             predictors = [self.predictors[pair.name] for pair in self.pairs if pair.student == stream]
             for module in (self.student(stream), *predictors):
                 clip_together(module.parameters(), stream)
@@ -316,7 +316,7 @@ class RavenModel(BaseFairseqModel):
             self.synchronise()
         outputs = {
             stream: self.teacher_output(stream, source, padding_mask, frame_index)
-            for stream in STREAMS
+            for stream in STUDENTS
             if any(pair.teacher == stream for pair in self.pairs)
         }
         targets = {stream: self.target(output, padding_mask) for stream, output in outputs.items()}
@@ -324,7 +324,7 @@ class RavenModel(BaseFairseqModel):
             stream: self.student(stream).encode(
                 given(source, stream), padding_mask, frame_index, masks[stream]
             )[0]
-            for stream in STREAMS
+            for stream in STUDENTS
         }
         pairs = {}
         for pair in self.pairs:
@@ -343,7 +343,7 @@ class RavenModel(BaseFairseqModel):
                 for name in names
             }
             self.collapse_guard.record(guarded)
-        return {"pairs": pairs, "weights": self.loss_weights, "monitors": monitors}
+        return {"pairs": pairs, "weights": self.pair_weights, "monitors": monitors}
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
@@ -361,7 +361,7 @@ class RavenModel(BaseFairseqModel):
         """Load the students and the checkpoint's teachers; without these they start as copies."""
         result = super().load_state_dict(without_teachers(state_dict), strict, model_cfg, args)
         self.teachers = {}
-        for stream in STREAMS:
+        for stream in STUDENTS:
             if stored := under_prefix(state_dict, f"{TEACHER_PREFIX}{stream}."):
                 self.teachers[stream] = self.make_teacher(stream)
                 self.teachers[stream].load_state_dict(stored, self.student(stream))
@@ -374,7 +374,7 @@ class RavenModel(BaseFairseqModel):
 class BravenModel(RavenModel):
     """RAVEn with BRAVEn's settings."""
 
-    loss_weights: Mapping[str, float] = {**RavenModel.loss_weights, "aa": 2.0}
+    pair_weights: Mapping[str, float] = {**RavenModel.pair_weights, "aa": 2.0}
 
 
 def unmasked(source: Source, stream: str) -> Tensor:
@@ -418,7 +418,7 @@ class RavenCriterion(MeanCriterion):
 
     def __init__(self, cfg: RavenCriterionConfig, task: Any) -> None:
         super().__init__(cfg, task)
-        weights = {pair: getattr(cfg, f"{pair}_weight") for pair in RavenModel.loss_weights}
+        weights = {pair: getattr(cfg, f"{pair}_weight") for pair in RavenModel.pair_weights}
         self.weights = {pair: weight for pair, weight in weights.items() if weight is not None}
 
     def forward(
