@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -22,3 +24,16 @@ def optional_package(name: str, extra: str, option: str = "") -> Any:
         return __import__(name)
     except ModuleNotFoundError as error:
         raise DataError(f"{option}{error.name} is not installed; pip install 'av_ssl[{extra}]'") from error
+
+
+@contextmanager
+def explained(problem: str, *packages: str) -> Iterator[None]:
+    """Turn errors of the system and of packages, which have no common class, into ``problem`` (reason)."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in packages:
+            raise
+        raise DataError(f"{problem} ({' '.join(str(error).split())})") from error

@@ -153,7 +153,7 @@ FAILURES_TOLERATED = 2  # more end a run: what fails so often fails everywhere
 
 
 @dataclass(frozen=True)
-class ClusterOptions:
+class JobOptions:
     """Where shards run.
 
     Args:
@@ -173,7 +173,7 @@ class ClusterOptions:
     options: dict[str, str] = field(default_factory=dict)
 
 
-HERE = ClusterOptions()
+HERE = JobOptions()
 """This process alone."""
 
 
@@ -182,7 +182,7 @@ def run_missing(
     function: Callable[[Shard], Any],
     shards: Sequence[Shard],
     complete: Callable[[Shard], bool],
-    cluster: ClusterOptions,
+    where: JobOptions,
     logs: Path,
 ) -> None:
     """Run ``function`` on the shards that are not ``complete``, with a progress bar over all of them.
@@ -194,13 +194,13 @@ def run_missing(
         return
     done, total = len(shards) - len(missing), len(shards)
     with ProgressBar("shard", title) as bar:
-        run_shards(function, missing, cluster, logs, lambda finished, _: bar.update(done + finished, total))
+        run_shards(function, missing, where, logs, lambda finished, _: bar.update(done + finished, total))
 
 
 def run_shards(
     function: Callable[[Shard], Result],
     shards: Sequence[Shard],
-    cluster: ClusterOptions,
+    where: JobOptions,
     log_dir: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Result]:
@@ -209,7 +209,7 @@ def run_shards(
     Args:
         function: importable by name.
         shards: arguments, which can be pickled.
-        cluster: where to run.
+        where: to run.
         log_dir: folder for tracebacks ``shard_{index}.log`` and for the logs and pickles of submitit.
         progress: called as ``progress(done, total)`` at the start and after every shard.
 
@@ -222,10 +222,10 @@ def run_shards(
     results: dict[int, Result] = {}
     failures: dict[int, Crash] = {}
     progress(0, len(jobs))
-    if cluster.kind == "slurm":
-        run = _run_on_slurm(process, jobs, cluster, log_dir)
+    if where.kind == "slurm":
+        run = _run_on_slurm(process, jobs, where, log_dir)
     else:
-        run = _run_locally(process, jobs, cluster.workers)
+        run = _run_locally(process, jobs, where.workers)
     with contextlib.closing(run) as outcomes:
         for index, outcome in outcomes:
             if isinstance(outcome, Crash):
@@ -278,11 +278,11 @@ def _run_locally(process: Callable[[_Job], Any], jobs: Sequence[_Job], workers: 
 
 
 def _run_on_slurm(
-    process: Callable[[_Job], Any], jobs: Sequence[_Job], cluster: ClusterOptions, log_dir: Path
+    process: Callable[[_Job], Any], jobs: Sequence[_Job], where: JobOptions, log_dir: Path
 ) -> _Outcomes:
     if not jobs:
         return
-    executor = _slurm_executor(cluster, log_dir)
+    executor = _slurm_executor(where, log_dir)
     waiting = dict(enumerate(executor.map_array(process, jobs)))
     try:
         while waiting:
@@ -295,7 +295,7 @@ def _run_on_slurm(
             submitted.cancel(check=False)
 
 
-def _slurm_executor(cluster: ClusterOptions, log_dir: Path) -> Any:
+def _slurm_executor(where: JobOptions, log_dir: Path) -> Any:
     submitit = optional_package("submitit", "slurm", "--cluster slurm: ")
     try:
         executor = submitit.AutoExecutor(os.fspath(log_dir / "slurm"), cluster="slurm")
@@ -305,13 +305,13 @@ def _slurm_executor(cluster: ClusterOptions, log_dir: Path) -> Any:
         ) from error
     executor.update_parameters(
         name="av_ssl",
-        timeout_min=round(60 * cluster.hours),
-        cpus_per_task=cluster.cpus,
-        gpus_per_node=cluster.gpus,
-        slurm_array_parallelism=cluster.workers,
-        slurm_additional_parameters=cluster.options,
-        **({"slurm_partition": cluster.partition} if cluster.partition else {}),
-        **({"mem_gb": cluster.memory_gb} if cluster.memory_gb else {}),
+        timeout_min=round(60 * where.hours),
+        cpus_per_task=where.cpus,
+        gpus_per_node=where.gpus,
+        slurm_array_parallelism=where.workers,
+        slurm_additional_parameters=where.options,
+        **({"slurm_partition": where.partition} if where.partition else {}),
+        **({"mem_gb": where.memory_gb} if where.memory_gb else {}),
     )
     return executor
 

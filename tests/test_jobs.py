@@ -9,10 +9,10 @@ import pytest
 
 from av_ssl import jobs
 from av_ssl.errors import DataError
-from av_ssl.jobs import HERE, ClusterOptions, Crash, run_isolated, run_missing, run_shards
+from av_ssl.jobs import HERE, Crash, JobOptions, run_isolated, run_missing, run_shards
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TWO = ClusterOptions(workers=2)
+TWO = JobOptions(workers=2)
 
 
 def double(shard):
@@ -78,7 +78,7 @@ def test_only_missing_shards_are_run(tmp_path, capsys):
 def test_results_come_in_the_order_of_the_shards(workers, tmp_path):
     seen = []
     results = run_shards(
-        double, [3, 1, 2], ClusterOptions(workers=workers), tmp_path, lambda *step: seen.append(step)
+        double, [3, 1, 2], JobOptions(workers=workers), tmp_path, lambda *step: seen.append(step)
     )
     assert results == [6, 2, 4]
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
@@ -119,14 +119,14 @@ def test_what_fails_again_and_again_is_given_up(tmp_path):
 def test_slurm_without_submitit_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(DataError, match=r"pip install 'av_ssl\[slurm\]'"):
-        run_shards(double, [1], ClusterOptions("slurm"), tmp_path)
+        run_shards(double, [1], JobOptions("slurm"), tmp_path)
 
 
 def test_slurm_where_there_is_none(monkeypatch, tmp_path):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match=r"--cluster slurm: .*srun.*--cluster local"):
-        run_shards(double, [1], ClusterOptions("slurm"), tmp_path)
+        run_shards(double, [1], JobOptions("slurm"), tmp_path)
 
 
 def test_slurm_jobs_get_the_options(monkeypatch, tmp_path):
@@ -136,7 +136,7 @@ def test_slurm_jobs_get_the_options(monkeypatch, tmp_path):
     srun.write_text("#!/bin/sh\n")
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
-    options = ClusterOptions("slurm", 8, "gpu", 1.5, 4, 1, 32.0, {"account": "speech"})
+    options = JobOptions("slurm", 8, "gpu", 1.5, 4, 1, 32.0, {"account": "speech"})
     executor = jobs._slurm_executor(options, tmp_path)
     assert isinstance(executor, submitit.AutoExecutor)
     assert executor.cluster == "slurm"
@@ -160,7 +160,7 @@ def local_submitit(monkeypatch):
 @pytest.mark.usefixtures("local_submitit")
 def test_submitit_gives_the_same_results(tmp_path):
     seen = []
-    results = run_shards(double, [3, 1], ClusterOptions("slurm"), tmp_path, lambda *step: seen.append(step))
+    results = run_shards(double, [3, 1], JobOptions("slurm"), tmp_path, lambda *step: seen.append(step))
     assert results == [6, 2]
     assert seen[-1] == (2, 2)
 
@@ -168,10 +168,10 @@ def test_submitit_gives_the_same_results(tmp_path):
 @pytest.mark.usefixtures("local_submitit")
 def test_failures_through_submitit(tmp_path):
     with pytest.raises(DataError, match=r"shard 0: KeyError: 'fourteen'; see .*shard_0\.log"):
-        run_shards(double, [14, 1], ClusterOptions("slurm"), tmp_path)
+        run_shards(double, [14, 1], JobOptions("slurm"), tmp_path)
 
 
 @pytest.mark.usefixtures("local_submitit")
 def test_a_dead_job_names_the_log_of_submitit(tmp_path):
     with pytest.raises(DataError, match=r"shard 0: job \d+ died .*see .*_log\.err"):
-        run_shards(double, [13, 1], ClusterOptions("slurm"), tmp_path)
+        run_shards(double, [13, 1], JobOptions("slurm"), tmp_path)

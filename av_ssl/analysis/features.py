@@ -35,7 +35,7 @@ from av_ssl.io import (
     write_atomically,
     zipped_arrays,
 )
-from av_ssl.jobs import HERE, ClusterOptions
+from av_ssl.jobs import HERE, JobOptions
 from av_ssl.manifest import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.feature_shards import FeatureShard, FeatureSource, SplitFeatures, remove_shards
 
@@ -177,9 +177,7 @@ Summary = tuple[int, int, list[str]]
 """Of a subset: clips, frames, and ids of the clips without frames, which cannot be read."""
 
 
-def store_features(
-    plan: FeaturePlan, cluster: ClusterOptions = HERE
-) -> tuple[dict[str, Any], dict[str, Summary]]:
+def store_features(plan: FeaturePlan, where: JobOptions = HERE) -> tuple[dict[str, Any], dict[str, Summary]]:
     """Store the features of a plan, as far as they are not there yet.
 
     A run that was killed continues where it stopped: shards are complete or not there, and are joined at the
@@ -205,7 +203,7 @@ def store_features(
     for split in splits:
         split.apply_settings(f"delete {split.folder}, or choose another --out")
     for split in splits:
-        split.make(cluster, plan.out / "logs")
+        split.make(where, plan.out / "logs")
         _join(plan, split, settings)
         remove_shards(split.shards)
     shutil.rmtree(plan.out / "logs", ignore_errors=True)

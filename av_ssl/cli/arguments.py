@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from av_ssl.corpora import CORPORA, FOLDER, CorpusClip, read_corpus
 from av_ssl.corpora.corpus import read_id_lists, read_ids
 from av_ssl.errors import DataError
-from av_ssl.jobs import ClusterOptions, available_cores
+from av_ssl.jobs import JobOptions, available_cores
 from av_ssl.layout import STREAMS
 from av_ssl.media.recording import FACE_RULES, SPEAKER
 from av_ssl.transcription.transcript import SearchOptions
@@ -162,7 +162,7 @@ def _face(text: str) -> str | int:
     return text
 
 
-def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     """`--cluster` and the options of Slurm jobs; `--workers` is up to the command."""
     group = parser.add_argument_group("where the work is done")
     group.add_argument(
@@ -186,12 +186,12 @@ def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def cluster_options(args: argparse.Namespace) -> ClusterOptions:
-    """From the arguments of `add_cluster_arguments` and `--workers`."""
+def job_options(args: argparse.Namespace) -> JobOptions:
+    """From the arguments of `add_job_arguments` and `--workers`."""
     of_slurm = {name: getattr(args, f"slurm_{name}") for name in ("partition", "hours", "cpus", "gpus")}
     of_slurm |= {"memory_gb": args.slurm_memory, "options": dict(args.slurm_option)}
     workers = args.workers or default_workers(getattr(args, "device", "cpu"))
-    return ClusterOptions(args.cluster, workers, **of_slurm)
+    return JobOptions(args.cluster, workers, **of_slurm)
 
 
 def _key_and_value(text: str) -> tuple[str, str]:

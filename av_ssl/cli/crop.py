@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from av_ssl.cli.arguments import (
-    add_cluster_arguments,
     add_corpus_arguments,
+    add_job_arguments,
     chosen_clips,
-    cluster_options,
+    job_options,
     positive,
     share,
 )
@@ -75,7 +75,7 @@ def add_crop_arguments(parser: argparse.ArgumentParser) -> None:
         default=CropSettings.min_inside,
         help="share of the crops' area that must lie inside the frame (default: %(default)s)",
     )
-    add_cluster_arguments(parser)
+    add_job_arguments(parser)
 
 
 def run_crop(args: argparse.Namespace) -> int:
@@ -98,12 +98,12 @@ def run_crop(args: argparse.Namespace) -> int:
         raise DataError(f"{args.source}: {title} has no videos; continue with av-ssl data manifest")
     check_out(args.source, args.out)
     sources = {name: clip.source for name, clip in chosen_clips(args).items()}
-    cluster = cluster_options(args)
-    with ProgressBar("clip" if cluster.kind == "local" else "shard") as bar:
-        if cluster.kind == "local":
+    where = job_options(args)
+    with ProgressBar("clip" if where.kind == "local" else "shard") as bar:
+        if where.kind == "local":
             folder = crop_folder(sources, args.out, settings, args.workers, bar.update)
         else:
-            folder = crop_on_cluster(sources, args.out, settings, cluster, bar.update)
+            folder = crop_on_cluster(sources, args.out, settings, where, bar.update)
     report = write_report(folder, args.out)
     clips = report["reasons"].get("ok", 0)
     print(f"{args.out}: {clips} of {report['videos']} videos cropped, {report['hours']:.2f} hours")

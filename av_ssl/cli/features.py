@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 
 from av_ssl.cli.arguments import (
-    add_cluster_arguments,
+    add_job_arguments,
     add_shard_arguments,
     check_paths,
-    cluster_options,
+    job_options,
     not_negative,
     positive,
 )
@@ -66,7 +66,7 @@ def add_features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="for the model (default: cpu)"
     )
-    add_cluster_arguments(parser)
+    add_job_arguments(parser)
 
 
 def run_features(args: argparse.Namespace) -> int:
@@ -86,7 +86,7 @@ def run_features(args: argparse.Namespace) -> int:
         dtype="float16" if args.half else "float32",
         form=args.format,
     )
-    settings, subsets = store_features(plan, cluster_options(args))
+    settings, subsets = store_features(plan, job_options(args))
     for subset, (clips, frames, unreadable) in subsets.items():
         print(
             f"{plan.out}: {subset}: {clips} clips, {frames} frames at {settings['rate']} Hz; "

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from av_ssl.cli.arguments import (
-    add_cluster_arguments,
+    add_job_arguments,
     add_shard_arguments,
     check_paths,
-    cluster_options,
+    job_options,
     not_negative,
     positive,
 )
@@ -97,7 +97,7 @@ def run_clusters(args: argparse.Namespace) -> int:
         device=args.device,
         keep_features=args.keep_features,
     )
-    for split, usage in make_cluster_labels(plan, cluster_options(args)).items():
+    for split, usage in make_cluster_labels(plan, job_options(args)).items():
         print(summary(plan, split, usage))
         if args.alignments:
             clips = read_manifest(plan.data / f"{split}.tsv")
@@ -170,17 +170,17 @@ def run_teacher(args: argparse.Namespace) -> int:
         shards=args.shards,
         seed=args.seed,
     )
-    cluster = cluster_options(args)
+    where = job_options(args)
     if args.verify:
         print(f"{plan.out}: {verify_teacher(plan)} shards agree with their checksums")
         return 0
-    estimate = estimate_teacher(plan, cluster)
+    estimate = estimate_teacher(plan, where)
     if estimate.clips:
         print(estimate, flush=True)
         estimate.check()
     if args.estimate:
         return 0
-    made = dump_teacher(plan, cluster)
+    made = dump_teacher(plan, where)
     print(
         f"{plan.out}: {made['dim']} channels, {made['per_frame']} targets a video frame; {made['clusters']} "
         f"clusters of {made['fitted_to_targets']} targets, inertia {made['inertia']:.4g} "
@@ -203,7 +203,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=("cpu", "cuda"), default="cpu", help="for the model (default: cpu)"
     )
     add_shard_arguments(parser)
-    add_cluster_arguments(parser)
+    add_job_arguments(parser)
 
 
 def _name(text: str) -> str:

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from av_ssl.cli.arguments import (
-    add_cluster_arguments,
     add_face_argument,
+    add_job_arguments,
     add_recogniser_arguments,
     amount,
     check_paths,
@@ -47,7 +47,7 @@ def add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     _add_recording_arguments(parser)
     _add_search_arguments(parser)
     _add_data_folder_arguments(parser)
-    add_cluster_arguments(parser)
+    add_job_arguments(parser)
 
 
 def _add_recording_arguments(parser: argparse.ArgumentParser) -> None:

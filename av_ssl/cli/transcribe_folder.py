@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from av_ssl.cli.arguments import cluster_options
+from av_ssl.cli.arguments import job_options
 from av_ssl.device import device_of
 from av_ssl.errors import DataError
 from av_ssl.jobs import available_cores
@@ -71,7 +71,7 @@ def _transcribe(plan: TranscriptPlan, args: argparse.Namespace) -> Transcripts:
         threads = args.slurm_cpus
     elif args.workers > 1:
         threads = max(1, available_cores() // args.workers)
-    return transcribe(plan, cluster_options(args), threads)
+    return transcribe(plan, job_options(args), threads)
 
 
 def _numbers(made: Transcripts) -> str:

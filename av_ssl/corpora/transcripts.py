@@ -20,7 +20,7 @@ WORD_TABLE = ["WORD", "START", "END"]  # header of the lines with word times; a 
 
 
 @dataclass(frozen=True)
-class Word:
+class TimedWord:
     """A word and its start and end, seconds from the start of the video."""
 
     text: str
@@ -107,7 +107,7 @@ def require_transcript(path: Path) -> str:
     return words
 
 
-def read_word_times(path: Path) -> list[Word]:
+def read_word_times(path: Path) -> list[TimedWord]:
     """The lines below "WORD START END ASDSCORE"; raises DataError when they are missing or not in order."""
     lines = (_read(path) or "").split("\n")
     header = next((number for number, line in enumerate(lines) if line.split()[:3] == WORD_TABLE), None)
@@ -115,7 +115,7 @@ def read_word_times(path: Path) -> list[Word]:
         raise DataError(
             f"{path}: has no lines below {' '.join(WORD_TABLE)!r}; they determine where long clips are cut"
         )
-    words: list[Word] = []
+    words: list[TimedWord] = []
     for number, line in enumerate(lines[header + 1 :], start=header + 2):
         if not line.strip():
             break
@@ -127,12 +127,12 @@ def read_word_times(path: Path) -> list[Word]:
     return words
 
 
-def _word(path: Path, number: int, line: str) -> Word:
+def _word(path: Path, number: int, line: str) -> TimedWord:
     columns = line.split()
     try:
-        word = Word(columns[0].lower(), float(columns[1]), float(columns[2]))
+        word = TimedWord(columns[0].lower(), float(columns[1]), float(columns[2]))
     except (IndexError, ValueError):
-        word = Word("", math.nan, math.nan)
+        word = TimedWord("", math.nan, math.nan)
     if not 0 <= word.start <= word.end:
         raise DataError(f"{path}, line {number}: is not a word with its start and end in seconds: {line!r}")
     return word
@@ -149,14 +149,14 @@ MARGIN = PAUSE / 2  # seconds kept before the first and after the last word of a
 
 
 @dataclass(frozen=True)
-class Piece:
+class Passage:
     """Part of a recording: start and end in seconds, and its transcript."""
 
     span: tuple[float, float]
     transcript: str
 
 
-def cut_at_pauses(words: Sequence[Word], longest: float = LONGEST) -> list[Piece]:
+def cut_at_pauses(words: Sequence[TimedWord], longest: float = LONGEST) -> list[Passage]:
     """Cut a recording into pieces of at most ``longest`` seconds, each as long as possible.
 
     Cuts lie in pauses of more than 0.4 s. Where ``longest`` seconds hold none, the longest pause is taken; a
@@ -168,12 +168,12 @@ def cut_at_pauses(words: Sequence[Word], longest: float = LONGEST) -> list[Piece
     while first < len(words):
         last = _last_word(words, first, longest)
         text = " ".join(word.text for word in words[first : last + 1])
-        pieces.append(Piece((_start(words, first), _end(words, last)), text))
+        pieces.append(Passage((_start(words, first), _end(words, last)), text))
         first = last + 1
     return pieces
 
 
-def _last_word(words: Sequence[Word], first: int, longest: float) -> int:
+def _last_word(words: Sequence[TimedWord], first: int, longest: float) -> int:
     """Index of the word after which the piece that begins with ``first`` ends."""
     limit = _start(words, first) + longest
     fitting = [first]
@@ -190,18 +190,18 @@ def _last_word(words: Sequence[Word], first: int, longest: float) -> int:
     return max(fitting, key=lambda index: (_pause(words, index), index))
 
 
-def _pause(words: Sequence[Word], index: int) -> float:
+def _pause(words: Sequence[TimedWord], index: int) -> float:
     """Seconds between word ``index`` and the next one."""
     return max(0.0, words[index + 1].start - words[index].end)
 
 
-def _start(words: Sequence[Word], index: int) -> float:
+def _start(words: Sequence[TimedWord], index: int) -> float:
     if index == 0:
         return max(0.0, words[0].start - MARGIN)
     return words[index].start - min(MARGIN, _pause(words, index - 1) / 2)
 
 
-def _end(words: Sequence[Word], index: int) -> float:
+def _end(words: Sequence[TimedWord], index: int) -> float:
     if index == len(words) - 1:
         return words[index].end + MARGIN
     return words[index].end + min(MARGIN, _pause(words, index) / 2)

@@ -23,7 +23,7 @@ import cv2
 
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import keep_settings, remove_abandoned
-from av_ssl.jobs import ClusterOptions, Crash, run_isolated, run_shards
+from av_ssl.jobs import Crash, JobOptions, run_isolated, run_shards
 from av_ssl.media.backends import Backend
 from av_ssl.media.crops import NO_LANDMARKS, WRITE_FAILED, CropResult, CropSettings, crop_clip
 from av_ssl.media.sources import ClipSource, find_videos, usable_name
@@ -88,21 +88,21 @@ def crop_on_cluster(
     source: Path | Sources,
     out: Path,
     settings: CropSettings,
-    cluster: ClusterOptions,
+    where: JobOptions,
     progress: Progress = lambda done, total: None,
 ) -> FolderResult:
     """Crop videos as ``crop_folder`` does, by jobs of a cluster that share ``out``.
 
     Args:
-        cluster: where the jobs run; each uses ``cluster.cpus`` processes.
+        where: the jobs run; each uses ``where.cpus`` processes.
         progress: called with numbers of shards.
 
     Raises:
         DataError: jobs have failed; the clips that they finished are kept.
     """
     clips = _clips(source, out)
-    shard = partial(crop_shard, out=out.absolute(), settings=settings, workers=cluster.cpus)
-    run_shards(shard, divide(clips, cluster.workers), cluster, out / "logs", progress)
+    shard = partial(crop_shard, out=out.absolute(), settings=settings, workers=where.cpus)
+    run_shards(shard, divide(clips, where.workers), where, out / "logs", progress)
     return crop_folder(clips, out, settings)  # takes all results from the journal
 
 

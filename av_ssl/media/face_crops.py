@@ -35,7 +35,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Piece:
+class FaceSpan:
     """Frames ``start`` to ``end - 1`` with the crops ``[T, S, S]`` of one face, or None without a face."""
 
     start: int
@@ -75,7 +75,7 @@ class Crops(Protocol):
     def faces(self, start: int, end: int) -> list[int]:
         """Numbers of the faces of a span."""
 
-    def pieces(self, start: int, end: int, choose: Choice) -> list[Piece]:
+    def pieces(self, start: int, end: int, choose: Choice) -> list[FaceSpan]:
         """Pieces that make up a span."""
 
     def forget(self, before: int) -> None:
@@ -138,11 +138,11 @@ class FaceCrops:
     def faces(self, start: int, end: int) -> list[int]:
         return sorted({face.number for face in self._faces if face.stretches(start, end)})
 
-    def pieces(self, start: int, end: int, choose: Choice) -> list[Piece]:
+    def pieces(self, start: int, end: int, choose: Choice) -> list[FaceSpan]:
         face = choose([face for face in self._faces if face.stretches(start, end)], start, end)
         if face is None:
-            return [Piece(start, end)]
-        found: list[Piece] = []
+            return [FaceSpan(start, end)]
+        found: list[FaceSpan] = []
         position = start
         stretches = face.stretches(start, end)
         for number, (low, high) in enumerate(stretches):
@@ -151,7 +151,7 @@ class FaceCrops:
                 position = low
             if number + 1 == len(stretches) and end - high < LEAST:
                 high = end
-            found.append(Piece(position, high, filled(face.crops, position, high), face.number))
+            found.append(FaceSpan(position, high, filled(face.crops, position, high), face.number))
             position = high
         return found + (self.pieces(position, end, choose) if position < end else [])
 
@@ -220,8 +220,8 @@ class ReadyCrops:
     def faces(self, start: int, end: int) -> list[int]:
         return [1]
 
-    def pieces(self, start: int, end: int, choose: Choice) -> list[Piece]:
-        return [Piece(start, end, filled(self._crops, start, end), 1)]
+    def pieces(self, start: int, end: int, choose: Choice) -> list[FaceSpan]:
+        return [FaceSpan(start, end, filled(self._crops, start, end), 1)]
 
     def forget(self, before: int) -> None:
         self._crops = {frame: crop for frame, crop in self._crops.items() if frame >= before}

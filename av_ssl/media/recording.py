@@ -31,7 +31,7 @@ from av_ssl.media.face_crops import (
     Crops,
     Face,
     FaceCrops,
-    Piece,
+    FaceSpan,
     ReadyCrops,
     View,
     are_mouth_crops,
@@ -242,7 +242,7 @@ class Recording:
             if piece.end - piece.start >= MIN_FRAMES and not (samples is None and piece.crops is None):
                 yield Part(piece.start / FRAME_RATE, piece.crops, samples, piece.face)
 
-    def _count(self, piece: Piece) -> None:
+    def _count(self, piece: FaceSpan) -> None:
         self._frames += piece.end - piece.start
         if piece.crops is not None:
             self._seen += piece.end - piece.start
@@ -252,9 +252,9 @@ class Recording:
             start, _ = self.lost.pop()
         self.lost.append((start, end))
 
-    def _pieces(self, start: int, end: int, choose: Choice, all_faces: bool) -> Iterator[Piece]:
+    def _pieces(self, start: int, end: int, choose: Choice, all_faces: bool) -> Iterator[FaceSpan]:
         if self._crops is None:
-            yield Piece(start, end)
+            yield FaceSpan(start, end)
             return
         shown = max(start, min(end, self._crops.count))  # up to where there is video
         if all_faces:
@@ -265,7 +265,7 @@ class Recording:
         if shown > start:
             yield from self._crops.pieces(start, shown, choose)
         if end > shown:
-            yield Piece(shown, end)
+            yield FaceSpan(shown, end)
 
     def _choice(self, face: str | int) -> Choice:
         """How one of the faces of a span is chosen."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from omegaconf import OmegaConf
 
 from av_ssl.checkpoints.files import CONFIG, WEIGHTS, read_stored, write_safetensors
 from av_ssl.checkpoints.stored import StoredModel, is_reference, plain_config
-from av_ssl.errors import DataError, optional_package
+from av_ssl.errors import DataError, explained, optional_package
 
 ErrorRates = Mapping[str, float]
 """Word error rates in % by the name of the test set."""
@@ -71,7 +70,9 @@ def save_pretrained(
             raise DataError(f"error_rates: that of {test!r} is {rate!r}; give a percentage")
     model = hub_class()(stored)
     folder = Path(folder)
-    with explained(f"{folder}: cannot be written{' or uploaded' if hub.get('push_to_hub') else ''}"):
+    with explained(
+        f"{folder}: cannot be written{' or uploaded' if hub.get('push_to_hub') else ''}", *HUB_PACKAGES
+    ):
         (folder / CARD).unlink(missing_ok=True)
         card = {"license": license, "error_rates": error_rates or {}}
         model.save_pretrained(folder, model_card_kwargs=card, **hub)
@@ -90,26 +91,13 @@ def from_pretrained(name: str | Path, revision: str | None = None) -> StoredMode
     """
     if Path(name).is_dir():
         return read_stored(name)
-    with explained(f"{name}: is no folder, and cannot be downloaded"):
+    with explained(f"{name}: is no folder, and cannot be downloaded", *HUB_PACKAGES):
         return hub_class().from_pretrained(str(name), revision=revision).stored
 
 
 CARD = "README.md"
 HUB_PACKAGES = ("huggingface_hub", "httpx", "requests")
 """Packages whose errors, which have no common class, say that a hub refuses or cannot be reached."""
-
-
-@contextmanager
-def explained(problem: str) -> Iterator[None]:
-    """Turn errors of a hub and of the system into DataErrors that begin with the problem."""
-    try:
-        yield
-    except DataError:  # of files of the model
-        raise
-    except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in HUB_PACKAGES:
-            raise
-        raise DataError(f"{problem} ({' '.join(str(error).split())})") from error
 
 
 def hub_class() -> Any:

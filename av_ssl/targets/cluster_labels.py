@@ -27,7 +27,7 @@ from av_ssl.data.labels import FrameLabels
 from av_ssl.device import device_of, torch_threads
 from av_ssl.errors import DataError
 from av_ssl.io import digest, keep_settings, read_json, remove_abandoned, write_atomically, write_json
-from av_ssl.jobs import HERE, ClusterOptions, run_missing
+from av_ssl.jobs import HERE, JobOptions, run_missing
 from av_ssl.manifest import Clip, check_streams, read_manifest
 from av_ssl.targets.clusters import Codebook, FitJob, fit_job, import_sklearn, read_centroids
 from av_ssl.targets.feature_shards import FeatureShard, FeatureSource, SplitFeatures, remove_shards
@@ -111,7 +111,7 @@ class ClusterPlan:
         return self.labels(split).exists() and self.inertia(split).exists()
 
 
-def make_cluster_labels(plan: ClusterPlan, cluster: ClusterOptions = HERE) -> dict[str, dict[str, Any]]:
+def make_cluster_labels(plan: ClusterPlan, where: JobOptions = HERE) -> dict[str, dict[str, Any]]:
     """Make the labels of a plan, as far as they are not there yet.
 
     Returns how the clusters are used in each split, see :func:`check_labels`.
@@ -135,13 +135,13 @@ def make_cluster_labels(plan: ClusterPlan, cluster: ClusterOptions = HERE) -> di
         keep_settings(plan.features / "settings.json", features, fix)
         splits[split].apply_settings(fix)
     for split in to_dump:
-        splits[split].make(cluster, plan.logs)
+        splits[split].make(where, plan.logs)
     if not fitted:
         shards = splits[plan.splits[0]].shards
         fit = FitJob(shards, plan.centroids, plan.clusters, plan.fit_share, plan.seed)
-        run_missing(f"{plan.clusters} clusters", fit_job, [fit], lambda job: False, cluster, plan.logs)
+        run_missing(f"{plan.clusters} clusters", fit_job, [fit], lambda job: False, where, plan.logs)
     for split in to_label:
-        _make_labels(plan, splits[split], cluster)
+        _make_labels(plan, splits[split], where)
     write_dictionary(plan.dictionary, plan.clusters)
 
     report = {}
@@ -167,11 +167,11 @@ def _split(plan: ClusterPlan, split: str) -> SplitFeatures:
     )
 
 
-def _make_labels(plan: ClusterPlan, features: SplitFeatures, cluster: ClusterOptions) -> None:
+def _make_labels(plan: ClusterPlan, features: SplitFeatures, where: JobOptions) -> None:
     """The label file of a split, and the inertia that shows that it is finished."""
     split = features.manifest.stem
     jobs = [LabelJob(shard, plan.centroids, plan.label_shards, plan.device) for shard in features.shards]
-    run_missing(f"labels of {split}", label_shard, jobs, LabelJob.is_complete, cluster, plan.logs)
+    run_missing(f"labels of {split}", label_shard, jobs, LabelJob.is_complete, where, plan.logs)
     inertia = join_labels(plan.labels(split), jobs)
     write_atomically(plan.inertia(split), json.dumps(inertia).encode())
 

@@ -26,7 +26,7 @@ from av_ssl.data.dataset import BadClips
 from av_ssl.device import torch_threads
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import digest, growing_array, keep_settings, mapped_array, read_text, write_atomically
-from av_ssl.jobs import ClusterOptions, run_missing
+from av_ssl.jobs import JobOptions, run_missing
 from av_ssl.manifest import Clip, read_manifest
 
 Lengths = NDArray[np.int64]
@@ -211,9 +211,9 @@ class SplitFeatures:
         settings = {"manifest": self.digest, "shards": len(self.shards)}
         apply(self.folder / f"{self.manifest.stem}.json", settings, fix)
 
-    def make(self, cluster: ClusterOptions, logs: Path) -> None:
+    def make(self, where: JobOptions, logs: Path) -> None:
         title = f"features of {self.manifest.stem}"
-        run_missing(title, dump_shard, self.jobs, self.is_complete, cluster, logs)
+        run_missing(title, dump_shard, self.jobs, self.is_complete, where, logs)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from av_ssl.io import (
     remove_abandoned,
     write_atomically,
 )
-from av_ssl.jobs import HERE, ClusterOptions, Crash, available_cores, run_isolated, run_missing
+from av_ssl.jobs import HERE, Crash, JobOptions, available_cores, run_isolated, run_missing
 from av_ssl.layout import FRAME_RATE
 from av_ssl.manifest import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.clusters import FitJob, fit_job, import_sklearn
@@ -70,7 +70,7 @@ class TeacherPlan:
     seed: int = 0
 
 
-def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> dict[str, Any]:
+def dump_teacher(plan: TeacherPlan, where: JobOptions = HERE) -> dict[str, Any]:
     """Make the targets and clusters of a plan, as far as they are not there yet.
 
     Returns settings of the teacher and the description of its clusters: ``dim``, ``per_frame``, ``clusters``,
@@ -89,9 +89,9 @@ def dump_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> dict[str,
         write_atomically(plan.out / f"{SAMPLE}.tsv", work.sample)
     logs = plan.out / "logs"
     for split in work.splits:
-        split.make(cluster, logs)
+        split.make(where, logs)
     if not work.fitted:
-        run_missing(f"{plan.clusters} clusters", fit_job, [work.fit()], lambda job: False, cluster, logs)
+        run_missing(f"{plan.clusters} clusters", fit_job, [work.fit()], lambda job: False, where, logs)
     if plan.dump:
         for split in work.splits:
             ids = "".join(f"{clip.id}\n" for clip in split.clips)
@@ -250,13 +250,13 @@ class Estimate:
             )
 
 
-def estimate_teacher(plan: TeacherPlan, cluster: ClusterOptions = HERE) -> Estimate:
+def estimate_teacher(plan: TeacherPlan, where: JobOptions = HERE) -> Estimate:
     """What is still to be done for a plan; locally with the time, measured on some clips."""
     work = _Work.of(plan)
     clips, estimate = work.missing_clips(), work.estimate()
-    if not clips or cluster.kind != "local":
+    if not clips or where.kind != "local":
         return estimate
-    return replace(estimate, hours=hours_of_work(plan.source, clips, cluster.workers))
+    return replace(estimate, hours=hours_of_work(plan.source, clips, where.workers))
 
 
 def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> tuple[float, int]:

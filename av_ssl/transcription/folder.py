@@ -21,7 +21,7 @@ from av_ssl.data.dataset import BadClips
 from av_ssl.device import torch_threads
 from av_ssl.errors import DataError
 from av_ssl.io import digest, keep_settings, remove_abandoned, write_atomically
-from av_ssl.jobs import HERE, ClusterOptions, run_missing
+from av_ssl.jobs import HERE, JobOptions, run_missing
 from av_ssl.manifest import Clip, check_streams, read_manifest
 from av_ssl.transcription.hypotheses import HEADER, Hypothesis, hypotheses_text, read_hypotheses
 from av_ssl.transcription.recogniser import RecogniserSpec
@@ -107,9 +107,7 @@ class Transcripts:
     too_long: list[str]
 
 
-def transcribe(
-    plan: TranscriptPlan, cluster: ClusterOptions = HERE, threads: int | None = None
-) -> Transcripts:
+def transcribe(plan: TranscriptPlan, where: JobOptions = HERE, threads: int | None = None) -> Transcripts:
     """Transcribe those clips of a subset that are not done yet; ``threads``: see `TranscriptShard`.
 
     Raises DataError if the manifest or the model cannot be used, or ``plan.out`` holds transcripts that were
@@ -119,7 +117,7 @@ def transcribe(
     chosen = plan.lengths.of(clips)
     if not plan.transcripts.exists():
         # A mistake shows here, before settings are kept and before many processes repeat it.
-        here = cluster.kind == "local" and cluster.workers == 1
+        here = where.kind == "local" and where.workers == 1
         # A process that only starts others takes no GPU: it may have none, or they need its memory.
         spec = plan.spec if here else replace(plan.spec, device="cpu")
         fix = f"{plan.spec.checkpoint.name} needs it: fill in the column, or name other --modalities"
@@ -131,7 +129,7 @@ def transcribe(
         shards = [TranscriptShard(plan, rank, count, threads) for rank in range(count)]
         title = f"{plan.manifest}: {len(chosen)} clips"
         logs = plan.shard_folder / "logs"
-        run_missing(title, transcribe_shard, shards, lambda shard: shard.file.is_file(), cluster, logs)
+        run_missing(title, transcribe_shard, shards, lambda shard: shard.file.is_file(), where, logs)
         rows = b"".join(shard.file.read_bytes() for shard in shards)
         write_atomically(plan.transcripts, HEADER.encode() + rows)
     shutil.rmtree(plan.shard_folder, ignore_errors=True)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from av_ssl.errors import DataError, MediaError, optional_package
+from av_ssl.errors import DataError, MediaError, explained, optional_package
 from av_ssl.layout import LARGEST_FRAME, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.recognition.prefix_search import prefix_search
 from av_ssl.transcription.hypotheses import confidence
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from av_ssl.media.recording import Part
 
 FORMAT = "av_ssl onnx 1"
+UNUSABLE = "cannot be used by onnxruntime; convert the model again"
 SPECIAL = 4
 """Symbols of every dictionary, `<s>` (the blank), `<pad>`, `</s>` and `<unk>`, which are never output."""
 SHORTEST = 2
@@ -134,7 +134,7 @@ class OnnxRecogniser:
                 inputs["video"] = np.ascontiguousarray(self._cropped(video))[None]
         if len(self.streams) > 1:
             inputs["streams"] = np.array([audio is not None, video is not None], np.float32)
-        with explained(self.path):
+        with explained(f"{self.path}: {UNUSABLE}", "onnxruntime"):
             found: Features = self.session.run(["log_probs"], inputs)[0][0]
         return found
 
@@ -178,22 +178,8 @@ def open_session(path: Path, content: bytes | None) -> Any:
     options.log_severity_level = 4  # what is wrong is in the exception
     # Threads that wait would keep the cores busy on which the next part is cropped.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    with explained(path):
+    with explained(f"{path}: {UNUSABLE}", "onnxruntime"):
         return onnxruntime.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn errors of onnxruntime, which have no common class, into DataErrors."""
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{path}: cannot be used by onnxruntime ({reason}); convert the model again"
-        ) from error
 
 
 def open_tokenizer(model: str | None) -> Any:

@@ -4,9 +4,9 @@ import argparse
 
 import pytest
 
-from av_ssl.cli.arguments import add_cluster_arguments, add_shard_arguments, available_cores, cluster_options
+from av_ssl.cli.arguments import add_job_arguments, add_shard_arguments, job_options
 from av_ssl.cli.main import main
-from av_ssl.jobs import ClusterOptions
+from av_ssl.jobs import JobOptions, available_cores
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,14 @@ def test_numbers_out_of_range(words, capsys):
 def test_arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, default=3)
-    add_cluster_arguments(parser)
-    assert cluster_options(parser.parse_args([])) == ClusterOptions(workers=3)
+    add_job_arguments(parser)
+    assert job_options(parser.parse_args([])) == JobOptions(workers=3)
     words = (
         "--cluster slurm --workers 8 --slurm-partition gpu --slurm-hours 1.5 --slurm-cpus 4 --slurm-gpus 1"
     )
     words += " --slurm-memory 32 --slurm-option account=speech --slurm-option qos=low"
     options = {"account": "speech", "qos": "low"}
-    assert cluster_options(parser.parse_args(words.split())) == ClusterOptions(
+    assert job_options(parser.parse_args(words.split())) == JobOptions(
         "slurm", 8, "gpu", 1.5, 4, 1, 32.0, options
     )
     with pytest.raises(SystemExit):
@@ -55,5 +55,5 @@ def test_a_process_a_gpu(monkeypatch, words, gpus, workers):
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
     add_shard_arguments(parser)
-    add_cluster_arguments(parser)
-    assert cluster_options(parser.parse_args(words.split())).workers == workers
+    add_job_arguments(parser)
+    assert job_options(parser.parse_args(words.split())).workers == workers

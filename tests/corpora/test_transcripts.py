@@ -7,7 +7,7 @@ import pytest
 
 from av_ssl.corpora.transcripts import (
     LONGEST,
-    Word,
+    TimedWord,
     cut_at_pauses,
     read_transcript,
     read_word_times,
@@ -117,7 +117,7 @@ def test_a_required_transcript(tmp_path, content, message):
 def test_word_times(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(lrs_text("IT'S TRUE", [(0.25, 0.5), (0.5, 1)]))
-    assert read_word_times(path) == [Word("it's", 0.25, 0.5), Word("true", 0.5, 1.0)]
+    assert read_word_times(path) == [TimedWord("it's", 0.25, 0.5), TimedWord("true", 0.5, 1.0)]
     assert require_transcript(path) == "it's true"
 
 
@@ -140,7 +140,7 @@ def test_broken_word_times_are_named(tmp_path, lines, message):
 
 
 def words(*times):
-    return [Word(f"w{number}", start, end) for number, (start, end) in enumerate(times)]
+    return [TimedWord(f"w{number}", start, end) for number, (start, end) in enumerate(times)]
 
 
 @pytest.mark.parametrize(

@@ -224,9 +224,7 @@ def test_spans_without_room_are_left_out() -> None:
 def test_unknown_ways_to_draw_are_refused() -> None:
     with pytest.raises(ValueError, match="mask_selection is 'fixed'; it must be one of static, uniform"):
         SpanMask(0.5, 5, selection="fixed")
-    with pytest.raises(
-        ValueError, match="selection_type is 'any'; it must be one of same_other"
-    ):
+    with pytest.raises(ValueError, match="selection_type is 'any'; it must be one of same_other"):
         masking(replacement="any")
 
 

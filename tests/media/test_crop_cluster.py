@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from av_ssl.errors import DataError
-from av_ssl.jobs import ClusterOptions
+from av_ssl.jobs import JobOptions
 from av_ssl.media import crop_folder as crop_module
 from av_ssl.media.crop_folder import crop_folder, crop_on_cluster, divide
 from av_ssl.media.crops import CropSettings
@@ -41,17 +41,17 @@ def test_jobs_give_what_one_run_gives_and_go_on_after_a_failure(tmp_path, monkey
         return work(clips, **options)
 
     # Locally, in this process: what differs on Slurm is tested with `run_shards`.
-    cluster, counts = ClusterOptions("local", workers=1), []
+    where, counts = JobOptions("local", workers=1), []
     monkeypatch.setattr(crop_module, "CLIPS_A_SHARD", 1)
     monkeypatch.setattr(crop_module, "crop_shard", lose_one)
     with pytest.raises(DataError, match="machine is gone"):
-        crop_on_cluster(clips, tmp_path / "out", CropSettings(), cluster)
+        crop_on_cluster(clips, tmp_path / "out", CropSettings(), where)
     crops = sorted(path.name for path in (tmp_path / "out" / "video").iterdir())
     assert crops == ["a 0.mp4", "a 2.mp4"]
     written = (tmp_path / "out" / "video" / "a 0.mp4").stat().st_mtime_ns
     monkeypatch.setattr(crop_module, "crop_shard", work)
     result = crop_on_cluster(
-        clips, tmp_path / "out", CropSettings(), cluster, lambda done, total: counts.append((done, total))
+        clips, tmp_path / "out", CropSettings(), where, lambda done, total: counts.append((done, total))
     )
     assert result.results == whole.results
     assert counts[-1] == (3, 3)
