@@ -9,12 +9,12 @@ Folders need safetensors alone; hubs and cards need huggingface_hub.  Nothing in
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.models import MODEL_DATACLASS_REGISTRY
@@ -23,6 +23,7 @@ from fairseq.optim.lr_scheduler import LR_SCHEDULER_DATACLASS_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
 
+import av_ssl.tasks  # noqa: F401 - registers the names of all sections
 from av_ssl.checkpoints.files import CONFIG, WEIGHTS, read_stored, write_safetensors
 from av_ssl.checkpoints.stored import StoredModel, is_reference, plain_config
 from av_ssl.errors import DataError, explained, optional_package
@@ -127,7 +128,7 @@ def hub_class() -> Any:
 
 
 def model_card(stored: StoredModel, license: str = "other", error_rates: ErrorRates | None = None) -> str:
-    """The text of a card, in Markdown: method, data, error rates, use and the command of the training."""
+    """The text of a card, in Markdown: method, data, error rates, use and the recipe of the training."""
     from huggingface_hub import EvalResult, ModelCardData
 
     name = str(stored.model_cfg.get("_name"))
@@ -160,44 +161,39 @@ def model_card(stored: StoredModel, license: str = "other", error_rates: ErrorRa
         "\n## Use\n",
         f'```python\nimport av_ssl\n\nmodel = av_ssl.from_pretrained("FOLDER_OR_NAME")\n{use}\n```\n',
         "## Training\n",
-        f"```sh\n{training_command(stored.cfg)}\n```",
+        "As `training.yaml` in the folder `RECIPE`:\n",
+        f"```yaml\n{training_recipe(stored.cfg)}```\n",
+        "```sh",
+        "fairseq-hydra-train --config-dir RECIPE --config-name training common.user_dir=PATH/av_ssl\n```",
     ]
     return "\n".join(lines) + "\n"
 
 
-def training_command(cfg: Mapping[str, Any]) -> str:
-    """fairseq's command for a stored configuration, with every key whose value is not the default."""
-    defaults = FairseqConfig()
-    named, overrides = [], []
+def training_recipe(cfg: Mapping[str, Any]) -> str:
+    """A YAML file for ``fairseq-hydra-train``: all keys of a stored configuration that are no defaults."""
+    defaults, recipe = FairseqConfig(), {}
     for section, values in cfg.items():
         if not isinstance(values, dict):
             continue
-        structure = SECTIONS[section].get(values.get("_name")) if section in SECTIONS else None
-        usual = structure() if structure is not None else getattr(defaults, section, None)
+        usual = getattr(defaults, section, None)
+        name = {}
         if section in SECTIONS:
-            named.append(f"{section}={values.get('_name')}")
-        known = {} if usual is None else {each.name: getattr(usual, each.name) for each in fields(usual)}
-        overrides += [
-            f"{section}.{key}={shown(value)}"
+            structure = SECTIONS[section].get(values.get("_name"))
+            usual, name = structure and structure(), {"_name": values.get("_name")}
+        known = {each.name: getattr(usual, each.name) for each in fields(usual)} if usual is not None else {}
+        recipe[section] = name | {
+            key: value
             for key, value in values.items()
             if key in known and key not in NOT_SHOWN and is_choice(value, known[key])
-        ]
-    words = ["fairseq-hydra-train", *named, *overrides, "common.user_dir=av_ssl"]
-    return " \\\n    ".join(shlex.quote(word) for word in words)
+        }
+    text = yaml.safe_dump({key: values for key, values in recipe.items() if values}, sort_keys=False)
+    return f"# @package _group_\n{text}"
 
 
 def is_choice(value: Any, default: Any) -> bool:
     """Whether a value was chosen; a default that refers to another key follows that one."""
-    if is_reference(default) or is_reference(value):
+    if value is None or is_reference(default) or is_reference(value):
         return False
     plain = OmegaConf.to_container(OmegaConf.create({"value": default}))["value"]
-    return value is not None and str(value) != str(getattr(plain, "value", plain))
-
-
-def shown(value: Any) -> str:
-    """A value as hydra reads it."""
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(shown, value))}]"
-    if isinstance(value, str) and not value.replace("_", "").replace("/", "").replace(".", "").isalnum():
-        return "'" + value.replace("'", "\\'") + "'"
-    return "null" if value is None else str(value)
+    usual = getattr(plain, "value", plain)
+    return value != usual and str(value) != str(usual)  # 1 is 1.0, and a name that of its enum

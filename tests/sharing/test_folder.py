@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -13,18 +13,20 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
+import yaml
 
 import av_ssl
+from av_ssl.analysis.plan import read_recipe
 from av_ssl.checkpoints.files import read_stored
 from av_ssl.cli.main import main
 from av_ssl.errors import DataError
-from av_ssl.sharing.folder import training_command
+from av_ssl.sharing.folder import training_recipe
 from tests.checkpoints.published_layout import Call
 from tests.classification.tiny import TASK, classifier
 from tests.classification.tiny import TINY as CLASSIFIER
 from tests.data_folder import write_data
 from tests.methods.helpers import source
+from tests.stock import run_interpreter
 from tests.tiny_checkpoints import write_checkpoint, write_recogniser
 
 hub = pytest.importorskip("huggingface_hub")
@@ -141,35 +143,44 @@ def test_options_of_a_card_that_is_not_written(shared, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_of_the_training():
-    """Keys that are not the default, as hydra reads them; the optimizer's rate is that of optimization."""
-    command = training_command(
-        {
-            "common": {"seed": 7, "fp16": False, "log_interval": 100, "user_dir": "/somewhere"},
-            "task": {"_name": "av_recognition", "data": "/my data/it's", "modalities": "video"},
-            "model": {"_name": "av_hubert_ctc", "w2v_path": "a.pt", "layerdrop": 0.1, "w2v_args": {"x": 1}},
-            "optimizer": {"_name": "adam", "adam_betas": "(0.9, 0.98)", "lr": [0.001]},
-            "optimization": {"lr": [0.001, 1e-05], "max_update": 900},
-            "bmuf": None,
-        }
-    )
-    words = [word for word in shlex.split(command) if word.strip()]
-    assert words[0] == "fairseq-hydra-train"
-    found = {each.key_or_group: each.value() for each in OverridesParser.create().parse_overrides(words[1:])}
-    assert found == {
-        "common.seed": 7,
-        "task": "av_recognition",
-        "task.data": "/my data/it's",
-        "task.modalities": "video",
-        "model": "av_hubert_ctc",
-        "model.w2v_path": "a.pt",
-        "model.layerdrop": 0.1,
-        "optimizer": "adam",
-        "optimizer.adam_betas": "(0.9, 0.98)",
-        "optimization.lr": [0.001, 1e-05],
-        "optimization.max_update": 900,
-        "common.user_dir": "av_ssl",
+TRAINING = {
+    "common": {"seed": 7, "fp16": False, "log_interval": 100, "user_dir": "/somewhere"},
+    "task": {"_name": "av_recognition", "data": "/my data/it's", "modalities": "video"},
+    "model": {"_name": "av_hubert_ctc", "w2v_path": "a.pt", "layerdrop": 0.1, "w2v_args": {"x": 1}},
+    "criterion": {"_name": "ctc", "zero_infinity": True},
+    "optimizer": {"_name": "adam", "adam_betas": "(0.9, 0.98)", "lr": [0.001]},
+    "lr_scheduler": {"_name": "fixed", "lr": [0.001]},
+    "optimization": {"lr": [0.001, 1e-05], "max_update": 900, "clip_norm": 0},
+    "bmuf": {"block_lr": 1.0},
+}
+
+
+def test_the_recipe_of_the_training(tmp_path):
+    """Keys that are not the default, as fairseq-hydra-train reads them."""
+    text = training_recipe({**TRAINING, "generation": None})
+    chosen = {key: value for key, value in TRAINING["model"].items() if key != "w2v_args"}
+    assert yaml.safe_load(text) == {
+        "common": {"seed": 7},
+        "task": TRAINING["task"],
+        "model": chosen,
+        "criterion": TRAINING["criterion"],
+        "optimizer": {"_name": "adam", "adam_betas": "(0.9, 0.98)"},
+        "lr_scheduler": {"_name": "fixed"},
+        "optimization": {"lr": [0.001, 1e-05], "max_update": 900},
     }
+    (tmp_path / "training.yaml").write_text(text)
+    cfg = read_recipe(tmp_path / "training.yaml", tmp_path)
+    for section in ("model", "criterion", "optimization"):
+        given = {key: value for key, value in TRAINING[section].items() if key != "w2v_args"}
+        assert {key: cfg[section][key] for key in given} == given
+
+
+def test_the_command_works_alone(shared, tmp_path):
+    """In a process in which nothing else has registered the plugin."""
+    command = [sys.executable, "-m", "av_ssl.cli", "model", "convert", str(shared), str(tmp_path / "copy")]
+    run_interpreter(command, 0, tmp_path)
+    recipe = (tmp_path / "copy" / "README.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    assert yaml.safe_load(recipe)["model"]["_name"] == "av_hubert_ctc"
 
 
 def damage(folder: Path, kind: str) -> None:
