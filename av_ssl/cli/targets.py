@@ -129,6 +129,12 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         "--combine", default="average", help="several layers: average or stack (default: average)"
     )
     parser.add_argument(
+        "--remove-position",
+        action="store_true",
+        help="subtract what 200 training clips have in common at each position, and normalise again; for "
+        "models with positions in their outputs, such as Whisper, where clips have similar lengths",
+    )
+    parser.add_argument(
         "--fit-targets",
         metavar="N",
         type=positive,
@@ -153,17 +159,20 @@ def run_teacher(args: argparse.Namespace) -> int:
     check_paths(args.data)
     from av_ssl.targets.speech_teacher import TeacherSpec
     from av_ssl.targets.teacher_dump import TeacherPlan, dump_teacher, estimate_teacher, verify_teacher
-    from av_ssl.targets.teacher_targets import SETTINGS
+    from av_ssl.targets.teacher_targets import POSITIONS, SETTINGS
 
     settings = args.out / SETTINGS
     if args.precision == "auto" and settings.exists():  # as the folder was begun
         args.precision = read_json(settings, f"delete {args.out}").get("precision", args.precision)
     model = str(Path(args.model).absolute()) if Path(args.model).is_dir() else args.model
+    positions = args.out.absolute() / POSITIONS if args.remove_position else None
     plan = TeacherPlan(
         data=args.data.absolute(),
         out=args.out.absolute(),
         splits=tuple(dict.fromkeys(args.splits)),
-        source=TeacherSpec(model, args.layers, args.norm, args.combine, args.device, args.precision),
+        source=TeacherSpec(
+            model, args.layers, args.norm, args.combine, args.device, args.precision, positions
+        ),
         clusters=args.clusters,
         fit_targets=args.fit_targets,
         dump=not args.no_dump,

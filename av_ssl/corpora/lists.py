@@ -221,5 +221,8 @@ def transcribed(entries: Sequence[Entry]) -> str:
     if len(without) == len(entries):
         return "no transcripts"
     if without:
-        return f"{len(without)} without transcript (e.g. {without[0]}), so no .wrd"
+        return (
+            f"{len(without)} without transcript (e.g. {without[0]}), so there is no .wrd: write them, or use "
+            "--labelled N"
+        )
     return "all with transcripts"

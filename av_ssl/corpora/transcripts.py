@@ -33,12 +33,12 @@ JOINERS = "\u200c\u200d"
 
 
 def normalised(text: str) -> str:
-    """Lower case, single spaces, one code point for each accented letter, no other invisible characters."""
+    """Lower case, single spaces, straight apostrophes, accents in one code point, nothing invisible."""
     visible = (
         char if char in JOINERS or unicodedata.category(char) not in ("Cc", "Cf") else _in_place_of(char)
         for char in text
     )
-    return composed(" ".join("".join(visible).split()).lower())
+    return composed(" ".join("".join(visible).replace("\u2019", "'").split()).lower())
 
 
 def _in_place_of(invisible: str) -> str:

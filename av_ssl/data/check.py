@@ -39,6 +39,8 @@ NOT_MANIFESTS = re.compile(r"clips|bad_clips\..*|.*\.hyp", re.DOTALL)
 SHORTEST, LONGEST = 5, 500  # frames: what training keeps by default
 VALIDATION = "valid"
 NEEDED = ("train", VALIDATION)
+PUNCTUATION = re.compile(r"[.,;:!?\"()\[\]{}<>#*_/\u2026\u00ab\u00bb\u201c\u201d\u201e\u00bf\u00a1]")
+"""And marks of tags; not what stands in words: apostrophes and hyphens."""
 LABEL_RATES = (25.0, 50.0, 100.0)  # labels a second that are in use
 
 Manifests = dict[Path, list[Clip]]
@@ -132,6 +134,16 @@ def _labels(folder: Path, manifests: Manifests, remarks: list[str]) -> list[str]
         if path.stem in splits and path.suffix[1:] in kinds | {"wrd", "km"}
     ]
     problems: list[str] = []
+    if "wrd" in kinds:
+        there = {path.stem for path in files if path.suffix == ".wrd"} | {
+            "train" for _ in labelled_folders(folder)
+        }
+        remarks += [
+            f"{folder / split}.wrd: does not exist, as not all clips of {split} have transcripts: no "
+            "recogniser can be trained or scored on them"
+            for split in splits
+            if split not in there
+        ]
     for kind in sorted({path.suffix[1:] for path in files}):
         has_tokenizer = kind == "wrd" and (folder / TOKENIZER).is_file()
         try:
@@ -307,7 +319,7 @@ def check_transcripts(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -
     if holds_ids((line for _, line in lines), clips):
         problems.append(f"{path}, line 1: begins with {clips[0].id!r}, {ID_FIRST}")
     unknown: list[tuple[int, list[str]]] = []
-    pieces = 0
+    pieces, punctuated = 0, [number for number, line in lines if PUNCTUATION.search(line)]
     for number, line in lines:
         if not line.split():
             problems.append(f"{path}, line {number}: is empty; write what is said, or remove the clip")
@@ -324,7 +336,13 @@ def check_transcripts(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -
     if sum(len(lacking) for _, lacking in unknown) > TOLERATED_UNKNOWN * pieces:
         fix = "make dictionary and tokenizer from these transcripts"
         return [*problems, *(f"{one}; {fix}" for one in found)], []
-    return problems, [f"{one}: training takes it as <unk>" for one in found]
+    remarks = [f"{one}: training takes it as <unk>" for one in found]
+    if punctuated:
+        remarks.append(
+            f"{path}, line {punctuated[0]}: has punctuation or tags, as {len(punctuated)} of {len(lines)} "
+            "lines: recognisers learn to write them, and scores count them; remove them if that is not wanted"
+        )
+    return problems, remarks
 
 
 def check_frame_labels(path: Path, encoder: TextEncoder, clips: Sequence[Clip]) -> list[str]:

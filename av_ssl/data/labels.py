@@ -20,13 +20,14 @@ from typing_extensions import Self
 from av_ssl.data.text import TOLERATED_UNKNOWN, TextEncoder, load_dictionary
 from av_ssl.errors import DataError
 from av_ssl.io import composed, decoded
-from av_ssl.layout import FRAME_RATE
+from av_ssl.layout import FRAME_RATE, LABELLED
 from av_ssl.manifest import Clip
 
 logger = logging.getLogger(__name__)
 
 SAMPLED_LINES = 2000
 """Lines searched for unknown symbols, evenly spaced: another dictionary shows in any of them."""
+TRANSCRIPTS = ".wrd"
 TOLERATED_SECONDS = 0.1
 
 
@@ -39,6 +40,12 @@ class LabelFile:
     def __init__(self, path: Path, clips: Sequence[Clip]) -> None:
         self.path = path
         fix = "make the labels again for this split, or check label_dir and labels"
+        if path.suffix == TRANSCRIPTS and not path.exists():
+            raise DataError(
+                f"{path}: does not exist: recognisers are trained and scored on clips that all have "
+                "transcripts; write those that are missing and run av-ssl data manifest again, or have it "
+                f"choose clips that have one (--labelled N, then task.data=DATA/{LABELLED}N)"
+            )
         try:
             stored = path.read_bytes()
         except OSError as error:

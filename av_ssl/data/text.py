@@ -21,6 +21,7 @@ from torch import Tensor
 
 from av_ssl.errors import DataError
 from av_ssl.io import atomic_file, composed, read_text
+from av_ssl.layout import DICTIONARY
 
 TOLERATED_UNKNOWN = 0.1
 """Share of the pieces of a text that the dictionary may lack."""
@@ -35,6 +36,8 @@ def load_dictionary(path: Path) -> Dictionary:
     fix = (
         "write one line '<symbol> 1' for each label, in the order of their ids, or check label_dir and labels"
     )
+    if path.name == DICTIONARY and not path.exists():
+        fix = "make it and the tokenizer from the transcripts: av-ssl data vocabulary"
     content = read_text(path, fix, "the dictionary cannot be read")
     try:
         dictionary.add_from_file(io.StringIO(content.rstrip()))

@@ -14,7 +14,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +42,8 @@ NAMED_IN_ERROR = 5
 FULL_SCALE = 32768.0
 VARIANCE_FLOOR = 1e-7
 """Of normalised waveforms, as the models' own feature extractors have it."""
+LEAST_CLIPS = 0.1
+"""Share of the clips that must be as long for a mean."""
 POWER_FLOOR = 1e-10
 DECADES = 8.0
 """Whisper cuts off what is quieter than a clip's loudest bin by more than this."""
@@ -67,6 +69,8 @@ class TeacherSpec:
         device: ``cpu``, or ``cuda``: the GPUs of the machine take turns.
         precision: ``float32``, ``bfloat16`` or ``float16``; ``auto``: bfloat16 where the device computes it
             fast (see ``computes_bfloat16``), else float32.
+        positions: file of `position_means`, which are subtracted from the targets; the rest is normalised
+            again. None: nothing is [ours].
     """
 
     model: str
@@ -75,6 +79,7 @@ class TeacherSpec:
     combine: str = "average"
     device: str = "cpu"
     precision: str = "float32"
+    positions: Path | None = None
 
     streams: ClassVar[tuple[str, ...]] = ("audio",)
 
@@ -93,7 +98,8 @@ class TeacherSpec:
 
     def recipe(self) -> dict[str, str]:
         """What decides the targets of a given checkpoint, as a teacher's folder keeps it."""
-        return {key: getattr(self, key) for key in ("model", "layers", "norm", "combine")}
+        recipe = {key: getattr(self, key) for key in ("model", "layers", "norm", "combine")}
+        return recipe if self.positions is None else {**recipe, "positions": self.positions.name}
 
     def settings(self) -> dict[str, Any]:
         """What decides the targets, and their sizes; the checkpoint counts by its content."""
@@ -216,6 +222,16 @@ class SpeechTeacher:
     def blocks(self) -> nn.ModuleList:
         raise NotImplementedError
 
+    @cached_property
+    def usual(self) -> Tensor:
+        """The targets ``[P, D]`` of most clips at each position, from the first on."""
+        try:
+            return torch.from_numpy(np.load(str(self.spec.positions), allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.spec.positions}: cannot be read ({error}); make the teacher's folder again"
+            ) from error
+
     def run(self, wave: Tensor, lengths: Sequence[int]) -> Tensor:
         """Run the model on samples float32 ``[B, N]``; return its output after the final layer norm."""
         raise NotImplementedError
@@ -272,6 +288,10 @@ class SpeechTeacher:
             layers = [torch.cat([instance_norm(x, padding) if normalize else x for x in layers], dim=-1)]
             normalize = False
         targets = averaged_targets(layers, padding, normalize)
+        if self.spec.positions is not None:
+            usual = self.usual.to(targets.device)
+            places = positions(span, targets.device).clamp(max=len(usual) - 1)
+            targets = instance_norm(targets - usual[places], padding)
         return targets.masked_fill(padding[..., None], 0.0)
 
     def _keep(self, number: int) -> Any:
@@ -279,6 +299,26 @@ class SpeechTeacher:
             self.outputs[number] = output[0] if isinstance(output, tuple) else output
 
         return hook
+
+
+def position_means(features: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Means ``[P, D]`` of the targets ``[n, D]`` of clips at each of P positions from their starts.
+
+    A model that adds positions to its input keeps them in its outputs (Whisper: 21 to 38 % of the variance of
+    normalised layers on clips of 3 s), and clusters of clips of similar length are positions first. Beyond P
+    there are less than a tenth of the clips; the last mean stands for all of them.
+    """
+    total, count = np.zeros((0, 0)), np.zeros(0)
+    for one in features:
+        if len(one) > len(count):
+            more = len(one) - len(count)
+            total = np.pad(total.reshape(len(count), one.shape[1]), ((0, more), (0, 0)))
+            count = np.pad(count, (0, more))
+        total[: len(one)] += one
+        count[: len(one)] += 1
+    enough = int((count >= LEAST_CLIPS * count.max(initial=0)).sum())
+    means: NDArray[np.float32] = (total[:enough] / count[:enough, None]).astype(np.float32)
+    return means
 
 
 class WaveformTeacher(SpeechTeacher):

@@ -6,9 +6,10 @@ kept beside the files, and other settings are refused.  :mod:`av_ssl.targets.tea
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from av_ssl.device import torch_threads
 from av_ssl.errors import DataError, MediaError
 from av_ssl.io import (
+    atomic_file,
     check_settings,
     digest,
     keep_settings,
@@ -32,12 +35,13 @@ from av_ssl.layout import FRAME_RATE
 from av_ssl.manifest import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.clusters import FitJob, fit_job, import_sklearn
 from av_ssl.targets.feature_shards import SplitFeatures, remove_shards
-from av_ssl.targets.speech_teacher import TeacherSpec
+from av_ssl.targets.speech_teacher import TeacherSpec, position_means
 from av_ssl.targets.teacher_targets import CENTROIDS, CLUSTERS, SETTINGS
 
 SAMPLE = "sample"
 """Name of the split that is made where targets are not kept."""
 DTYPE, STORED_BYTES = "float16", 2
+POSITION_CLIPS = 200
 
 # -- the command ---------------------------------------------------------------------------------------------
 
@@ -88,6 +92,8 @@ def dump_teacher(plan: TeacherPlan, where: JobOptions = HERE) -> dict[str, Any]:
     if work.sample is not None:
         write_atomically(plan.out / f"{SAMPLE}.tsv", work.sample)
     logs = plan.out / "logs"
+    if (means := plan.source.positions) is not None:
+        run_missing("positions", find_positions, [plan], lambda _: means.is_file(), where, logs)
     for split in work.splits:
         split.make(where, logs)
     if not work.fitted:
@@ -183,6 +189,25 @@ class _Work:
         )
 
 
+def find_positions(plan: TeacherPlan) -> None:
+    """Write the means at each position, of random clips of the first split that can be read."""
+    file = plan.source.positions
+    assert file is not None
+    clips = read_manifest(plan.data / f"{plan.splits[0]}.tsv")
+    order = np.random.default_rng(plan.seed).permutation(len(clips))
+    teacher = replace(plan.source, positions=None).open()
+
+    def features() -> Iterator[NDArray[np.float32]]:
+        for number in order[:POSITION_CLIPS]:
+            with contextlib.suppress(MediaError):  # they are recorded when targets are made
+                yield teacher.of(clips[number])
+
+    with torch_threads(1):
+        means = position_means(features())
+    with atomic_file(file) as out:
+        np.save(out, means)
+
+
 def _split(plan: TeacherPlan, manifest: Path, clips: Sequence[Clip], content: str) -> SplitFeatures:
     return SplitFeatures(manifest, content, clips, plan.source, plan.out, plan.out, DTYPE, plan.shards)
 
@@ -256,7 +281,7 @@ def estimate_teacher(plan: TeacherPlan, where: JobOptions = HERE) -> Estimate:
     clips, estimate = work.missing_clips(), work.estimate()
     if not clips or where.kind != "local":
         return estimate
-    return replace(estimate, hours=hours_of_work(plan.source, clips, where.workers))
+    return replace(estimate, hours=hours_of_work(replace(plan.source, positions=None), clips, where.workers))
 
 
 def speed_on(job: tuple[TeacherSpec, Sequence[Clip]]) -> tuple[float, int]:

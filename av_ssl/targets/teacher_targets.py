@@ -2,6 +2,7 @@
 
     FOLDER/teacher.json                     checkpoint, layers, normalisation; dimensions; digest of weights
     FOLDER/centroids.npy  clusters.json     float32 [K, D]; K, inertia, what they were fitted to
+    FOLDER/positions.npy                    float32 [P, D], subtracted with --remove-position
     FOLDER/{split}_{rank}_{count}.npy       float16 [N, D], the clips of a shard one after another
     FOLDER/{split}_{rank}_{count}.len       targets of each clip; .sha256: of the .npy file, for sha256sum -c
     FOLDER/{split}.ids  {split}.json        ids of the clips in this order; what the split was made of
@@ -36,6 +37,7 @@ from av_ssl.targets.speech_teacher import SpeechTeacher, TeacherSpec, load_teach
 logger = logging.getLogger(__name__)
 
 SETTINGS, CLUSTERS, CENTROIDS = "teacher.json", "clusters.json", "centroids.npy"
+POSITIONS = "positions.npy"
 TARGET_SOURCES = ("disk", "online", "mixed")
 NAMED_IN_ERROR = 5
 
@@ -70,9 +72,12 @@ class TeacherFolder:
         fix = "make the folder with `av-ssl targets teacher`"
         teacher, clusters = (read_json(path / name, fix) for name in (SETTINGS, CLUSTERS))
         try:
+            spec = dict(teacher["teacher"])
+            if "positions" in spec:
+                spec["positions"] = path / POSITIONS
             return cls(
                 path,
-                TeacherSpec(**teacher["teacher"]),
+                TeacherSpec(**spec),
                 *(teacher[key] for key in ("weights", "dim", "per_frame", "missing")),
                 *(clusters[key] for key in ("clusters", "inertia")),
             )

@@ -127,7 +127,8 @@ class Steps:
                 "teacher", f"teacher_{teacher}", f"{folder}/model", labels=labels, model=teacher
             )
         values = {"teacher": model, "layers": row.layers}
-        return self.step("teacher_targets", f"teacher_{teacher}_targets", f"{folder}/targets", **values)
+        name = f"teacher_{teacher}_targets"
+        return self.step("teacher_targets", name, f"{folder}/targets", *row.options, **values)
 
     def pseudo_labels(self, recogniser: str, keep: float) -> Step:
         """The labelled clips, and the most confident transcripts of the others."""

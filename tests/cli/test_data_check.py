@@ -141,6 +141,20 @@ def test_labels_are_checked_line_by_line(data, capsys):
     assert lines[-1].endswith("6 problems")
 
 
+def test_what_recognisers_would_learn_to_write_is_a_remark(data, capsys):
+    (data / "train.wrd").write_text("bin blue, at f\n<unk> don't\n[noise] bin\n")
+    (data / "valid.wrd").unlink()
+    _, lines = check(data, capsys, "--lists-only")
+    text = "\n".join(lines)
+    assert "valid.wrd: does not exist" in text
+    (data / "dict.wrd.txt").write_text(
+        "".join(f"{word} 1\n" for word in ["bin", "blue,", "at", "f", "don't", "[noise]"])
+    )
+    (data / "spm.model").unlink(missing_ok=True)
+    (remark,) = [line for line in check(data, capsys, "--lists-only")[1] if "punctuation" in line]
+    assert remark.startswith(f"{data / 'train.wrd'}, line 1: has punctuation or tags, as 3 of 3 lines")
+
+
 def test_labels_at_100_hz_are_known_by_their_number(data, capsys):
     for split, clips in (("train", 3), ("valid", 1)):
         (data / f"{split}.km").write_text((" ".join(["1"] * 40) + "\n") * clips)

@@ -102,6 +102,24 @@ def test_stored_targets_are_those_of_a_teacher_that_runs_in_training(data: Path,
     assert len(from_disk.vectors) == 2 * sum(length - 1 for length in lengths)
 
 
+def test_a_folder_without_positions(data: Path, model: Path, folder: Path, tmp_path: Path, refused):
+    out = tmp_path / "out"
+    assert dump(data, model, out, "--remove-position") == 0
+    clips = read_manifest(data / "train.tsv")
+    stored = StoredFeatures(TeacherFolder.read(out), "train", clips)
+    heard = TeacherFolder.read(out).spec.open()
+    for number, clip in enumerate(clips):
+        np.testing.assert_allclose(stored.read(number), heard.of(clip), atol=2e-3)
+    usual = np.load(out / "positions.npy")
+    expected = [TeacherFolder.read(folder).spec.open().of(clip)[:9] for clip in clips]
+    np.testing.assert_allclose(usual[:9], np.mean(expected, axis=0), atol=1e-5)
+    (out / "train_2_3.len").unlink()
+    assert dump(data, model, out, "--remove-position") == 0  # continues with the same means
+    np.testing.assert_array_equal(np.load(out / "positions.npy"), usual)
+    assert "teacher.json: the files here were made with teacher" in refused(dump(data, model, out))
+    assert TeacherFolder.read(out).shape()["targets"] != TeacherFolder.read(folder).shape()["targets"]
+
+
 def test_the_folder_describes_itself(made: Path, model: Path):
     folder = TeacherFolder.read(made)
     assert (folder.dim, folder.per_frame, folder.missing, folder.clusters) == (16, 2, 1, 12)

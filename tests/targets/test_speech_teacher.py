@@ -14,6 +14,7 @@ from av_ssl.targets.speech_teacher import (
     TeacherSpec,
     load_teacher,
     make_teacher,
+    position_means,
     weights_digest,
 )
 from tests.modules.recorder import Recorder
@@ -152,6 +153,34 @@ def test_whisper_gets_a_long_clip_in_several_windows():
     parts = torch.cat([made(first, [frames]), made(rest, [10])], dim=1)
     np.testing.assert_allclose(targets[:1], parts, atol=1e-4)
     np.testing.assert_allclose(targets[1, :40], made(wave[1:, : 640 * 20], [20])[0], atol=1e-4)
+
+
+def test_position_means_of_clips_of_many_lengths():
+    clips = [np.full((length, 2), value, np.float32) for length, value in [(3, 1), (2, 4), *[(1, 7)] * 18]]
+    means = position_means(clips)
+    np.testing.assert_allclose(means, [[6.55, 6.55], [2.5, 2.5]])  # of 20 clips one is longer than two frames
+    assert means.dtype == np.float32
+    assert position_means([]).shape[0] == 0
+
+
+def test_what_clips_share_at_a_position_is_not_in_the_targets(tmp_path):
+    lengths = [20, 20, 20, 12]
+    plain, wave = teacher("whisper"), waveform(lengths)
+    targets = plain(wave, lengths)
+    np.save(tmp_path / "positions.npy", position_means([x[:24].numpy() for x in targets]))
+    removed = teacher("whisper", positions=tmp_path / "positions.npy")(wave, lengths)
+    usual = torch.from_numpy(np.load(tmp_path / "positions.npy"))
+    expected = targets[0, :40] - usual[np.minimum(np.arange(40), 23)]
+    expected = (expected - expected.mean(0)) / (expected.var(0, correction=0) + 1e-5).sqrt()
+    np.testing.assert_allclose(removed[0, :40], expected, atol=1e-4)
+    assert not removed[3, 24:].any()
+    before, after = (x[:, :24].mean(0).square().mean() for x in (targets, removed))
+    assert after < 0.3 * before
+
+
+def test_a_file_of_positions_that_is_gone(tmp_path):
+    with pytest.raises(DataError, match=r"positions\.npy: .*make the teacher's folder again"):
+        teacher("hubert", positions=tmp_path / "positions.npy")(waveform([8]), [8])
 
 
 @pytest.mark.parametrize(
