@@ -87,8 +87,11 @@ def read_alignment(folder: Path, clip: str) -> Alignment:
     if path.is_file():
         speaker = clip.split("/")[0] if "/" in clip else ""
         return Alignment(path, speaker, tuple(_grid_words(path)), "word")
+    fix = f"each clip needs an alignment: {clip}.json, or GRID's {clip}.align, in {folder}"
     path = path.with_name(f"{path.stem}.json")
-    content = read_json(path, "each clip needs an alignment, {id}.json or GRID's {id}.align")
+    if not path.exists():
+        raise DataError(f"{path}: does not exist; {fix}")
+    content = read_json(path, fix)
     try:
         phones = [Unit(str(label), float(start), float(end)) for label, start, end in content["phones"]]
         speaker = str(content.get("speaker", ""))

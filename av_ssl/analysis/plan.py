@@ -7,6 +7,8 @@ machine: run the command where the training will run.
 from __future__ import annotations
 
 import resource
+import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +65,15 @@ def plan_training(recipe: Path, data: Path, overrides: Sequence[str] = (), steps
         check_schedule(cfg)
     except Mistake as error:
         raise DataError(f"{recipe}: {error}") from error
+    cfg.task.bad_clips_dir = tempfile.mkdtemp(prefix="av-ssl-plan-")
+    try:
+        return plan_of(cfg, recipe, steps, on_gpu)
+    finally:
+        shutil.rmtree(cfg.task.bad_clips_dir, ignore_errors=True)
+
+
+def plan_of(cfg: Any, recipe: Path, steps: int, on_gpu: bool) -> list[Row]:
+    """See `plan_training`; writes into ``task.bad_clips_dir``."""
     task, model = build(cfg, recipe, with_memory=steps > 0)
     clips, kept = task.read_split("train")
     frames = [clips[index].frames for index in kept]

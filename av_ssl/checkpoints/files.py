@@ -28,6 +28,7 @@ from av_ssl.data.classes import CLASSES
 from av_ssl.data.text import dictionary_of, stored_label_sets, text_state
 from av_ssl.errors import DataError, optional_package
 from av_ssl.io import read_json, write_atomically
+from av_ssl.media.sources import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_ssl_fairseq_hook.checkpoints import completions
 from av_ssl_fairseq_hook.checkpoints import read_file as read_torch_file
 
@@ -80,6 +81,8 @@ def read_stored(path: str | Path) -> StoredModel:
             raise DataError(f"{path.parent}: is no checkpoint, and holds no {WEIGHTS}; {SPEECH_MODELS}")
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
+    if path.suffix.lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES:
+        raise DataError(f"{path}: is a recording, where a model is needed; commands take the model first")
     stored = read_file(path)
     for section in ("model", "task"):
         if not isinstance(stored.cfg.get(section), dict):

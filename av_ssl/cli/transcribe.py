@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from av_ssl.cli.arguments import (
@@ -116,9 +117,25 @@ def run_transcribe(args: argparse.Namespace) -> int:
         return _transcribe_recordings(args)
     if len(args.recordings) > 1:
         raise DataError(f"{folders[0]}: is a data folder; name it alone")
+    refuse_options(args, _add_recording_arguments, f"for recordings, {folders[0]} is a data folder")
     from av_ssl.cli.transcribe_folder import transcribe_folder
 
     return transcribe_folder(args)
+
+
+def refuse_options(
+    args: argparse.Namespace, add: Callable[[argparse.ArgumentParser], None], why: str
+) -> None:
+    """Raise DataError for options of ``add`` that have other values than their defaults."""
+    group = argparse.ArgumentParser(add_help=False)
+    add(group)
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(group.parse_args([])).items()
+        if getattr(args, name) != value
+    ]
+    if given:
+        raise DataError(f"{', '.join(given)}: {why}; omit them")
 
 
 def _is_data_folder(path: Path) -> bool:
@@ -131,6 +148,7 @@ def _transcribe_recordings(args: argparse.Namespace) -> int:
             "--cluster, --workers: recordings are transcribed in this process; only the clips of "
             "a data folder are shared among several"
         )
+    refuse_options(args, _add_data_folder_arguments, "for data folders, which hold train.tsv and other lists")
     recordings, failed = _find(args)
     if args.out is None and (args.format == ALL or (args.format != "txt" and len(recordings) > 1)):
         raise DataError(f"--format {args.format}: needs --out, a folder for the files")

@@ -56,6 +56,11 @@ class BadClips:
         if len(self.reasons) > NAMED_IN_ERROR:
             named.append(f"  and {len(self.reasons) - NAMED_IN_ERROR} more")
         listed = f"; {self.file} lists them, delete it after that" if self.file else ""
+        if len(kinds := {reason.partition(": ")[2] for reason in self.reasons.values()}) == 1:
+            raise DataError(
+                f"{len(self.reasons)} clips cannot be read, {self.tolerated} would be tolerated, all for one "
+                f"reason: {kinds.pop()}{listed}. They are {', '.join(list(self.reasons)[:NAMED_IN_ERROR])}"
+            )
         raise DataError(
             f"{len(self.reasons)} clips cannot be read, {self.tolerated} would be tolerated. Fix them, or "
             f"remove them from the manifest and its label files{listed}:\n" + "\n".join(named)

@@ -115,7 +115,7 @@ def align(
         blank: id of CTC's blank.
 
     Returns:
-        The words. None ends before it starts, or after the next one starts.
+        The words. Each lasts at least a frame, and ends before the next one starts.
     """
     tokens = [token for word in words for token in word.tokens]
     if not tokens:
@@ -134,7 +134,7 @@ def align(
     first = np.r_[0, last[:-1] + 1]
     onsets = emitting[np.searchsorted(order, first)]
     offsets = emitting[np.searchsorted(order, last, side="right") - 1] + 1
-    starts, ends = word_boundaries(onsets / rate, offsets / rate, len(log_probs) / rate, levels)
+    starts, ends = word_boundaries(onsets / rate, offsets / rate, len(log_probs) / rate, levels, 1 / rate)
     return tuple(
         Word(word.word, round(float(start), 3), round(float(end), 3), min(1.0, math.exp(own.mean())))
         for word, start, end, own in zip(words, starts, ends, np.split(scores, first[1:]), strict=True)
@@ -225,9 +225,13 @@ def loudness(samples: NDArray[np.int16]) -> NDArray[np.float32]:
 
 
 def word_boundaries(
-    onsets: Floats, offsets: Floats, length: float, levels: NDArray[np.float32] | None = None
+    onsets: Floats,
+    offsets: Floats,
+    length: float,
+    levels: NDArray[np.float32] | None = None,
+    frame: float = 1 / FRAME_RATE,
 ) -> tuple[Floats, Floats]:
-    """Starts and ends ``[W]`` of words, in seconds.
+    """Starts and ends ``[W]`` of words, in seconds, at least a ``frame`` apart.
 
     A word ends and the next one starts at the longest pause that is heard between their tokens, or without
     one at one place between them. If nothing is heard, a pause is assumed where that place is far from both.
@@ -249,8 +253,10 @@ def word_boundaries(
         if not len(quiet):
             otherwise = min(end + GUESS_AFTER, boundary), max(start - GUESS_BEFORE, boundary)
         ends[word], starts[word + 1] = _longest(inner, end, start, otherwise)
-    starts = np.maximum.accumulate(np.clip(starts, 0.0, offsets))
-    return starts, np.clip(ends, starts, np.r_[starts[1:], length])
+    # A pause that covers all of a word must not take it away: its tokens have a frame at least.
+    places = frame * np.arange(len(starts))
+    starts = np.maximum.accumulate(np.clip(starts, 0.0, offsets - frame) - places) + places
+    return starts, np.clip(ends, starts + frame, np.r_[starts[1:], length])
 
 
 def pauses(levels: NDArray[np.float32]) -> Floats:

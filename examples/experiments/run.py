@@ -112,6 +112,7 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
         sys.exit(f"--add: {error}")
     write_plan(out, wanted, args.threads)
     if args.dry_run:
+        print(f"make -C {out} -j{args.jobs} runs what is in {out / 'Makefile'} and {out / 'commands'}")
         return
     try:
         make(out, jobs=args.jobs)

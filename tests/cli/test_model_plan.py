@@ -78,7 +78,11 @@ def test_steps_are_trained_and_timed(data, capsys, monkeypatch):
     seconds = iter(range(100))
     monkeypatch.setattr(plan_module, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
     words = ["dataset.max_tokens=400", "optimization.max_update=7200", *TINY]
+    (data / "v0.npy").write_bytes(b"")
+    monkeypatch.chdir(data)
+    before = sorted(data.iterdir())
     lines = plan(capsys, data, TOY, *words)
+    assert sorted(data.iterdir()) == before  # not even a list of bad clips
     assert lines["seconds a micro-batch"].startswith("1.00, mean of 2 on ")
     assert lines["hours"].startswith("2.0 on 1 ")
     assert float(lines["peak memory"].removesuffix(" GB")) > 0.1

@@ -116,6 +116,14 @@ def test_lengths(transcribe, tmp_path, refused, capsys):
     )
 
 
+def test_options_of_recordings_are_refused(transcribe, data, tmp_path, refused):
+    words = ("--format", "srt", "--words", "--all-faces")
+    assert f"--format, --all-faces, --words: for recordings, {data} is a data folder" in refused(
+        transcribe(*words)
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_slurm_needs_a_folder(transcribe, refused):
     assert "--cluster slurm needs --out" in refused(transcribe("--cluster", "slurm", out=None))
 

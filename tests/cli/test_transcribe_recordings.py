@@ -171,10 +171,16 @@ def test_an_unreadable_folder(run, tmp_path, refused, monkeypatch):
         (["--format", "all"], "--format all: needs --out"),
         (["--workers", "2"], "--workers: recordings are transcribed in this process"),
         (["--mean-face", "absent.npy"], "absent.npy: cannot be read"),
+        (["--min-frames", "9", "--max-tokens", "99"], "--max-tokens, --min-frames: for data folders"),
     ],
 )
 def test_options_that_do_not_fit(run, talk, refused, words, text):
     assert text in refused(run(talk, *words))
+
+
+def test_model_and_recording_in_the_wrong_order(ctc, talk, capsys):
+    assert call("transcribe", talk, ctc) == 1
+    assert f"{talk}: is a recording, where a model is needed" in capsys.readouterr().err
 
 
 def test_with_a_model(ctc, talk, capsys):

@@ -37,6 +37,15 @@ def test_more_than_one_percent_stops_with_the_list(tmp_path: Path, shared: bool)
     assert "c3: c3.mp4: empty" in str(caught.value)
 
 
+def test_one_reason_for_all_is_named_once() -> None:
+    """As where crops of one size are given to a model of another."""
+    bad = BadClips(None, {"c1", "c2"})
+    bad.record(clip("c1"), MediaError("c1.mp4: frames of 96x96 pixels; set task.image_crop_size"))
+    with pytest.raises(DataError, match=r"all for one reason: frames of 96x96 .*They are c1, c2$") as caught:
+        bad.record(clip("c2"), MediaError("c2.mp4: frames of 96x96 pixels; set task.image_crop_size"))
+    assert "\n" not in str(caught.value)
+
+
 def test_clips_of_other_processes_count_those_of_other_data_sets_do_not(tmp_path: Path) -> None:
     path = tmp_path / "bad.tsv"
     path.write_text("c1\tx\nc2\tx\nunknown\tx\n")

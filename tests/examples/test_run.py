@@ -139,10 +139,11 @@ def test_shell_files_hold_commands_that_can_be_copied(tmp_path: Path) -> None:
     assert printed.stdout.splitlines() == words[1:]
 
 
-def test_a_dry_run_writes_a_makefile_for_make(tmp_path: Path) -> None:
+def test_a_dry_run_writes_a_makefile_for_make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for corpus in ("toy", "toy_emotions"):
         out = tmp_path / corpus
         main(["--corpus", corpus, "--seeds", "1", "--dry-run", "--out", str(out)])
+        assert f"make -C {out} " in capsys.readouterr().out
         listed = subprocess.run(
             ["make", "-n", "-C", str(out)], capture_output=True, text=True, check=True
         ).stdout

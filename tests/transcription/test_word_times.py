@@ -141,6 +141,14 @@ def test_times_are_in_order_whatever_is_heard(seed):
     assert min(times) >= 0
     assert max(times) <= 4
     assert all(0 < word.score <= 1 for word in found)
+    assert min(word.end - word.start for word in found) > 0.0399
+
+
+def test_a_pause_where_a_word_should_be_leaves_it_a_frame():
+    """As where a weak model puts the last words into the silence at the end."""
+    found = align(spikes(100, {20: 1, 97: 2, 98: 3, 99: 4}), WORDS, loudness(sound((0.5, 2.0))))
+    assert [round(word.end - word.start, 3) >= 0.04 for word in found] == [True] * 3
+    assert found[-1].end <= 4
 
 
 def test_pauses():
