@@ -7,7 +7,6 @@ machine: run the command where the training will run.
 from __future__ import annotations
 
 import resource
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -65,15 +64,13 @@ def plan_training(recipe: Path, data: Path, overrides: Sequence[str] = (), steps
         check_schedule(cfg)
     except Mistake as error:
         raise DataError(f"{recipe}: {error}") from error
-    cfg.task.bad_clips_dir = tempfile.mkdtemp(prefix="av-ssl-plan-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="av-ssl-plan-") as folder:
+        cfg.checkpoint.save_dir = cfg.task.bad_clips_dir = folder
         return plan_of(cfg, recipe, steps, on_gpu)
-    finally:
-        shutil.rmtree(cfg.task.bad_clips_dir, ignore_errors=True)
 
 
 def plan_of(cfg: Any, recipe: Path, steps: int, on_gpu: bool) -> list[Row]:
-    """See `plan_training`; writes into ``task.bad_clips_dir``."""
+    """See `plan_training`; may write into ``checkpoint.save_dir``."""
     task, model = build(cfg, recipe, with_memory=steps > 0)
     clips, kept = task.read_split("train")
     frames = [clips[index].frames for index in kept]

@@ -108,6 +108,7 @@ class AudioVisualTask(FairseqTask):
         if self.for_training and root is not None:
             self.log = TrainingLog(root)
             keep_effective_batch(root, self.cfg.frames_per_update)
+            forget_bad_clips(root)
             if root.common.cpu:
                 keep_freed_memory()
         model = super().build_model(cfg, from_checkpoint)
@@ -313,6 +314,14 @@ def root_config(cfg: Any) -> Any:
     """The entire configuration around a task's section; None outside fairseq's commands."""
     root = cfg._get_parent() if OmegaConf.is_config(cfg) else None
     return root if root is not None and {"dataset", "optimization", "checkpoint"} <= set(root) else None
+
+
+def forget_bad_clips(root: Any) -> None:
+    """Remove the lists of a run that left no checkpoint: its clips may have been corrected since."""
+    folder = Path(root.checkpoint.save_dir)
+    if root.distributed_training.distributed_rank == 0 and not any(folder.glob("checkpoint*.pt")):
+        for path in folder.glob("bad_clips.*.tsv"):
+            path.unlink()
 
 
 def keep_effective_batch(root: Any, frames_per_update: int) -> None:

@@ -37,7 +37,7 @@ def task_of(folder: Path, metric: str = "loss", **keys: Any) -> AudioVisualTask:
         {
             "dataset": {"train_subset": "lrs3", "disable_validation": False, "max_tokens": 100},
             "optimization": {"update_freq": [1]},
-            "distributed_training": {"distributed_world_size": 1},
+            "distributed_training": {"distributed_world_size": 1, "distributed_rank": 0},
             "checkpoint": {"save_dir": str(folder), "best_checkpoint_metric": metric},
             "common": {"cpu": False},
             "generation": {"lm_path": None},
@@ -70,6 +70,22 @@ def test_only_training_sets_the_batch(
     assert "effective batch" not in caplog.text
     AudioVisualTask.build_model(task, model)
     assert root_config(task.cfg).optimization.update_freq == [4]
+
+
+def test_bad_clips_of_a_run_without_checkpoints_are_forgotten(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FairseqTask, "build_model", lambda self, cfg, from_checkpoint: torch.nn.Linear(1, 1))
+    bad_clips, model = tmp_path / "bad_clips.train.tsv", OmegaConf.create({"_name": "x"})
+    for rank, checkpoints, kept in ((0, [], False), (1, [], True), (0, ["checkpoint_last.pt"], True)):
+        bad_clips.write_text("a\tcannot be read\n")
+        for name in checkpoints:
+            (tmp_path / name).touch()
+        task = task_of(folder)
+        root = root_config(task.cfg)
+        root.checkpoint.save_dir, root.distributed_training.distributed_rank = str(tmp_path), rank
+        AudioVisualTask.build_model(task, model)
+        assert bad_clips.exists() == kept
 
 
 def test_subsets_that_do_not_exist(folder: Path) -> None:
