@@ -170,11 +170,12 @@ def build_page(gradio: Any, comparison: Comparison, folder: Path) -> Any:
 
     def recognise(recording: str | None, snr: float) -> tuple[str | None, Any, list[list[str]]]:
         if recording is None:
-            raise gradio.Error("drop a video first, or record one")
+            raise gradio.Error("drop a video first, or record one", print_exception=False)
         try:
             crops, sound, rows = comparison.of(Path(recording), snr)
         except DataError as error:
-            raise gradio.Error(str(error).replace(recording, Path(recording).name)) from error
+            text = str(error).replace(recording, Path(recording).name)
+            raise gradio.Error(text, print_exception=False) from error
         video = None
         if crops is not None:
             handle, video = tempfile.mkstemp(suffix=".mp4", dir=folder)

@@ -236,6 +236,8 @@ def as_source(sample: Sample) -> Source:
 
 def check_layers(layers: Sequence[int], depth: int, option: str = "--layers", first: int = 0) -> None:
     """Raise DataError for layers that an encoder of this depth lacks; it names the command's option."""
+    if depth < first:
+        raise DataError(f"{option}: this model has no Transformer, and so no layers from {first} on")
     if not layers:
         raise DataError(f"{option}: names no layer; this model has layers {first} to {depth}")
     for layer in layers:

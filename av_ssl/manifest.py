@@ -63,7 +63,9 @@ def scan_manifest(path: Path) -> tuple[list[Clip], list[str]]:
     except DataError as error:
         return [], [str(error)]
     if not lines:
-        empty = "add clips, or train without validation (dataset.disable_validation=true)"
+        empty = "add clips"
+        if path.stem.startswith("valid"):
+            empty += ", or train without validation (dataset.disable_validation=true)"
         fix = empty if first else f"after the root directory on line 1 come lines of: {COLUMNS}"
         return [], [f"{path}: lists no clips; {fix}"]
     clips: list[Clip] = []

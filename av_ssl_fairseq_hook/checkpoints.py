@@ -136,6 +136,10 @@ def read_open(file: BinaryIO) -> Any:
         raise DataError(f"{file.name}: {_reason(file, error)}") from error
 
 
+SAFETENSORS = ".safetensors"
+TO_CONVERT = "is read by av-ssl, not by fairseq's commands; convert it: av-ssl model convert MODEL FILE.pt"
+
+
 def _reason(file: BinaryIO, error: Exception) -> str:
     file.seek(0)
     begin = file.read(512).lstrip().lower()
@@ -143,6 +147,8 @@ def _reason(file: BinaryIO, error: Exception) -> str:
         return "is a web page, not a checkpoint: the download failed or asked for a login; repeat it"
     if begin.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the checkpoint: fetch the file with git lfs pull"
+    if file.name.endswith(SAFETENSORS):
+        return TO_CONVERT
     what = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, Refused) and what.startswith("it asks for"):
         return (

@@ -51,7 +51,10 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename}: no such file or folder; check the path"
     if isinstance(error, IsADirectoryError) and error.filename:
-        return f"{error.filename}: is a folder; name a file in it"
+        from av_ssl_fairseq_hook.checkpoints import SAFETENSORS, TO_CONVERT
+
+        shared = Path(error.filename, f"model{SAFETENSORS}").is_file()
+        return f"{error.filename}: {TO_CONVERT if shared else 'is a folder; name a file in it'}"
     if isinstance(error, OSError) and str(error).startswith("Model file not found: "):
         return f"{str(error).partition(': ')[2]}: there is no such checkpoint"
     if other := OTHER_MODEL.match(str(error)):

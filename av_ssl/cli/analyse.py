@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from av_ssl.cli.arguments import check_paths, not_negative, positive
+from av_ssl.errors import DataError
 from av_ssl.io import ProgressBar
 from av_ssl.manifest import read_manifest
 
@@ -78,6 +79,7 @@ def run_embeddings(args: argparse.Namespace) -> int:
     """Print how well embeddings separate the classes, and how much of them the student predicts."""
     check_paths(args.teacher, args.student, args.manifest, args.labels)
     from av_ssl.analysis.embeddings import embedding_report, embedding_scores
+    from av_ssl.classification.lupi import LupiStudent
     from av_ssl.data.labels import LabelFile
     from av_ssl.inference import Classifier
 
@@ -85,10 +87,13 @@ def run_embeddings(args: argparse.Namespace) -> int:
     lines = LabelFile(args.labels, clips)
     labels = [lines.line(number) for number in range(len(clips))]
     with ProgressBar("clip") as bar:
-        found = [
-            Classifier.open(checkpoint).embeddings(clips, progress=bar.update)
-            for checkpoint in (args.teacher, args.student)
-        ]
+        models = [Classifier.open(checkpoint) for checkpoint in (args.teacher, args.student)]
+        if isinstance(models[0].model, LupiStudent) or not isinstance(models[1].model, LupiStudent):
+            raise DataError(
+                f"{args.teacher} holds {type(models[0].model).__name__}, {args.student} "
+                f"{type(models[1].model).__name__}; name the teacher first, then its student"
+            )
+        found = [one.embeddings(clips, progress=bar.update) for one in models]
     teacher, student = (np.stack([one[clip.id] for clip in clips]) for one in found)
     print(embedding_report(embedding_scores(teacher, student, labels)))
     return 0

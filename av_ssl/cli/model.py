@@ -57,6 +57,7 @@ def run_convert(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     if args.out.resolve() == args.source.resolve():
         raise DataError(f"{args.out}: is the file to be converted; name another")
+    refuse_existing(args.out)
     if args.out.suffix and (args.license or args.wer):
         option = "--license" if args.license else "--wer"
         raise DataError(f"{option}: is for a model card, and {args.out} has none; name a FOLDER, or omit it")
@@ -86,6 +87,12 @@ def run_convert(args: argparse.Namespace) -> int:
     return 0
 
 
+def refuse_existing(out: Path) -> None:
+    """Raise DataError rather than write over a file: it may be a checkpoint that can be resumed."""
+    if out.is_file():
+        raise DataError(f"{out}: exists; name another file, or delete it")
+
+
 def add_average_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", metavar="OUT", type=Path, help="FILE.pt (fairseq) or FILE.safetensors; without optimizer"
@@ -113,8 +120,7 @@ def run_average(args: argparse.Namespace) -> int:
         if len(paths) != 1 or not paths[0].is_dir():
             raise DataError(f"{paths[0]}: with --epochs or --updates, name one folder of checkpoints")
         paths = last_checkpoints(paths[0], number, updates=args.updates is not None)
-    if args.out.resolve() in [path.resolve() for path in paths]:
-        raise DataError(f"{args.out}: is one of the checkpoints to be averaged; name another")
+    refuse_existing(args.out)
     written = write_stored(average_checkpoints(paths), args.out)
     print(f"{', '.join(map(str, written))}: mean of {', '.join(path.name for path in paths)}")
     return 0

@@ -235,6 +235,8 @@ def known_trials(args: argparse.Namespace, trials: TrialList, clips: Mapping[str
                 "or leave out their trials with --allow-missing"
             )
         print(f"{text}: {len(trials) - len(kept)} of {len(trials)} trials are left out")
+    if not len(kept):
+        raise DataError(f"{args.trials}: no trial is left")
     targets = int(kept.targets.sum())
     if targets in (0, len(kept)):
         raise DataError(

@@ -161,6 +161,9 @@ def run_teacher(args: argparse.Namespace) -> int:
     from av_ssl.targets.teacher_dump import TeacherPlan, dump_teacher, estimate_teacher, verify_teacher
     from av_ssl.targets.teacher_targets import POSITIONS, SETTINGS
 
+    if args.verify:
+        print(f"{args.out}: {verify_teacher(args.out)} shards agree with their checksums")
+        return 0
     settings = args.out / SETTINGS
     if args.precision == "auto" and settings.exists():  # as the folder was begun
         args.precision = read_json(settings, f"delete {args.out}").get("precision", args.precision)
@@ -180,9 +183,6 @@ def run_teacher(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     where = job_options(args)
-    if args.verify:
-        print(f"{plan.out}: {verify_teacher(plan)} shards agree with their checksums")
-        return 0
     estimate = estimate_teacher(plan, where)
     if estimate.clips:
         print(estimate, flush=True)

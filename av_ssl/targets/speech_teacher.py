@@ -527,6 +527,8 @@ def _unusable(spec: TeacherSpec, error: Exception) -> str:
             f"teacher {spec.model}: cannot be loaded ({reason}); the folder needs config.json, "
             "preprocessor_config.json and the weights"
         )
+    if Path(spec.model).is_file():
+        return f"teacher {spec.model}: is a file; name the folder of a Hugging Face model"
     if isinstance(error, OSError):
         return (
             f"teacher {spec.model}: is neither a folder nor in the Hugging Face cache ({reason}); download "

@@ -34,7 +34,7 @@ from av_ssl.jobs import HERE, Crash, JobOptions, available_cores, run_isolated, 
 from av_ssl.layout import FRAME_RATE
 from av_ssl.manifest import Clip, check_streams, manifest_part, read_manifest
 from av_ssl.targets.clusters import FitJob, fit_job, import_sklearn
-from av_ssl.targets.feature_shards import SplitFeatures, remove_shards
+from av_ssl.targets.feature_shards import FeatureShard, SplitFeatures, remove_shards
 from av_ssl.targets.speech_teacher import TeacherSpec, position_means
 from av_ssl.targets.teacher_targets import CENTROIDS, CLUSTERS, SETTINGS
 
@@ -110,10 +110,17 @@ def dump_teacher(plan: TeacherPlan, where: JobOptions = HERE) -> dict[str, Any]:
     return {**work.settings, **_read_clusters(plan)}
 
 
-def verify_teacher(plan: TeacherPlan) -> int:
-    """Compare finished shards with their checksums; return their number; DataError names damaged ones."""
-    shards = [shard for split in _Work.of(plan).splits for shard in split.shards]
-    finished = [shard for shard in shards if shard.lengths.is_file()]
+def verify_teacher(folder: Path) -> int:
+    """Compare the finished shards of a folder with their checksums; return their number.
+
+    Raises DataError if there are none, or naming those that are damaged.
+    """
+    finished = [
+        FeatureShard(folder, path.stem.rsplit("_", 2)[0], *map(int, path.stem.rsplit("_", 2)[1:]))
+        for path in sorted(folder.glob("*_*_*.len"))
+    ]
+    if not finished:
+        raise DataError(f"{folder}: holds no finished shards of targets, so there is nothing to compare")
     damaged = [
         shard.features.name
         for shard in finished
@@ -121,7 +128,7 @@ def verify_teacher(plan: TeacherPlan) -> int:
     ]
     if damaged:
         raise DataError(
-            f"{plan.out}: damaged are {', '.join(damaged)}; delete their .len files and run the same command "
+            f"{folder}: damaged are {', '.join(damaged)}; delete their .len files and run the same command "
             "again"
         )
     return len(finished)

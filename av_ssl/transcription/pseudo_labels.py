@@ -193,10 +193,10 @@ def choose(
         choice.dropped[BEYOND_SHARE] = beyond
     if not choice.kept:
         counts = ", ".join(f"{len(dropped)} {reason}" for reason, dropped in choice.dropped.items())
-        raise DataError(
-            f"no pseudo-labelled clip is left of {len(clips)}: {counts}; "
-            "relax --min-confidence, --keep, --min-frames or --max-frames"
-        )
+        fix = "relax --min-confidence, --keep, --min-frames or --max-frames"
+        if len(choice.dropped.get(LABELLED, ())) == len(clips):
+            fix = "add clips without transcripts to the list"
+        raise DataError(f"no pseudo-labelled clip is left of {len(clips)}: {counts}; {fix}")
     return choice
 
 

@@ -17,6 +17,7 @@ for task in vsr:video asr:audio; do
     fairseq-hydra-train --config-dir "$here/conf/finetune" --config-name "${task%:*}_433h_base_lrs3" \
         task.data="$data" model.w2v_path="$out/pretrain/checkpoint_last.pt" \
         common.user_dir="$plugin" checkpoint.save_dir="$folder" hydra.run.dir="$folder"
+    rm -f "$folder/average.pt" # of a run before
     av-ssl model average "$folder/average.pt" "$folder" --epochs 10
     fairseq-generate "$data" --user-dir "$plugin" --task av_recognition --path "$folder/average.pt" \
         --gen-subset test --modalities "${task#*:}" --scoring wer --beam 40 --ctc-weight 0.1 \

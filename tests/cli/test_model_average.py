@@ -43,6 +43,7 @@ def test_half_precision_is_summed_in_single(tmp_path):
         write(tmp_path / f"checkpoint{n}.pt", 1.0, large=torch.tensor([value], dtype=torch.float16))
     assert average(tmp_path / "mean.pt", *(tmp_path / f"checkpoint{n}.pt" for n in (0, 1))) == 0
     assert torch.load(tmp_path / "mean.pt")["model"]["large"].item() == 60000
+    (tmp_path / "mean.pt").unlink()
     assert average(tmp_path / "mean.pt", *(tmp_path / f"checkpoint{n}.pt" for n in (2, 3))) == 0
     assert torch.load(tmp_path / "mean.pt")["model"]["large"].item() == torch.tensor(1024.5).half().item()
 
@@ -66,7 +67,7 @@ def test_last_checkpoints_are_chosen_by_number(tmp_path, option, names, expected
     ("words", "message"),
     [
         (("out.pt", "none.pt"), "none.pt: there is no such file"),
-        (("a.pt", "a.pt", "b.pt"), "a.pt: is one of the checkpoints"),
+        (("a.pt", "b.pt"), "a.pt: exists; name another file"),  # OUT was forgotten
         (("out.pt", "a.pt", "b.pt", "a.pt"), "a.pt: is named more than once"),
         (("out.pt", "a.pt", "shape.pt"), "are of different models: weight (1 tensors)"),
         (("out.pt", "a.pt", "text.pt"), "were trained with different dictionaries"),

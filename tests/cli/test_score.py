@@ -105,7 +105,13 @@ def test_trials_that_are_not_there(checkpoint, manifest, trials, tmp_path, refus
     assert run(*command, "--allow-missing") == 0
     assert "1 of 16 trials are left out" in capsys.readouterr().out
     trials.write_text("1 a b\n0 a c\n")
-    assert "0 of 0 trials are of one speaker" in refused(run(*command, "--allow-missing"))
+    assert f"{trials}: no trial is left" in refused(run(*command, "--allow-missing"))
+
+
+def test_embeddings_of_a_teacher_and_its_student_alone(checkpoint, manifest, refused):
+    words = (checkpoint, checkpoint, manifest, manifest.with_suffix(".spk"))
+    error = refused(call("analyse", "embeddings", *words))
+    assert f"{checkpoint} holds AVClassifier, {checkpoint} AVClassifier; name the teacher first" in error
 
 
 def test_drawing_trials(checkpoint, manifest, tmp_path, refused, capsys):

@@ -23,6 +23,7 @@ from av_ssl.errors import DataError
 from av_ssl.layout import START_FOLDER, start_folder
 from av_ssl.recognition.search import SearchConfig
 from av_ssl.tasks.recognition import RecognitionConfig
+from av_ssl_fairseq_hook.checkpoints import read_file
 from av_ssl_fairseq_hook.mistakes import Mistake, check_recipe, check_schedule, explain_options, one_line
 from av_ssl_fairseq_hook.paths import resolve_paths
 from tests.stock import PLUGIN, REPOSITORY, stock
@@ -317,7 +318,7 @@ def test_a_recipe_that_does_not_exist(tmp_path: Path) -> None:
         check_recipe(str(tmp_path), "base_lrs3")
 
 
-def test_which_errors_are_mistakes() -> None:
+def test_which_errors_are_mistakes(tmp_path: Path) -> None:
     """Not those of Python or of bugs, whose traceback is needed."""
 
     def lengths() -> None:
@@ -330,6 +331,10 @@ def test_which_errors_are_mistakes() -> None:
     assert one_line(caught.value) is None
     assert one_line(DataError("train.tsv, line 3: x")) == "train.tsv, line 3: x"
     assert "/x: is a folder" in str(one_line(IsADirectoryError(21, "Is a directory", "/x")))
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    assert "av-ssl model convert" in str(one_line(IsADirectoryError(21, "Is a directory", str(tmp_path))))
+    with pytest.raises(DataError, match=r"model\.safetensors: is read by av-ssl, .*av-ssl model convert"):
+        read_file(tmp_path / "model.safetensors")
     assert "gone.pt" in str(one_line(OSError("Model file not found: gone.pt")))
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         SearchConfig(beam=0)
