@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from fairseq.dataclass import FairseqDataclass
-from fairseq.models import FairseqEncoder
+from fairseq.models import MODEL_REGISTRY, FairseqEncoder
 from omegaconf import II, OmegaConf
 from torch import Tensor, nn
 
@@ -113,6 +113,13 @@ def read_pretrained(cfg: Any, audio_input: str = "filterbank", modalities: str =
     if not cfg.get("w2v_path"):
         raise CheckpointError("model.w2v_path is not set: name the pre-trained checkpoint to start from")
     checkpoint = encoder_part(read_checkpoint(cfg.w2v_path))
+    name = str(checkpoint.model_cfg.get("_name"))
+    kind = MODEL_REGISTRY.get(name)
+    if kind is not None and not issubclass(kind, EncoderModel) and not hasattr(kind, "encoder_family"):
+        raise CheckpointError(
+            f"model.w2v_path: {cfg.w2v_path} holds a model {name}, which is no pre-trained encoder and has "
+            "none to start from"
+        )
     if cfg.get("w2v_args") is None:
         check_input(cfg, checkpoint, audio_input, modalities)
         model = checkpoint.model_cfg

@@ -140,11 +140,14 @@ def test_checkpoints_of_other_methods_and_sizes_are_refused(tensors, message):
         load_pretrained(AudioVisualEncoder(tiny_av2vec().cfg), "start.pt", tensors)
 
 
-def test_settings_that_do_not_fit_the_checkpoint(checkpoint):
+def test_settings_that_do_not_fit_the_checkpoint(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="normalize=False"):
         read_pretrained(config(CTCConfig, checkpoint[0], normalize=False))
     with pytest.raises(CheckpointError, match="w2v_path is not set"):
         read_pretrained(config(CTCConfig, ""))
+    torch.save({"cfg": {"model": {"_name": "av_classifier"}, "task": {}}, "model": {}}, tmp_path / "spk.pt")
+    with pytest.raises(CheckpointError, match=r"model\.w2v_path: .*spk\.pt holds a model av_classifier"):
+        read_pretrained(config(CTCConfig, tmp_path / "spk.pt"))
 
 
 @pytest.mark.parametrize(("stored", "given"), [({}, "waveform"), ({"audio_input": "waveform"}, "filterbank")])
