@@ -34,11 +34,12 @@ def draw_labels(results: dict[str, Any], subset: str) -> Figure:
     """
     figure = new_figure(5.2, 3.6)
     axis, numbers = figure.subplots(), set[int]()
-    for number, method in enumerate(results["methods"].values()):
+    for method in results["methods"].values():
         scores = {key.partition("@")[2]: rates for key, rates in scores_of(method, subset).items()}
         curve = {int(key): mean(rates) for key, rates in scores.items() if key}
-        if curve:
-            axis.plot(list(curve), list(curve.values()), label=method["title"], **style_of(number))
+        if len(curve) > 1:
+            style = style_of(len(axis.lines))
+            axis.plot(list(curve), list(curve.values()), label=method["title"], **style)
         numbers |= curve.keys()
     axis.set_xscale("log")
     axis.set_xticks(sorted(numbers), list(map(str, sorted(numbers))))
