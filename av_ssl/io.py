@@ -179,9 +179,10 @@ def existing(path: Path) -> Path:
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:
     """The object in a JSON file; DataError, which ends in ``fix``, if it is missing or damaged."""
+    text = read_text(path, fix)
     try:
-        content = json.loads(read_text(path, fix))
-    except ValueError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is damaged ({error}); {fix}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: is damaged (not a JSON object); {fix}")

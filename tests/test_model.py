@@ -188,7 +188,7 @@ def test_a_stream_that_is_missing_is_named(encoder, clip):
 
 
 def test_a_cover_image_is_no_video(ctc, tmp_path):
-    """As in sound files with a picture of the album."""
+    """As in songs with the cover of their album."""
     sound = tone(1.2)
     song = write_clip(tmp_path / "song.mkv", None, sound, cover=np.zeros((1, 32, 32, 3), np.uint8))
     assert av_ssl.transcribe(ctc, song).segments[0].modalities == "audio"

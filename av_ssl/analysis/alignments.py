@@ -89,8 +89,6 @@ def read_alignment(folder: Path, clip: str) -> Alignment:
         return Alignment(path, speaker, tuple(_grid_words(path)), "word")
     fix = f"each clip needs an alignment: {clip}.json, or GRID's {clip}.align, in {folder}"
     path = path.with_name(f"{path.stem}.json")
-    if not path.exists():
-        raise DataError(f"{path}: does not exist; {fix}")
     content = read_json(path, fix)
     try:
         phones = [Unit(str(label), float(start), float(end)) for label, start, end in content["phones"]]

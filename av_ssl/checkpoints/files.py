@@ -64,7 +64,7 @@ def model_file(path: Path) -> Path:
     inner = path / WEIGHTS
     if not inner.is_file() or not (path / CONFIG).is_file():
         return path
-    ours = read_json(path / CONFIG, "convert the checkpoint again").get("format") == FORMAT
+    ours = read_json(path / CONFIG, "copy or download the folder again").get("format") == FORMAT
     return inner if ours else path
 
 
@@ -255,10 +255,7 @@ def read_safetensors(path: Path) -> StoredModel:
         raise DataError(
             f"{path}: has no {beside.name} beside it, as av-ssl model convert writes it; {SPEECH_MODELS}"
         )
-    try:
-        rest = read_json(beside, "convert the checkpoint again")
-    except RecursionError as error:
-        raise DataError(f"{beside}: is nested too deeply; convert the checkpoint again") from error
+    rest = read_json(beside, "convert the checkpoint again")
     if rest.get("format") != FORMAT:
         raise DataError(
             f"{beside}: its format is not {FORMAT!r}, as av-ssl model convert writes it; {SPEECH_MODELS}"

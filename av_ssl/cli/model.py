@@ -57,11 +57,11 @@ def run_convert(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     if args.out.resolve() == args.source.resolve():
         raise DataError(f"{args.out}: is the file to be converted; name another")
-    refuse_existing(args.out)
     if args.out.suffix and (args.license or args.wer):
         option = "--license" if args.license else "--wer"
         raise DataError(f"{option}: is for a model card, and {args.out} has none; name a FOLDER, or omit it")
     check_paths(args.source)
+    refuse_existing(args.out)
     from av_ssl.checkpoints.files import read_stored, write_stored
 
     stored = read_stored(args.source)
@@ -88,9 +88,13 @@ def run_convert(args: argparse.Namespace) -> int:
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise DataError rather than write over a file: it may be a checkpoint that can be resumed."""
-    if out.is_file():
-        raise DataError(f"{out}: exists; name another file, or delete it")
+    """Raise DataError rather than write over a file, or a model in a folder: a training may need it."""
+    from av_ssl.checkpoints.files import SAFETENSORS, WEIGHTS
+
+    written = [out, out / WEIGHTS, *([out.with_suffix(".json")] if out.suffix == SAFETENSORS else [])]
+    for path in written:
+        if path.is_file():
+            raise DataError(f"{path}: exists; name another file or folder, or delete it")
 
 
 def add_average_arguments(parser: argparse.ArgumentParser) -> None:

@@ -159,7 +159,7 @@ def film(container: InputContainer, path: Path) -> VideoStream:
 
 
 def has_film(container: InputContainer, path: Path) -> bool:
-    """Whether the file holds a film; of one picture alone, decodes it."""
+    """Whether the file holds a film; of a codec for still images, decodes two frames."""
     try:
         stream = film(container, path)
     except MissingStreamError:

@@ -211,6 +211,8 @@ def find_positions(plan: TeacherPlan) -> None:
 
     with torch_threads(1):
         means = position_means(features())
+    if not len(means):
+        raise DataError(f"{plan.data}: none of {min(len(clips), POSITION_CLIPS)} clips can be read")
     with atomic_file(file) as out:
         np.save(out, means)
 

@@ -47,7 +47,7 @@ def test_a_phone_without_viseme_is_named(alignment, table):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"bad\.json: does not exist; .*bad\.align"),
+        (None, r"^\S*bad\.json: cannot be read \(.*\); each clip needs .*bad\.align, in \S*$"),
         ("{", "bad.json: "),
         ({}, 'needed is "phones"'),
         ([], "bad.json: "),

@@ -32,13 +32,18 @@ def test_to_safetensors_and_back(checkpoint, tmp_path, capsys):
         ("none.pt", "out.pt", "none.pt: there is no such file"),
         ("in.pt", "in.pt", "in.pt: is the file to be converted"),
         ("in.pt", "other.pt", "other.pt: exists; name another file"),
+        ("in.pt", "settings.safetensors", "settings.json: exists; name another file"),
+        ("in.pt", "whisper", "model.safetensors: exists; name another file or folder"),
         ("in.pt", "out.bin", "out.bin: name a file that ends in .pt"),
     ],
 )
 def test_mistakes_are_named(checkpoint, tmp_path, refused, source, out, message):
-    (tmp_path / "other.pt").write_bytes(b"a training's")
+    (tmp_path / "whisper").mkdir()
+    for other in ("other.pt", "settings.json", "whisper/model.safetensors"):
+        (tmp_path / other).write_bytes(b"a training's")
     assert message in refused(call("model", "convert", tmp_path / source, tmp_path / out))
-    assert (tmp_path / "other.pt").read_bytes() == b"a training's"
+    for other in ("other.pt", "settings.json", "whisper/model.safetensors"):
+        assert (tmp_path / other).read_bytes() == b"a training's"
 
 
 def test_safetensors_is_optional(checkpoint, tmp_path, refused, monkeypatch):
