@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 # -- rates, streams, crops -----------------------------------------------------------------------------------
@@ -34,6 +35,8 @@ def crop_side(taken: int) -> int:
 # -- files of a data folder ----------------------------------------------------------------------------------
 
 SPLITS = ("train", "valid", "test")
+NOT_MANIFESTS = re.compile(r"clips|bad_clips\..*|.*\.hyp", re.DOTALL)
+"""Names of the ``.tsv`` files that are no lists of a split."""
 TOKENIZER, PIECES, DICTIONARY = "spm.model", "spm.vocab", "dict.wrd.txt"
 TOKENIZER_FILES = (TOKENIZER, PIECES, DICTIONARY)
 BLANK = 0

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from av_ssl.errors import DataError
 from av_ssl.io import composed, read_text
-from av_ssl.layout import SPLITS
+from av_ssl.layout import NOT_MANIFESTS, SPLITS
 from av_ssl.media.sources import VIDEO_SUFFIXES, ClipSource
 
 RESTORE = "restore the original file of the corpus"
@@ -155,10 +155,12 @@ def read_id_lists(folder: Path, corpus: Corpus, clips: Collection[str]) -> dict[
     """The lists ``NAME.txt`` of a folder by name, such as train, valid or labelled_100; see `read_ids`.
 
     Raises:
-        DataError: there is none, or one has an id that is no clip of the corpus.
+        DataError: there is none, one has a name that is taken, or an id that is no clip of the corpus.
     """
     lists: dict[str, dict[str, int]] = {}
     for path in sorted(folder.glob("*.txt")):
+        if NOT_MANIFESTS.fullmatch(path.stem):
+            raise DataError(f"{path}: a data folder has another {path.stem}.tsv; rename this list")
         lists[path.stem] = read_ids(path, corpus, clips)
         require_known(path, lists[path.stem], clips)
     if not lists:

@@ -9,6 +9,7 @@ training clips are in ``classes.spk.txt`` and ``classes.emo.txt``, one a line.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,24 +193,47 @@ def write_lists(folder: Path, lists: Mapping[str, list[Entry]]) -> list[str]:
     """Write the lists of every split and the training clips' classes; returns a line for each split."""
     report = []
     for split, entries in lists.items():
-        write_lines(folder / f"{split}.tsv", [ROOT, *(entry.line for entry in entries)])
-        write_column(folder / f"{split}.wrd", [entry.transcript for entry in entries])
+        manifest = folder / f"{split}.tsv"
+        fits = listed_ids(manifest) == [entry.id for entry in entries]
+        write_lines(manifest, [ROOT, *(entry.line for entry in entries)])
+        report.append(f"{manifest}: {len(entries)} clips, {transcribed(entries)}")
+        report += write_column(folder / f"{split}.wrd", [entry.transcript for entry in entries], fits)
         for kind in CLASS_LABELS:
-            write_column(folder / f"{split}.{kind}", [entry.labels.get(kind) for entry in entries])
-        report.append(f"{folder / split}.tsv: {len(entries)} clips, {transcribed(entries)}")
+            values = [entry.labels.get(kind) for entry in entries]
+            report += write_column(folder / f"{split}.{kind}", values, fits)
     for kind in CLASS_LABELS:
         names = [entry.labels.get(kind) for entry in lists["train"]]
-        write_column(folder / f"classes.{kind}.txt", sorted({n for n in names if n}) if all(names) else [])
+        classes = sorted({name for name in names if name}) if all(names) else []
+        report += write_column(folder / f"classes.{kind}.txt", classes, kept=not any(names))
     return report
 
 
-def write_column(path: Path, values: Sequence[str | None]) -> None:
-    """Write a value a line where every clip has one."""
+def listed_ids(manifest: Path) -> list[str]:
+    """Ids of the clips of a list that is there, unchecked."""
+    if not manifest.is_file():
+        return []
+    lines = manifest.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.split("\t")[0] for line in lines[1:]]
+
+
+def write_column(path: Path, values: Sequence[str | None], kept: bool) -> list[str]:
+    """Write a value a line where every clip has one; returns what became of a file that was there before.
+
+    It may be the user's own work: where no clip has a value it is ``kept``, if it is for the same clips. Any
+    other would not fit the list, and gets another name.
+    """
     known = [value for value in values if value]
     if known and len(known) == len(values):
         write_lines(path, known)
-    else:
-        path.unlink(missing_ok=True)  # a file of an earlier run would not fit the list
+        return []
+    if not path.is_file():
+        return []
+    if kept and not known:
+        return [f"{path}: is left as it was, since the corpus has nothing to write into it"]
+    names = (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
+    old = next(name for name in names if not name.exists())
+    path.rename(old)
+    return [f"{path}: is now {old.name}, since it is not of these clips"]
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

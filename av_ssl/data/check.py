@@ -26,6 +26,7 @@ from av_ssl.jobs import Crash, run_isolated
 from av_ssl.layout import (
     CLASS_LABELS,
     FRAME_RATE,
+    NOT_MANIFESTS,
     SAMPLES_PER_FRAME,
     SPEAKER,
     TOKENIZER,
@@ -34,7 +35,6 @@ from av_ssl.layout import (
 )
 from av_ssl.manifest import Clip, lists_clips, scan_manifest
 
-NOT_MANIFESTS = re.compile(r"clips|bad_clips\..*|.*\.hyp", re.DOTALL)
 """Names of other lists that end in .tsv."""
 SHORTEST, LONGEST = 5, 500  # frames: what training keeps by default
 VALIDATION = "valid"

@@ -41,7 +41,8 @@ def read_wave(path: Path) -> NDArray[np.int16]:
                     f"{path}: has {file.samplerate} Hz and {file.channels} channel(s), needed are "
                     f"{SAMPLE_RATE} Hz and 1; convert it: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
                 )
-            is_float = file.subtype in ("FLOAT", "DOUBLE")
+            # Libsndfile lets loud samples of decoders in floating point wrap around, if asked for integers.
+            is_float = file.subtype in ("FLOAT", "DOUBLE", "VORBIS", "OPUS")
             wave = file.read(dtype="float64" if is_float else "int16")
     except (soundfile.SoundFileError, OSError) as error:
         reason = POINTER if is_pointer(path) else error

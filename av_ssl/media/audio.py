@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from av_ssl.errors import MediaError
 from av_ssl.io import write_atomically
 from av_ssl.layout import LOUDEST, SAMPLE_RATE, SAMPLES_PER_FRAME
-from av_ssl.media.container import MissingStreamError, Span, open_media, start_seconds
+from av_ssl.media.container import MissingStreamError, Span, decoded, open_media, start_seconds
 from av_ssl.media.sound_clock import LEAST_LOUD, QUIET, Run, Samples, Sound, place
 
 PREROLL = 1.0  # seconds before a part, so that the decoder has settled
@@ -64,15 +64,15 @@ def read_sound(path: Path, rate: int = SAMPLE_RATE, span: Span | None = None) ->
         if not container.streams.audio:
             raise MissingStreamError(path, "audio")
         stream = container.streams.audio[_track(path, container)]
-        start, end = start_seconds(container), float("inf")
+        start, end, sought = start_seconds(container), float("inf"), False
         if span is not None:
             start, end = start + span[0], span[1] - span[0]
             if stream.time_base and span[0] > PREROLL:  # mp3 and others refuse a place before their start
                 container.seek(int((start - PREROLL) / stream.time_base), stream=stream)
-        runs = _runs(path, container, stream, rate, start, end)
-    if span is not None and any(
-        np.isnan(run.times).any() for run in runs
-    ):  # a place is not known after a seek
+                sought = True
+        runs = _runs(path, container, stream, rate, start, end, sought)
+    # After a seek a place may not be known, and in MPEG program streams it may lie behind the one asked for.
+    if span is not None and sought and any(np.isnan(run.times).any() or run.times[0] > 0 for run in runs[:1]):
         sound = read_sound(path, rate)
         first, last = (round(seconds * rate) for seconds in span)
         return replace(sound, samples=sound.samples[first:last])
@@ -84,13 +84,19 @@ def read_sound(path: Path, rate: int = SAMPLE_RATE, span: Span | None = None) ->
 
 
 def _runs(
-    path: Path, container: InputContainer, stream: AudioStream, rate: int, start: float, end: float
+    path: Path,
+    container: InputContainer,
+    stream: AudioStream,
+    rate: int,
+    start: float,
+    end: float,
+    sought: bool,
 ) -> list[Run]:
     """The samples of a track, a run for each format, with time stamps in seconds after ``start``."""
     stream.codec_context.thread_count = 1
     runs: list[Run] = []
     resampler, kind = None, None
-    for frame in container.decode(stream):
+    for frame in decoded(container, stream, sought):
         time = None
         if frame.pts is not None and frame.time_base is not None:
             time = float(frame.pts * frame.time_base) - start

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -165,6 +166,37 @@ def has_film(container: InputContainer, path: Path) -> bool:
     except MissingStreamError:
         return False
     return stream.codec_context.name not in STILL_CODECS or len(list(islice(container.decode(stream), 2))) > 1
+
+
+def decoded(
+    container: InputContainer, stream: VideoStream | AudioStream, sought: bool = False
+) -> Iterator[Any]:
+    """Frames of a stream in the order in which they are shown, with their times.
+
+    An avi file states no times, and those that FFmpeg guesses are out of order where there are B-frames:
+    there, a frame has the time of the packet which completed it, less the decoder's delay.
+
+    Args:
+        sought: the file was left at any place, perhaps within a packet: those before the first that can be
+            decoded are skipped.
+    """
+    timeless = container.format.name == "avi" and stream.type == "video"
+    first = delay = None
+    for packet in container.demux(stream):
+        first = packet.dts if first is None else first
+        try:
+            frames: Iterable[Any] = packet.decode()
+        except av.InvalidDataError:
+            if not sought:
+                raise
+            continue
+        for frame in frames:
+            sought = False
+            if timeless:
+                if delay is None and None not in (first, frame.dts):
+                    delay = frame.dts - first
+                frame.pts = None if frame.dts is None or delay is None else frame.dts - delay
+            yield frame
 
 
 def start_seconds(container: InputContainer) -> float:

@@ -26,6 +26,7 @@ from av_ssl.io import keep_settings, remove_abandoned
 from av_ssl.jobs import Crash, JobOptions, run_isolated, run_shards
 from av_ssl.media.backends import Backend
 from av_ssl.media.crops import NO_LANDMARKS, WRITE_FAILED, CropResult, CropSettings, crop_clip
+from av_ssl.media.landmark_files import landmark_file
 from av_ssl.media.sources import ClipSource, find_videos, usable_name
 
 CRASHED = "crashed"  # the clip ended its process, or an unforeseen error
@@ -154,6 +155,15 @@ class CropJob:
         return self.out / "audio" / f"{self.name}.wav"
 
 
+def read_files(name: str, clip: ClipSource, settings: CropSettings) -> list[Path]:
+    """Files whose change causes a clip to be cropped again."""
+    files = list(clip.files)
+    if settings.landmarks is not None:
+        found = landmark_file(Path(settings.landmarks), clip.recording or name)
+        files += [] if found is None else [found]
+    return files
+
+
 def size_and_change(paths: Sequence[Path]) -> tuple[int, int]:
     """Sum of the sizes of files (bytes) and their last change (ns); zeros when one cannot be read."""
     try:
@@ -248,7 +258,7 @@ def _unfinished(
             message = f"{shown!r}: rename it; it holds a tab or line break, or is not UTF-8"
             folder.results[name] = CropResult(BAD_NAME, message)
             continue
-        job = CropJob(name, clip, out, settings, *size_and_change(clip.files))
+        job = CropJob(name, clip, out, settings, *size_and_change(read_files(name, clip, settings)))
         result = journal.finished(job)
         if result is None:
             jobs.append(job)

@@ -27,6 +27,7 @@ from av_ssl.media.video import read_video
 
 CLIPS = "clips.tsv"
 HEADER = ("id", "video", "audio", "frames", "samples")
+ClipRow = tuple[str, str, str, int, int]
 LONGEST_BAR = 30  # seconds; the last bar of the histogram holds all longer clips
 MOSTLY = 0.95  # share of frames with the mouth below which a clip has a remark
 SOUND_APART = 0.2  # seconds; audio codecs lengthen the audio by up to 0.1 s
@@ -52,12 +53,16 @@ DELAY_NOTE = (
 
 
 def write_report(folder: FolderResult, out: Path) -> dict[str, Any]:
-    """Write the four files into ``out``; returns the content of report.json."""
-    rows = ["\t".join(HEADER)]
+    """Write the four files into ``out``; returns the content of report.json.
+
+    ``clips.tsv`` keeps the clips of earlier runs, with other choices of ids, whose files are still there.
+    """
     done = {name: result for name, result in folder.results.items() if result.ok}
+    rows = {name: row for name, row in _listed(out).items() if name not in folder.results}
     for name, result in done.items():
-        rows.append(f"{name}\tvideo/{name}.mp4\taudio/{name}.wav\t{result.frames}\t{result.samples}")
-    write_atomically(out / CLIPS, ("\n".join(rows) + "\n").encode())
+        rows[name] = (name, f"video/{name}.mp4", f"audio/{name}.wav", result.frames, result.samples)
+    lines = ("\t".join(map(str, row)) for row in (HEADER, *(rows[name] for name in sorted(rows))))
+    write_atomically(out / CLIPS, ("\n".join(lines) + "\n").encode())
     report = summary(folder)
     write_json(out / "report.json", report)
     crops = _random_crops(list(done), out)
@@ -68,7 +73,16 @@ def write_report(folder: FolderResult, out: Path) -> dict[str, Any]:
     return report
 
 
-def read_clips(out: Path) -> list[tuple[str, str, str, int, int]]:
+def _listed(out: Path) -> dict[str, ClipRow]:
+    """Rows of an earlier clips.tsv, by id, whose files are there; a damaged one has none."""
+    try:
+        rows = read_clips(out)
+    except DataError:
+        return {}
+    return {row[0]: row for row in rows if (out / row[1]).is_file() and (out / row[2]).is_file()}
+
+
+def read_clips(out: Path) -> list[ClipRow]:
     """Rows of clips.tsv: id, video and audio relative to ``out``, frames (25 a second), samples (16 kHz)."""
     path = out / CLIPS
     if not path.is_file():

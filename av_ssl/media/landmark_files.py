@@ -22,6 +22,7 @@ from av_ssl_fairseq_hook.strict_pickle import ARRAYS, StrictUnpickler
 
 TOLERATED_ROWS = 2  # rows by which a file may differ from its video, in addition to 1 %
 NUMBERS = frozenset("biuf")  # kinds of dtype
+SUFFIXES = (".pkl", ".npy", ".npz")
 
 
 class LandmarkError(MediaError):
@@ -44,10 +45,10 @@ class LandmarkFiles:
 
     def track(self, reader: VideoReader, clip: str) -> Faces:
         """See ``Backend.track``; raises LandmarkError when the file is missing or of another video."""
-        paths = [self._folder / f"{clip}{suffix}" for suffix in (".pkl", ".npy", ".npz")]
-        path = next((path for path in paths if path.is_file()), None)
+        path = landmark_file(self._folder, clip)
         if path is None:
-            raise LandmarkError(f"{paths[0]}: does not exist, nor .npy or .npz; make landmarks of this clip")
+            missing = self._folder / f"{clip}{SUFFIXES[0]}"
+            raise LandmarkError(f"{missing}: does not exist, nor .npy or .npz; make landmarks of this clip")
         rows = read_landmarks(path)
         stretch, frames = np.ones(2, np.float32), 0
         for stored in reader.stored_frames():
@@ -63,6 +64,12 @@ class LandmarkFiles:
             if points is not None:
                 track.add(frame, np.concatenate([points[:, :2] * stretch, points[:, 2:]], axis=1))
         return Faces([track] if len(track) else [], frames, range(frames))
+
+
+def landmark_file(folder: Path, clip: str) -> Path | None:
+    """The file of a clip, or of the entire video that it is a part of; None if there is none."""
+    paths = (folder / f"{clip}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _check_length(path: Path, rows: int, reader: VideoReader, end: float) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError
-from av_ssl.io import composed, read_text, write_atomically
+from av_ssl.io import composed, read_text, wav_fault, write_atomically
 from av_ssl.jobs import Crash, run_isolated
 from av_ssl.layout import SAMPLE_RATE, SPEAKER, SPLITS
 from av_ssl.manifest import check_streams, read_manifest
@@ -299,10 +299,19 @@ def _part(path: Path, start: int, length: int) -> Samples:
 
 
 def convert(source: Path, path: Path) -> list[Path]:
-    """Use a recording as it is, or write it to ``path`` when it is not 16 kHz mono wav."""
-    if read_plain_wav(source) is not None:
+    """Use a recording as it is, or write it to ``path`` when it is not 16 kHz mono wav.
+
+    Raises MediaError if it cannot be read, is truncated or holds no samples.
+    """
+    plain = read_plain_wav(source)
+    if fault := None if plain is None else wav_fault(source):
+        raise MediaError(f"{source}: {fault}")
+    samples = read_audio(source) if plain is None else plain
+    if not len(samples):
+        raise MediaError(f"{source}: holds no samples; replace or remove the file")
+    if plain is not None:
         return [source]
-    write_audio(path, read_audio(source))
+    write_audio(path, samples)
     return [path]
 
 

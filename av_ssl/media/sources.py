@@ -39,7 +39,7 @@ class ClipSource:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Files whose change causes the clip to be cropped again; ``sound`` is not among them."""
+        """Those that decide what is cropped; ``sound`` is not among them."""
         return (self.video,) if self.times is None else (self.video, self.times)
 
 

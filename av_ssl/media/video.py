@@ -25,6 +25,7 @@ from av_ssl.media.container import (
     STILL_CODECS,
     MissingStreamError,
     Span,
+    decoded,
     film,
     open_media,
     start_seconds,
@@ -135,6 +136,17 @@ class VideoReader:
 
         Of a span, frames from the key frame before it (at negative times) to its end.
         """
+        frames = self._read(seek=self.span is not None)
+        if self.span is not None:
+            first = next(frames)
+            if first[0] > 1 / self.fps:  # in MPEG program streams a seek may end behind its place
+                frames = self._read(seek=False)
+            else:
+                yield first
+        yield from frames
+
+    def _read(self, seek: bool) -> Iterator[tuple[float, StoredFrame]]:
+        """See ``_decoded``; without ``seek``, from the first frame of the file."""
         with open_media(self.path) as container:
             stream = film(container, self.path)
             # Clips are short, so threads cost more than they save; files are processed in parallel instead.
@@ -146,11 +158,11 @@ class VideoReader:
             if self.span is not None:
                 start += self.span[0]
                 length = self.span[1] - self.span[0]
-                if stream.time_base:
+                if seek and stream.time_base:
                     container.seek(int(start / stream.time_base), stream=stream)
             aspect = _Aspect(self.path, stream)
             clock = _Clock(self.path, start, self.source_fps)
-            for frame in deinterlaced(container.decode(stream)):
+            for frame in deinterlaced(decoded(container, stream, sought=seek)):
                 time = clock.time(frame)
                 if time >= length and clock.count > 1:
                     break

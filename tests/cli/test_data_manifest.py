@@ -54,10 +54,31 @@ def test_a_split_with_a_missing_transcript_has_no_wrd_even_when_an_earlier_run_l
     assert call("data", "manifest", source, out) == 0
     assert (out / "train.wrd").exists()
     (source / "train/b.txt").unlink()
+    capsys.readouterr()
     assert call("data", "manifest", source, out) == 0
     assert not (out / "train.wrd").exists()
+    assert (out / "train.wrd.old").read_text() == "hello train/a\nhello train/b\n"
     assert (out / "valid.wrd").exists()
     assert "1 without transcript (e.g. train/b)" in capsys.readouterr().out
+
+
+def test_transcripts_of_the_user_are_not_lost(tmp_path, capsys):
+    source, out = prepared(tmp_path, ["train/a", "train/b", "valid/c", "test/d"])
+    for text in source.rglob("*.txt"):
+        text.unlink()
+    assert call("data", "manifest", source, out) == 0
+    (out / "train.wrd").write_text("mine\nmine, too\n")
+    assert call("data", "manifest", source, out) == 0
+    assert (out / "train.wrd").read_text() == "mine\nmine, too\n"
+    assert f"{out / 'train.wrd'}: is left as it was" in capsys.readouterr().out
+    for number in range(2):
+        (source / f"train/b{number}.mp4").touch()
+        trees.clip_list(out, ["train/a", f"train/b{number}", "valid/c", "test/d"])
+        (out / "train.wrd").write_text(f"mine {number}\nmine, too\n")
+        assert call("data", "manifest", source, out) == 0
+        assert not (out / "train.wrd").exists()
+    assert f"{out / 'train.wrd'}: is now train.wrd.old1" in capsys.readouterr().out
+    assert (out / "train.wrd.old").read_text() == "mine 0\nmine, too\n"
 
 
 def test_labelled_is_a_folder_of_its_own_with_n_training_clips(tmp_path, refused):
@@ -236,6 +257,9 @@ def test_a_folder_of_lists_decides_the_splits(tmp_path, refused, capsys):
 
     (lists / "labelled_2.txt").write_text("s/05\n")  # a test clip
     assert f"{lists / 'test_seen.txt'}, line 1: s/05" in refused(call(*arguments))
+    (lists / "clips.txt").write_text("s/05\n")
+    assert f"{lists / 'clips.txt'}: " in refused(call(*arguments))
+    (lists / "clips.txt").unlink()
     (lists / "train.txt").unlink()
     assert str(lists / "train.txt") in refused(call(*arguments))
 

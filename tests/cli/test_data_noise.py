@@ -63,6 +63,20 @@ def test_unhappy_paths(out, tmp_path, refused):
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "a.wav").write_bytes(b"")
     assert "error: 1 recordings" in refused(call("data", "noise", out, "--from", tmp_path / "few"))
+    for number in range(4):
+        recording(tmp_path / "few" / f"{number}.wav", 1, number)
+    assert f"{tmp_path / 'few' / 'a.wav'}: " in refused(
+        call("data", "noise", out, "--from", tmp_path / "few")
+    )
+    whole = (tmp_path / "few" / "0.wav").read_bytes()
+    (tmp_path / "few" / "a.wav").write_bytes(whole[:-2000])
+    assert f"{tmp_path / 'few' / 'a.wav'}: is truncated by 2000" in refused(
+        call("data", "noise", out, "--from", tmp_path / "few")
+    )
+    write_audio(tmp_path / "few" / "a.wav", np.zeros(0, np.int16))
+    assert f"{tmp_path / 'few' / 'a.wav'}: holds no samples" in refused(
+        call("data", "noise", out, "--from", tmp_path / "few")
+    )
 
 
 RATE = 16000

@@ -54,6 +54,15 @@ def test_every_kind_of_samples_is_the_same_sound(
     assert np.abs(read_wave(tmp_path / "a").astype(int) - wave).max() <= tolerance
 
 
+def test_loud_samples_of_a_lossy_codec_do_not_wrap_around(tmp_path: Path) -> None:
+    """What a limiter left at full scale is beyond it once it is decoded."""
+    time = np.arange(16000) / 16000
+    loud = np.clip(3 * np.sin(2 * np.pi * 200 * time) + np.sin(2 * np.pi * 1310 * time), -1, 1)
+    soundfile.write(tmp_path / "a.ogg", loud, 16000, format="OGG", subtype="VORBIS")
+    assert np.abs(soundfile.read(tmp_path / "a.ogg")[0]).max() > 1.05
+    assert np.abs(read_wave(tmp_path / "a.ogg").astype(float) - 32768 * loud).max() < 20000
+
+
 def test_samples_beyond_full_scale(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.array([1.5, -1.5, 0.5]), 16000, subtype="FLOAT")

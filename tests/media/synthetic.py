@@ -95,7 +95,8 @@ def write_clip(
         if images is not None:
             frame_rate = Fraction(fps).limit_denominator(1001)
             encoder = {"crf": "12", "preset": "veryfast", **(options or {})}
-            video = container.add_stream("libx264", rate=frame_rate, options=encoder)
+            codec = "mpeg2video" if path.suffix == ".mpg" else "libx264"
+            video = container.add_stream(codec, rate=frame_rate, options=encoder)
             video.height, video.width = images.shape[1:3]
             video.pix_fmt = pixels
             video.codec_context.sample_aspect_ratio = aspect
@@ -130,7 +131,7 @@ def write_clip(
 
 
 def _codec(path: Path) -> str:
-    return {".mp4": "aac", ".ts": "mp2"}.get(path.suffix, "pcm_s16le")
+    return {".mp4": "aac", ".ts": "mp2", ".mpg": "mp2"}.get(path.suffix, "pcm_s16le")
 
 
 def _encoded(stream, sound: np.ndarray, rate: int, start: float = 0.0) -> Iterator[av.Packet]:

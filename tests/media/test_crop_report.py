@@ -121,3 +121,14 @@ def test_crops_lie_in_a_grid_with_their_names_below():
     assert sheet[50, 50 + 136] == 20
     assert sheet[150 + 50, 50] == 160
     assert sheet[132:146, 4:132].min() < 100  # the name
+
+
+def test_clips_of_earlier_runs_stay_listed_as_long_as_they_are_there(folder, tmp_path):
+    write_report(folder, tmp_path)
+    for name in ("a", "b"):
+        for path in (tmp_path / f"video/{name}.mp4", tmp_path / f"audio/{name}.wav"):
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    results = {"b": CropResult("no_face", "no face was found", 40, 25600, 0, 25.0), "h": clip(50)}
+    write_report(FolderResult({name: Path("/x", f"{name}.mp4") for name in results}, results), tmp_path)
+    assert [row[0] for row in read_clips(tmp_path)] == ["a", "h"]  # b has failed now, c and d/e are gone

@@ -19,11 +19,19 @@ SETTINGS = CropSettings(stride=4)  # fast
 pytestmark = pytest.mark.usefixtures("in_process")
 
 
-@pytest.fixture
-def counting(tmp_path):
-    """100 frames whose gray level is twice their number."""
+@pytest.fixture(params=["mp4", "avi"])
+def counting(request, tmp_path):
+    """100 frames whose gray level is twice their number, with B-frames; avi stores no times of display."""
     levels = (2 * np.arange(100, dtype=np.uint8)).reshape(-1, 1, 1, 1)
-    return write_clip(tmp_path / "count.mp4", np.broadcast_to(levels, (100, 32, 32, 3)).copy(), tone(4))
+    path = tmp_path / f"count.{request.param}"
+    return write_clip(
+        path, np.broadcast_to(levels, (100, 32, 32, 3)).copy(), tone(4), options={"g": "12", "bf": "2"}
+    )
+
+
+def test_every_frame_of_a_file_comes_once(counting):
+    levels = read_video(counting).mean((1, 2))
+    np.testing.assert_allclose(levels, 2 * np.arange(100), atol=2.5)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 0.4), (0.4, 0.8), (1.0, 3.0), (3.6, 9.0), (0.41, 0.81)])
@@ -35,6 +43,15 @@ def test_frames_of_a_span(counting, start, end):
     np.testing.assert_allclose(levels, 2 * np.arange(first, after), atol=2.5)
     again = np.stack(list(reader.frames(gray=True))).mean((1, 2))
     np.testing.assert_array_equal(levels, again)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.4, 0.8), (1.0, 3.0), (3.6, 9.0)])
+def test_a_seek_may_end_behind_its_place(tmp_path, start, end):
+    """In a program stream; then the file is read from its start."""
+    images = np.random.default_rng(0).integers(0, 255, (100, 8, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    clip = write_clip(tmp_path / "a.mpg", images, None, options={"g": "12", "bf": "2"})
+    part = np.stack(list(VideoReader(clip, span=(start, end)).frames(gray=True)))
+    np.testing.assert_array_equal(part, read_video(clip)[round(start * 25) : round(end * 25)])
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "wav", "mkv", "mp4", "flac"])
@@ -51,6 +68,27 @@ def test_samples_of_a_span(suffix, start, tmp_path):
     whole = read_audio(path)
     first = round(16_000 * start)
     np.testing.assert_array_equal(read_audio(path, span=(start, start + 1)), whole[first : first + 16_000])
+
+
+@pytest.mark.parametrize("codec", ["mp2", "ac3"])
+def test_a_seek_may_end_within_a_packet(tmp_path, codec):
+    """A part of a program stream, in which packets have no place of their own."""
+    path = tmp_path / "talk.mpg"
+    with av.open(path, "w", format="vob") as container:
+        stream = container.add_stream(codec, rate=48_000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(chirp(8.0)[None], format="s16", layout="mono")
+        sound.sample_rate = 16_000
+        resampler = av.AudioResampler(stream.format.name, "mono", 48_000, stream.codec_context.frame_size)
+        frames = [*resampler.resample(sound), *resampler.resample(None)]
+        container.mux([packet for frame in frames for packet in stream.encode(frame)])
+        container.mux(stream.encode(None))
+    whole = read_audio(path)
+    for start in (1.5, 3.13, 7.0):
+        first = round(16_000 * start)
+        part = read_audio(path, span=(start, start + 1)).astype(int)
+        # Not bit by bit: the resampler begins elsewhere, by less than a sample.
+        assert len(part) == len(whole[first : first + 16_000])
+        assert np.corrcoef(part, whole[first : first + 16_000])[0, 1] > 0.98
 
 
 def chirp(seconds: float) -> np.ndarray:
@@ -104,6 +142,21 @@ def test_ready_made_landmarks_of_the_whole_video_serve_its_parts(tmp_path):
         read_video(tmp_path / out / "video/long_01.mp4").astype(float) for out in ("files", "found")
     )
     assert np.abs(crops - expected).mean() < 1.5
+
+
+def test_a_clip_is_cropped_again_when_its_landmarks_change(tmp_path):
+    video = talking_head(tmp_path / "a.mp4", shift=1)
+    mesh = OpenCVBackend().track(VideoReader(video), "").tracks[0].interpolated(12)
+    files = CropSettings(backend="files", landmarks=str(tmp_path))
+    source, read = {"a": ClipSource(video)}, tmp_path / "out/video/a.mp4"
+    np.save(tmp_path / "a.npy", np.full_like(mesh, np.nan))
+    assert crop_folder(source, tmp_path / "out", files).results["a"].reason == "no_face"
+    np.save(tmp_path / "a.npy", mesh + [6, 6, 0][: mesh.shape[2]])
+    assert crop_folder(source, tmp_path / "out", files).results["a"].ok
+    before = read.read_bytes()
+    np.save(tmp_path / "a.npy", mesh[:, :, :2])
+    assert crop_folder(source, tmp_path / "out", files).results["a"].ok
+    assert read.read_bytes() != before
 
 
 @pytest.mark.parametrize(("rows", "reason"), [(30, "ok"), (10, "no_landmarks"), (60, "no_landmarks")])
