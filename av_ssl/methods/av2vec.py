@@ -113,8 +113,8 @@ class AV2vecConfig(RecipeConfig, ClusterHeadConfig):
     )
     ema_scope: ChoiceEnum(["layers", "transformer", "full"]) = option(  # type: ignore[valid-type]
         "layers",
-        "what is averaged: Transformer layers (positional convolution copied), all of the Transformer, or "
-        "the whole model, front-ends included [reconstructed]",
+        "what is averaged: Transformer layers, all of the Transformer, or the whole model (full); the rest, "
+        "such as front-ends, fusion and positional convolution, is the student's own [reconstructed]",
     )
     ema_decay: float = option(0.999, "decay at the start [data2vec]")
     ema_end_decay: float = option(0.9999, "decay at the end [data2vec]")

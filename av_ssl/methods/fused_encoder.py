@@ -186,7 +186,11 @@ class RecipeConfig(MaskedEncoderConfig):
     encoder_layerdrop: float = option(0.05, "probability of skipping a layer [recipes]")
     dropout_input: float = option(0.1, "dropout of the fused features [recipes]")
     feature_grad_mult: float = option(0.1, "scale of the gradient into the front-ends [recipes]")
-    masking_type: MASKINGS = option("stream_feature", "what is masked, as in AV-HuBERT [public code]")  # type: ignore[valid-type]
+    masking_type: MASKINGS = option(  # type: ignore[valid-type]
+        "stream_feature",
+        "what is masked: each stream's features before fusion [public code], or AV-HuBERT's choices: input, "
+        "fused features",
+    )
     mask_prob_audio: float = option(0.8, "masked audio spans x length / frames [public code]")
     mask_prob_image: float = option(0.3, "masked video spans x length / frames [public code]")
     mask_length_image: int = option(5, "frames of a masked video span [public code]")

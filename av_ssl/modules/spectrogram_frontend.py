@@ -68,12 +68,11 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        if not self.training:
-            normed = F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
-            return normed * keep.to(x.dtype)
         wide, keep = x.float(), keep.float()  # half precision cannot count
+        if not self.training:
+            scale = self.weight * torch.rsqrt(self.running_var.float() + self.eps)
+            centred = wide - self.running_mean.float()[:, None, None]
+            return ((centred * scale[:, None, None] + self.bias[:, None, None]) * keep).to(x.dtype)
         count = keep.sum() * x.size(2)
         mean = wide.sum((0, 2, 3)) / count
         centred = (wide - mean[:, None, None]) * keep

@@ -63,11 +63,12 @@ class CollapseGuard:
         """Check the numbers recorded so far, if it is time.
 
         ``updates`` is the number of finished updates, the same for all workers; calls without a new update do
-        nothing. Raises FloatingPointError if the mean of a number was out of bounds for ``patience`` updates.
+        nothing, and a lower one begins a new training that starts from a checkpoint. Raises
+        FloatingPointError if the mean of a number was out of bounds for ``patience`` updates.
         """
-        if updates <= self.updates:
+        before, self.updates = self.updates, updates
+        if updates <= before:
             return
-        self.updates = updates
         if updates % LOOK_EVERY or self.totals is None:
             return
         totals, self.totals = self.totals, None

@@ -76,11 +76,12 @@ class EMATeacher:
         """Average once for each new update; calls without a new update change nothing.
 
         fairseq reports the number of finished updates at the start of every micro-batch, so with gradient
-        accumulation the same number comes several times.
+        accumulation the same number comes several times. A lower one begins a new training that starts from
+        this checkpoint.
         """
-        if updates <= self.updates:
+        before, self.updates = self.updates, updates
+        if updates <= before:
             return
-        self.updates = updates
         self.follow_device(next(student.parameters()))
         followed = tensors(student)
         students = [followed[name].float() for name in self.average]

@@ -140,6 +140,8 @@ def test_bfloat16(seed):
     del rubbish  # memory that the backward pass may be given: nothing may stay as it was
     torch.nn.functional.cross_entropy(output["margin_logits"], target).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        assert model.eval()(**net_input)["logits"].isfinite().all()
 
 
 FUSED = {key: TINY[key] for key in TINY if key not in ("average_top_k_layers", "ema_anneal_end_step")}

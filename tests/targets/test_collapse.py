@@ -201,3 +201,10 @@ def test_workers_are_averaged_before_anyone_decides(monkeypatch):
     other[0, 0] = 0
     with pytest.raises(FloatingPointError):
         train(watched, 101, 200, std=0.0)
+
+
+def test_a_new_training_from_a_checkpoint_is_watched():
+    watched = guard(patience=100)
+    watched.look(5000)
+    with pytest.raises(FloatingPointError, match="update 100: "):
+        train(watched, 0, 100, std=0.0)

@@ -169,3 +169,20 @@ def test_layer_norm_of_the_mean(layers):
 def test_nothing_to_average():
     with pytest.raises(ValueError, match="no layers"):
         averaged_targets([], None)
+
+
+def test_a_new_training_from_a_checkpoint_moves_the_teacher_from_its_first_update(student):
+    """fairseq restores the teacher, which counts its updates, and begins to count anew."""
+    teacher = teacher_of(student)
+    shift(student, 1.0)
+    teacher.step(student, 0.5, 5000)
+    again = teacher_of(student)
+    again.load_state_dict(teacher.state_dict(), student)
+    name = next(iter(again.average))
+    before = again.average[name].clone()
+    shift(student, 1.0)
+    again.step(student, 0.5, 0)
+    torch.testing.assert_close(again.average[name], before)
+    again.step(student, 0.5, 1)
+    again.step(student, 0.5, 1)
+    torch.testing.assert_close(again.average[name], (before + dict(student.named_parameters())[name]) / 2)

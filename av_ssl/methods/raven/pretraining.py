@@ -203,7 +203,7 @@ class RavenModel(BaseFairseqModel):
             ffn_channels=cfg.predictor_ffn_embed_dim,
             heads=cfg.predictor_attention_heads,
             dropout=cfg.dropout,
-            attention_dropout=cfg.dropout,
+            attention_dropout=cfg.attention_dropout,
             layer_scale=None,
             ffn_norm=str(cfg.ffn_norm),
         )
@@ -398,6 +398,11 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     return -F.cosine_similarity(prediction.float(), target.float(), dim=-1, eps=1e-8)
 
 
+def mean_over_frames(values: Tensor) -> Tensor:
+    """Mean of ``[N]``; 0 where a batch of very short clips has no masked frame."""
+    return values.sum() / max(1, len(values))
+
+
 @dataclass
 class RavenCriterionConfig(FairseqDataclass):
     """Weights of the terms; one whose predictor the model does not have has no effect."""
@@ -426,7 +431,7 @@ class RavenCriterion(MeanCriterion):
     ) -> tuple[Tensor, int, dict[str, Any]]:
         output = model(**sample["net_input"])
         terms = {
-            pair: negative_cosine(prediction, target).mean()
+            pair: mean_over_frames(negative_cosine(prediction, target))
             for pair, (prediction, target) in output["pairs"].items()
         }
         weights = {**output["weights"], **self.weights}
