@@ -41,7 +41,7 @@ from av_ssl.device import device_of
 from av_ssl.errors import DataError
 from av_ssl.io import digest
 from av_ssl.layout import FRAME_RATE, STREAMS
-from av_ssl.manifest import Clip, with_lengths
+from av_ssl.manifest import Clip
 from av_ssl.methods.encoder_model import EncoderModel, Source
 from av_ssl.targets.feature_shards import FrameFeatures
 from av_ssl.targets.speech_teacher import TeacherSpec
@@ -427,7 +427,7 @@ class Classifier:
         self, clips: Sequence[Clip], compute: Callable[..., Tensor], progress: Progress
     ) -> dict[str, NDArray[np.float32]]:
         dataset = ClassificationDataset(
-            clips=with_lengths(clips),
+            clips=list(clips),
             reader=self.reader,
             classes=None,
             segmentation=self.segmentation,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from av_ssl.errors import DataError
@@ -132,6 +132,8 @@ def parse_clip(path: Path, number: int, line: str, root: Path) -> Clip:
             "the last two columns are video frames and audio samples"
         ) from None
     video, audio = (root / item if item else None for item in items[1:3])
+    if video is None and not frames:  # lists of audio alone may say 0
+        frames = samples // SAMPLES_PER_FRAME
     return Clip(items[0], video, audio, frames, samples, number)
 
 
@@ -155,16 +157,6 @@ def manifest_part(path: Path, clips: Sequence[Clip]) -> str:
     if not (start_folder() / lines[0].strip()).is_dir():
         lines[0] = str(_root(path, lines[0].strip()))  # beside the manifest, where the part may not lie
     return "\n".join([lines[0], *(lines[clip.line - 1] for clip in clips)]) + "\n"
-
-
-def with_lengths(clips: Sequence[Clip]) -> list[Clip]:
-    """The clips; those without video, whose manifest may say 0 frames, have the length of their audio."""
-    return [
-        replace(clip, frames=clip.samples // SAMPLES_PER_FRAME)
-        if clip.video is None and not clip.frames
-        else clip
-        for clip in clips
-    ]
 
 
 def keep_by_length(clips: Sequence[Clip], min_frames: int | None, max_frames: int | None) -> list[int]:

@@ -205,6 +205,11 @@ def features_of(
 # -- what is given -------------------------------------------------------------------------------------------
 
 
+def same_length(one: float, other: float | None) -> bool:
+    """Whether sound and frames of so many seconds can be of one recording; False if a length is unknown."""
+    return other is not None and abs(one - other) <= max(LEAST_DIFFERENCE, DIFFERENCE * one)
+
+
 class _RecordingInput:
     """A recording and its sound, as a user names them.
 
@@ -244,16 +249,20 @@ class _RecordingInput:
         sound, source = self.sound, self.source
         if sound is not None and isinstance(source, np.ndarray) and source.ndim == 1:
             raise DataError("the recording is samples, so it takes no audio; give frames or a video")
-        if not isinstance(sound, np.ndarray):
+        if sound is None:
             return
-        if sound.ndim != 1:
+        if isinstance(sound, np.ndarray) and sound.ndim != 1:
             raise DataError(f"audio is frames {list(sound.shape)}; give samples [N] at 16 kHz, or a file")
         lasts = stated_seconds(source) if isinstance(source, Path) else len(source) / FRAME_RATE
-        given = len(sound) / SAMPLE_RATE
-        if lasts is not None and abs(lasts - given) > max(LEAST_DIFFERENCE, DIFFERENCE * lasts):
+        if lasts is None or (isinstance(sound, Path) and same_length(lasts, stated_seconds(sound))):
+            return
+        samples = read_audio(sound) if isinstance(sound, Path) else sound  # a file may state another length
+        given = len(samples) / SAMPLE_RATE
+        if not same_length(lasts, given):
+            what = str(sound) if isinstance(sound, Path) else "these samples"
             raise DataError(
-                f"{len(sound)} samples at 16 kHz last {given:.2f} s, but the recording lasts {lasts:.2f} s; "
-                "resample one of them (frames: 25 Hz), or cut the longer one"
+                f"{what}: {len(samples)} samples at 16 kHz last {given:.2f} s, but the recording lasts "
+                f"{lasts:.2f} s; resample one of them (frames: 25 Hz), or cut the longer one"
             )
 
     @property

@@ -14,6 +14,7 @@ import av_ssl
 from av_ssl.data.clip_reader import ArrayClip
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.errors import DataError
+from av_ssl.media.audio import write_audio
 from av_ssl.media.recording import as_source, crop_recording
 from av_ssl.model import CONTEXT, WINDOW, _RecordingInput, windows
 from tests.data_folder import write_data
@@ -144,6 +145,14 @@ def test_what_is_no_recording_is_refused(encoder, recording, reason):
 def test_sound_that_does_not_belong_to_the_recording(ctc, recording, audio, reason):
     with pytest.raises(DataError, match=reason):
         av_ssl.transcribe(ctc, recording, audio)
+
+
+def test_a_sound_file_of_another_recording(ctc, tmp_path):
+    for samples in (600, 640 * 60):
+        sound = tmp_path / f"{samples}.wav"
+        write_audio(sound, np.zeros(samples, np.int16))
+        with pytest.raises(DataError, match=rf"{sound}: {samples} samples .* recording lasts 1\.20 s"):
+            av_ssl.transcribe(ctc, FRAMES, sound)
 
 
 @pytest.mark.parametrize(

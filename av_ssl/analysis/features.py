@@ -76,11 +76,13 @@ class FeatureFolder:
         self.rate = float(self.settings["rate"])
         found = sorted(file.name.removesuffix(INDEX) for file in path.glob(f"*{INDEX}"))
         self.clips: dict[str, Rows] = {}
+        self._totals: dict[str, int] = {}  # rows of each subset; subsets may share clips
         for subset in found if subsets is None else subsets:
             if subset not in found:
                 raise DataError(f"{path}: holds no features of {subset}, but of {', '.join(found) or 'none'}")
             rows = read_index(path / f"{subset}{INDEX}", subset)
             self.clips.update({clip: own for clip, own in rows.items() if own.count})
+            self._totals[subset] = sum(own.count for own in rows.values())
         if not self.clips:
             raise DataError(f"{path}: holds no features of any clip; make them with av-ssl features")
         self._mapped: dict[str, Floats] = {}
@@ -91,8 +93,8 @@ class FeatureFolder:
         if self.settings["format"] == "npz":
             return self._read(npz_file(self.path, rows.subset, clip), rows.count)
         if rows.subset not in self._mapped:
-            total = sum(other.count for other in self.clips.values() if other.subset == rows.subset)
-            self._mapped[rows.subset] = self._read(self.path / f"{rows.subset}.npy", total)
+            array = self.path / f"{rows.subset}.npy"
+            self._mapped[rows.subset] = self._read(array, self._totals[rows.subset])
         return self._mapped[rows.subset][rows.first : rows.first + rows.count]
 
     def times(self, clip: str) -> NDArray[np.float32]:

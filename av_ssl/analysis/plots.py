@@ -100,7 +100,8 @@ def read_results(folder: Path, method: str | None = None) -> list[NoiseResult]:
         options = _read_yaml(path)
         try:
             task, checkpoint = options["task"], Path(options["common_eval"]["path"])
-            snr = _snr(path, float(task["noise_prob"]), task["noise_snr"])
+            share = float(task["noise_prob"]) if task["noise_wav"] else 0.0
+            snr = _snr(path, share, task["noise_snr"])
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: lacks {error}; it was not written by this package") from error
         subset = path.name.removeprefix("options-").removesuffix(".yaml")
@@ -418,7 +419,7 @@ def plot_noise(sources: Sequence[str], out: Path) -> str:
     check_suffix(out)
     results: list[NoiseResult] = []
     for text in sources:
-        name, _, path = text.rpartition("=")
+        name, _, path = ("", "", text) if Path(text).exists() else text.partition("=")
         if Path(path).suffix in TABLES and Path(path).is_file():
             results += [NoiseResult(name or row.method, row.snr, row.rate) for row in read_table(Path(path))]
         else:

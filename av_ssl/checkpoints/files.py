@@ -149,7 +149,7 @@ def write_stored(stored: StoredModel, path: str | Path) -> list[Path]:
     if path.suffix == SAFETENSORS:
         write_safetensors(stored, path, path.with_suffix(".json"))
         return [path, path.with_suffix(".json")]
-    raise DataError(f"{path}: name a file that ends in {FAIRSEQ} (fairseq) or {SAFETENSORS}")
+    raise DataError(f"{path}: name a file that ends in {FAIRSEQ} (fairseq) or {SAFETENSORS}, or a folder")
 
 
 # -- fairseq's checkpoints -----------------------------------------------------------------------------------

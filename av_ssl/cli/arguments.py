@@ -128,9 +128,12 @@ def open_recogniser(
 
         given = {"--task-option": task_options, "--device cuda": args.device == "cuda"}
         given[f"--precision {args.precision}"] = args.precision != FLOAT32
+        for name in ("lenpen", "max_len_a", "max_len_b"):
+            given[f"--{name.replace('_', '-')}"] = getattr(search, name) != getattr(SearchOptions, name)
         if option := next((option for option, used in given.items() if used), None):
             raise DataError(
-                f"{option}: {args.checkpoint} runs on a CPU in float32 without a task; name the .pt file"
+                f"{option}: {args.checkpoint} runs on a CPU in float32, without task or bounds on lengths; "
+                "name the .pt file"
             )
         return OnnxRecogniser(args.checkpoint, search.beam)
     # Threads of torch that wait for each other would keep the cores busy on which the next part is cropped.

@@ -8,6 +8,7 @@ status.  Only the module of the command in use is imported, so that cropping, fo
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -65,6 +66,7 @@ EXTRAS = {
     "sklearn": "clusters",
 }
 FAIRSEQ = ("fairseq", "hydra", "omegaconf")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED = 130  # exit status of a command ended by Ctrl-C
 
 
@@ -100,9 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in FULL:
             raise
-        print(f"av-ssl {name}: error: {error.filename}: {error.strerror}; check the path", file=sys.stderr)
+        where = f"{error.filename or 'the output cannot be written'}: {error.strerror}"
+        fix = "free space" if error.errno in FULL else "check the path"
+        print(f"av-ssl {name}: error: {where}; {fix}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"av-ssl {name}: interrupted; run the same command again to continue", file=sys.stderr)

@@ -57,7 +57,8 @@ def run_convert(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     if args.out.resolve() == args.source.resolve():
         raise DataError(f"{args.out}: is the file to be converted; name another")
-    if args.out.suffix and (args.license or args.wer):
+    to_folder = not args.out.suffix or args.out.is_dir() or args.out.suffix[1:].isdecimal()  # such as vsr-1.0
+    if not to_folder and (args.license or args.wer):
         option = "--license" if args.license else "--wer"
         raise DataError(f"{option}: is for a model card, and {args.out} has none; name a FOLDER, or omit it")
     check_paths(args.source)
@@ -69,14 +70,14 @@ def run_convert(args: argparse.Namespace) -> int:
         from av_ssl.sharing.av_hubert import as_av_hubert
 
         stored = as_av_hubert(stored)
-    if args.out.suffix == ONNX:
-        from av_ssl.sharing.onnx import export_onnx
-
-        written = export_onnx(stored, args.out)
-    elif not args.out.suffix:
+    if to_folder:
         from av_ssl.sharing.folder import save_pretrained
 
         written = save_pretrained(stored, args.out, args.license or "other", dict(args.wer))
+    elif args.out.suffix == ONNX:
+        from av_ssl.sharing.onnx import export_onnx
+
+        written = export_onnx(stored, args.out)
     else:
         written = write_stored(stored, args.out)
     parameters = sum(tensor.numel() for tensor in stored.tensors.values())
@@ -89,9 +90,11 @@ def run_convert(args: argparse.Namespace) -> int:
 
 def refuse_existing(out: Path) -> None:
     """Raise DataError rather than write over a file, or a model in a folder: a training may need it."""
-    from av_ssl.checkpoints.files import SAFETENSORS, WEIGHTS
+    from av_ssl.checkpoints.files import CONFIG, SAFETENSORS, WEIGHTS
+    from av_ssl.sharing.folder import CARD
 
-    written = [out, out / WEIGHTS, *([out.with_suffix(".json")] if out.suffix == SAFETENSORS else [])]
+    in_folder = (out / name for name in (WEIGHTS, CONFIG, CARD))
+    written = [out, *in_folder, *([out.with_suffix(".json")] if out.suffix == SAFETENSORS else [])]
     for path in written:
         if path.is_file():
             raise DataError(f"{path}: exists; name another file or folder, or delete it")

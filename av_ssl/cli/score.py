@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # What imports torch is imported where it is needed: --help and a wrong path are then fast.
 
 CLEAN = "clean"  # among the values of --snr
+LEVEL = "0"  # dB, where --snr names none
+TOP = 300  # of the cohort, where --top names no number
 LARGEST_TABLE = 40  # classes up to which the confusion matrix is printed
 
 
@@ -35,6 +37,12 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--noise", metavar="LIST", type=Path, help="add noise from the files that LIST names to every clip"
     )
+
+
+def check_noise(args: argparse.Namespace) -> None:
+    """Raise DataError for a level without noise: the scores would be taken for those of noise."""
+    if args.snr is not None and args.noise is None:
+        raise DataError("--snr: needs the noise itself; name --noise LIST")
 
 
 def noise_of(noise: Path | None, snr: str) -> NoiseMixer | None:
@@ -55,9 +63,8 @@ def add_classify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--snr",
         nargs="+",
-        default=["0"],
         help="signal-to-noise ratio in dB; several are scored one after the other, clean is without noise "
-        "(default: 0)",
+        "(default with --noise: 0)",
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="write 'ID TRUTH FOUND', separated by tabs")
 
@@ -65,7 +72,8 @@ def add_classify_arguments(parser: argparse.ArgumentParser) -> None:
 def run_classify(args: argparse.Namespace) -> int:
     """Classify clips; print accuracy, mean recall, F1 and the confusion matrix, for each noise level."""
     check_paths(args.checkpoint, args.manifest, args.labels)
-    levels: list[str] = args.snr
+    check_noise(args)
+    levels: list[str] = args.snr or [LEVEL]
     if len(levels) > 1 and (args.noise is None or args.out is not None):
         raise DataError("--snr: several levels need --noise, and --out takes the results of one: name one")
     for level in levels:
@@ -150,7 +158,7 @@ def run_trials(args: argparse.Namespace) -> int:
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     add_scoring_arguments(parser)
-    parser.add_argument("--snr", default="0", help="signal-to-noise ratio in dB (default: 0)")
+    parser.add_argument("--snr", help="signal-to-noise ratio in dB (default with --noise: 0)")
     parser.add_argument(
         "trials", metavar="TRIALS", type=Path, help="list of 'LABEL UTTERANCE UTTERANCE', 1 for one speaker"
     )
@@ -167,7 +175,9 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
         help="also score with adaptive s-norm against the speakers of MANIFEST (from the .spk file next to "
         "it; without one, against its clips)",
     )
-    parser.add_argument("--top", type=at_least_two, default=300, help="nearest of the cohort (default: 300)")
+    parser.add_argument(
+        "--top", type=at_least_two, help=f"nearest of the cohort (default with --cohort: {TOP})"
+    )
     parser.add_argument(
         "--subtract-mean", action="store_true", help="subtract the cohort's mean embedding before scoring"
     )
@@ -185,8 +195,10 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Score a trial list by cosines of embeddings; print equal error rate and minDCF."""
-    if args.subtract_mean and args.cohort is None:
-        raise DataError("--subtract-mean subtracts the mean of a cohort: give one with --cohort")
+    check_noise(args)
+    for option, given in (("--subtract-mean", args.subtract_mean), ("--top", args.top is not None)):
+        if given and args.cohort is None:
+            raise DataError(f"{option}: is about a cohort; give one with --cohort")
     check_paths(args.checkpoint, args.manifest, args.trials, args.cohort)
     from av_ssl.classification.verification import (
         adaptive_s_norm,
@@ -212,8 +224,9 @@ def run_verify(args: argparse.Namespace) -> int:
     scores = cosine_scores(embeddings, trials.first, trials.second)
     print(f"cosine: {trial_report(scores, trials.targets)}")
     if cohort is not None:
-        scores = adaptive_s_norm(scores, embeddings, trials.first, trials.second, cohort, args.top)
-        print(f"s-norm ({len(cohort)} in the cohort, top {args.top}): {trial_report(scores, trials.targets)}")
+        top = args.top or TOP
+        scores = adaptive_s_norm(scores, embeddings, trials.first, trials.second, cohort, top)
+        print(f"s-norm ({len(cohort)} in the cohort, top {top}): {trial_report(scores, trials.targets)}")
     if args.out is not None:
         used = trials.utterances
         rows = zip(trials.first, trials.second, scores, trials.targets, strict=True)
@@ -254,7 +267,7 @@ def embedding_cache(args: argparse.Namespace) -> EmbeddingCache:
 
     def compute(clips: Sequence[Clip]) -> Embeddings:
         classifier = Classifier.open(
-            args.checkpoint, args.device, noise_of(args.noise, args.snr), args.workers
+            args.checkpoint, args.device, noise_of(args.noise, args.snr or LEVEL), args.workers
         )
         with ProgressBar("clip") as bar:
             return classifier.embeddings(clips, args.layer, bar.update)
@@ -262,6 +275,6 @@ def embedding_cache(args: argparse.Namespace) -> EmbeddingCache:
     settings = {
         "checkpoint": digest(model_file(args.checkpoint)),
         "layer": args.layer,
-        "noise": [] if args.noise is None else [digest(args.noise), args.snr],
+        "noise": [] if args.noise is None else [digest(args.noise), args.snr or LEVEL],
     }
     return EmbeddingCache(args.cache or args.checkpoint.parent / "embeddings", settings, compute)

@@ -157,7 +157,7 @@ def _transcribe_recordings(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_writable(args.out)
         for name, path in recordings.items():
-            keep_own_files(path, args.out / name, _formats(args))
+            keep_own_files(path, args.out / name, _formats(args), args.all_faces)
     mean_face = OWN if args.mean_face is None else load_mean_face(args.mean_face)
     options = RecordingOptions(args.face, args.modalities, args.words, mean_face=mean_face)
     search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)

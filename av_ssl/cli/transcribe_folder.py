@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from av_ssl.cli.arguments import job_options
@@ -35,13 +38,28 @@ def transcribe_folder(args: argparse.Namespace) -> int:
             why = f"; {plan.bad_clips} lists the reasons. After fixing them, delete it and {plan.transcripts}"
             _left_out(plan, made, why)
         return 0
-    with tempfile.TemporaryDirectory(prefix="av-ssl-transcribe-") as folder:
-        for plan in _plans(args, Path(folder)):
+    with _kept_if_stopped() as folder:
+        for plan in _plans(args, folder):
             made = _transcribe(plan, args)
             sys.stdout.writelines(map(hypothesis_row, made.hypotheses))
             print(f"{plan.manifest}: {_numbers(made)}", file=sys.stderr)
             _left_out(plan, made)
     return 0
+
+
+@contextlib.contextmanager
+def _kept_if_stopped() -> Iterator[Path]:
+    """A folder for transcripts that are to be printed; it stays if not all of them are made."""
+    folder = Path(tempfile.mkdtemp(prefix="av-ssl-transcribe-"))
+    try:
+        yield folder
+    except BaseException:
+        if any(path.suffix in (".tsv", ".log") for path in folder.rglob("*")):
+            print(f"{folder} holds what was made; --out {folder} continues it", file=sys.stderr)
+        else:
+            shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
 
 
 def _plans(args: argparse.Namespace, out: Path) -> list[TranscriptPlan]:

@@ -178,11 +178,11 @@ def search_config(task: Any, args: Any, ctc_weight: float, lm_weight: float) -> 
 
 
 def refuse_others(args: Any, search: str) -> None:
-    """Raise ValueError for options that ``search`` ignores."""
+    """Raise DataError for options that ``search`` ignores."""
     ignored = [name for name in OTHER_SEARCHES if option(args, name) != option(None, name)]
     if ignored:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
-        raise ValueError(f"{names}: {search} has no such option")
+        raise DataError(f"{names}: {search} has no such option; omit it")
 
 
 def warn_of_bounds(args: Any) -> None:

@@ -92,6 +92,10 @@ class AudioVisualTask(FairseqTask):
         self.bad_clips_dir = Path(cfg.bad_clips_dir or root.checkpoint.save_dir) if root is not None else None
         self.for_training = True
         self.needs = DataNeeds()
+        if cfg.noise_prob > 0 and not cfg.noise_wav:
+            logger.warning("noise_prob=%g has no effect: noise_wav names no noise", cfg.noise_prob)
+        if cfg.noise_wav and cfg.noise_prob <= 0:
+            logger.warning("noise_wav=%s has no effect: noise_prob is 0, so all is clean", cfg.noise_wav)
 
     @property
     def source_dictionary(self) -> None:
@@ -271,8 +275,6 @@ class AudioVisualTask(FairseqTask):
     def make_noise(self, split: str, train: bool) -> NoiseMixer | None:
         """The noise that is added to the audio of a split; None: none."""
         cfg = self.cfg
-        if train and cfg.noise_prob > 0 and not cfg.noise_wav:
-            logger.warning("task.noise_prob=%g has no effect: task.noise_wav names no noise", cfg.noise_prob)
         if not cfg.noise_wav or cfg.noise_prob <= 0 or "audio" not in self.streams:
             return None
         return NoiseMixer(

@@ -31,7 +31,7 @@ from av_ssl.compat.keys import option
 from av_ssl.data.classes import CLASSES, ClassificationDataset, ClassList, Segmentation
 from av_ssl.data.labels import LabelFile
 from av_ssl.errors import DataError
-from av_ssl.manifest import Clip, keep_by_length, read_manifest, with_lengths
+from av_ssl.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.recognition.encoder import read_pretrained
 from av_ssl.tasks.audio_visual import (
     FEATURE_KEYS,
@@ -245,7 +245,7 @@ class ClassificationTask(AudioVisualTask):
         """Return all clips, and indices of those that have the streams and, in training, a good length."""
         cfg, streams = self.cfg, self.streams
         manifest = Path(cfg.data) / f"{split}.tsv"
-        clips = with_lengths(read_manifest(manifest))
+        clips = read_manifest(manifest)
         longest = cfg.max_sample_size if self.trains_on(split) else None
         kept = [
             index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -90,12 +91,17 @@ def transcript_files(stem: Path, formats: tuple[str, ...]) -> list[Path]:
     return [stem.with_name(f"{stem.name}.{name}") for name in formats]
 
 
-def keep_own_files(recording: Path, stem: Path, formats: tuple[str, ...]) -> None:
+def keep_own_files(recording: Path, stem: Path, formats: tuple[str, ...], all_faces: bool = False) -> None:
     """Raise DataError where a file of the transcript is there already, in the recording's own folder.
 
-    It may be the user's own transcript, which data preparation reads there.
+    It may be the user's own transcript, which data preparation reads there. ``all_faces``: one a face is
+    to be written.
     """
-    for file in transcript_files(stem, formats):
+    files = transcript_files(stem, formats)
+    if all_faces:
+        names = glob.escape(f"{stem.name}.face")
+        files = [file for name in formats for file in stem.parent.glob(f"{names}[0-9]*.{name}")]
+    for file in files:
         if file.exists() and file.parent.resolve() == recording.parent.resolve():
             raise DataError(
                 f"{file}: is there already, beside {recording.name}, and may be your own transcript: move it "

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,8 @@ class Recogniser:
         device: for the model.
         model: of the checkpoint, on that device; None: it is read.
 
-    Raises DataError if the checkpoint cannot be read, holds no dictionary and so no recogniser, or was
-    trained on other streams.
+    Raises DataError if the checkpoint cannot be read, holds no dictionary and so no recogniser, was trained
+    on other streams, or has no such search.
     """
 
     def __init__(self, spec: RecogniserSpec, device: str = "cpu", model: Any = None) -> None:
@@ -112,6 +112,7 @@ class Recogniser:
                 f"--modalities {self.task.cfg.modalities}: {spec.checkpoint} {wrong}, so its transcripts "
                 "would be wrong; drop --modalities, or give it the stream of its training"
             )
+        self.generator = self.task.build_generator([self.model], GenerationConfig(**vars(spec.search)))
 
     def _task_config(self, stored: Mapping[str, Any]) -> Any:
         """Clips are read as in training, but never cut."""
@@ -169,10 +170,6 @@ class Recogniser:
         reader = self.task.make_reader("test", train=False)
         reader = reader if streams is None else replace(reader, modalities=streams)
         return self.task.make_dataset("test", list(clips), train=False, shuffle=False, reader=reader)
-
-    @cached_property
-    def generator(self) -> Any:
-        return self.task.build_generator([self.model], GenerationConfig(**vars(self.spec.search)))
 
     def transcribe(
         self,

@@ -49,7 +49,7 @@ def test_methods():
 
 def results(folder, rate="12.34", subset="test", **task):
     folder.mkdir(exist_ok=True)
-    options = {"task": {"noise_prob": 1.0, "noise_snr": "0", **task},
+    options = {"task": {"noise_wav": "noise", "noise_prob": 1.0, "noise_snr": "0", **task},
                "common_eval": {"path": "/models/av2vec_av/checkpoint_best.pt"}}  # fmt: skip
     (folder / f"options-{subset}.yaml").write_text(yaml.safe_dump(options))
     (folder / f"generate-{subset}.txt").write_text(
@@ -63,6 +63,7 @@ def test_a_results_folder(tmp_path):
     assert read_results(folder) == [NoiseResult("av2vec_av", -5.0, 12.34)]
     assert read_results(folder, "AV2vec") == [NoiseResult("AV2vec", -5.0, 12.34)]
     assert read_results(results(tmp_path / "clean", noise_prob=0.0))[0].snr == CLEAN
+    assert read_results(results(tmp_path / "no_list", noise_wav=None))[0].snr == CLEAN
     results(folder, "50.0", "valid", noise_snr="5")
     assert [(row.snr, row.rate) for row in read_results(folder)] == [(-5, 12.34), (5, 50)]
 

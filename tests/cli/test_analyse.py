@@ -67,6 +67,20 @@ def test_frames_get_the_labels_of_their_times(alignments, tmp_path):
     np.testing.assert_array_equal(drawn.features, found.drawn(30, seed=1).features)
 
 
+def test_subsets_may_share_clips(tmp_path):
+    path = write_features(tmp_path / "a")
+    before = FeatureFolder(path).features("test/0")
+    first = np.load(path / "test.npy")[: len(before)]
+    np.save(path / "small.npy", first)  # sorted before ``test``, whose rows then count
+    np.save(path / "zero.npy", first)  # and after it
+    for subset in ("small", "zero"):
+        (path / f"{subset}.index.tsv").write_text(f"test/0\t0\t{len(before)}\n")
+    folder = FeatureFolder(path)
+    for number in range(CLIPS):
+        assert folder.features(f"test/{number}").shape == before.shape
+    np.testing.assert_array_equal(folder.features("test/0"), before)
+
+
 def test_probe_prints_a_table_by_layer(alignments, tmp_path, capsys):
     folders = [
         write_features(tmp_path / name / "f", signal=signal) for name, signal in (("good", 9), ("bad", 0))
@@ -118,6 +132,10 @@ def test_figures_are_drawn(alignments, tmp_path, capsys):
     assert "most alike: layer 0 and layer 0 (1.000)" in output
     assert call("analyse", "plot", "similarity", one, "--out", tmp_path / "own.png") == 0
     assert (tmp_path / "rates.csv").write_text("method,snr,wer\nA,0,50\nA,clean,20\n")
+    (tmp_path / "lr=0.1").mkdir()
+    assert (tmp_path / "lr=0.1" / "rates.csv").write_text("method,snr,wer\nA,0,50\n")
+    for word in (tmp_path / "lr=0.1/rates.csv", f"B={tmp_path / 'lr=0.1/rates.csv'}"):
+        assert call("analyse", "plot", "noise", word, "--out", tmp_path / "n.svg") == 0
     words = ["analyse", "plot", "noise", f"B={tmp_path / 'rates.csv'}"]
     assert call(*words, "--out", tmp_path / "n.svg") == 0
     assert "2 word error rates" in capsys.readouterr().out

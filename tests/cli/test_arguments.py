@@ -1,12 +1,15 @@
 """Arguments for the shards of long jobs."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 
-from av_ssl.cli.arguments import add_job_arguments, add_shard_arguments, job_options
+from av_ssl.cli.arguments import add_job_arguments, add_shard_arguments, job_options, open_recogniser
 from av_ssl.cli.main import main
+from av_ssl.errors import DataError
 from av_ssl.jobs import JobOptions, available_cores
+from av_ssl.transcription.transcript import SearchOptions
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,10 @@ def test_a_process_a_gpu(monkeypatch, words, gpus, workers):
     add_shard_arguments(parser)
     add_job_arguments(parser)
     assert job_options(parser.parse_args(words.split())).workers == workers
+
+
+@pytest.mark.parametrize("option", ["lenpen", "max_len_a", "max_len_b"])
+def test_onnx_has_no_bounds_on_lengths(option):
+    args = argparse.Namespace(checkpoint=Path("a.onnx"), device="auto", precision="float32")
+    with pytest.raises(DataError, match=f"--{option.replace('_', '-')}: a.onnx "):
+        open_recogniser(args, SearchOptions(**{option: 3}))

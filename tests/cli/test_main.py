@@ -1,5 +1,6 @@
 """The command as a whole."""
 
+import errno
 import os
 import re
 import subprocess
@@ -116,6 +117,17 @@ def test_an_error_of_the_system_names_the_file(monkeypatch, capsys):
     monkeypatch.setattr(crop, "run_crop", refused)
     assert main(["crop", "in", "out"]) == 1
     assert capsys.readouterr().err.startswith("av-ssl crop: error: locked/a.pt: Permission denied")
+
+
+def test_a_full_disk_below_the_output_is_no_traceback(monkeypatch, capsys):
+    from av_ssl.cli import crop
+
+    def full(args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(crop, "run_crop", full)
+    assert main(["crop", "in", "out"]) == 1
+    assert "cannot be written: No space left on device; free space" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("closed", [True, False])

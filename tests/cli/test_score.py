@@ -206,3 +206,4 @@ def test_several_noise_levels_are_scored_at_once(checkpoint, manifest, tmp_path,
     assert run(*command, "--snr", "-5") == 0
     assert capsys.readouterr().out == printed.partition("-5dB: ")[2]
     assert "--snr" in refused(run(*command, "--snr", "0", "-5", "--out", tmp_path / "found.tsv"))
+    assert "--snr: needs the noise" in refused(run(*command[:4], "--snr", "-5"))

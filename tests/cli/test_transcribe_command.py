@@ -52,6 +52,35 @@ def test_without_a_folder_they_are_printed(transcribe, data, tmp_path, capsys):
     assert sorted(data.iterdir()) == before
 
 
+def test_what_was_made_before_an_error_is_kept_without_a_folder(transcribe, tmp_path, capsys, monkeypatch):
+    """It would be printed when all is done; with --out the same command goes on."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("av_ssl.transcription.recogniser.Recogniser._text", lambda self, best: 1 / 0)
+    assert transcribe("--subset", "valid", out=None) == 1
+    (kept,) = tmp_path.glob("av-ssl-transcribe-*")
+    printed = capsys.readouterr().err
+    assert f"--out {kept} continues it" in printed
+    assert "ZeroDivisionError" in (kept / "valid.hyp.shards/logs/shard_0.log").read_text()
+    monkeypatch.undo()
+    assert transcribe("--subset", "valid", "--out", kept, out=None) == 0
+    assert transcribe("--subset", "none", out=None) == 1
+    assert len(list(tmp_path.glob("av-ssl-transcribe-*"))) == 1
+
+
+def test_an_option_that_the_search_lacks_is_refused(transcribe, refused):
+    assert "--lenpen: CTC beam search has no such option" in refused(transcribe("--lenpen", "2"))
+
+
+def test_lists_of_audio_alone_need_no_numbers_of_frames(transcribe, data, tmp_path):
+    root, *rows = (data / "valid.tsv").read_text().splitlines()
+    cells = [row.split("\t") for row in rows]
+    sound = [f"{name}\t\t{audio}\t0\t{samples}" for name, _, audio, _, samples in cells]
+    (data / "sound.tsv").write_text("\n".join([root, *sound]) + "\n")
+    assert transcribe("--subset", "sound", "--modalities", "audio") == 0
+    found = read_hypotheses(tmp_path / "out" / "sound.hyp.tsv")
+    assert [one.frames for one in found] == [10, 11, 12]
+
+
 def test_neither_labels_nor_a_dictionary_are_needed_or_read(transcribe, data, tmp_path):
     assert transcribe("--subset", "valid") == 0
     (data / "dict.wrd.txt").write_text("another 1\n")

@@ -90,6 +90,11 @@ def test_a_text_beside_the_recording_is_kept(run, talk, refused):
     assert run(talk, "--format", "srt", "--out", talk.parent) == 0
     for _ in range(2):
         assert run(talk, "--out", talk.parent / "out") == 0
+    assert run(talk, "--all-faces", "--out", talk.parent) == 0  # writes talk.face1.txt alone
+    assert own.read_text() == "what is said\n"
+    assert f"{talk.with_suffix('.face1.txt')}: is there already" in refused(
+        run(talk, "--all-faces", "--out", talk.parent)
+    )
 
 
 @pytest.mark.parametrize("words", [["--face", "2"], ["--face", "left"], ["--all-faces"], []])

@@ -123,6 +123,9 @@ def test_the_card(shared, tmp_path):
     folder.mkdir()
     (folder / "README.md").write_text("old")
     words = ["model", "convert", str(shared), str(folder), "--license", "mit", "--wer", "GRID, unseen=12.5"]
+    assert main(words) == 1  # it may be the README of a project
+    assert (folder / "README.md").read_text() == "old"
+    (folder / "README.md").unlink()
     assert main(words) == 0
     card = hub.ModelCard.load(folder / "README.md")
     assert card.data.license == "mit"
@@ -131,6 +134,13 @@ def test_the_card(shared, tmp_path):
     assert (result.dataset_name, result.metric_type, result.metric_value) == ("GRID, unseen", "wer", 12.5)
     for text in ("av_hubert_ctc, fine-tuned from av_hubert", "- Data: lrs3", "audio and video", "12.5 %"):
         assert text in card.text
+
+
+def test_a_folder_may_have_a_dot_in_its_name(shared, tmp_path):
+    (tmp_path / "asr.v2").mkdir()
+    for name in ("vsr-1.0", "asr.v2"):
+        assert main(["model", "convert", str(shared), str(tmp_path / name), "--license", "mit"]) == 0
+        assert (tmp_path / name / "model.safetensors").is_file()
 
 
 def test_options_of_a_card_that_is_not_written(shared, tmp_path, capsys):

@@ -48,13 +48,15 @@ def task_of(folder: Path, metric: str = "loss", **keys: Any) -> AudioVisualTask:
 
 
 def test_training_clips_are_augmented_under_any_name(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """And that noise without a list of it has no effect is said once."""
+    """And that noise without a list of it, or a list without a share, has no effect is said once."""
     task = task_of(folder, noise_prob=0.25)
     task.load_dataset("lrs3", combine=True)  # as fairseq's trainer does
     task.load_dataset("valid")
     assert task.dataset("lrs3").train
     assert not task.dataset("valid").train
-    assert caplog.text.count("task.noise_prob=0.25 has no effect") == 1
+    assert caplog.text.count("noise_prob=0.25 has no effect") == 1
+    task_of(folder, noise_wav="/noise")
+    assert caplog.text.count("noise_wav=/noise has no effect") == 1
 
 
 def test_only_training_sets_the_batch(
