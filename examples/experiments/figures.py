@@ -1,17 +1,20 @@
 """Draw the figures of a finished experiment.
 
-python examples/experiments/figures.py labels out/grid --subset test_seen --out docs/images/labels.png
-python examples/experiments/figures.py lips CHECKPOINT DATA --subset test_seen --out docs/images/lips.png
+python examples/experiments/figures.py labels docs/results/grid.json --subset test_seen --out labels.png
+python examples/experiments/figures.py noise docs/results/grid.json --subset test_seen --out noise.png
+python examples/experiments/figures.py lips CHECKPOINT DATA --subset test_seen --out lips.png
 """
 
 import argparse
 import json
+import math
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-from from_av_ssl import Figure, load, new_figure, read_crops, read_manifest, save, style_of
+from from_av_ssl import Figure, draw_noise, load, new_figure, read_crops, read_manifest, save, style_of
+from methods import TASKS, Column
 
 SHOWN = 15  # frames of a strip
 
@@ -30,7 +33,7 @@ def draw_labels(results: dict[str, Any], subset: str) -> Figure:
     """Word error rate against the number of labelled clips: the mean over seeds, a line a method.
 
     Args:
-        results: of results.json; the columns of the curve end in @NUMBER.
+        results: of a file of run.py; the columns of the curve end in @NUMBER.
     """
     figure = new_figure(5.2, 3.6)
     axis, numbers = figure.subplots(), set[int]()
@@ -49,6 +52,22 @@ def draw_labels(results: dict[str, Any], subset: str) -> Figure:
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def noise_curves(results: dict[str, Any], subset: str) -> dict[str, dict[float, list[float]]]:
+    """Word error rates of all seeds by method and task, and by SNR in dB, infinite where clean.
+
+    Of methods that were scored at several levels; rows of one title are one method.
+    """
+    curves: dict[str, dict[float, list[float]]] = {}
+    for method in results["methods"].values():
+        for key, rates in scores_of(method, subset).items():
+            column = Column.read(key)
+            if column.streams == "video" or column.labelled or not (column.snr or column.clips == "clean"):
+                continue
+            curve = curves.setdefault(f"{method['title']}, {TASKS[column.streams]}", {})
+            curve.setdefault(float(column.snr or math.inf), rates)
+    return {name: dict(sorted(curve.items())) for name, curve in curves.items() if len(curve) > 2}
 
 
 def draw_lips(checkpoint: Path, data: Path, subset: str, count: int = 4) -> Figure:
@@ -80,18 +99,22 @@ def main() -> None:
     )
     figures = parser.add_subparsers(dest="figure", required=True)
     labels = figures.add_parser("labels", help="word error rate against labelled clips")
-    labels.add_argument("results", type=Path, metavar="OUT", help="of run.py")
+    noise = figures.add_parser("noise", help="word error rate against the level of babble")
+    for each in (labels, noise):
+        each.add_argument("results", type=Path, metavar="RESULTS.json", help="of run.py")
     lips = figures.add_parser("lips", help="mouth crops and what a lip-reader wrote")
     lips.add_argument("checkpoint", type=Path)
     lips.add_argument("data", type=Path, help="data folder")
-    for each in (labels, lips):
+    for each in (labels, noise, lips):
         each.add_argument("--subset", required=True)
         each.add_argument("--out", type=Path, required=True, help="PNG, SVG or PDF")
     args = parser.parse_args()
-    if args.figure == "labels":
-        figure = draw_labels(json.loads((args.results / "results.json").read_text()), args.subset)
-    else:
+    if args.figure == "lips":
         figure = draw_lips(args.checkpoint, args.data, args.subset)
+    elif args.figure == "labels":
+        figure = draw_labels(json.loads(args.results.read_text()), args.subset)
+    else:
+        figure = draw_noise(noise_curves(json.loads(args.results.read_text()), args.subset))
     save(figure, args.out)
 
 

@@ -2,7 +2,7 @@
 
 # ruff: noqa: F401
 from av_ssl import load
-from av_ssl.analysis.plots import Figure, new_figure, save, style_of
+from av_ssl.analysis.plots import Figure, draw_noise, new_figure, save, style_of
 from av_ssl.data.labels import LabelFile
 from av_ssl.data.reading import read_crops, read_wave
 from av_ssl.data.spans import SpanMask, draw_spans

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,28 @@ def test_label_curves_are_means_over_seeds() -> None:
     assert line.get_label() == "A"
     assert line.get_xydata().tolist() == [[10, 55], [100, 25]]
     assert axis.get_xscale() == "log"
+
+
+def test_noise_curves_are_of_methods_with_several_levels() -> None:
+    """What was scored clean, and under the same title at several levels, is one curve; all seeds count."""
+    rows = {
+        "a": [
+            {
+                "test/audio_clean": 20.0,
+                "test/audio_0dB": 50.0,
+                "test/video_clean": 1.0,
+                "test/audio_long": 2.0,
+            }
+        ],
+        "a_noise": [{"test/audio_-5dB": 80.0, "test/audio_0dB": 51.0}, {"test/audio_-5dB": 90.0}],
+        "b": [{"test/audio_clean": 20.0, "test/audio_0dB": 50.0}],
+    }
+    methods = {
+        name: {"title": name[0].upper(), "seeds": {str(n): {"scores": one} for n, one in enumerate(scores)}}
+        for name, scores in rows.items()
+    }
+    curves = figures.noise_curves({"methods": methods}, "test")
+    assert curves == {"A, ASR": {-5: [80, 90], 0: [50], math.inf: [20]}}
 
 
 @pytest.mark.parametrize(("count", "shown"), [(2, [0, 1]), (9, [0, 1, 2])])
