@@ -73,6 +73,8 @@ class Methods:
 
     def __init__(self, path: Path = FILE) -> None:
         self._content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for table in self._content["tables"].values():
+            self._score_too(table, table.pop("recognisers", []))
         self.costs, self.about_costs = self._content["costs"], self._content["about_costs"]
         self.about_leaderboard = self._content["about_leaderboard"]
         self.columns = Section("columns")
@@ -92,6 +94,18 @@ class Methods:
                 method.models = dict.fromkeys(streams, method.model)
             else:
                 method.models = {each: self._finetuning(method, each) for each in streams}
+
+    def _score_too(self, table: dict[str, Any], names: list[str]) -> None:
+        """Add methods that are recognisers, scored on the columns of a table."""
+        recognisers, columns = self._content["recognisers"], table["columns"]
+        for name in names:
+            if name not in recognisers:
+                raise MethodError(f"methods.yaml: there is no {name!r} among the recognisers")
+            row, key = recognisers[name], f"{name}_{columns}"
+            baseline = f"{row['baseline']}_{columns}" if row.get("baseline") in names else ""
+            added = {"title": row["title"], "model": name, "columns": columns, "baseline": baseline}
+            self._content["methods"][key] = added
+            table.setdefault("methods", []).append(key)
 
     def _rows(self, name: str, *parts: str) -> Section:
         """The rows of one section, or of several parts."""

@@ -214,6 +214,7 @@ def test_baselines_are_in_the_table_and_trained_alike(comparison) -> None:
         ("title: AV2vec, start: pretrain_av2vec", "title: AV2vec, start: x", "'x' among the trainings"),
         ("[hybrid, hybrid_attention", "[hybrids, hybrid_attention", "'hybrids' among the methods"),
         ("columns: one_stream", "columns: two", "'two' among the columns"),
+        ("recognisers: [scratch,", "recognisers: [x, scratch,", "'x' among the recognisers"),
     ],
 )  # fmt: skip
 def test_wrong_rows_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -222,6 +223,13 @@ def test_wrong_rows_are_named(tmp_path: Path, old: str, new: str, message: str) 
     (tmp_path / "methods.yaml").write_text(text.replace(old, new, 1))
     with pytest.raises(MethodError, match=rf"methods\.yaml: .*{message}"):
         main(["--dry-run", "--out", str(tmp_path)], Methods(tmp_path / "methods.yaml"))
+
+
+def test_a_table_of_other_columns_scores_the_same_models() -> None:
+    row, model = METHODS.methods["av2vec_noise"], METHODS.methods["av2vec"]
+    assert (row.models, row.title, row.baseline) == (model.models, model.title, "scratch_noise")
+    assert METHODS.methods["scratch_noise"].baseline == ""
+    assert "av2vec_noise" in METHODS.tables["noise"].methods
 
 
 def test_every_command_is_used(toy: Steps, emotions: Steps) -> None:
