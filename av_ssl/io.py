@@ -20,10 +20,10 @@ import tempfile
 import threading
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, write_array_header_1_0
@@ -158,6 +158,14 @@ def decoded(content: bytes, path: Path, fix: str) -> str:
         raise DataError(f"{path}: is no text, or UTF-16 without a byte-order mark: convert it, or {fix}")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.removeprefix(BYTE_ORDER_MARK).replace("\n" + BYTE_ORDER_MARK, "\n")
+
+
+def unicode_form(symbols: Iterable[str]) -> Literal["NFC", "NFD"]:
+    """How a dictionary writes accents: as one code point with their letter, or apart (NFD)."""
+    symbols = list(symbols)
+    composed_only = all(unicodedata.is_normalized("NFC", symbol) for symbol in symbols)
+    apart_only = all(unicodedata.is_normalized("NFD", symbol) for symbol in symbols)
+    return "NFD" if apart_only and not composed_only else "NFC"
 
 
 def composed(name: str) -> str:

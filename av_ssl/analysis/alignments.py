@@ -188,10 +188,10 @@ def labelled_frames(
         labels = labels or {kind: [] for kind in found}
         if labels.keys() != found.keys():
             raise DataError(f"{alignment.path}: holds {alignment.kind}s, other clips have none of them")
-        known = np.array([None not in row for row in zip(*found.values(), strict=True)], bool)
+        known = np.array([all(row) for row in zip(*found.values(), strict=True)], bool)
         features.append(np.asarray(folder.features(clip)[known]))
         for kind, values in found.items():
-            labels[kind] += [value for value, here in zip(values, known, strict=True) if here and value]
+            labels[kind] += [value for value, here in zip(values, known, strict=True) if value and here]
         speakers += [alignment.speaker or clip] * int(known.sum())
     if not speakers:
         raise DataError(f"{folder.path}: no frame of it has a phone in {alignments}")

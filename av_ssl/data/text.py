@@ -11,7 +11,7 @@ import io
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -20,7 +20,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from av_ssl.errors import DataError
-from av_ssl.io import atomic_file, composed, read_text
+from av_ssl.io import atomic_file, composed, read_text, unicode_form
 from av_ssl.layout import DICTIONARY
 
 TOLERATED_UNKNOWN = 0.1
@@ -85,10 +85,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.processor = None
         # Dictionaries of separated accents (NFD) keep working: texts get the form of the symbols.
-        symbols = self.dictionary.symbols
-        composed_only = all(unicodedata.is_normalized("NFC", symbol) for symbol in symbols)
-        apart_only = all(unicodedata.is_normalized("NFD", symbol) for symbol in symbols)
-        self.form: Literal["NFC", "NFD"] = "NFD" if apart_only and not composed_only else "NFC"
+        self.form = unicode_form(self.dictionary.symbols)
         if tokenizer is not None:
             try:
                 self.processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)

@@ -139,9 +139,20 @@ def _ebml_length(head: bytes, at: int) -> tuple[int | None, int]:
 
 
 def stated_seconds(path: Path) -> float | None:
-    """Length as the file states it; None where it states none. Raises MediaError."""
+    """Length as the file states it, or else, as of a stream that was recorded, that of its packets.
+
+    None where neither is known. Raises MediaError.
+    """
     with open_media(path) as container:
-        return None if container.duration is None else container.duration / av.time_base
+        if container.duration is not None:
+            return container.duration / av.time_base
+        streams = (*container.streams.video, *container.streams.audio)
+        ends = (
+            float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            for packet in container.demux(streams)
+            if packet.pts is not None and packet.time_base is not None
+        )
+        return max(ends, default=None) if streams else None
 
 
 def film(container: InputContainer, path: Path) -> VideoStream:

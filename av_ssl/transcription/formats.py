@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from math import ceil
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -160,10 +161,19 @@ def _cues(segment: Segment) -> Iterator[Cue]:
         yield _cue(words)
 
 
-def _timed(segment: Segment) -> tuple[Word, ...]:
-    """The words; without times of words, they share the time of the segment by their letters."""
-    if segment.words:
-        return segment.words
+def _timed(segment: Segment) -> Iterator[Word]:
+    """The words, without spaces cut to what a subtitle holds."""
+    for word in segment.words or _spread(segment):
+        count = max(ceil(len(word.word) / LINE), ceil((word.end - word.start) / LONGEST), 1)
+        places = [round(number * len(word.word) / count) for number in range(count + 1)]
+        times = [word.start + number * (word.end - word.start) / count for number in range(count + 1)]
+        for (first, last), (start, end) in zip(pairwise(places), pairwise(times), strict=True):
+            if first < last:
+                yield replace(word, word=word.word[first:last], start=start, end=end)
+
+
+def _spread(segment: Segment) -> tuple[Word, ...]:
+    """Words without times: they share the time of the segment by their letters."""
     words = segment.text.split()
     ends = list(accumulate(len(word) for word in words))
     second = (segment.end - segment.start) / max(1, sum(map(len, words)))

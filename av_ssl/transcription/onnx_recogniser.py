@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError, MediaError, explained, optional_package
+from av_ssl.io import composed, unicode_form
 from av_ssl.layout import LARGEST_FRAME, SAMPLES_PER_FRAME, STREAMS, crop_side
 from av_ssl.recognition.prefix_search import prefix_search
 from av_ssl.transcription.hypotheses import confidence
@@ -95,8 +97,10 @@ class OnnxRecogniser:
 
     def spell_text(self, text: str) -> list[list[Spelling]]:
         """The words of each line of a text with their tokens, see `word_times.spell_text`."""
+        form = unicode_form(self.symbols)
 
         def encode(word: str) -> list[str]:
+            word = unicodedata.normalize(form, word)
             if self.tokenizer is None:
                 return [word] if word else []
             return list(self.tokenizer.encode(word.lower(), out_type=str))
@@ -166,7 +170,7 @@ class OnnxRecogniser:
         if word_times:
             levels = None if samples is None else loudness(samples)
             words = align(log_probs, spell(symbols, tokens, self.tokenizer is not None), levels)
-        return Recognition(text, confidence(score, len(tokens)), words)
+        return Recognition(composed(text), confidence(score, len(tokens)), words)
 
 
 def open_session(path: Path, content: bytes | None) -> Any:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,12 +14,11 @@ from av_ssl.errors import DataError
 from av_ssl.layout import FRAME_RATE, STREAMS
 from av_ssl.media.alignment import OWN, MeanFace
 from av_ssl.media.audio import Samples
-from av_ssl.media.recording import SPEAKER, NoFaceError, Part, Recording, Source
+from av_ssl.media.recording import PART_SECONDS, SPEAKER, NoFaceError, Part, Recording, Source
 from av_ssl.transcription.transcript import Recognition, Segment, SpeechRecogniser, Transcript, Word
 
 BATCH_FRAMES = 400  # that the recogniser is given at a time (16 s), a part or several short ones
 LEAST_SEEN = 0.5  # share of a recording in which lips must be seen to be read
-WORDS_A_SECOND = 5  # at most, in an overlap
 SAME_TIME = 0.3  # seconds: one word found in two parts
 NAMED = 5  # stretches in a note
 LEAST_CUT, CUT = 2.0, 0.02  # seconds, and share, that a file may be shorter than it states
@@ -73,7 +71,7 @@ def transcribe_recording(
     work = Work(recogniser, source, options or RecordingOptions(), sound)
     heard = [piece for _, piece in work.heard(False, progress)]
     work.check()
-    return Transcript(joined(heard), tuple(work.notes()))
+    return Transcript(joined(heard, work.options.word_times), tuple(work.notes()))
 
 
 def transcribe_faces(
@@ -91,7 +89,7 @@ def transcribe_faces(
     if not faces:
         raise NoFaceError(work.recording.name, SPEAKER)
     notes = tuple(work.notes())
-    return {face: Transcript(joined(faces[face]), notes) for face in sorted(faces)}
+    return {face: Transcript(joined(faces[face], work.options.word_times), notes) for face in sorted(faces)}
 
 
 @dataclass(frozen=True)
@@ -152,11 +150,17 @@ class Work:
             indices = [index for index, choice in enumerate(chosen) if choice == streams]
             if indices:
                 same = [parts[index] for index in indices]
-                results = self.recogniser.recognise(same, streams, self.options.word_times)
+                results = self.recogniser.recognise(same, streams, self.needs_times)
                 for index, part, result in zip(indices, same, results, strict=True):
                     found[index] = Heard(part.start, part.end, streams, result)
         for index in sorted(found):
             yield parts[index].face, found[index]
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether words need times: they tell what is said twice where parts overlap."""
+        seconds = self.recording.seconds
+        return self.options.word_times or seconds is None or seconds > PART_SECONDS
 
     def streams_of(self, part: Part) -> Streams | None:
         """The streams of a part that are recognised; None: there is nothing that the recogniser takes."""
@@ -248,7 +252,7 @@ def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 @dataclass(frozen=True)
 class _Text:
-    """Words of a part on its way to a segment, the same with and without times."""
+    """Words of a part on its way to a segment."""
 
     heard: Heard
     start: float
@@ -260,8 +264,11 @@ class _Text:
         return replace(self, tokens=self.tokens[first:last], words=self.words[first:last])
 
 
-def joined(parts: Iterable[Heard]) -> tuple[Segment, ...]:
-    """One segment a part, without the words that two overlapping parts both have, and none without words."""
+def joined(parts: Iterable[Heard], word_times: bool = True) -> tuple[Segment, ...]:
+    """One segment a part, without the words that two overlapping parts both have, and none without words.
+
+    Times of words tell which those are; ``word_times``: whether they are in the segments, too.
+    """
     texts = [_text(part) for part in parts]
     for index, _ in enumerate(pairwise(texts)):
         before, after = texts[index], texts[index + 1]
@@ -270,7 +277,7 @@ def joined(parts: Iterable[Heard]) -> tuple[Segment, ...]:
             middle = (after.start + before.end) / 2
             texts[index] = replace(before.cut(last=kept), end=middle)
             texts[index + 1] = replace(after.cut(first=dropped), start=middle)
-    return tuple(_segment(text) for text in texts if text.tokens)
+    return tuple(_segment(text if word_times else replace(text, words=[])) for text in texts if text.tokens)
 
 
 def _text(part: Heard) -> _Text:
@@ -292,33 +299,29 @@ def _segment(text: _Text) -> Segment:
 
 def _border(before: _Text, after: _Text) -> tuple[int, int]:
     """How many words of the first text are kept, and how many of the second are dropped."""
-    if not (before.tokens and after.tokens):
+    if not (before.words and after.words):  # nothing was said in one of them
         return len(before.tokens), 0
-    if before.words and after.words:
-        return _border_by_time(before.words, after.words, (after.start + before.end) / 2)
-    return _border_by_text(before.tokens, after.tokens, before.end - after.start)
+    return _border_by_time(before.words, after.words, (after.start + before.end) / 2)
 
 
 def _border_by_time(before: list[Word], after: list[Word], middle: float) -> tuple[int, int]:
     """Words before the middle of the overlap are those of the first part, others those of the second."""
     kept = sum(word.start + word.end < 2 * middle for word in before)
     dropped = sum(word.start + word.end < 2 * middle for word in after)
-    if kept < len(before) and dropped and _same(before[kept], after[dropped - 1]):
-        kept += 1  # each part has the word on the other side of the middle
-    elif kept and dropped < len(after) and _same(before[kept - 1], after[dropped]):
+    # A word whose times differ by a little may be on the other side of the middle in each part. It is not
+    # another one that is spelled alike: that has a nearer one on its own side.
+    first, second = before[max(0, kept - 1) : kept], before[kept : kept + 1]
+    third, fourth = after[max(0, dropped - 1) : dropped], after[dropped : dropped + 1]
+    own = min(_apart(first, third), _apart(second, fourth))
+    if _apart(second, third) < min(own, SAME_TIME):
+        kept += 1
+    elif _apart(first, fourth) < min(own, SAME_TIME):
         dropped += 1
     return kept, dropped
 
 
-def _same(one: Word, other: Word) -> bool:
-    return one.word == other.word and abs(one.start - other.start) < SAME_TIME
-
-
-def _border_by_text(before: list[str], after: list[str], seconds: float) -> tuple[int, int]:
-    """The longest run of words that both have at the border; what they have beyond it was cut off there."""
-    count = math.ceil(seconds * WORDS_A_SECOND)
-    tail, head = before[-count:], after[:count]
-    match = SequenceMatcher(None, tail, head, autojunk=False).find_longest_match()
-    if not match.size:
-        return len(before), 0
-    return len(before) - len(tail) + match.a + match.size, match.b + match.size
+def _apart(one: list[Word], other: list[Word]) -> float:
+    """Seconds between the starts of two words that are spelled alike; others are never one word."""
+    if not one or not other or one[0].word != other[0].word:
+        return math.inf
+    return abs(one[0].start - other[0].start)

@@ -8,6 +8,7 @@ another format can use it without torch.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_ssl.errors import DataError
+from av_ssl.io import composed
 from av_ssl.layout import BLANK, FRAME_RATE, SAMPLE_RATE
 from av_ssl.transcription.transcript import Word
 
@@ -44,7 +46,7 @@ def spell(symbols: Sequence[str], ids: Sequence[int], pieces: bool) -> list[Spel
         groups[-1].append(place)
     spelled = [
         Spelling(
-            "".join(symbols[place] for place in group).replace(WORD_START, ""),
+            composed("".join(symbols[place] for place in group).replace(WORD_START, "")),
             tuple(ids[place] for place in group),
         )
         for group in groups
@@ -72,8 +74,11 @@ def spell_text(
     for line in text.splitlines():
         lines.append([])
         for word in line.split():
-            spoken = "".join(each for each in word if each.isalnum() or each == "'")
-            spellings = (encode(each) for each in (word, spoken))
+            written = composed(word).replace("\u2019", "'")
+            spoken = "".join(
+                each for each in written if each == "'" or unicodedata.category(each)[0] in "LMN"
+            )
+            spellings = (encode(each) for each in (word, written, spoken))
             known = next((each for each in spellings if all(symbol in indices for symbol in each)), None)
             if known is None:
                 unknown[word] = None
@@ -261,7 +266,8 @@ def word_boundaries(
 
 def pauses(levels: NDArray[np.float32]) -> Floats:
     """Start and end ``[P, 2]`` of each pause, in seconds; see `loudness`."""
-    softest, loudest = np.percentile(levels, (5, 95)) if len(levels) else (0.0, 0.0)
+    heard = levels[levels > 0]  # digital silence, as before sound that starts late, is no measure of the room
+    softest, loudest = np.percentile(heard, (5, 95)) if len(heard) else (0.0, 0.0)
     if loudest - softest < LEAST_RANGE:
         return np.zeros((0, 2))
     quiet = np.r_[0, levels < softest + QUIET * (loudest - softest), 0]

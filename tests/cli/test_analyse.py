@@ -67,6 +67,18 @@ def test_frames_get_the_labels_of_their_times(alignments, tmp_path):
     np.testing.assert_array_equal(drawn.features, found.drawn(30, seed=1).features)
 
 
+def test_an_empty_label_is_none(alignments, tmp_path):
+    """As aligners write silence; labels stay with their frames."""
+    path = alignments / "test" / "0.json"
+    content = json.loads(path.read_text())
+    content["phones"][0][0] = ""
+    path.write_text(json.dumps(content))
+    folder = FeatureFolder(write_features(tmp_path / "a"))
+    found = labelled_frames(folder, alignments)
+    assert len(found) == len(found.labels["phone"]) == CLIPS * 20 - 5
+    np.testing.assert_array_equal(found.features[:15], folder.features("test/0")[5:])
+
+
 def test_subsets_may_share_clips(tmp_path):
     path = write_features(tmp_path / "a")
     before = FeatureFolder(path).features("test/0")

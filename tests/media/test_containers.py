@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -13,7 +15,7 @@ import soundfile
 from av_ssl.data.reading import read_wave
 from av_ssl.errors import MediaError
 from av_ssl.media.audio import chosen_track, read_audio, read_sound
-from av_ssl.media.container import MissingStreamError, check_complete
+from av_ssl.media.container import MissingStreamError, check_complete, stated_seconds
 from av_ssl.media.sound_clock import Run, place
 from av_ssl.media.video import VideoReader, read_video, write_video
 from tests.media.synthetic import add_sound, moving_face, noise_frames, tone, write_clip
@@ -149,6 +151,23 @@ def test_a_screen_recording_without_new_frames(tmp_path):
     assert (len(list(reader.frames())), reader.frozen) == (50, pytest.approx(1.04, abs=0.001))
     assert len(list(reader.frames())) == 50
     assert reader.frozen == pytest.approx(1.04, abs=0.001)
+
+
+def test_a_stream_that_was_recorded_has_the_length_of_its_packets(tmp_path):
+    """What cannot seek back in its output, as a browser, states none."""
+    whole = write_clip(tmp_path / "a.mkv", noise_frames(50), tone(2.0))
+    written: list[bytes] = []
+    pipe = SimpleNamespace(write=lambda piece: written.append(bytes(piece)) or len(piece))
+    with av.open(str(whole)) as source, av.open(pipe, "w", format="matroska") as out:
+        streams = {one.index: out.add_stream_from_template(one) for one in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    (tmp_path / "b.mkv").write_bytes(b"".join(written))
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        assert container.duration is None
+    assert stated_seconds(tmp_path / "b.mkv") == pytest.approx(2.0, abs=0.05)
 
 
 def test_bytes_behind_the_last_box_and_pointers(tmp_path):

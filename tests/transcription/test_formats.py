@@ -82,15 +82,28 @@ def test_subtitles_are_short_and_in_order(tmp_path, timed):
         for group in (words + late, long)
     ]
     shown = cues(written("srt", Transcript(tuple(segments)), tmp_path), ",")
-    assert " ".join(text for *_, text in shown).split() == [word.word for word in words + late + long]
+    assert " ".join(text for *_, text in shown[:-1]).split() == [word.word for word in words + late]
+    assert shown[-1][2].replace("\n", "") == "w" * 60  # as in scripts without spaces
     assert all(start < end for start, end, _ in shown)
     assert all(one[1] <= other[0] for one, other in pairwise(shown))
-    for start, end, text in shown[:-1]:
+    for start, end, text in shown:
         assert len(text.split("\n")) <= LINES
         assert max(map(len, text.split("\n"))) <= LINE
         assert end - start <= 7
     if timed:
         assert (32.0, 33.4, "word0 word1 word2") in shown
+
+
+@pytest.mark.parametrize("letters", [20, 58, 400])
+def test_subtitles_of_a_script_without_spaces(tmp_path, letters):
+    text = "".join(chr(0x3042 + number % 80) for number in range(letters))
+    shown = cues(written("srt", Transcript((Segment(0, 16, text, (), 1, "audio"),)), tmp_path), ",")
+    assert "".join(part.replace("\n", "") for *_, part in shown) == text
+    assert all(one[1] <= other[0] for one, other in pairwise(shown))
+    for start, end, part in shown:
+        assert max(map(len, part.split("\n"))) <= LINE
+        assert len(part.split("\n")) <= LINES
+        assert end - start <= 7.001
 
 
 def test_overlapping_segments_do_not_overlap_on_the_screen(tmp_path):

@@ -156,6 +156,8 @@ def test_pauses():
     assert found == pytest.approx(np.array([[0, 0.5], [2, 4]]), abs=0.021)  # 30 ms are none
     assert not len(pauses(loudness(sound())))
     assert not len(pauses(loudness(np.zeros(100, np.int16))))
+    late = pauses(loudness(np.r_[np.zeros(16000, np.int16), sound((0.5, 1.0), (1.03, 2.0))]))
+    assert late == pytest.approx(np.array([[0, 1.5], [3, 5]]), abs=0.031)  # zeros are not the room's level
 
 
 def test_more_tokens_than_frames():
@@ -202,6 +204,14 @@ def test_words_of_a_text():
     lines = spell_text("Bad, 'cab'\n\n -\nface", lambda word: list(word.lower()), indices)
     assert [[each.word for each in line] for line in lines] == [["Bad,", "'cab'"], ["face"]]
     assert lines[0][0].tokens == (1, 0, 3)
+    symbols = [
+        "\u0928\u092e\u0938\u094d\u0924\u0947",
+        "caf\u00e9",
+        "don't",
+    ]  # with a vowel sign, which is no letter
+    words = {symbol: number for number, symbol in enumerate(symbols)}
+    (line,) = spell_text(f"{symbols[0]}, cafe\u0301! don\u2019t.", lambda word: [word], words)
+    assert [each.tokens for each in line] == [(0,), (1,), (2,)]
     with pytest.raises(DataError, match=r"cannot spell 'zoo', '42'; .*numbers as words"):
         spell_text("bad zoo 42 zoo", lambda word: list(word), indices)
     for empty in ("", " \n", "- !"):
