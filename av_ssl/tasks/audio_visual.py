@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 TEACHERS = "teacher_targets"
 """Key of a checkpoint's task state: digests of its speech teachers."""
+TOLERATED_BATCH = 1.1
+"""Frames that GPUs take at a time, in multiples of those of an update."""
 FEATURE_KEYS = ("audio_input", "normalize", "image_crop_size", "image_mean", "image_std")
 """How the model's training read clips; decoding and evaluation take these keys from the checkpoint."""
 
@@ -327,12 +329,27 @@ def forget_bad_clips(root: Any) -> None:
 
 
 def keep_effective_batch(root: Any, frames_per_update: int) -> None:
-    """Set ``optimization.update_freq``: ``frames_per_update`` frames an update on any number of GPUs."""
+    """Set ``optimization.update_freq``: ``frames_per_update`` frames an update on any number of GPUs.
+
+    Raises DataError if the GPUs take more at a time.
+    """
     budget, gpus = root.dataset.max_tokens, root.distributed_training.distributed_world_size
     if not budget:
         return
     if frames_per_update > 0:
+        if budget * gpus > TOLERATED_BATCH * frames_per_update:
+            raise DataError(
+                f"task.frames_per_update is {frames_per_update}, but {gpus} GPUs take {budget * gpus} frames "
+                f"at a time: lower dataset.max_tokens to {frames_per_update // gpus}, or set "
+                "task.frames_per_update=0 for larger updates"
+            )
+        given = list(root.optimization.update_freq)
         root.optimization.update_freq = [max(1, round(frames_per_update / (budget * gpus)))]
+        if given not in ([1], list(root.optimization.update_freq)):
+            logger.warning(
+                "optimization.update_freq=%s has no effect: task.frames_per_update=%d decides", given,
+                frames_per_update,
+            )  # fmt: skip
     accumulate = root.optimization.update_freq[0]
     frames = budget * gpus * accumulate
     logger.info(

@@ -176,7 +176,8 @@ class RecognitionTask(AudioVisualTask):
         """Before the criterion's own, so that fairseq's ``ctc`` does not log another ``wer``."""
         if any(WORDS in log for log in logging_outputs):
             for key in (WORD_ERRORS, WORDS):
-                metrics.log_scalar(key, sum(log.get(key, 0) for log in logging_outputs))
+                # Several processes add them up as tensors.
+                metrics.log_scalar(key, float(sum(log.get(key, 0) for log in logging_outputs)))
             metrics.log_derived(
                 "wer", lambda meters: round(100 * meters[WORD_ERRORS].sum / max(1, meters[WORDS].sum), 3)
             )

@@ -85,11 +85,25 @@ cluster() {
         --fit-share "$fit_share" "${source[@]}"
 }
 
+# A training goes on, or is taken as finished, only with the settings of its start.
+keep_settings() {
+    local kept=$1/settings now
+    now=$(printf '%q ' "${@:2}")
+    if [[ -f $kept && $(<"$kept") != "$now" ]]; then
+        fail "$1: was trained with other settings ($kept); choose another OUT, or delete it"
+    fi
+    [[ $print ]] || { mkdir -p "$1" && echo "$now" >"$kept"; }
+}
+
 # Trains an iteration from scratch, or continues it.  fairseq adds an update to a run that was finished, which
 # would make another model of it: a file says that it is.
 train() {
     local save=$out/iteration$1
-    local finished=$save/finished length=()
+    local finished=$save/finished length=() settings=(
+        --config-dir "$here/conf/pretrain" --config-name "base_${corpus}_iter$1" task.data="$data"
+        task.label_dir="$out/labels$1"
+    )
+    keep_settings "$save" "${settings[@]}" "${overrides[@]}"
     [[ -z $updates ]] || length=(  # 8 % of it for the warm-up, as in all recipes
         "optimization.max_update=$updates" "lr_scheduler.total_num_update=$updates"
         "lr_scheduler.warmup_updates=$((updates * 8 / 100))"
@@ -98,8 +112,7 @@ train() {
         echo "iteration $1 is trained: $save"
         return
     fi
-    run fairseq-hydra-train --config-dir "$here/conf/pretrain" --config-name "base_${corpus}_iter$1" \
-        task.data="$data" task.label_dir="$out/labels$1" common.user_dir="$plugin" checkpoint.save_dir="$save" \
+    run fairseq-hydra-train "${settings[@]}" common.user_dir="$plugin" checkpoint.save_dir="$save" \
         hydra.run.dir="$save" "${hardware[@]}" "${length[@]}" "${overrides[@]}"
     [[ $print ]] || echo "${updates:-recipe}" >"$finished"
 }

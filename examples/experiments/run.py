@@ -33,7 +33,7 @@ def write_plan(out: Path, steps: Iterable[Step], threads: int = 1) -> None:
         rules.append(f"done/{step.name}: {' '.join(needs)}\n\t@$(STEP) {options} $@ $^\n")
     head = f"""# Written by run.py. `make -j2` in this folder runs what is not finished.
 STEP := {in_make([str(Path(__file__).with_name("step.sh"))])}
-export PATH := {in_make([str(Path(sys.executable).parent)])}:$(PATH)
+export PATH := {str(Path(sys.executable).parent).replace("$", "$$")}:$(PATH)
 export OMP_NUM_THREADS := {threads}
 export PYTHONUNBUFFERED := 1
 
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
     add("--corpus", choices=CORPORA, default="toy", help="(default: %(default)s)")
     add("--methods", nargs="+", metavar="METHOD", help="(default: all that the corpus has)")
     add("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
-    add("--source", type=Path, metavar="DIR", help="the corpus, where it is not made here")
+    add("--source", metavar="DIR", help="the corpus, where it is not made here")
     add(
         "--speech-model",
         metavar="NAME",
@@ -92,9 +92,14 @@ def main(arguments: Sequence[str] | None = None, methods: Methods | None = None)
     args = parser.parse_args(arguments)
     out = (args.out or REPOSITORY / "out" / (args.corpus + "-quick" * args.quick)).resolve()
     methods = methods or Methods()
-    if args.source is None and any("{source}" in step for step in CORPORA[args.corpus]["prepare"].values()):
+    if not args.source and any("{source}" in step for step in CORPORA[args.corpus]["prepare"].values()):
         sys.exit(f"--source: name the folder of {CORPORA[args.corpus]['title']}")
-    source = (args.source or Path()).resolve()
+    source = Path(args.source or "").resolve()
+    budgets = CORPORA[args.corpus]["sizes"]["quick" if args.quick else "full"].get("labelled", [])
+    if args.labelled is not None and args.labelled not in budgets:
+        sys.exit(
+            f"--labelled: {args.corpus} has lists of {', '.join(map(str, budgets)) or 'no'} labelled clips"
+        )
     speech_model = args.speech_model
     if Path(speech_model).is_dir():
         speech_model = str(Path(speech_model).resolve())

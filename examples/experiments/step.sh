@@ -67,7 +67,7 @@ stop() {
     say "stopped; run it again to resume"
     exit 143
 }
-trap stop INT TERM
+trap stop INT TERM HUP
 if ! wait "$command"; then
     account
     tail -n 25 "$log" >&2

@@ -102,7 +102,8 @@ class Steps:
         return Step(name, kind or command, tuple(words), after, result, updates, recipe)
 
     def long_clips(self, subset: str) -> Step:
-        return self.step("long", f"long_{subset}", self.data / "long", data=self.labelled, subset=subset)
+        name = f"long_{subset}_{self.labels}"
+        return self.step("long", name, self.data / name, data=self.labelled, subset=subset)
 
     def shuffled(self, name: str, data: Path) -> Step:
         return self.step("shuffled", name, self.corpus.out / name, data=data)
@@ -137,7 +138,7 @@ class Steps:
         folder = f"pseudo_labels/{name}"
         transcripts = self.step("transcribe", f"transcribe_{name}", f"{folder}/transcripts", **values)
         values = {"transcripts": transcripts, "keep": keep}
-        return self.step("pseudo_labels", f"pseudo_labels_{name}", f"{folder}/data", **values)
+        return self.step("pseudo_labels", f"pseudo_labels_{name}_{keep}", f"{folder}/data_{keep}", **values)
 
     def training(self, name: str) -> Step:
         training, corpus = self.methods.trainings[name], self.corpus

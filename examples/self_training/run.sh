@@ -94,17 +94,31 @@ run() {
     [[ $print ]] || "$@"
 }
 
+# A training goes on, or is taken as finished, only with the settings of its start.
+keep_settings() {
+    local kept=$1/settings now
+    now=$(printf '%q ' "${@:2}")
+    if [[ -f $kept && $(<"$kept") != "$now" ]]; then
+        fail "$1: was trained with other settings ($kept); choose another OUT, or delete it"
+    fi
+    [[ $print ]] || { mkdir -p "$1" && echo "$now" >"$kept"; }
+}
+
 # fairseq adds an update to a run that was finished, which would make another model of it: a file says that it is.
 train() {
-    local save=$out/model length=()
+    local save=$out/model length=() settings=()
     local finished=$save/finished
     [[ -z $updates ]] || length=("optimization.max_update=$updates")
+    settings=(
+        --config-dir "$(dirname -- "$config")" --config-name "$(basename -- "$config" .yaml)" task.data="$out/data"
+        "${streams[@]}" model.w2v_path="$encoder"
+    )
+    keep_settings "$save" "${settings[@]}" "${overrides[@]}"
     if [[ -f $finished && $(<"$finished") == "${updates:-recipe}" ]]; then
         echo "the model is trained: $save"
         return
     fi
-    run fairseq-hydra-train --config-dir "$(dirname -- "$config")" --config-name "$(basename -- "$config" .yaml)" \
-        task.data="$out/data" "${streams[@]}" model.w2v_path="$encoder" common.user_dir="$plugin" \
+    run fairseq-hydra-train "${settings[@]}" common.user_dir="$plugin" \
         checkpoint.save_dir="$save" hydra.run.dir="$save" "${hardware[@]}" "${length[@]}" "${overrides[@]}"
     [[ $print ]] || echo "${updates:-recipe}" >"$finished"
 }

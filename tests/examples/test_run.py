@@ -101,6 +101,25 @@ def test_a_killed_step_keeps_its_folder_until_its_command_changes(tmp_path: Path
     assert content(slow) == "x"
 
 
+def test_a_terminal_that_is_closed_ends_the_step(tmp_path: Path) -> None:
+    """It would go on alone, and the same command again would start a second one in its folder."""
+    slow = append(tmp_path, "one", code="echo $$ > pid; sleep 60")
+    write_plan(tmp_path, [slow])
+    process = subprocess.Popen(["make", "-C", str(tmp_path)], start_new_session=True)
+    pid = tmp_path / "pid"
+    while not (pid.is_file() and pid.read_text()):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGHUP)
+    process.wait(20)
+    for _ in range(100):
+        try:
+            os.kill(int(pid.read_text()), 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the step goes on")
+
+
 def test_a_failure_shows_the_end_of_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     failing = append(tmp_path, "bad", code="echo what went wrong; exit 3")
     with pytest.raises(SystemExit):
@@ -170,6 +189,36 @@ def test_each_number_of_labelled_clips_has_tables_of_its_own(
 def test_unknown_methods_are_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"tables of toy have scratch, .*not teacher_video"):
         main(["--methods", "teacher_video", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--corpus toy --labelled 50", "--labelled: toy has lists of 100 labelled"),
+        (
+            "--corpus grid --source DIR --labelled 30",
+            "--labelled: grid has lists of 100, 10, 20, 50, 200, 650",
+        ),
+        ("--corpus grid", "--source: name the folder of GRID"),
+        ("--corpus grid --source=", "--source: name the folder of GRID"),
+    ],
+)
+def test_what_a_corpus_does_not_have_is_named(options: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=message):
+        main([*options.split(), "--dry-run", "--out", str(tmp_path)])
+
+
+def test_the_environment_may_have_a_space_in_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "a b/$c/bin/python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    slow = append(tmp_path, "one", code="command -v python > which")
+    write_plan(tmp_path, [slow])
+    make(tmp_path)
+    assert (tmp_path / "which").read_text() == f"{python}\n"
 
 
 # Tables.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,12 @@ def test_trial_of_an_iteration_on_a_cpu(run: Run) -> None:
     for override in ["max_update=200", "total_num_update=200", "warmup_updates=16", "common.cpu=true"]:
         assert override in calls[1]
     assert "a.b=c d" in calls[1]
-    assert len(run(AV_HUBERT, *trial, "300")[0]) == 2  # more are asked for: it is not finished
+    assert (
+        len(run(AV_HUBERT, *trial, "300", "--", "a.b=c d")[0]) == 2
+    )  # more are asked for: it is not finished
+    calls, output, status = run(AV_HUBERT, *trial, "300", "--", "a.b=e")
+    assert (len(calls), status) == (1, 2)
+    assert "out/iteration1: was trained with other settings" in output
 
 
 def test_self_training(run: Run, tmp_path: Path) -> None:
@@ -127,6 +133,10 @@ def test_self_training_goes_on_where_it_was_killed(run: Run) -> None:
     assert [call.split()[0] for call in calls] == ["av-ssl"] * 2 + ["fairseq-generate"]
     assert "the model is trained" in output
     assert len(run(SELF_TRAINING, "--updates", "5")[0]) == 4  # more are asked for: it is not finished
+    calls, output, status = run(SELF_TRAINING, "--modalities", "audio")
+    assert status == 2
+    assert not any(call.startswith("fairseq") for call in calls)
+    assert "out/model: was trained with other settings" in output
 
 
 def test_self_training_on_a_cpu_without_test_clips(run: Run, tmp_path: Path) -> None:
@@ -145,6 +155,7 @@ def test_recipes_of_av_hubert_get_its_keys(run: Run, tmp_path: Path) -> None:
     keys = f"task.modalities=[video] task.label_dir={data} task.tokenizer_bpe_model={data}/spm.model"
     chosen = f"--config-dir {config.parent} --config-name self_large_vox_433h"
     assert f"{chosen} task.data={data} {keys}" in calls[2]
+    shutil.rmtree(tmp_path / "out")
     calls, _, _ = run(SELF_TRAINING, "--config", config, "--modalities", "av", "--updates", "1")
     assert "task.modalities=[audio,video]" in calls[2]
     assert "--modalities av" in calls[3]

@@ -72,6 +72,14 @@ def test_only_training_sets_the_batch(
     assert "effective batch" not in caplog.text
     AudioVisualTask.build_model(task, model)
     assert root_config(task.cfg).optimization.update_freq == [4]
+    assert "has no effect" not in caplog.text
+    task = task_of(folder, frames_per_update=400)
+    root_config(task.cfg).optimization.update_freq = [3]
+    AudioVisualTask.build_model(task, model)
+    assert "optimization.update_freq=[3] has no effect" in caplog.text
+    root_config(task.cfg).distributed_training.distributed_world_size = 8
+    with pytest.raises(DataError, match=r"frames_per_update is 400.* lower dataset\.max_tokens to 50"):
+        AudioVisualTask.build_model(task, model)
 
 
 def test_bad_clips_of_a_run_without_checkpoints_are_forgotten(

@@ -1,6 +1,7 @@
 """Pre-training by the stock commands: resuming, accumulation, two processes, bfloat16."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -49,14 +50,11 @@ def test_resumed_run_on_a_gpu(data, tmp_path):
     assert_bit_identical(whole, resumed)
 
 
-@pytest.mark.slow
-def test_two_processes(data, tmp_path):
-    """In the environment that ``torchrun`` gives to each."""
+def in_two_processes(command):
+    """The output of ``fairseq-hydra-train`` in the environment that ``torchrun`` gives to each."""
     command = [
-        *hydra_train("pretrain", tmp_path), f"task.data={data}", *SCHEDULE, *TINY_ENCODER,
-        "optimization.max_update=2", "distributed_training.distributed_world_size=2",
-        "+task.frames_per_update=600", "distributed_training.distributed_backend=gloo",
-        "distributed_training.ddp_backend=legacy_ddp",
+        *command, "distributed_training.distributed_world_size=2",
+        "distributed_training.distributed_backend=gloo", "distributed_training.ddp_backend=legacy_ddp",
     ]  # fmt: skip
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
 
@@ -66,10 +64,26 @@ def test_two_processes(data, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         (status, output), (other_status, other) = pool.map(run, "01")
     assert (status, other_status) == (0, 0), (output + other)[-4000:]
+    return output
+
+
+@pytest.mark.slow
+def test_two_processes(data, pretrained, tmp_path):
+    """Fine-tuning with validation, too: its error counts are added up over the processes."""
+    output = in_two_processes([
+        *hydra_train("pretrain", tmp_path), f"task.data={data}", *SCHEDULE, *TINY_ENCODER,
+        "optimization.max_update=2", "+task.frames_per_update=600",
+    ])  # fmt: skip
     effective = "effective batch: up to 600 frames (24 s) an update = 150 a GPU x 2 GPUs x 2 micro-batches"
     assert effective in output
     assert '"num_updates": "2"' in output
     assert any(name.startswith("_ema.") for name in tensors(tmp_path))
+    output = in_two_processes([
+        *hydra_train("finetune", tmp_path / "asr"), f"task.data={data}", *SCHEDULE,
+        f"model.w2v_path={pretrained}", "task.modalities=audio", "optimization.max_update=1",
+        "dataset.disable_validation=false",
+    ])  # fmt: skip
+    assert re.search(r'"valid_wer": "\d', output)
 
 
 @pytest.mark.slow
