@@ -39,7 +39,7 @@ def draw_labels(results: dict[str, Any], subset: str) -> Figure:
     axis, numbers = figure.subplots(), set[int]()
     for method in results["methods"].values():
         scores = {key.partition("@")[2]: rates for key, rates in scores_of(method, subset).items()}
-        curve = {int(key): mean(rates) for key, rates in scores.items() if key}
+        curve = dict(sorted((int(key), mean(rates)) for key, rates in scores.items() if key))
         if len(curve) > 1:
             style = style_of(len(axis.lines))
             axis.plot(list(curve), list(curve.values()), label=method["title"], **style)

@@ -14,7 +14,7 @@ from tests.data_folder import write_data
 
 
 def test_label_curves_are_means_over_seeds() -> None:
-    scores = [{"test/video_clean@10": 60.0, "test/video_clean@100": 30.0, "valid/video_clean@10": 1.0}]
+    scores = [{"test/video_clean@100": 30.0, "test/video_clean@10": 60.0, "valid/video_clean@10": 1.0}]
     scores.append({"test/video_clean@10": 50.0, "test/video_clean@100": 20.0, "test/video_clean": 99.0})
     seeds = {str(number): {"scores": each} for number, each in enumerate(scores)}
     results = {"methods": {"a": {"title": "A", "seeds": seeds}, "b": {"title": "B", "seeds": {}}}}
