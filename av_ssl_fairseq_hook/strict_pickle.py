@@ -118,7 +118,7 @@ class StrictUnpickler(PYTHONS_UNPICKLER):
         arguments = self.stack.pop()
         called = self.stack[-1]
         if not isinstance(called, Call) or type(arguments) is not tuple:
-            raise Refused(f"it calls {called!r:.80}")
+            raise Refused(f"it calls a {type(called).__name__}")
         try:
             self.stack[-1] = called.function(*arguments)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -128,7 +128,7 @@ class StrictUnpickler(PYTHONS_UNPICKLER):
         arguments = self.stack.pop()
         made = self.stack[-1]
         if not isinstance(made, Inert) or arguments != ():
-            raise Refused(f"it calls a class with arguments of its own choice ({made!r:.80})")
+            raise Refused(f"it calls a class with arguments of its own choice, or a {type(made).__name__}")
         self.stack[-1] = object.__new__(made.of)
 
     def load_build(self) -> None:
@@ -174,6 +174,8 @@ class StrictUnpickler(PYTHONS_UNPICKLER):
         target = self.stack[-1]
         if type(target) not in MAPPINGS:
             raise Refused(f"it sets items of a {type(target).__name__}")
+        if type(target) is defaultdict and any(map(frees_without_end, items[1::2])):
+            raise Refused("it has a defaultdict in another one")
         target.update(pairs(zip(items[::2], items[1::2], strict=True)))
 
 
@@ -195,6 +197,16 @@ def pairs(items: Any) -> dict[Any, Any]:
             raise Refused(f"it has a {type(key).__name__} as a key")
         made[key] = value
     return made
+
+
+def frees_without_end(value: Any) -> bool:
+    """Whether a value, as its own content many times over, overflows the stack when it is freed.
+
+    Python's other containers watch their depth. An array counts before it is filled, too.
+    """
+    if isinstance(value, np.ndarray):
+        return value.dtype == object or is_unfilled(value)
+    return type(value) is defaultdict
 
 
 def check_extent(value: Any, filled: Collection[type]) -> None:
@@ -247,7 +259,9 @@ class Dtype:
     """Stands for numpy's dtype, whose own state would set the layout of memory."""
 
     def __init__(self, code: Any, *_: Any) -> None:
-        self.code, self.order = str(code), "="
+        if type(code) is not str:
+            raise Refused("it holds a type of numpy's without a name")
+        self.code, self.order = code, "="
 
     def of_numbers(self) -> np.dtype[Any]:
         found = np.dtype(self.order + self.code) if len(self.code) <= 3 else None
@@ -268,13 +282,26 @@ def array_of(content: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarr
     return np.frombuffer(content, dtype.of_numbers()).reshape(shape, order="F" if order == "F" else "C")
 
 
+def unfilled(*_: Any) -> np.ndarray:
+    """An array whose state follows."""
+    return np.empty(0, np.uint8)
+
+
+def is_unfilled(array: np.ndarray) -> bool:
+    return array.dtype == np.uint8 and not array.size
+
+
 def fill_array(array: np.ndarray, state: Any) -> None:
     """Give an array the shape and content of a state; an array of objects holds values of the pickle."""
+    if not is_unfilled(array):
+        raise Refused("it fills an array twice")
     _, shape, dtype, fortran, content = state
     fill: Any = array.__setstate__
     if not isinstance(content, list):
         filled = array_of(content, dtype, shape, "F" if fortran else "C")
         fill((1, filled.shape, filled.dtype, False, filled.tobytes()))
+    elif any(map(frees_without_end, content)):
+        raise Refused("it has an array of objects in another one")
     elif dtype.code[:1] == "O" and math.prod(shape) == len(content):
         fill((1, shape, np.dtype(object), bool(fortran), content))
     else:
@@ -283,8 +310,8 @@ def fill_array(array: np.ndarray, state: Any) -> None:
 
 def encode(text: str, encoding: str) -> bytes:
     """How protocols before 3 write bytes."""
-    if encoding != "latin1":
-        raise Refused(f"it encodes text as {encoding}")
+    if type(text) is not str or type(encoding) is not str or encoding != "latin1":
+        raise Refused("it encodes text otherwise than as latin1")
     return text.encode("latin1")
 
 
@@ -298,7 +325,7 @@ ARRAYS: dict[str, Any] = {
 """Names in pickles of arrays of numbers."""
 for core in ("core", "_core"):  # numpy 2 renamed it, and files are exchanged between both
     ARRAYS |= {
-        f"numpy.{core}.multiarray._reconstruct": Call(lambda *_: np.empty(0, np.uint8)),
+        f"numpy.{core}.multiarray._reconstruct": Call(unfilled),
         f"numpy.{core}.multiarray.scalar": Call(lambda dtype, content: array_of(content, dtype, ())[()]),
         f"numpy.{core}.numeric._frombuffer": Call(array_of),
     }

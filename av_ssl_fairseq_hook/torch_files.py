@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from av_ssl_fairseq_hook.strict_pickle import ARRAYS, Call, Refused, StrictUnpickler, pairs
+from av_ssl_fairseq_hook.strict_pickle import ARRAYS, MAPPINGS, Call, Refused, StrictUnpickler, pairs
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,12 @@ def parameter(data: Any, requires_grad: Any = True, *_: Any) -> torch.nn.Paramet
     return torch.nn.Parameter(data, requires_grad is True)
 
 
+def device(kind: Any, *index: Any) -> torch.device:
+    if type(kind) is not str:
+        raise Refused("it names no device")
+    return torch.device(kind, *map(operator.index, index))
+
+
 def named_types() -> dict[str, Any]:
     """The types of tensors' elements, by the names that pickles have for them."""
     return {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
@@ -122,9 +128,11 @@ TENSORS: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v3": Call(rebuilt_as),
     "torch._utils._rebuild_parameter": Call(parameter),
     "torch.Size": Call(lambda size: torch.Size(map(operator.index, size))),
-    "torch.device": Call(lambda kind, *index: torch.device(str(kind), *map(operator.index, index))),
+    "torch.device": Call(device),
     "collections.OrderedDict": Call(lambda items=(): OrderedDict(pairs(items))),
-    "collections.Counter": Call(lambda items=(): Counter(pairs(dict(items).items()))),
+    "collections.Counter": Call(
+        lambda items=(): Counter(pairs(items.items() if type(items) in MAPPINGS else items))
+    ),
     "collections.defaultdict": Call(lambda kind=None: defaultdict(kind if kind in PLAIN else None)),
     "builtins.set": Call(lambda items=(): set(pairs((item, None) for item in items))),
     **{f"builtins.{kind.__name__}": kind for kind in PLAIN},

@@ -18,7 +18,7 @@ from av_ssl.tasks.av_hubert import SHARED_KEYS
 
 logger = logging.getLogger(__name__)
 
-OURS = ("checkpoint_activations", "compile", "image_mean", "image_std", "resnet_width")
+OURS = ("checkpoint_activations", "compile", "count_padding", "image_mean", "image_std", "resnet_width")
 """Keys that AV-HuBERT's model lacks."""
 RESNET_WIDTH = 64
 PIXEL_KEYS = ("image_mean", "image_std")

@@ -166,7 +166,41 @@ SIZES = {
     "qtensor": call("torch._utils", "_rebuild_qtensor", storage()),
 }  # fmt: skip
 EMPTY_ARRAY = call("numpy.core.multiarray", "_reconstruct", name("numpy", "ndarray"), many(), pickle.NONE)
+
+
+def objects(*values: bytes) -> bytes:
+    """An array of objects, which is freed level by level without a bound."""
+    content = pickle.EMPTY_LIST + b"".join(value + pickle.APPEND for value in values)
+    state = (
+        number(1),
+        many(number(len(values))),
+        call("numpy", "dtype", text("O8")),
+        pickle.NEWFALSE,
+        content,
+    )
+    return EMPTY_ARRAY + many(*state) + pickle.BUILD
+
+
+def default(value: bytes) -> bytes:
+    return call("collections", "defaultdict") + number(1) + value + pickle.SETITEM
+
+
 BOMBS = {
+    "arrays in arrays": objects(objects(pickle.NONE)),
+    "arrays in arrays that are filled later": objects(EMPTY_ARRAY),
+    "an array that is filled twice": objects(pickle.NONE) + many(pickle.NONE) + pickle.BUILD,
+    "defaultdicts in defaultdicts": default(default(pickle.NONE)),
+    "defaultdicts in arrays": objects(default(pickle.NONE)),
+    "arrays in defaultdicts": default(objects(pickle.NONE)),
+    "the hash of nested tuples": call(
+        "collections", "Counter",
+        pickle.EMPTY_LIST + number(1) + pickle.TUPLE1 * 500_000 + number(1) + pickle.TUPLE2 + pickle.APPEND,
+    ),
+    "a billion laughs in a message": doubled(60) + pickle.EMPTY_TUPLE + pickle.REDUCE,
+    "a billion laughs in another": doubled(60) + pickle.EMPTY_TUPLE + pickle.NEWOBJ,
+    "a billion laughs as a type": call("numpy", "dtype", doubled(60)),
+    "a billion laughs as an encoding": call("_codecs", "encode", text("a"), doubled(60)),
+    "a billion laughs as a device": call("torch", "device", doubled(60)),
     "nested lists": nested(pickle.EMPTY_LIST, pickle.APPEND, 20_000)[:-1],
     "nested tuples": pickle.EMPTY_TUPLE + pickle.TUPLE1 * 20_000,
     "chained lists": b"".join(
