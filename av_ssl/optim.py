@@ -98,12 +98,25 @@ class Adam(torch.optim.Optimizer):
         loss = None if closure is None else closure()
         for group in self.param_groups:
             by_age: dict[int, list[nn.Parameter]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    by_age[self.begin(parameter)].append(parameter)
+            for parameter in self.moving(group["params"]):
+                by_age[self.begin(parameter)].append(parameter)
             for age, parameters in by_age.items():
                 self.update(group, age, parameters)
         return loss
+
+    def moving(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+        """Those that have a gradient, or had one.
+
+        What has only had zeros is frozen: several processes, which add gradients up, and half precision give
+        it zeros. It must neither decay nor count steps.
+        """
+        given = [parameter for parameter in parameters if parameter.grad is not None]
+        new = [parameter for parameter in given if parameter not in self.state]
+        if not new:
+            return given
+        moved = torch.stack([parameter.grad.any() for parameter in new if parameter.grad is not None])
+        frozen = {id(one) for one, any_moved in zip(new, moved.tolist(), strict=True) if not any_moved}
+        return [parameter for parameter in given if id(parameter) not in frozen]
 
     def begin(self, parameter: nn.Parameter) -> int:
         """Count a step of this parameter and return the number; its averages are float32 on its device."""

@@ -143,6 +143,23 @@ def test_the_fused_step_is_that_of_fairseqs_adam():
     assert optimizer.state[parameters[1]]["step"] == 4
 
 
+def test_frozen_parameters_with_zeros_as_gradients_stay_as_they_are():
+    """Several processes and half precision give zeros to what has no gradient: no decay, no steps counted."""
+    frozen, moved = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimizer = Adam([frozen, moved], 1e-2, (0.9, 0.98), 1e-8, weight_decay=0.1)
+    for _ in range(5):
+        frozen.grad, moved.grad = torch.zeros(3), torch.ones(3)
+        optimizer.step()
+    assert frozen.tolist() == [1, 1, 1]
+    assert frozen not in optimizer.state
+    frozen.grad = torch.ones(3)
+    optimizer.step()
+    assert optimizer.state[frozen]["step"] == 1
+    frozen.grad = torch.zeros(3)  # a gradient that happens to be zero later is one
+    optimizer.step()
+    assert optimizer.state[frozen]["step"] == 2
+
+
 def two_students():
     """A model of two groups to clip by, whose gradients have norms 6 and 2."""
     model = nn.ModuleDict({"video": nn.Linear(2, 2, bias=False), "audio": nn.Linear(2, 2, bias=False)})

@@ -250,9 +250,13 @@ class AudioVisualDataset(FairseqDataset):
             `id` int64 `[B]`, `utt_id`, `net_input` (see `collate_streams`, `collate_text`; `masks`, see
             `Masking`; `teachers`, see `TeacherBatch`), `nsentences`, `ntokens` (target tokens, or real
             frames), and `target` int64 `[B, L]`, or for frame labels `target_list` of int64 `[B, T]`. If no
-            clip can be read, it is empty, as fairseq's batches at the end of a rank's data are.
+            clip can be read, in training another one takes the place, since fairseq scales an update with an
+            empty batch wrongly; else it is empty, as fairseq's batches at the end of a rank's data are.
         """
         readable = [sample for sample in samples if sample is not None]
+        if not readable and self.train:
+            others = (self[index] for index in range(len(self)))
+            readable = [next(sample for sample in others if sample is not None)]
         if not readable:
             return {}
         ids = [sample.index for sample in readable]

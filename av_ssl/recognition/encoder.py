@@ -146,6 +146,8 @@ def encoder_part(stored: StoredModel) -> StoredModel:
     model = args["model"]
     if family_of(model).streams:
         model = {**model, "_name": "raven_encoder"}  # it is alone in the file, even if two were pre-trained
+    if taught := stored.model_cfg.get("teacher_shapes"):  # its heads are those of the fine-tuning's teachers
+        model = {**model, **({} if model.get("teacher_shapes") else HEAD_SIZES), "teacher_shapes": taught}
     return dataclasses.replace(
         stored,
         cfg={"model": model, "task": {**stored.task_cfg, **args.get("task", {})}},

@@ -22,7 +22,7 @@ from av_ssl.layout import FRAME_RATE, IMAGE_MEAN, IMAGE_STD, STREAMS
 from av_ssl.manifest import Clip, keep_by_length, read_manifest
 from av_ssl.methods.encoder_model import EncoderModel
 from av_ssl.methods.teacher_heads import target_digests
-from av_ssl.tasks.data_wait import DataWaitMeter
+from av_ssl.tasks.data_wait import DataWaitMeter, OnlyRead, WatchedEpochs
 from av_ssl.tasks.resuming import ResumableEpochs, data_digest
 from av_ssl.tasks.training_log import TrainingLog
 
@@ -169,7 +169,8 @@ class AudioVisualTask(FairseqTask):
         check_budget(dataset, options.get("max_tokens"))
         epochs = super().get_batch_iterator(dataset, *args, **options)
         if not dataset.train:
-            return epochs
+            # Of several processes each must take equally many; there fairseq leaves empty batches out itself.
+            return epochs if epochs.num_shards > 1 else WatchedEpochs(epochs, OnlyRead())
         if self.log is not None:
             self.log.start(dataset, len(epochs), self.datasets)
         return self.data_wait.watch(ResumableEpochs(epochs, data_digest(dataset, str(self.teacher_state()))))
@@ -214,12 +215,18 @@ class AudioVisualTask(FairseqTask):
         if self.trains_on(split) or not without_validation:
             self.require_list(split)
             self.load_split(split, task_cfg)
+        if root is not None and self.for_training and split in self.datasets and not self.trains_on(split):
+            check_budget(self.datasets[split], root.dataset.max_tokens_valid, "dataset.max_tokens_valid")
 
     def trains_on(self, split: str) -> bool:
-        """Whether a split is for training, and so augmented in every epoch: by its name, or as
-        ``dataset.train_subset``."""
+        """Whether a split is trained on, and so augmented in every epoch: that of ``dataset.train_subset``.
+
+        Without fairseq's configuration its name tells.
+        """
         root = root_config(self.cfg)
-        return split.startswith("train") or (root is not None and split == root.dataset.train_subset)
+        if root is None:
+            return split.startswith("train")
+        return self.for_training and split == root.dataset.train_subset
 
     def require_list(self, split: str) -> None:
         """Raise DataError, with the subsets that there are, if a split has no list of clips."""
@@ -303,14 +310,16 @@ class AudioVisualTask(FairseqTask):
             )
 
 
-def check_budget(dataset: AudioVisualDataset, max_tokens: int | None) -> None:
+def check_budget(
+    dataset: AudioVisualDataset, max_tokens: int | None, key: str = "dataset.max_tokens"
+) -> None:
     """Raise DataError if a batch of ``max_tokens`` frames does not hold the longest clip."""
     frames = dataset.num_tokens_vec(np.arange(len(dataset)))
     if max_tokens and frames.max() > max_tokens:
         clip = dataset.clips[int(frames.argmax())]
         raise DataError(
-            f"dataset.max_tokens={max_tokens} (--max-tokens): is less than the {frames.max()} frames of clip "
-            f"{clip.id}: raise it, or lower task.max_sample_size"
+            f"{key}={max_tokens} (--max-tokens): is less than the {frames.max()} frames of clip {clip.id}: "
+            "raise it, or lower task.max_sample_size, or take the clip out of the list"
         )
 
 

@@ -126,6 +126,13 @@ class Meter(Protocol):
         """The next batch; raises StopIteration."""
 
 
+class OnlyRead:
+    """Passes over batches of which no clip can be read; fairseq would score the first one again for each."""
+
+    def fetch(self, batches: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        return next(filter(None, batches))
+
+
 class WatchedEpochs:
     """fairseq's iterator over epochs, with a meter on its batches."""
 
@@ -138,6 +145,13 @@ class WatchedEpochs:
 
     def __len__(self) -> int:
         return len(self._epochs)
+
+    @property
+    def first_batch(self) -> dict[str, Any]:
+        """The first of which a clip can be read: fairseq takes it where a rank has none left."""
+        epochs = self._epochs
+        clips = ([epochs.dataset[index] for index in batch] for batch in epochs.frozen_batches)
+        return next(filter(None, map(epochs.collate_fn, clips)), {})
 
     def next_epoch_itr(self, *args: Any, **options: Any) -> WatchedBatches:
         return WatchedBatches(self._epochs.next_epoch_itr(*args, **options), self._meter)

@@ -81,7 +81,7 @@ def test_loss_and_scores_of_two_micro_batches():
         _, size, log = criterion(model.eval(), sample)
         assert size == len(target[rows])
         logs.append(log)
-    with metrics.aggregate() as meters:
+    with metrics.aggregate(new_root=True) as meters:
         criterion.reduce_metrics(logs)
     log_probs = margin_logits[:10].log_softmax(1)
     nats = -0.9 * log_probs.gather(1, target[:10, None]).sum() - 0.1 * log_probs.mean(1).sum()
@@ -95,6 +95,8 @@ def test_what_is_not_logged():
     assert CONFUSION not in class_log(torch.zeros(1, 3), target, training=True)
     assert CONFUSION in class_log(torch.zeros(1, MOST_CLASSES), target, training=False)
     assert CONFUSION not in class_log(torch.zeros(1, MOST_CLASSES + 1), target, training=False)
-    with metrics.aggregate() as meters:  # a term that one micro-batch lacks, and one that both lack
+    with metrics.aggregate(
+        new_root=True
+    ) as meters:  # a term that one micro-batch lacks, and one that both lack
         log_means([{"sample_size": 3, "loss": 8.0}, {"sample_size": 1}], ["loss", "loss_enc"])
     assert meters.get_smoothed_values() == {"loss": 2.0}

@@ -58,7 +58,7 @@ def test_terms_are_means_over_frames():
     decorrelation = decorrelation_loss(model.output["encoded"]).item()
     assert loss.item() / 7 == pytest.approx(2 * regression + 10 * 0.5 + 0.1 * decorrelation, rel=1e-6)
     assert log["loss_regression"].item() / 7 == pytest.approx(regression, rel=1e-6)
-    with metrics.aggregate() as logged:
+    with metrics.aggregate(new_root=True) as logged:
         criterion.reduce_metrics([log, log])
     of_the_teacher = {
         "target_var": 0.4,

@@ -289,7 +289,7 @@ def test_sub_encoders_have_their_own_layers():
 
 def test_logs_are_means_over_frames_and_losses_in_bits():
     loss, size, log = criterion(log_keys=["features_pen"])(tiny().eval(), sample(tiny(), [20, 14], [24]))
-    with metrics.aggregate() as meters:
+    with metrics.aggregate(new_root=True) as meters:
         AVHubertCriterion.reduce_metrics([log, log])
     values = meters.get_smoothed_values()
     assert values["loss"] == pytest.approx(loss.item() / size / math.log(2), abs=1e-3)

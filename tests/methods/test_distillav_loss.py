@@ -57,7 +57,7 @@ def test_the_loss_is_the_plain_sum_with_its_weights():
 def test_what_is_logged():
     first, second = output(6, 0), output(3, 1)
     first["task_weights"] = torch.tensor([1.0, 0.5, -0.1, 0.2])
-    with metrics.aggregate() as log:
+    with metrics.aggregate(new_root=True) as log:
         DistillAVCriterion.reduce_metrics([run(first, 6)[2], run(second, 3)[2]])
         values = log.get_smoothed_values()
     p = torch.cat([each["predictions"][1].vectors for each in (first, second)])

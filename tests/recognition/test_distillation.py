@@ -132,6 +132,24 @@ def test_heads_continue_from_pretraining(checkpoint, folders, tmp_path, caplog):
     assert f"head for teacher {swapped[1]}: starts at random" in caplog.text
 
 
+def test_heads_continue_from_a_fine_tuning_of_other_teachers(tmp_path, caplog):
+    """Its heads are numbered by its own teachers, not by those of pre-training."""
+    first, second = (str(write_teacher_folder(tmp_path / name, seed=seed)) for seed, name in enumerate("ab"))
+    cfg = configuration("ctc", save(tiny([first, second]), tmp_path / "pretrained.pt"), [second])
+    model = build("ctc", cfg)
+    with torch.no_grad():
+        model.w2v_encoder.w2v_model.teacher_heads[0].codebook.fill_(7.0)
+    values = {**OmegaConf.to_container(cfg.model, enum_to_str=True), "_name": "av_hubert_ctc"}
+    task = {"_name": "av_recognition", "modalities": "av", "normalize": True}
+    symbols = {"symbols": ["<s>", "<pad>", "</s>", "<unk>", *"abcdef"], "tokenizer": None}
+    content = {"cfg": {"model": values, "task": task}, "model": model.state_dict(), "task_state": symbols}
+    torch.save(content, tmp_path / "fine_tuned.pt")
+    for teachers, known in (([first], [False]), ([second], [True]), ([first, second], [False, True])):
+        again = build("ctc", configuration("ctc", tmp_path / "fine_tuned.pt", teachers))
+        heads = again.w2v_encoder.w2v_model.teacher_heads
+        assert [bool((head.codebook == 7).all()) for head in heads] == known
+
+
 def test_nothing_is_distilled_while_the_encoder_is_frozen(checkpoint, folders):
     cfg = configuration("seq2seq", checkpoint, folders, freeze_finetune_updates=5)
     model, criterion, batch = build("seq2seq", cfg).train(), criterion_of(cfg), sample(folders)
@@ -184,7 +202,7 @@ def test_logs_of_both_losses(checkpoint, folders):
     cfg = configuration("hybrid", checkpoint, folders)
     criterion, model = criterion_of(cfg), build("hybrid", cfg).train()
     log = criterion(model, sample(folders))[2]
-    with metrics.aggregate() as aggregator:
+    with metrics.aggregate(new_root=True) as aggregator:
         criterion.__class__.reduce_metrics([log, log])
         values = aggregator.get_smoothed_values()
     assert values["distillation_loss"] == pytest.approx((log["distillation_loss"] / 2).item(), abs=1e-3)

@@ -148,7 +148,7 @@ def test_log(task):
         model.ctc_logits[1] = F.one_hot(torch.tensor([0] * 20), SYMBOLS) * 50.0
     loss, _, log = HybridCriterion(HybridCriterionConfig(), task)(model, sample_of(task, [0, 1]))
     assert (log["unit_errors"], log["units"]) == (2, 6)
-    with metrics.aggregate() as meters:
+    with metrics.aggregate(new_root=True) as meters:
         HybridCriterion.reduce_metrics([log])
     values = meters.get_smoothed_values()
     assert values["uer"] == pytest.approx(100 * 2 / 6, abs=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,9 @@ from fairseq.data.data_utils import raise_if_valid_subsets_unintentionally_ignor
 from fairseq.tasks import FairseqTask
 from omegaconf import OmegaConf
 
+from av_ssl.data.dataset import BadClips
 from av_ssl.errors import DataError
+from av_ssl.manifest import read_manifest
 from av_ssl.tasks.audio_visual import AudioVisualTask, check_budget, root_config
 from av_ssl.tasks.classification import ClassificationConfig, ClassificationTask
 from av_ssl.tasks.recognition import RecognitionConfig, RecognitionTask
@@ -128,6 +131,38 @@ def test_a_batch_holds_the_longest_clip(folder: Path) -> None:
     check_budget(task.dataset("lrs3"), None)
     with pytest.raises(DataError, match=r"dataset\.max_tokens=11 .*12 frames of clip lrs3_1"):
         check_budget(task.dataset("lrs3"), 11)
+    root_config(task.cfg).dataset.max_tokens_valid = 11
+    with pytest.raises(DataError, match=r"dataset\.max_tokens_valid=11 .*12 frames of clip valid_1"):
+        task.load_dataset("valid")  # before training, not at the first validation
+
+
+def test_what_is_decoded_is_not_augmented(folder: Path) -> None:
+    """Not even the clips of training."""
+    task = task_of(folder)
+    task.for_training = False
+    task.load_dataset("lrs3")
+    assert not task.dataset("lrs3").train
+    task = task_of(folder)
+    root_config(task.cfg).dataset.train_subset = "train"
+    task.load_dataset("lrs3")
+    assert not task.dataset("lrs3").train
+
+
+def test_clips_that_cannot_be_read_in_validation(folder: Path, tmp_path: Path) -> None:
+    """Neither stop it, nor are others scored in their place."""
+    shutil.copytree(folder, tmp_path / "data")
+    write_split(tmp_path / "data", "valid", [12, 10, 11, 9])
+    write_transcripts(tmp_path / "data", "valid")
+    clips = read_manifest(tmp_path / "data" / "valid.tsv")
+    for clip in (clips[0], clips[3]):  # the first batch, and the last one
+        clip.video.write_bytes(b"damaged")
+    task = task_of(tmp_path / "data")
+    task.load_dataset("valid")
+    task.dataset("valid").bad_clips = BadClips(None, {str(number) for number in range(1000)})
+    epochs = task.get_batch_iterator(task.dataset("valid"), max_tokens=12, epoch=1)
+    assert epochs.first_batch["utt_id"] == ["valid_2"]
+    batches = list(epochs.next_epoch_itr(shuffle=False))
+    assert [batch["utt_id"] for batch in batches] == [["valid_2"], ["valid_1"]]
 
 
 @pytest.mark.parametrize(

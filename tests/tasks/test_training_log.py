@@ -66,7 +66,7 @@ def test_summary_estimate_and_time_left(frozen: bool, caplog: pytest.LogCaptureF
     caplog.set_level(logging.INFO)
     log = started(max_update=110, frozen=frozen)
     log.start(Clips(), 7, {})  # of the second epoch
-    with metrics.aggregate() as aggregator:
+    with metrics.aggregate(new_root=True) as aggregator:
         for done in range(1, FIRST_ESTIMATE + 2):
             log.end_update(done)
         # The last value, not the mean of the interval.

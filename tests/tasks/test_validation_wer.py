@@ -61,7 +61,7 @@ def test_ctc_in_one_pass(task: RecognitionTask) -> None:
     criterion = CtcCriterion(CtcCriterionConfig(sentence_avg=True), task)
     _, _, log = task.valid_step(sample(), model, criterion)
     assert model.passes == 1
-    with metrics.aggregate() as aggregator:
+    with metrics.aggregate(new_root=True) as aggregator:
         task.reduce_metrics([log, log], criterion)
     assert aggregator.get_smoothed_values()["wer"] == 20.0  # 1 of 5 words, twice
 
