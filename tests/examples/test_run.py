@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -105,7 +106,8 @@ def test_a_terminal_that_is_closed_ends_the_step(tmp_path: Path) -> None:
     """It would go on alone, and the same command again would start a second one in its folder."""
     slow = append(tmp_path, "one", code="echo $$ > pid; sleep 60")
     write_plan(tmp_path, [slow])
-    process = subprocess.Popen(["make", "-C", str(tmp_path)], start_new_session=True)
+    heard = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # nohup would have it ignored
+    process = subprocess.Popen(["make", "-C", str(tmp_path)], start_new_session=True, preexec_fn=heard)
     pid = tmp_path / "pid"
     while not (pid.is_file() and pid.read_text()):
         time.sleep(0.05)
