@@ -191,7 +191,7 @@ def labelled_frames(
         known = np.array([all(row) for row in zip(*found.values(), strict=True)], bool)
         features.append(np.asarray(folder.features(clip)[known]))
         for kind, values in found.items():
-            labels[kind] += [value for value, here in zip(values, known, strict=True) if value and here]
+            labels[kind] += [value for value, here in zip(values, known, strict=True) if here and value]
         speakers += [alignment.speaker or clip] * int(known.sum())
     if not speakers:
         raise DataError(f"{folder.path}: no frame of it has a phone in {alignments}")

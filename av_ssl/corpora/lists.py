@@ -233,7 +233,7 @@ def write_column(path: Path, values: Sequence[str | None], kept: bool) -> list[s
     names = (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
     old = next(name for name in names if not name.exists())
     path.rename(old)
-    return [f"{path}: is now {old.name}, since it is not of these clips"]
+    return [f"{path}: is now {old.name}, since it may not fit these clips"]
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

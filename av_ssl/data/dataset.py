@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -67,7 +68,7 @@ class BadClips:
         )
 
     def _share(self, id: str, reason: str) -> None:
-        """Read what other processes have recorded, and add this clip unless it is there."""
+        """Add this clip, unless it is there, to what other processes have recorded, and read that."""
         self.reasons.update(self._written())
         if id in self.reasons:
             return
@@ -86,6 +87,8 @@ class BadClips:
             logger.warning(
                 "%s: cannot be written (%s); each process counts its own bad clips", self.file, error.strerror
             )
+        # Of two processes that write at the same time, the later one must see both clips.
+        self.reasons.update(self._written())
 
     def _written(self) -> dict[str, str]:
         if self.file is None or not self.file.exists():
@@ -256,7 +259,7 @@ class AudioVisualDataset(FairseqDataset):
         readable = [sample for sample in samples if sample is not None]
         if not readable and self.train:
             others = (self[index] for index in range(len(self)))
-            readable = [next(sample for sample in others if sample is not None)]
+            readable = list(islice((sample for sample in others if sample is not None), 1))
         if not readable:
             return {}
         ids = [sample.index for sample in readable]

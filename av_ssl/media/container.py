@@ -152,7 +152,8 @@ def stated_seconds(path: Path) -> float | None:
             for packet in container.demux(streams)
             if packet.pts is not None and packet.time_base is not None
         )
-        return max(ends, default=None) if streams else None
+        start = start_seconds(container)
+        return max((end - start for end in ends), default=None) if streams else None
 
 
 def film(container: InputContainer, path: Path) -> VideoStream:

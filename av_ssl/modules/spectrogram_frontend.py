@@ -69,19 +69,19 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         wide, keep = x.float(), keep.float()  # half precision cannot count
-        if not self.training:
-            scale = self.weight * torch.rsqrt(self.running_var.float() + self.eps)
+        if self.training:
+            count = keep.sum() * x.size(2)
+            mean = wide.sum((0, 2, 3)) / count
+            centred = (wide - mean[:, None, None]) * keep
+            variance = centred.square().sum((0, 2, 3)) / count
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                unbiased = variance * count / (count - 1).clamp(min=1)
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        else:
             centred = wide - self.running_mean.float()[:, None, None]
-            return ((centred * scale[:, None, None] + self.bias[:, None, None]) * keep).to(x.dtype)
-        count = keep.sum() * x.size(2)
-        mean = wide.sum((0, 2, 3)) / count
-        centred = (wide - mean[:, None, None]) * keep
-        variance = centred.square().sum((0, 2, 3)) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            unbiased = variance * count / (count - 1).clamp(min=1)
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            variance = self.running_var.float()
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return ((centred * scale[:, None, None] + self.bias[:, None, None]) * keep).to(x.dtype)
 

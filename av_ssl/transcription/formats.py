@@ -164,12 +164,12 @@ def _cues(segment: Segment) -> Iterator[Cue]:
 def _timed(segment: Segment) -> Iterator[Word]:
     """The words, without spaces cut to what a subtitle holds."""
     for word in segment.words or _spread(segment):
-        count = max(ceil(len(word.word) / LINE), ceil((word.end - word.start) / LONGEST), 1)
+        wanted = max(ceil(len(word.word) / LINE), ceil((word.end - word.start) / LONGEST), 1)
+        count = min(wanted, len(word.word))  # a letter at least
         places = [round(number * len(word.word) / count) for number in range(count + 1)]
         times = [word.start + number * (word.end - word.start) / count for number in range(count + 1)]
         for (first, last), (start, end) in zip(pairwise(places), pairwise(times), strict=True):
-            if first < last:
-                yield replace(word, word=word.word[first:last], start=start, end=end)
+            yield replace(word, word=word.word[first:last], start=start, end=end)
 
 
 def _spread(segment: Segment) -> tuple[Word, ...]:

@@ -21,13 +21,9 @@ Usage: examples/av_hubert/run.sh DATA OUT [options] [-- overrides of every train
 TEXT
 }
 
-fail() {
-    printf 'run.sh: %s\n' "$1" >&2
-    exit 2
-}
-
-is_count() { [[ $1 =~ ^[0-9]+$ ]]; }
-
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=../train.sh
+source "$here/../train.sh"
 positional=() overrides=()
 corpus=lrs3 iterations=5 gpus=1 updates='' clusters=100,100,500,1000,2000 layers=9,12,12,12 fit_share=0.1 print=''
 while (($#)); do
@@ -61,7 +57,6 @@ IFS=, read -ra layers <<<"$layers"
 
 data=$(realpath -- "${positional[0]}")
 out=$(realpath -m -- "${positional[1]}")
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 plugin=$(realpath -- "$here/../../av_ssl")
 if ((gpus)); then
     device=cuda hardware=("distributed_training.distributed_world_size=$gpus")
@@ -69,10 +64,11 @@ else
     device=cpu hardware=(distributed_training.distributed_world_size=1 common.cpu=true common.fp16=false)
 fi
 
-run() {
-    printf '+' && printf ' %q' "$@" && printf '\n'
-    [[ $print ]] || "$@"
-}
+length=()
+[[ -z $updates ]] || length=( # 8 % of it for the warm-up, as in all recipes
+    "optimization.max_update=$updates" "lr_scheduler.total_num_update=$updates"
+    "lr_scheduler.warmup_updates=$((updates * 8 / 100))"
+)
 
 # Makes the labels of an iteration; the command itself knows what is done already.
 cluster() {
@@ -85,39 +81,8 @@ cluster() {
         --fit-share "$fit_share" "${source[@]}"
 }
 
-# A training goes on, or is taken as finished, only with the settings of its start.
-keep_settings() {
-    local kept=$1/settings now
-    now=$(printf '%q ' "${@:2}")
-    if [[ -f $kept && $(<"$kept") != "$now" ]]; then
-        fail "$1: was trained with other settings ($kept); choose another OUT, or delete it"
-    fi
-    [[ $print ]] || { mkdir -p "$1" && echo "$now" >"$kept"; }
-}
-
-# Trains an iteration from scratch, or continues it.  fairseq adds an update to a run that was finished, which
-# would make another model of it: a file says that it is.
-train() {
-    local save=$out/iteration$1
-    local finished=$save/finished length=() settings=(
-        --config-dir "$here/conf/pretrain" --config-name "base_${corpus}_iter$1" task.data="$data"
-        task.label_dir="$out/labels$1"
-    )
-    keep_settings "$save" "${settings[@]}" "${overrides[@]}"
-    [[ -z $updates ]] || length=(  # 8 % of it for the warm-up, as in all recipes
-        "optimization.max_update=$updates" "lr_scheduler.total_num_update=$updates"
-        "lr_scheduler.warmup_updates=$((updates * 8 / 100))"
-    )
-    if [[ -f $finished && $(<"$finished") == "${updates:-recipe}" ]]; then
-        echo "iteration $1 is trained: $save"
-        return
-    fi
-    run fairseq-hydra-train "${settings[@]}" common.user_dir="$plugin" checkpoint.save_dir="$save" \
-        hydra.run.dir="$save" "${hardware[@]}" "${length[@]}" "${overrides[@]}"
-    [[ $print ]] || echo "${updates:-recipe}" >"$finished"
-}
-
 for ((iteration = 1; iteration <= iterations; iteration++)); do
     cluster "$iteration"
-    train "$iteration"
+    train "$out/iteration$iteration" "iteration $iteration" --config-dir "$here/conf/pretrain" \
+        --config-name "base_${corpus}_iter$iteration" task.data="$data" task.label_dir="$out/labels$iteration"
 done

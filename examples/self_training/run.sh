@@ -25,17 +25,12 @@ Usage: examples/self_training/run.sh RECOGNISER UNLABELLED LABELLED ENCODER OUT 
 TEXT
 }
 
-fail() {
-    printf 'run.sh: %s\n' "$1" >&2
-    exit 2
-}
-
 # Recipes of AV-HuBERT have its own keys; all of them take these from the file that they share.
 has_av_hubert_keys() { grep -qs '_name: av_hubert_pretraining' "$config" "$(dirname -- "$config")/_common.yaml"; }
 
-is_count() { [[ $1 =~ ^[0-9]+$ ]]; }
-
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=../train.sh
+source "$here/../train.sh"
 plugin=$(realpath -- "$here/../../av_ssl")
 positional=() overrides=()
 subset=train config=$here/../av2vec/conf/finetune/base_433h.yaml modalities=video min_confidence=0 keep=1 beam=20
@@ -83,52 +78,21 @@ if has_av_hubert_keys; then
         "task.tokenizer_bpe_model=$out/data/spm.model"
     )
 fi
+length=()
+[[ -z $updates ]] || length=("optimization.max_update=$updates")
 if ((gpus)); then
     device=cuda hardware=("distributed_training.distributed_world_size=$gpus") cpu=()
 else
     device=cpu hardware=(distributed_training.distributed_world_size=1 common.cpu=true common.fp16=false) cpu=(--cpu)
 fi
 
-run() {
-    printf '+' && printf ' %q' "$@" && printf '\n'
-    [[ $print ]] || "$@"
-}
-
-# A training goes on, or is taken as finished, only with the settings of its start.
-keep_settings() {
-    local kept=$1/settings now
-    now=$(printf '%q ' "${@:2}")
-    if [[ -f $kept && $(<"$kept") != "$now" ]]; then
-        fail "$1: was trained with other settings ($kept); choose another OUT, or delete it"
-    fi
-    [[ $print ]] || { mkdir -p "$1" && echo "$now" >"$kept"; }
-}
-
-# fairseq adds an update to a run that was finished, which would make another model of it: a file says that it is.
-train() {
-    local save=$out/model length=() settings=()
-    local finished=$save/finished
-    [[ -z $updates ]] || length=("optimization.max_update=$updates")
-    settings=(
-        --config-dir "$(dirname -- "$config")" --config-name "$(basename -- "$config" .yaml)" task.data="$out/data"
-        "${streams[@]}" model.w2v_path="$encoder"
-    )
-    keep_settings "$save" "${settings[@]}" "${overrides[@]}"
-    if [[ -f $finished && $(<"$finished") == "${updates:-recipe}" ]]; then
-        echo "the model is trained: $save"
-        return
-    fi
-    run fairseq-hydra-train "${settings[@]}" common.user_dir="$plugin" \
-        checkpoint.save_dir="$save" hydra.run.dir="$save" "${hardware[@]}" "${length[@]}" "${overrides[@]}"
-    [[ $print ]] || echo "${updates:-recipe}" >"$finished"
-}
-
 # The lengths are those that av-ssl data pseudo-labels keeps: nothing is transcribed in vain.
 run av-ssl transcribe "$recogniser" "$unlabelled" --subset "$subset" --out "$out/transcripts" --beam "$beam" \
     --min-frames 10 --max-frames 600 --device "$device" --workers "${workers:-$((gpus > 1 ? gpus : 1))}"
 run av-ssl data pseudo-labels "$unlabelled" "$out/transcripts" --subset "$subset" --labelled "$labelled" \
     --min-confidence "$min_confidence" --keep "$keep" --out "$out/data"
-train
+train "$out/model" "the model" --config-dir "$(dirname -- "$config")" --config-name "$(basename -- "$config" .yaml)" \
+    task.data="$out/data" "${streams[@]}" model.w2v_path="$encoder"
 if [[ -f $labelled/test.wrd ]]; then
     model=$out/model/checkpoint_best.pt
     # Of a recipe that does not validate there is no best one.

@@ -53,7 +53,7 @@ def test_without_a_folder_they_are_printed(transcribe, data, tmp_path, capsys):
 
 
 def test_what_was_made_before_an_error_is_kept_without_a_folder(transcribe, tmp_path, capsys, monkeypatch):
-    """It would be printed when all is done; with --out the same command goes on."""
+    """It would be printed when all is done; with --out the same command continues."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("av_ssl.transcription.recogniser.Recogniser._text", lambda self, best: 1 / 0)
     assert transcribe("--subset", "valid", out=None) == 1

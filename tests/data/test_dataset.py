@@ -152,6 +152,7 @@ def test_unreadable_clip_is_left_out_and_written_down(clips: list[Clip], tmp_pat
     assert line.startswith(f"clip1\t{clips[1].video}: cannot be read")
     assert collate(data, 1)["utt_id"] == ["clip0"]  # an empty batch would scale the update wrongly
     assert collate(dataset(clips, train=False), 1) == {}
+    assert collate(dataset(clips[1:2]), 0) == {}  # there is no other
 
 
 def test_too_many_unreadable_clips_stop_a_worker(clips: list[Clip], tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_terminal_that_is_closed_ends_the_step(tmp_path: Path) -> None:
         except ProcessLookupError:
             return
         time.sleep(0.1)
-    pytest.fail("the step goes on")
+    pytest.fail("the step continues")
 
 
 def test_a_failure_shows_the_end_of_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

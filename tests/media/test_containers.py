@@ -153,9 +153,10 @@ def test_a_screen_recording_without_new_frames(tmp_path):
     assert reader.frozen == pytest.approx(1.04, abs=0.001)
 
 
-def test_a_stream_that_was_recorded_has_the_length_of_its_packets(tmp_path):
+@pytest.mark.parametrize("start", [0.0, 5.0])
+def test_a_stream_that_was_recorded_has_the_length_of_its_packets(tmp_path, start):
     """What cannot seek back in its output, as a browser, states none."""
-    whole = write_clip(tmp_path / "a.mkv", noise_frames(50), tone(2.0))
+    whole = write_clip(tmp_path / "a.mkv", noise_frames(50), tone(2.0), start=start)
     written: list[bytes] = []
     pipe = SimpleNamespace(write=lambda piece: written.append(bytes(piece)) or len(piece))
     with av.open(str(whole)) as source, av.open(pipe, "w", format="matroska") as out:

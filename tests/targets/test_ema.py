@@ -172,7 +172,7 @@ def test_nothing_to_average():
 
 
 def test_a_new_training_from_a_checkpoint_moves_the_teacher_from_its_first_update(student):
-    """fairseq restores the teacher, which counts its updates, and begins to count anew."""
+    """fairseq restores the teacher, which counts its updates, and begins to count at 0 again."""
     teacher = teacher_of(student)
     shift(student, 1.0)
     teacher.step(student, 0.5, 5000)

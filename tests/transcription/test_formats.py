@@ -106,6 +106,11 @@ def test_subtitles_of_a_script_without_spaces(tmp_path, letters):
         assert end - start <= 7.001
 
 
+def test_a_short_word_that_lasts_long_is_not_cut(tmp_path):
+    shown = cues(written("srt", Transcript((Segment(0, 16, "a", (), 1, "audio"),)), tmp_path), ",")
+    assert shown == [(0.0, 16.0, "a")]
+
+
 def test_overlapping_segments_do_not_overlap_on_the_screen(tmp_path):
     segments = (
         Segment(0, 2, "a", (), 1, "av"),
